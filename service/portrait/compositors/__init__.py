@@ -1,0 +1,34 @@
+"""Output modes: one file each, and this table of names."""
+
+from collections.abc import Callable, Mapping
+
+from portrait.compositors.alpha import AlphaCompositor
+from portrait.compositors.base import Compositor, Options
+from portrait.compositors.blur import BlurCompositor
+from portrait.compositors.color import ColorCompositor
+from portrait.compositors.cutout import CutoutCompositor
+from portrait.compositors.image import ImageCompositor
+from portrait.compositors.mask import MaskCompositor
+from portrait.errors import BadOption
+
+__all__ = ["MODES", "Compositor", "Options", "open_compositor"]
+
+MODES: Mapping[str, Callable[[Options], Compositor]] = {
+    "mask": MaskCompositor,
+    "alpha": AlphaCompositor,
+    "blur": BlurCompositor,
+    "color": ColorCompositor,
+    "image": ImageCompositor,
+    "cutout": CutoutCompositor,
+}
+
+
+def open_compositor(options: Options) -> Compositor:
+    """The compositor of `options.mode`.
+
+    Raises:
+        BadOption: the mode is unknown, or an option it needs is missing.
+    """
+    if options.mode not in MODES:
+        raise BadOption("mode", f"unknown mode {options.mode!r}; expected one of {list(MODES)}")
+    return MODES[options.mode](options)

@@ -1,0 +1,16 @@
+"""Mode alpha: the share of the person in every pixel, as the composing modes use it."""
+
+from portrait.compositors.base import Options, alpha, grey_frame
+from portrait.frame import Frame
+from portrait.mask import Mask
+
+
+class AlphaCompositor:
+    """A matte to blend with: the probability made steep, at the frame's size."""
+
+    def __init__(self, options: Options) -> None:
+        """Takes no option."""
+
+    def compose(self, frame: Frame, mask: Mask) -> Frame:
+        """The share of the person as luma, without colour."""
+        return grey_frame(frame, alpha(mask, frame.width, frame.height))

@@ -1,0 +1,22 @@
+"""Mode color: the person over one colour."""
+
+import cv2
+import numpy as np
+
+from portrait.compositors.base import Options, blend_color, parse_color
+from portrait.frame import Frame
+from portrait.mask import Mask
+
+
+class ColorCompositor:
+    """Takes `options.color`."""
+
+    def __init__(self, options: Options) -> None:
+        red, green, blue = parse_color(options.color)
+        pixels = np.full((2, 2, 3), (blue, green, red), np.uint8)
+        packed = cv2.cvtColor(pixels, cv2.COLOR_BGR2YUV_I420).reshape(-1)
+        self._color = int(packed[0]), int(packed[4]), int(packed[5])
+
+    def compose(self, frame: Frame, mask: Mask) -> Frame:
+        """The person over the colour."""
+        return blend_color(frame, mask, self._color)

@@ -1,0 +1,16 @@
+"""Mode mask: the network's probability as a grey picture."""
+
+from portrait.compositors.base import Options, grey_frame, resize
+from portrait.frame import Frame
+from portrait.mask import Mask
+
+
+class MaskCompositor:
+    """White where the person is, black elsewhere, grey where the network is not sure."""
+
+    def __init__(self, options: Options) -> None:
+        """Takes no option."""
+
+    def compose(self, frame: Frame, mask: Mask) -> Frame:
+        """The probability at the frame's size as luma, without colour."""
+        return grey_frame(frame, resize(mask.values, frame.width, frame.height))

@@ -1,0 +1,104 @@
+"""Every error the service raises on purpose.
+
+    PortraitError
+    ├── BadInput            the sender's fault; says what came and what is expected
+    │   ├── BadPicture      not a picture, cut short, of a wrong size or byte count
+    │   ├── BadOption       an unknown mode, model, colour, background or delivery
+    │   ├── BadOffer        an SDP offer that is not one or offers no video
+    │   └── NotConfigured   a frame before the configuration
+    ├── NoSuchSession       no session of that id, or it has ended
+    ├── Refused             nothing wrong with the request: try again later
+    │   ├── TooManySessions
+    │   └── Draining
+    ├── SegmentationFailed  the network gave no usable mask
+    ├── BadModel            a model file that cannot be used
+    └── BadSettings         a setting of an unknown name or a value out of range
+
+Each transport maps this tree to its own codes in one table.
+"""
+
+
+class PortraitError(Exception):
+    """Base of the tree. `reason` is the machine-readable name: upper snake case, stable."""
+
+    reason = "PORTRAIT_ERROR"
+
+
+class BadInput(PortraitError):
+    """The sender's fault. `field` names the part of the request."""
+
+    reason = "BAD_INPUT"
+
+    def __init__(self, field: str, message: str) -> None:
+        super().__init__(f"{field}: {message}")
+        self.field = field
+
+
+class BadPicture(BadInput):
+    """Bytes that are no picture, or not the one they were announced as."""
+
+    reason = "BAD_PICTURE"
+
+
+class BadOption(BadInput):
+    """A session option of an unknown name or value."""
+
+    reason = "BAD_OPTION"
+
+
+class BadOffer(BadInput):
+    """A session description that cannot be answered."""
+
+    reason = "BAD_OFFER"
+
+
+class NotConfigured(BadInput):
+    """A stream's first message was not its configuration."""
+
+    reason = "NOT_CONFIGURED"
+
+
+class NoSuchSession(PortraitError):
+    """No session of that id, or it has ended."""
+
+    reason = "NO_SUCH_SESSION"
+
+
+class Refused(PortraitError):
+    """The service takes no more work now. `retry_after` is in seconds."""
+
+    reason = "REFUSED"
+
+    def __init__(self, message: str, retry_after: float) -> None:
+        super().__init__(message)
+        self.retry_after = retry_after
+
+
+class TooManySessions(Refused):
+    """The limit on sessions is reached."""
+
+    reason = "TOO_MANY_SESSIONS"
+
+
+class Draining(Refused):
+    """The service is about to stop."""
+
+    reason = "DRAINING"
+
+
+class SegmentationFailed(PortraitError):
+    """The network gave no usable mask for a frame."""
+
+    reason = "SEGMENTATION_FAILED"
+
+
+class BadModel(PortraitError):
+    """A model file that is not TFLite or has other tensors than the service feeds."""
+
+    reason = "BAD_MODEL"
+
+
+class BadSettings(PortraitError):
+    """A setting of an unknown name or a value out of its range."""
+
+    reason = "BAD_SETTINGS"

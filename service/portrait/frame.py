@@ -1,0 +1,84 @@
+"""Frame: one decoded picture, the service's only pixel format."""
+
+from dataclasses import dataclass, replace
+from fractions import Fraction
+from typing import TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+Plane: TypeAlias = NDArray[np.uint8]
+
+GREY = 128
+"""The chroma of a picture without colour."""
+
+
+@dataclass(frozen=True, slots=True)
+class Timestamp:
+    """Media time, carried from input to output untouched."""
+
+    ticks: int
+    time_base: Fraction
+    """Seconds per tick."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Frame:
+    """One picture in I420: 8 bits, BT.601, limited range (luma 16..235), chroma at half size rounded up.
+
+    WebRTC speaks this format, and blending in its planes costs half of RGB. The planes may be views into somebody
+    else's memory and are never written to.
+    """
+
+    y: Plane
+    """(height, width) uint8."""
+    u: Plane
+    """((height + 1) // 2, (width + 1) // 2) uint8."""
+    v: Plane
+    """As `u`."""
+    timestamp: Timestamp
+    arrived: float
+    """Seconds on the monotonic clock."""
+    alpha: Plane | None = None
+    """(height, width) uint8, 255 = opaque; only in cutouts."""
+
+    @property
+    def width(self) -> int:
+        """Pixels per row."""
+        return int(self.y.shape[1])
+
+    @property
+    def height(self) -> int:
+        """Rows."""
+        return int(self.y.shape[0])
+
+    def with_planes(self, y: Plane, u: Plane, v: Plane, alpha: Plane | None = None) -> "Frame":
+        """Another picture at this frame's time."""
+        return replace(self, y=y, u=u, v=v, alpha=alpha)
+
+
+def chroma_size(width: int, height: int) -> tuple[int, int]:
+    """(width, height) of the chroma planes."""
+    return (width + 1) // 2, (height + 1) // 2
+
+
+def i420_length(width: int, height: int) -> int:
+    """Bytes of a tightly packed I420 picture."""
+    chroma_width, chroma_height = chroma_size(width, height)
+    return width * height + 2 * chroma_width * chroma_height
+
+
+def split_i420(data: Plane, width: int, height: int) -> tuple[Plane, Plane, Plane]:
+    """The three planes of a packed picture (flat uint8 of `i420_length`), as views."""
+    chroma_width, chroma_height = chroma_size(width, height)
+    luma, chroma = width * height, chroma_width * chroma_height
+    return (
+        data[:luma].reshape(height, width),
+        data[luma : luma + chroma].reshape(chroma_height, chroma_width),
+        data[luma + chroma : luma + 2 * chroma].reshape(chroma_height, chroma_width),
+    )
+
+
+def pack_i420(frame: Frame) -> bytes:
+    """The planes of `frame` one after the other, without padding."""
+    return b"".join(np.ascontiguousarray(plane).tobytes() for plane in (frame.y, frame.u, frame.v))

@@ -1,0 +1,112 @@
+"""Counting, for Prometheus. One registry per application; never a session id in a label."""
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from prometheus_client import (
+    CollectorRegistry,
+    Counter,
+    Gauge,
+    GCCollector,
+    Histogram,
+    PlatformCollector,
+    ProcessCollector,
+)
+from prometheus_client.exposition import choose_encoder
+
+STAGES = ("decode", "segment", "compose", "encode")
+TRANSPORTS = ("webrtc", "grpc", "http")
+RESULTS = ("done", "dropped", "failed_closed", "refused")
+
+STAGE_BUCKETS = (
+    .0005, .001, .002, .003, .004, .005, .0075, .01, .015, .02, .033, .05, .075, .1, .15, .25, .5, 1.0,
+)  # fmt: skip
+AGE_BUCKETS = (.002, .004, .006, .01, .015, .02, .03, .04, .05, .075, .1, .15, .25, .5, 1.0, 2.0, 5.0)  # fmt: skip
+
+
+class Metrics:
+    """The service's numbers under the names of docs/metrics.md."""
+
+    def __init__(self) -> None:
+        self.registry = CollectorRegistry()
+        ProcessCollector(registry=self.registry)
+        PlatformCollector(registry=self.registry)
+        GCCollector(registry=self.registry)
+        stage = Histogram(
+            "portrait_stage_seconds", "Wall time of one stage of one frame.", ["stage"],
+            buckets=STAGE_BUCKETS, registry=self.registry,
+        )  # fmt: skip
+        cpu = Counter(
+            "portrait_cpu_seconds", "CPU time of the session threads, by stage.", ["stage"], registry=self.registry
+        )
+        # Children are made once: looking a label up costs more than counting.
+        self._stages = {name: (stage.labels(name), cpu.labels(name)) for name in STAGES}
+        age = Histogram(
+            "portrait_frame_age_seconds", "From a frame's arrival to its result being ready to send.", ["transport"],
+            buckets=AGE_BUCKETS, registry=self.registry,
+        )  # fmt: skip
+        self._age = {name: age.labels(name) for name in TRANSPORTS}
+        self._frames = Counter(
+            "portrait_frames", "Frames by what became of them.", ["result", "reason", "transport"],
+            registry=self.registry,
+        )  # fmt: skip
+        self._sessions = Gauge("portrait_sessions", "Open sessions.", ["transport"], registry=self.registry)
+        for name in TRANSPORTS:
+            self._sessions.labels(name).set(0)
+        self._opened = Counter("portrait_sessions_opened", "Sessions opened.", ["transport"], registry=self.registry)
+        self._refused = Counter(
+            "portrait_admission_refused", "Sessions refused, by reason.", ["reason"], registry=self.registry
+        )
+        self.capacity = Gauge("portrait_sessions_limit", "Sessions admitted at once.", registry=self.registry)
+        self.loop_lag = Histogram(
+            "portrait_event_loop_lag_seconds", "How late the event loop ran a timer.",
+            buckets=AGE_BUCKETS, registry=self.registry,
+        )  # fmt: skip
+        self._build = Gauge("portrait_build_info", "Always 1; the version.", ["version"], registry=self.registry)
+        self._model = Gauge(
+            "portrait_model_info", "Always 1; the default model.", ["model", "runtime"], registry=self.registry
+        )
+
+    @contextmanager
+    def stage(self, name: str) -> Iterator[None]:
+        """Measure the block as one stage: wall time and this thread's CPU time."""
+        wall, cpu = self._stages[name]
+        started, worked = time.perf_counter(), time.thread_time()
+        try:
+            yield
+        finally:
+            cpu.inc(time.thread_time() - worked)
+            wall.observe(time.perf_counter() - started)
+
+    def frame(self, transport: str, result: str, reason: str = "", count: int = 1) -> None:
+        """Count frames that ended as `result`: one of RESULTS."""
+        if count:
+            self._frames.labels(result, reason, transport).inc(count)
+
+    def frame_age(self, transport: str, seconds: float) -> None:
+        """Note how old a result is."""
+        self._age[transport].observe(seconds)
+
+    def session_opened(self, transport: str) -> None:
+        """Count a session in."""
+        self._opened.labels(transport).inc()
+        self._sessions.labels(transport).inc()
+
+    def session_closed(self, transport: str) -> None:
+        """Count a session out."""
+        self._sessions.labels(transport).dec()
+
+    def session_refused(self, reason: str) -> None:
+        """Count a session that was not admitted."""
+        self._refused.labels(reason.lower()).inc()
+
+    def identify(self, version: str, model: str, runtime: str) -> None:
+        """State what is running."""
+        self._build.labels(version).set(1)
+        self._model.labels(model, runtime).set(1)
+
+    def expose(self, accept: str) -> tuple[bytes, str]:
+        """(body, content type) of a scrape, in the format the `Accept` header prefers."""
+        encoder, content_type = choose_encoder(accept)
+        return encoder(self.registry), content_type

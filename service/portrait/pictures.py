@@ -1,0 +1,154 @@
+"""Compressed and RGB pictures to and from Frame. Everything that came over a wire is checked before it costs memory."""
+
+import io
+import warnings
+from collections.abc import Sequence
+from typing import Literal
+
+import cv2
+import numpy as np
+from PIL import Image, UnidentifiedImageError
+
+from portrait.errors import BadPicture
+from portrait.frame import Frame, Plane, Timestamp, i420_length, split_i420
+
+FORMATS = ("JPEG", "PNG", "WEBP")
+"""The compressed formats taken; named in every refusal."""
+
+PictureFormat = Literal[".jpg", ".png", ".webp"]
+
+
+def check_size(width: int, height: int, max_pixels: int, field: str) -> None:
+    """Refuse a picture without pixels or with too many.
+
+    Raises:
+        BadPicture: says the size and the limit.
+    """
+    if width < 1 or height < 1:
+        raise BadPicture(field, f"the size is {width}x{height}; expected at least 1x1")
+    if width * height > max_pixels:
+        raise BadPicture(field, f"{width}x{height} is {width * height} pixels; expected at most {max_pixels}")
+
+
+def read_size(data: bytes, field: str) -> tuple[int, int]:
+    """(width, height) as the header says, without decoding.
+
+    Raises:
+        BadPicture: not a picture of the formats taken.
+    """
+    try:
+        # Pillow warns about large headers; the limit is ours and is checked by the caller.
+        with warnings.catch_warnings(action="ignore"), Image.open(io.BytesIO(data), formats=FORMATS) as header:
+            return header.size
+    except Image.DecompressionBombError as error:
+        raise BadPicture(field, f"the header announces too many pixels: {error}") from error
+    except (UnidentifiedImageError, OSError, ValueError, SyntaxError) as error:
+        kinds = ", ".join(FORMATS)
+        raise BadPicture(field, f"{len(data)} bytes that are no picture; expected one of {kinds}") from error
+
+
+def decode_bgr(data: bytes, max_pixels: int, field: str = "image") -> Plane:
+    """(H,W,3) uint8 BGR of a compressed picture, turned upright as its EXIF orientation says.
+
+    Raises:
+        BadPicture: not a picture, cut short, or larger than `max_pixels` (found out before decoding).
+    """
+    width, height = read_size(data, field)
+    check_size(width, height, max_pixels, field)
+    pixels = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR)
+    if pixels is None or _cut_short(data):
+        raise BadPicture(field, f"a {width}x{height} picture that is damaged or cut short after {len(data)} bytes")
+    return np.asarray(pixels, np.uint8)
+
+
+def _cut_short(data: bytes) -> bool:
+    """Whether a JPEG lacks its end: some builds of OpenCV fill the missing part with grey and report success.
+
+    The end-of-image marker cannot occur inside entropy-coded data (ITU-T T.81, B.1.1.5); a preview in the header ends
+    with one too, but lies before the last start of scan.
+    """
+    return data[:2] == b"\xff\xd8" and data.rfind(b"\xff\xd9") < data.rfind(b"\xff\xda")
+
+
+def frame_from_bgr(pixels: Plane, timestamp: Timestamp, arrived: float) -> Frame:
+    """A Frame of (H,W,3) uint8 BGR; odd sizes too."""
+    height, width = pixels.shape[:2]
+    if height % 2 or width % 2:
+        # OpenCV converts even sizes only: repeat the last row or column, then cut the planes back.
+        border = cv2.copyMakeBorder(pixels, 0, height % 2, 0, width % 2, cv2.BORDER_REPLICATE)
+        pixels = np.asarray(border, np.uint8)
+    packed = np.asarray(cv2.cvtColor(pixels, cv2.COLOR_BGR2YUV_I420), np.uint8)
+    y, u, v = split_i420(packed.reshape(-1), pixels.shape[1], pixels.shape[0])
+    return Frame(y[:height, :width], u, v, timestamp, arrived)
+
+
+def bgr_from_frame(frame: Frame) -> Plane:
+    """(H,W,3) uint8 BGR of a Frame; odd sizes too."""
+    width, height = frame.width + frame.width % 2, frame.height + frame.height % 2
+    packed: Plane = np.empty(i420_length(width, height), np.uint8)
+    y, u, v = split_i420(packed, width, height)
+    y[: frame.height, : frame.width] = frame.y
+    y[frame.height :, : frame.width] = frame.y[-1]
+    y[:, frame.width :] = y[:, frame.width - 1 : frame.width]
+    u[:], v[:] = frame.u, frame.v
+    pixels = cv2.cvtColor(packed.reshape(height * 3 // 2, width), cv2.COLOR_YUV2BGR_I420)
+    return np.asarray(pixels[: frame.height, : frame.width], np.uint8)
+
+
+def frame_from_i420(data: bytes, width: int, height: int, timestamp: Timestamp, arrived: float) -> Frame:
+    """A Frame over packed I420 bytes, without copying them.
+
+    Raises:
+        BadPicture: the byte count does not fit the size.
+    """
+    expected = i420_length(width, height)
+    if len(data) != expected:
+        raise BadPicture("data", f"{len(data)} bytes for {width}x{height} I420; expected {expected}")
+    return Frame(*split_i420(np.frombuffer(data, np.uint8), width, height), timestamp, arrived)
+
+
+def frame_from_rgb24(data: bytes, width: int, height: int, timestamp: Timestamp, arrived: float) -> Frame:
+    """A Frame of packed 8-bit RGB bytes.
+
+    Raises:
+        BadPicture: the byte count does not fit the size.
+    """
+    expected = width * height * 3
+    if len(data) != expected:
+        raise BadPicture("data", f"{len(data)} bytes for {width}x{height} RGB24; expected {expected}")
+    rgb = np.frombuffer(data, np.uint8).reshape(height, width, 3)
+    return frame_from_bgr(np.asarray(cv2.cvtColor(rgb, cv2.COLOR_RGB2BGR), np.uint8), timestamp, arrived)
+
+
+def rgba_from_frame(frame: Frame) -> Plane:
+    """(H,W,4) uint8 BGRA of a Frame; opaque where it has no alpha."""
+    pixels = cv2.cvtColor(bgr_from_frame(frame), cv2.COLOR_BGR2BGRA)
+    if frame.alpha is not None:
+        pixels[..., 3] = frame.alpha
+    return np.asarray(pixels, np.uint8)
+
+
+def encode(pixels: Plane, suffix: PictureFormat, quality: int = 90) -> bytes:
+    """`pixels` (grey, BGR or BGRA) as a compressed picture; JPEG drops the alpha."""
+    parameters: Sequence[int] = {
+        ".jpg": (cv2.IMWRITE_JPEG_QUALITY, quality),
+        ".webp": (cv2.IMWRITE_WEBP_QUALITY, quality),
+        ".png": (cv2.IMWRITE_PNG_COMPRESSION, 3),
+    }[suffix]
+    if suffix == ".jpg" and pixels.ndim == 3 and pixels.shape[2] == 4:
+        pixels = np.asarray(cv2.cvtColor(pixels, cv2.COLOR_BGRA2BGR), np.uint8)
+    done, data = cv2.imencode(suffix, pixels, parameters)
+    if not done:
+        raise BadPicture("image", f"{pixels.shape[1]}x{pixels.shape[0]} cannot be written as {suffix}")
+    return data.tobytes()
+
+
+def fit_cover(frame: Frame, width: int, height: int) -> Frame:
+    """`frame` scaled to cover (width, height) and cut to it around its middle."""
+    scale = max(width / frame.width, height / frame.height)
+    pixels = bgr_from_frame(frame)
+    size = max(width, round(frame.width * scale)), max(height, round(frame.height * scale))
+    method = cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR
+    pixels = np.asarray(cv2.resize(pixels, size, interpolation=method), np.uint8)
+    left, top = (size[0] - width) // 2, (size[1] - height) // 2
+    return frame_from_bgr(pixels[top : top + height, left : left + width], frame.timestamp, frame.arrived)

@@ -1,0 +1,91 @@
+"""The synchronous core: a frame in, its result out. No asyncio, no network."""
+
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from typing import Protocol, TypeVar
+
+from portrait.compositors import Compositor, Options
+from portrait.frame import Frame
+from portrait.mask import Mask
+from portrait.segmenters import Segmenter
+
+GAP = 1.0
+"""Seconds without a frame after which the prior no longer says anything about the picture."""
+
+P = TypeVar("P", contravariant=True)
+W = TypeVar("W", covariant=True)
+
+
+class Recorder(Protocol):
+    """What the core asks of metrics."""
+
+    def stage(self, name: str) -> AbstractContextManager[None]:
+        """Measure the block as one stage: wall time and this thread's CPU time."""
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """A frame, the mask that belongs to it, and how to join them."""
+
+    frame: Frame
+    mask: Mask
+    options: Options
+    compositor: Compositor
+    recorder: Recorder
+    failure: Exception | None = None
+    """Why the mask is empty, if segmentation failed."""
+
+    def compose(self) -> Frame:
+        """The output picture. Made when asked for: who wants the mask alone pays for no picture."""
+        with self.recorder.stage("compose"):
+            return self.compositor.compose(self.frame, self.mask)
+
+
+class Codec(Protocol[P, W]):
+    """A transport's pair of pure functions, run on the session's thread."""
+
+    def decode(self, picture: P) -> Frame:
+        """A Frame of whatever the transport received.
+
+        Raises:
+            BadPicture: it cannot be one.
+        """
+
+    def encode(self, result: Result, picture: P) -> W:
+        """What the transport sends for the result of `picture`."""
+
+
+class Pipeline:
+    """A segmenter and the rules about its prior. Used by one thread."""
+
+    def __init__(self, segmenter: Segmenter, mask_size: tuple[int, int], recorder: Recorder) -> None:
+        self._segmenter, self._recorder = segmenter, recorder
+        self._mask_width, self._mask_height = mask_size
+        self._previous: tuple[int, int, float] | None = None
+
+    def run(self, frame: Frame, options: Options, compositor: Compositor) -> Result:
+        """Segment `frame`. Never raises because of the network: it fails closed with an empty mask and says why."""
+        self._forget_if_stale(frame)
+        try:
+            with self._recorder.stage("segment"):
+                mask = self._segmenter.segment(frame)
+        except Exception as failure:  # whatever a runtime raises, the camera's background must not go out
+            self.reset()
+            mask = Mask.empty(self._mask_width, self._mask_height)
+            return Result(frame, mask, options, compositor, self._recorder, failure)
+        return Result(frame, mask, options, compositor, self._recorder)
+
+    def reset(self) -> None:
+        """Forget the prior: the next frame is a first frame."""
+        self._segmenter.reset()
+
+    def close(self) -> None:
+        """Close the segmenter."""
+        self._segmenter.close()
+
+    def _forget_if_stale(self, frame: Frame) -> None:
+        if self._previous is not None:
+            width, height, arrived = self._previous
+            if (width, height) != (frame.width, frame.height) or frame.arrived - arrived > GAP:
+                self.reset()
+        self._previous = frame.width, frame.height, frame.arrived

@@ -1,0 +1,50 @@
+"""The seam between the service and whatever runs a network."""
+
+from typing import Protocol
+
+from portrait.frame import Frame
+from portrait.mask import Mask
+
+
+class Segmenter(Protocol):
+    """One stream's interpreter and its prior mask; used by one thread only."""
+
+    def segment(self, frame: Frame) -> Mask:
+        """The mask of `frame`, which becomes the prior of the next one.
+
+        Raises:
+            SegmentationFailed: the network stopped or gave values that are no probabilities.
+        """
+
+    def reset(self) -> None:
+        """Forget the prior: the next frame is a first frame."""
+
+    def close(self) -> None:
+        """Give the interpreter's memory back. Idempotent; nothing else may be called afterwards."""
+
+
+class Model(Protocol):
+    """A loaded network file: immutable, shared by all streams."""
+
+    @property
+    def name(self) -> str:
+        """What sessions ask for."""
+
+    @property
+    def width(self) -> int:
+        """Pixels per row of the network's input and mask."""
+
+    @property
+    def height(self) -> int:
+        """Rows of the network's input and mask."""
+
+    @property
+    def stateful(self) -> bool:
+        """Whether the network takes a prior mask."""
+
+    @property
+    def path(self) -> str:
+        """Where the file lies."""
+
+    def open(self) -> Segmenter:
+        """A segmenter with a prior of its own. Call it on the thread that will use it."""

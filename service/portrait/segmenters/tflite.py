@@ -1,0 +1,192 @@
+"""TFLite files, run by LiteRT or by the older tflite-runtime: the same calls, one import seam."""
+
+import importlib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeAlias
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from portrait.errors import BadModel, SegmentationFailed
+from portrait.frame import Frame, Plane, split_i420
+from portrait.mask import Mask
+
+# Neither package ships type information.
+Interpreter: TypeAlias = Any
+
+RUNTIMES = {"litert": "ai_edge_litert.interpreter", "tflite-runtime": "tflite_runtime.interpreter"}
+"""Name -> module holding `Interpreter`, in the order they are tried."""
+
+FILE_IDENTIFIER = b"TFL3"
+CONTRACT = "inputs image (1,H,W,3) and optionally prior (1,H,W,1), output mask (1,H,W,1), all float32, H and W even"
+
+
+def find_runtime(wanted: str = "auto") -> str:
+    """The name of the runtime to use: `wanted`, or the first that can be imported.
+
+    Raises:
+        BadModel: it, or none of them, is installed.
+    """
+    candidates = list(RUNTIMES) if wanted == "auto" else [wanted]
+    for name in candidates:
+        try:
+            importlib.import_module(RUNTIMES[name])
+        except ImportError:
+            continue
+        return name
+    raise BadModel(f"no TFLite runtime: tried {', '.join(candidates)}; install ai-edge-litert or tflite-runtime")
+
+
+@dataclass(frozen=True, slots=True)
+class Tensors:
+    """Where the tensors of the contract are in one file: indices, and the size they share."""
+
+    image: int
+    prior: int | None
+    mask: int
+    height: int
+    width: int
+
+
+class TFLiteModel:
+    """A TFLite file of the contract, checked when it is loaded.
+
+    Raises:
+        BadModel: the file is missing, is not TFLite, or has other tensors; says which.
+    """
+
+    def __init__(self, path: Path, runtime: str = "auto") -> None:
+        self.name = path.stem
+        self.path = str(path)
+        self.runtime = find_runtime(runtime)
+        try:
+            self._data = path.read_bytes()
+        except OSError as error:
+            raise BadModel(f"{path}: cannot be read: {error.strerror}") from error
+        if self._data[4:8] != FILE_IDENTIFIER:
+            raise BadModel(f"{path}: no TFLite file: bytes 4..8 are {self._data[4:8]!r}, expected {FILE_IDENTIFIER!r}")
+        self._tensors = _find_tensors(self._interpreter(), path)
+
+    @property
+    def width(self) -> int:
+        """Pixels per row of the network's input and mask."""
+        return self._tensors.width
+
+    @property
+    def height(self) -> int:
+        """Rows of the network's input and mask."""
+        return self._tensors.height
+
+    @property
+    def stateful(self) -> bool:
+        """Whether the network takes a prior mask."""
+        return self._tensors.prior is not None
+
+    def open(self) -> "TFLiteSegmenter":
+        """A segmenter with a prior of its own. Call it on the thread that will use it."""
+        return TFLiteSegmenter(self._interpreter(), self._tensors)
+
+    def _interpreter(self) -> Interpreter:
+        module = importlib.import_module(RUNTIMES[self.runtime])
+        try:
+            interpreter = module.Interpreter(model_content=self._data, num_threads=1)
+            interpreter.allocate_tensors()
+        except (ValueError, RuntimeError) as error:
+            raise BadModel(f"{self.path}: {self.runtime} cannot load it: {error}") from error
+        return interpreter
+
+
+class TFLiteSegmenter:
+    """One interpreter with one thread, its prior, and the buffers it reuses from frame to frame."""
+
+    def __init__(self, interpreter: Interpreter, tensors: Tensors) -> None:
+        self._interpreter, self._tensors = interpreter, tensors
+        height, width = tensors.height, tensors.width
+        self._i420: Plane = np.empty(height * width * 3 // 2, np.uint8)
+        self._planes = split_i420(self._i420, width, height)
+        self._rgb: Plane = np.empty((height, width, 3), np.uint8)
+        self._image: NDArray[np.float32] = np.empty((1, height, width, 3), np.float32)
+        self._prior: NDArray[np.float32] = np.zeros((1, height, width, 1), np.float32)
+
+    def segment(self, frame: Frame) -> Mask:
+        """The mask of `frame`, which becomes the prior of the next one.
+
+        Raises:
+            SegmentationFailed: the network stopped or gave values that are no probabilities.
+        """
+        self._load(frame)
+        try:
+            self._interpreter.set_tensor(self._tensors.image, self._image)
+            if self._tensors.prior is not None:
+                self._interpreter.set_tensor(self._tensors.prior, self._prior)
+            self._interpreter.invoke()
+            probability = self._interpreter.get_tensor(self._tensors.mask)
+        except (RuntimeError, ValueError) as error:
+            raise SegmentationFailed(f"the interpreter stopped: {error}") from error
+        # checkRange takes the upper bound as exclusive; NaN fails it too.
+        if not cv2.checkRange(probability, quiet=True, minVal=-1e-3, maxVal=1.001)[0]:
+            raise SegmentationFailed("the network gave values outside 0..1")
+        self._prior = probability
+        return Mask(cv2.convertScaleAbs(probability[0, ..., 0], alpha=255.0))
+
+    def reset(self) -> None:
+        """Forget the prior: the next frame is a first frame."""
+        self._prior = np.zeros_like(self._prior)
+
+    def close(self) -> None:
+        """Give the interpreter's memory back. Idempotent; nothing else may be called afterwards."""
+        self._interpreter = None
+
+    def _load(self, frame: Frame) -> None:
+        """Bring `frame` to the network's size and range.
+
+        The planes are resized first and converted small: a quarter of the time of converting the full frame.
+        """
+        height, width = self._tensors.height, self._tensors.width
+        for source, target in zip((frame.y, frame.u, frame.v), self._planes, strict=True):
+            cv2.resize(source, (target.shape[1], target.shape[0]), dst=target, interpolation=cv2.INTER_LINEAR)
+        cv2.cvtColor(self._i420.reshape(height * 3 // 2, width), cv2.COLOR_YUV2RGB_I420, dst=self._rgb)
+        np.multiply(self._rgb, np.float32(1 / 255), out=self._image[0])
+
+
+def _find_tensors(interpreter: Interpreter, path: Path) -> Tensors:
+    """Match the file's tensors to the contract: by name, then by shape, never by index."""
+    inputs, outputs = _named(interpreter)
+    image, prior, mask = _pick(inputs, "image", 3), _pick(inputs, "prior", 1), _pick(outputs, "mask", 1)
+    if image is None or mask is None or len(inputs) != (1 if prior is None else 2) or len(outputs) != 1:
+        raise BadModel(f"{path}: has {_describe(inputs)} -> {_describe(outputs)}; expected {CONTRACT}")
+    _, height, width, _ = (int(size) for size in image["shape"])
+    sizes = {tuple(int(size) for size in tensor["shape"][1:3]) for tensor in (image, prior, mask) if tensor is not None}
+    if len(sizes) != 1 or height % 2 or width % 2:
+        raise BadModel(f"{path}: has {_describe(inputs)} -> {_describe(outputs)}; expected {CONTRACT}")
+    return Tensors(image["index"], None if prior is None else prior["index"], mask["index"], height, width)
+
+
+def _named(interpreter: Interpreter) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Inputs and outputs by name: the signature's where the file has one, else the tensors' own."""
+    if interpreter.get_signature_list():
+        runner = interpreter.get_signature_runner(next(iter(interpreter.get_signature_list())))
+        return dict(runner.get_input_details()), dict(runner.get_output_details())
+    inputs, outputs = interpreter.get_input_details(), interpreter.get_output_details()
+    return {tensor["name"]: tensor for tensor in inputs}, {tensor["name"]: tensor for tensor in outputs}
+
+
+def _pick(tensors: dict[str, Any], name: str, channels: int) -> Any | None:
+    fitting = {
+        key: tensor
+        for key, tensor in tensors.items()
+        if len(tensor["shape"]) == 4
+        and tensor["shape"][0] == 1
+        and tensor["shape"][3] == channels
+        and tensor["dtype"] == np.float32
+    }
+    if name in fitting:
+        return fitting[name]
+    return next(iter(fitting.values()), None)
+
+
+def _describe(tensors: dict[str, Any]) -> str:
+    shapes = (f"{name} {tuple(map(int, t['shape']))} {np.dtype(t['dtype']).name}" for name, t in tensors.items())
+    return ", ".join(shapes) or "no tensors"

@@ -1,0 +1,79 @@
+"""The gRPC transport: portrait.v1, health v1 and reflection on one port."""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+
+import grpc
+from grpc_health.v1 import health, health_pb2, health_pb2_grpc
+from grpc_reflection.v1alpha import reflection
+
+from portrait.backgrounds import Backgrounds
+from portrait.session import Sessions
+from portrait.transports.grpc.servicer import SegmentationServicer
+from portrait.v1 import segmentation_pb2, segmentation_pb2_grpc
+
+SERVICE = segmentation_pb2.DESCRIPTOR.services_by_name["SegmentationService"].full_name
+
+# HTTP/2 windows bound memory, not latency: by default a client is megabytes ahead of a busy stream. These keep it to
+# about 64 KB; the slot does the rest.
+WINDOW_OPTIONS = [
+    ("grpc.http2.bdp_probe", 0),
+    ("grpc.http2.lookahead_bytes", 65536),
+    ("grpc.http2.write_buffer_size", 65536),
+]
+KEEPALIVE_OPTIONS = [
+    ("grpc.keepalive_time_ms", 20_000),
+    ("grpc.keepalive_timeout_ms", 10_000),
+    ("grpc.http2.min_recv_ping_interval_without_data_ms", 10_000),
+]
+
+
+@dataclass(frozen=True)
+class GrpcServer:
+    """A running server."""
+
+    port: int
+    """The TCP port in use; of interest when 0 was asked for."""
+    health: health.aio.HealthServicer
+    server: "grpc.aio.Server"
+
+    async def announce_end(self) -> None:
+        """Say NOT_SERVING from now on."""
+        await self.health.enter_graceful_shutdown()
+
+
+@asynccontextmanager
+async def serve_grpc(
+    sessions: Sessions,
+    backgrounds: Backgrounds,
+    *,
+    host: str,
+    port: int,
+    max_frame_pixels: int,
+    max_still_pixels: int,
+    max_message_bytes: int,
+) -> AsyncIterator[GrpcServer]:
+    """A server for the length of the block; what is open at its end is cut.
+
+    Raises:
+        OSError: the address cannot be bound.
+    """
+    options = [("grpc.max_receive_message_length", max_message_bytes), ("grpc.so_reuseport", 0)]
+    server = grpc.aio.server(options=[*options, *WINDOW_OPTIONS, *KEEPALIVE_OPTIONS])
+    servicer = SegmentationServicer(sessions, backgrounds, max_frame_pixels, max_still_pixels)
+    segmentation_pb2_grpc.add_SegmentationServiceServicer_to_server(servicer, server)
+    health_servicer = health.aio.HealthServicer()
+    health_pb2_grpc.add_HealthServicer_to_server(health_servicer, server)
+    reflection.enable_server_reflection((SERVICE, health.SERVICE_NAME, reflection.SERVICE_NAME), server)
+    try:
+        bound = server.add_insecure_port(f"[{host}]:{port}" if ":" in host else f"{host}:{port}")
+    except RuntimeError as error:
+        raise OSError(f"gRPC cannot listen on {host}:{port}: {error}") from error
+    await server.start()
+    for name in ("", SERVICE):
+        await health_servicer.set(name, health_pb2.HealthCheckResponse.SERVING)
+    try:
+        yield GrpcServer(bound, health_servicer, server)
+    finally:
+        await server.stop(grace=0.5)
