@@ -10,7 +10,7 @@ from portrait.errors import BadOption
 from portrait.frame import Frame, Timestamp
 from portrait.pictures import decode_bgr, frame_from_bgr
 
-EMBEDDED = Path(__file__).parent / "backgrounds"
+EMBEDDED = Path(__file__).parent / "scenes"
 SUFFIXES = (".jpg", ".png", ".webp")
 
 MAX_PIXELS = 25_000_000

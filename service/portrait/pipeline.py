@@ -1,5 +1,6 @@
 """The synchronous core: a frame in, its result out. No asyncio, no network."""
 
+from collections.abc import Collection
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Protocol, TypeVar
@@ -44,8 +45,12 @@ class Result:
 class Codec(Protocol[P, W]):
     """A transport's pair of pure functions, run on the session's thread."""
 
-    def decode(self, picture: P) -> Frame:
-        """A Frame of whatever the transport received.
+    @property
+    def modes(self) -> Collection[str]:
+        """The output modes the transport can carry."""
+
+    def decode(self, picture: P, arrived: float) -> Frame:
+        """A Frame of whatever the transport received at `arrived`, in seconds of the monotonic clock.
 
         Raises:
             BadPicture: it cannot be one.

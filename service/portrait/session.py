@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any, Generic, Protocol, TypeVar
 
 from portrait.compositors import Compositor, Options, open_compositor
-from portrait.errors import Draining, NoSuchSession, PortraitError, TooManySessions
+from portrait.errors import BadOption, Draining, NoSuchSession, PortraitError, TooManySessions
 from portrait.pipeline import Codec, Pipeline, Recorder
 from portrait.segmenters import Model, Models
 
@@ -85,9 +85,9 @@ class Session(Generic[P, W]):
         self.transport, self.model = transport, model
         self.opened = time.time()
         self.numbers = Numbers()
-        # One value, replaced whole: the session's thread never sees new options with an old compositor.
-        self._output: tuple[Options, Compositor] = options, open_compositor(options)
         self._codec, self._counting = codec, counting
+        # One value, replaced whole: the session's thread never sees new options with an old compositor.
+        self._output: tuple[Options, Compositor] = options, self.check(options)
         self._executor = ThreadPoolExecutor(1, thread_name_prefix=f"session-{self.id[:6]}")
         self._pipeline: Pipeline | None = None
         self._reset = False
@@ -98,13 +98,18 @@ class Session(Generic[P, W]):
         """How the result looks."""
         return self._output[0]
 
-    def check(self, options: Options) -> None:
-        """Refuse options that `change` would refuse.
+    def check(self, options: Options) -> Compositor:
+        """Refuse options that `change` would refuse; the compositor of the others.
 
         Raises:
-            BadOption: the options do not fit together.
+            BadOption: an unknown mode, one the transport cannot carry, or an option missing.
         """
-        open_compositor(options)
+        compositor = open_compositor(options)
+        if options.mode not in self._codec.modes:
+            raise BadOption(
+                "mode", f"{self.transport} cannot carry {options.mode!r}; expected one of {[*self._codec.modes]}"
+            )
+        return compositor
 
     def change(self, options: Options) -> None:
         """Let the result look otherwise from the next frame on.
@@ -112,7 +117,7 @@ class Session(Generic[P, W]):
         Raises:
             BadOption: the options do not fit together; nothing has changed then.
         """
-        self._output = options, open_compositor(options)
+        self._output = options, self.check(options)
 
     def reset(self) -> None:
         """Forget the prior before the next frame."""
@@ -189,7 +194,7 @@ class Session(Generic[P, W]):
             self._reset = False
             self._pipeline.reset()
         with self._counting.stage("decode"):
-            frame = self._codec.decode(picture)
+            frame = self._codec.decode(picture, arrived)
         result = self._pipeline.run(frame, *self._output)
         wire = self._codec.encode(result, picture)
         turn = Turn(wire, result.failure, started - arrived, time.monotonic() - started)

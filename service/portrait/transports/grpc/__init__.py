@@ -4,7 +4,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
-import grpc
+import grpc.aio
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
@@ -36,7 +36,7 @@ class GrpcServer:
     port: int
     """The TCP port in use; of interest when 0 was asked for."""
     health: health.aio.HealthServicer
-    server: "grpc.aio.Server"
+    server: grpc.aio.Server
 
     async def announce_end(self) -> None:
         """Say NOT_SERVING from now on."""

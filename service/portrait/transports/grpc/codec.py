@@ -7,7 +7,7 @@ import cv2
 import numpy as np
 
 from portrait.backgrounds import Backgrounds, load_background
-from portrait.compositors import Options
+from portrait.compositors import MODES, Options
 from portrait.errors import BadOption, BadPicture
 from portrait.frame import Frame, Plane, Timestamp, pack_i420
 from portrait.pictures import (
@@ -25,7 +25,7 @@ from portrait.v1 import segmentation_pb2 as pb
 
 MICROSECOND = Fraction(1, 1_000_000)
 
-DEFAULT_FORMATS = {
+DEFAULT_FORMATS: dict[str, "pb.PictureFormat.ValueType"] = {
     "mask": pb.PICTURE_FORMAT_GRAY8,
     "alpha": pb.PICTURE_FORMAT_GRAY8,
     "cutout": pb.PICTURE_FORMAT_RGBA32,
@@ -40,7 +40,7 @@ class Output:
     """How a stream's results look: the session's options and the bytes' layout (0: the mode's default)."""
 
     options: Options
-    format: "pb.PictureFormat"
+    format: "pb.PictureFormat.ValueType"
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +50,6 @@ class Arrival:
     picture: pb.Picture
     output: Output
     timestamp_us: int
-    arrived: float
 
 
 def read_output(message: pb.Output, backgrounds: Backgrounds) -> Output:
@@ -75,10 +74,12 @@ def read_output(message: pb.Output, backgrounds: Backgrounds) -> Output:
 class GrpcCodec:
     """The codec of every gRPC session; `max_pixels` bounds what is decoded."""
 
+    modes = tuple(MODES)
+
     def __init__(self, max_pixels: int) -> None:
         self._max_pixels = max_pixels
 
-    def decode(self, picture: Arrival) -> Frame:
+    def decode(self, picture: Arrival, arrived: float) -> Frame:
         """A Frame of a message.
 
         Raises:
@@ -86,12 +87,12 @@ class GrpcCodec:
         """
         message, timestamp = picture.picture, Timestamp(picture.timestamp_us, MICROSECOND)
         if message.format in COMPRESSED:
-            return frame_from_bgr(decode_bgr(message.data, self._max_pixels, "data"), timestamp, picture.arrived)
+            return frame_from_bgr(decode_bgr(message.data, self._max_pixels, "data"), timestamp, arrived)
         check_size(message.width, message.height, self._max_pixels, "picture")
         if message.format == pb.PICTURE_FORMAT_I420:
-            return frame_from_i420(message.data, message.width, message.height, timestamp, picture.arrived)
+            return frame_from_i420(message.data, message.width, message.height, timestamp, arrived)
         if message.format == pb.PICTURE_FORMAT_RGB24:
-            return frame_from_rgb24(message.data, message.width, message.height, timestamp, picture.arrived)
+            return frame_from_rgb24(message.data, message.width, message.height, timestamp, arrived)
         raise BadPicture("format", f"{message.format} was sent; expected JPEG (1), I420 (2) or RGB24 (3)")
 
     def encode(self, result: Result, picture: Arrival) -> pb.Picture:
@@ -104,12 +105,12 @@ class GrpcCodec:
         with result.recorder.stage("encode"):
             return _write(frame, mode, layout)
 
-    def _grey(self, result: Result, values: Plane, layout: "pb.PictureFormat") -> pb.Picture:
+    def _grey(self, result: Result, values: Plane, layout: "pb.PictureFormat.ValueType") -> pb.Picture:
         with result.recorder.stage("encode"):
             return _picture(values, layout, encode(values, ".png") if layout == pb.PICTURE_FORMAT_PNG else None)
 
 
-def _write(frame: Frame, mode: str, layout: "pb.PictureFormat") -> pb.Picture:
+def _write(frame: Frame, mode: str, layout: "pb.PictureFormat.ValueType") -> pb.Picture:
     if layout == pb.PICTURE_FORMAT_I420:
         return pb.Picture(format=layout, width=frame.width, height=frame.height, data=pack_i420(frame))
     if layout == pb.PICTURE_FORMAT_GRAY8:
@@ -133,6 +134,6 @@ def _full_range(frame: Frame) -> Plane:
     return np.asarray(cv2.convertScaleAbs(frame.y, alpha=255 / 219, beta=-16 * 255 / 219), np.uint8)
 
 
-def _picture(pixels: Plane, layout: "pb.PictureFormat", data: bytes | None = None) -> pb.Picture:
+def _picture(pixels: Plane, layout: "pb.PictureFormat.ValueType", data: bytes | None = None) -> pb.Picture:
     height, width = pixels.shape[:2]
     return pb.Picture(format=layout, width=width, height=height, data=pixels.tobytes() if data is None else data)

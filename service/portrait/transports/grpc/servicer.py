@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator
 from datetime import timedelta
 from typing import Any
 
-import grpc
+import grpc.aio
 from google.protobuf.duration_pb2 import Duration
 from google.protobuf.timestamp_pb2 import Timestamp
 
@@ -29,11 +29,11 @@ StreamSession = Session[Arrival, pb.Picture]
 class Waiting:
     """A frame between its arrival and its turn."""
 
-    __slots__ = ("arrival", "frame", "received_at")
+    __slots__ = ("arrival", "arrived", "frame", "received_at")
 
     def __init__(self, frame: pb.Frame, output: Output) -> None:
-        self.frame, self.received_at = frame, time.time()
-        self.arrival = Arrival(frame.picture, output, frame.timestamp_us, time.monotonic())
+        self.frame, self.received_at, self.arrived = frame, time.time(), time.monotonic()
+        self.arrival = Arrival(frame.picture, output, frame.timestamp_us)
 
 
 class SegmentationServicer(pb_grpc.SegmentationServiceServicer):
@@ -53,8 +53,7 @@ class SegmentationServicer(pb_grpc.SegmentationServiceServicer):
             output = await asyncio.to_thread(read_output, request.output, self._backgrounds)
             codec = GrpcCodec(self._max_still_pixels)
             async with self._sessions.open("grpc", codec, output.options, request.model) as session:
-                arrival = Arrival(request.picture, output, 0, time.monotonic())
-                turn = await session.turn(arrival, arrival.arrived)
+                turn = await session.turn(Arrival(request.picture, output, 0), time.monotonic())
             if turn.failure is not None:
                 raise turn.failure
             return pb.SegmentResponse(picture=turn.wire, work_time=_duration(turn.worked))
@@ -65,13 +64,13 @@ class SegmentationServicer(pb_grpc.SegmentationServiceServicer):
     async def ListModels(  # noqa: N802  the name is the contract's
         self,
         request: pb.ListModelsRequest,
-        context: grpc.aio.ServicerContext[Any, Any],  # noqa: ARG002
+        context: grpc.aio.ServicerContext[Any, Any],
     ) -> pb.ListModelsResponse:
         """The models sessions may ask for."""
         models = self._sessions.models
         return pb.ListModelsResponse(models=[_model(model, models.default) for model in models.by_name.values()])
 
-    async def SegmentStream(  # noqa: N802  the name is the contract's
+    async def SegmentStream(  # type: ignore[override]  # noqa: N802  a coroutine that writes is a handler too
         self,
         request_iterator: AsyncIterator[pb.SegmentStreamRequest],
         context: grpc.aio.ServicerContext[pb.SegmentStreamRequest, pb.SegmentStreamResponse],
@@ -99,17 +98,20 @@ class SegmentationServicer(pb_grpc.SegmentationServiceServicer):
         session: StreamSession,
         requests: AsyncIterator[pb.SegmentStreamRequest],
         context: grpc.aio.ServicerContext[pb.SegmentStreamRequest, pb.SegmentStreamResponse],
-        delivery: "pb.Delivery",
+        delivery: "pb.Delivery.ValueType",
         output: Output,
     ) -> None:
         slot: Latest[Waiting] = Latest()
         every = delivery == pb.DELIVERY_EVERY_FRAME
         reader = asyncio.create_task(self._read(session, requests, slot, every, output), name="grpc-reader")
         watcher = asyncio.create_task(_close_at_end(session, slot), name="grpc-watcher")
-        dropped = 0
+        dropped, applied = 0, output
         try:
             while True:
                 waiting = await slot.get()
+                if waiting.arrival.output is not applied:
+                    applied = waiting.arrival.output
+                    session.change(applied.options)
                 lost, dropped = slot.dropped - dropped, slot.dropped
                 session.drop(lost)
                 await context.write(pb.SegmentStreamResponse(result=await _turn(session, waiting, lost)))
@@ -167,10 +169,8 @@ async def _turn(session: StreamSession, waiting: Waiting, lost: int) -> pb.Frame
     frame, received_at = waiting.frame, Timestamp()
     received_at.FromMicroseconds(round(waiting.received_at * 1e6))
     result = pb.FrameResult(id=frame.id, timestamp_us=frame.timestamp_us, received_at=received_at, dropped=lost)
-    if waiting.arrival.output.options is not session.options:
-        session.change(waiting.arrival.output.options)
     try:
-        turn = await session.turn(waiting.arrival, waiting.arrival.arrived)
+        turn = await session.turn(waiting.arrival, waiting.arrived)
     except PortraitError as error:
         session.refuse(error)
         result.error.CopyFrom(to_status(error))

@@ -1,0 +1,152 @@
+"""The composition root: builds everything, owns the order of start and stop."""
+
+import asyncio
+import logging
+import signal
+import sys
+import time
+from collections.abc import AsyncIterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from fractions import Fraction
+
+import cv2
+import numpy as np
+
+from portrait import __version__
+from portrait.backgrounds import Backgrounds
+from portrait.frame import Frame, Timestamp
+from portrait.metrics import Metrics
+from portrait.segmenters import Model, Models, load_models
+from portrait.session import Sessions
+from portrait.settings import Settings
+from portrait.transports.grpc import serve_grpc
+from portrait.transports.http import HttpRoutes, Stills, serve_http
+from portrait.transports.webrtc import serve_webrtc
+
+logger = logging.getLogger(__name__)
+
+CODEC_THREADS = 4
+"""aiortc encodes on the loop's default executor; the standard one grows to 36 threads."""
+
+SWITCH_INTERVAL = 2e-4
+"""Seconds. A busy Python thread makes every inference wait this long for the GIL; the standard 5 ms cuts the rate of
+inferences beside one to a fifth, this to a half (measured, docs/tuning.md)."""
+
+MESSAGE_MARGIN = 64 * 1024
+"""Bytes of a gRPC message besides its picture."""
+
+
+@dataclass(frozen=True)
+class Running:
+    """A service that accepts work."""
+
+    settings: Settings
+    models: Models
+    sessions: Sessions
+    http_port: int
+    grpc_port: int
+
+
+@asynccontextmanager
+async def run_service(settings: Settings) -> AsyncIterator[Running]:
+    """The whole service for the length of the block; drains at its end.
+
+    Stops in this order: readiness and gRPC health say no; new sessions are refused; open ones may go on for
+    `drain_seconds`; the rest is ended; gRPC, WebRTC and at last HTTP, with its metrics, close.
+
+    Raises:
+        BadModel: the model cannot be used.
+        OSError: an address cannot be bound.
+    """
+    _tune_process()
+    loop = asyncio.get_running_loop()
+    loop.set_default_executor(ThreadPoolExecutor(CODEC_THREADS, thread_name_prefix="codec"))
+    metrics = Metrics()
+    models = await asyncio.to_thread(load_models, settings.model, settings.runtime)
+    default = models.pick(None)
+    await asyncio.to_thread(warm, default)
+    metrics.identify(__version__, default.name, settings.runtime)
+    metrics.capacity.set(settings.max_sessions)
+    sessions = Sessions(models, settings.max_sessions, metrics)
+    backgrounds = Backgrounds(settings.backgrounds)
+    lag = asyncio.create_task(_measure_lag(metrics), name="loop-lag")
+    try:
+        async with _serve(settings, sessions, backgrounds, metrics) as running:
+            yield running
+    finally:
+        lag.cancel()
+
+
+@asynccontextmanager
+async def _serve(
+    settings: Settings, sessions: Sessions, backgrounds: Backgrounds, metrics: Metrics
+) -> AsyncIterator[Running]:
+    pixels = settings.max_frame_pixels
+    stills = Stills(sessions, backgrounds, settings.max_still_pixels)
+    async with serve_webrtc(
+        sessions, backgrounds, max_frame_pixels=pixels, idle_seconds=settings.idle_seconds
+    ) as webrtc:
+        http = HttpRoutes(sessions, backgrounds, metrics.expose, lambda: not sessions.draining)
+        routes = [*http.routes, *stills.routes, *webrtc.routes]
+        async with (
+            serve_http(
+                routes, host=settings.host, port=settings.http_port, max_body_bytes=settings.max_still_bytes
+            ) as http_port,
+            serve_grpc(
+                sessions,
+                backgrounds,
+                host=settings.host,
+                port=settings.grpc_port,
+                max_frame_pixels=pixels,
+                max_still_pixels=settings.max_still_pixels,
+                max_message_bytes=max(3 * pixels, settings.max_still_bytes) + MESSAGE_MARGIN,
+            ) as grpc_server,
+        ):
+            try:
+                yield Running(settings, sessions.models, sessions, http_port, grpc_server.port)
+            finally:
+                await grpc_server.announce_end()
+                cut = await sessions.drain(settings.drain_seconds)
+                logger.info("drained, %d sessions cut", cut)
+
+
+async def wait_for_signal() -> None:
+    """Wait for SIGTERM or SIGINT. A second one is answered as Python does by itself."""
+    loop, stop = asyncio.get_running_loop(), asyncio.Event()
+
+    def stopped(number: signal.Signals) -> None:
+        logger.info("%s: stopping", number.name)
+        for each in (signal.SIGTERM, signal.SIGINT):
+            loop.remove_signal_handler(each)
+        stop.set()
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stopped, number)
+    await stop.wait()
+
+
+def warm(model: Model) -> float:
+    """One inference, so that the first client does not pay for lazy set-up. Returns its seconds."""
+    segmenter = model.open()
+    grey = np.full((model.height, model.width), 128, np.uint8)
+    started = time.perf_counter()
+    segmenter.segment(Frame(grey, grey[::2, ::2], grey[::2, ::2], Timestamp(0, Fraction(1)), 0.0))
+    seconds = time.perf_counter() - started
+    segmenter.close()
+    return seconds
+
+
+def _tune_process() -> None:
+    # One thread per stream is the promise; OpenCV would start one per core for every call.
+    cv2.setNumThreads(1)
+    sys.setswitchinterval(SWITCH_INTERVAL)
+
+
+async def _measure_lag(metrics: Metrics, period: float = 0.25) -> None:
+    loop = asyncio.get_running_loop()
+    while True:
+        due = loop.time() + period
+        await asyncio.sleep(period)
+        metrics.loop_lag.observe(max(0.0, loop.time() - due))

@@ -1,0 +1,118 @@
+"""`portrait bench`: what a frame costs on this box."""
+
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
+from fractions import Fraction
+
+import cv2
+import numpy as np
+
+from portrait.compositors import Options, open_compositor
+from portrait.frame import Frame, Timestamp
+from portrait.pictures import frame_from_bgr
+from portrait.pipeline import Pipeline
+from portrait.segmenters import Model
+
+SIZES = {"360p": (640, 360), "480p": (640, 480), "720p": (1280, 720)}
+MODES = ("mask only", "blur", "color", "image")
+RATE = 30.0
+"""Frames per second of a stream, for the column "streams"."""
+
+
+@dataclass
+class Row:
+    """One size and mode. Milliseconds; `cpu` is the thread's CPU time, the figure neighbours disturb least."""
+
+    size: str
+    mode: str
+    segment: float
+    compose: float
+    cpu: float
+    p50: float
+    p99: float
+    streams_per_core: float
+
+
+@dataclass
+class Samples:
+    """Keeps every stage's CPU seconds."""
+
+    stages: dict[str, list[float]] = field(default_factory=dict)
+
+    @contextmanager
+    def stage(self, name: str) -> Iterator[None]:
+        """Measure the block."""
+        started = time.thread_time()
+        yield
+        self.stages.setdefault(name, []).append(time.thread_time() - started)
+
+    def milliseconds(self, name: str) -> float:
+        """The median of a stage; 0 where it never ran."""
+        return 1000 * float(np.median(self.stages.get(name, [0.0])))
+
+
+def bench(model: Model, frames: int) -> Iterator[Row]:
+    """A row for every size and mode: I420 in, mask or I420 out, no codec and no network."""
+    cv2.setNumThreads(1)
+    for size, (width, height) in SIZES.items():
+        pictures = make_frames(width, height)
+        for mode in MODES:
+            yield _measure(model, size, mode, pictures, frames)
+
+
+def _measure(model: Model, size: str, mode: str, pictures: Sequence[Frame], frames: int) -> Row:
+    options = Options("mask" if mode == "mask only" else mode, background=pictures[0])
+    compositor, samples = open_compositor(options), Samples()
+    pipeline = Pipeline(model.open(), (model.width, model.height), samples)
+    walls, cpus = [], []
+    for i in range(frames + 5):
+        wall, cpu = time.perf_counter(), time.thread_time()
+        result = pipeline.run(pictures[i % len(pictures)], options, compositor)
+        if mode != "mask only":
+            result.compose()
+        walls.append(1000 * (time.perf_counter() - wall))
+        cpus.append(1000 * (time.thread_time() - cpu))
+    pipeline.close()
+    walls, cpus = walls[5:], cpus[5:]  # the first ones fill caches and buffers
+    cpu_median = float(np.median(cpus))
+    return Row(
+        size=size,
+        mode=mode,
+        segment=round(samples.milliseconds("segment"), 3),
+        compose=round(samples.milliseconds("compose"), 3),
+        cpu=round(cpu_median, 3),
+        p50=round(float(np.median(walls)), 3),
+        p99=round(float(np.percentile(walls, 99)), 3),
+        streams_per_core=round(1000 / RATE / cpu_median, 1),
+    )
+
+
+def make_frames(width: int, height: int, count: int = 8) -> list[Frame]:
+    """A textured room with a moving oval, with noise: content does not change the network's cost."""
+    rng = np.random.default_rng(1)
+    room = cv2.resize(rng.integers(0, 255, (18, 32, 3), np.uint8), (width, height), interpolation=cv2.INTER_CUBIC)
+    frames = []
+    for i in range(count):
+        picture = room.copy()
+        cv2.ellipse(
+            picture, (width // 2 + 4 * i, height), (width // 5, height * 3 // 4), 0, 0, 360, (150, 170, 220), -1
+        )
+        noisy = cv2.add(picture, rng.integers(0, 8, picture.shape, np.uint8))
+        frames.append(frame_from_bgr(np.asarray(noisy, np.uint8), Timestamp(i, Fraction(1, 30)), i / 30))
+    return frames
+
+
+def table(rows: Sequence[Row]) -> str:
+    """The rows for people."""
+    lines = [
+        f"{'size':<6}{'mode':<11}{'segment':>9}{'compose':>9}{'cpu ms':>9}{'p50 ms':>9}{'p99 ms':>9}{'streams/core':>14}"
+    ]
+    for row in map(asdict, rows):
+        lines.append(
+            "{size:<6}{mode:<11}{segment:>9.2f}{compose:>9.2f}{cpu:>9.2f}{p50:>9.2f}{p99:>9.2f}{streams_per_core:>14.1f}".format(
+                **row
+            )
+        )
+    return "\n".join(lines)

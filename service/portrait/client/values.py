@@ -1,0 +1,98 @@
+"""What goes into the client and what comes out."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import grpc
+import numpy as np
+from google.rpc import error_details_pb2
+from grpc_status import rpc_status
+from numpy.typing import NDArray
+
+from portrait.v1 import segmentation_pb2 as pb
+
+Array = NDArray[np.uint8]
+
+
+@dataclass(frozen=True, slots=True)
+class Picture:
+    """A picture to send."""
+
+    message: pb.Picture
+
+    @classmethod
+    def jpeg(cls, data: bytes) -> "Picture":
+        """A JPEG file."""
+        return cls(pb.Picture(format=pb.PICTURE_FORMAT_JPEG, data=data))
+
+    @classmethod
+    def i420(cls, data: bytes, width: int, height: int) -> "Picture":
+        """Packed planes: Y, then U, then V, chroma at half size rounded up."""
+        return cls(pb.Picture(format=pb.PICTURE_FORMAT_I420, width=width, height=height, data=data))
+
+    @classmethod
+    def rgb24(cls, pixels: Array) -> "Picture":
+        """(H, W, 3) uint8 RGB."""
+        height, width, _ = pixels.shape
+        return cls(pb.Picture(format=pb.PICTURE_FORMAT_RGB24, width=width, height=height, data=pixels.tobytes()))
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """A result."""
+
+    id: int
+    timestamp_us: int
+    """The frame's own, in microseconds."""
+    picture: pb.Picture
+    error: "ClientError | None"
+    """Why this frame failed; the stream goes on."""
+    dropped: int
+    """Frames given up for newer ones since the reply before this one."""
+    wait_seconds: float
+    """In the server, from arrival to the start of work."""
+    work_seconds: float
+
+    @property
+    def array(self) -> Array:
+        """The pixels: (H,W) of GRAY8, (H,W,3) of RGB24, (H,W,4) of RGBA32; flat bytes of I420 and files."""
+        pixels: Array = np.frombuffer(self.picture.data, np.uint8)
+        height, width = self.picture.height, self.picture.width
+        if self.picture.format == pb.PICTURE_FORMAT_GRAY8:
+            return pixels.reshape(height, width)
+        if self.picture.format in (pb.PICTURE_FORMAT_RGB24, pb.PICTURE_FORMAT_RGBA32):
+            return pixels.reshape(height, width, -1)
+        return pixels
+
+
+class ClientError(Exception):
+    """What the service refused or could not do.
+
+    `code` is the gRPC status's name (INVALID_ARGUMENT), `reason` the service's (BAD_PICTURE), `retry_after` the
+    seconds to wait before another try, or None where trying again is of no use.
+    """
+
+    def __init__(self, code: str, message: str, reason: str = "", retry_after: float | None = None) -> None:
+        super().__init__(f"{code}: {message}")
+        self.code, self.message, self.reason, self.retry_after = code, message, reason, retry_after
+
+    @classmethod
+    def from_status(cls, status: Any) -> "ClientError":
+        """Of a google.rpc.Status."""
+        code = next((code.name for code in grpc.StatusCode if code.value[0] == status.code), str(status.code))
+        reason, retry_after = "", None
+        for detail in status.details:
+            info, retry = error_details_pb2.ErrorInfo(), error_details_pb2.RetryInfo()
+            if detail.Unpack(info):
+                reason = info.reason
+            elif detail.Unpack(retry):
+                retry_after = retry.retry_delay.ToMilliseconds() / 1000
+        return cls(code, status.message, reason, retry_after)
+
+    @classmethod
+    def from_rpc(cls, error: grpc.aio.AioRpcError) -> "ClientError":
+        """Of a failed call."""
+        status = rpc_status.from_call(error)
+        if status is not None:
+            return cls.from_status(status)
+        return cls(error.code().name, error.details() or "no details")

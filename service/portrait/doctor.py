@@ -1,0 +1,84 @@
+"""`portrait doctor`: is this box fit to serve, and if not, why not."""
+
+import importlib.metadata
+import os
+import socket
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from portrait.app import warm
+from portrait.errors import PortraitError
+from portrait.launch import missing_variables
+from portrait.segmenters import load_models
+from portrait.segmenters.tflite import find_runtime
+from portrait.settings import Settings
+
+
+@dataclass(frozen=True)
+class Check:
+    """One thing looked at."""
+
+    name: str
+    ok: bool
+    finding: str
+    fatal: bool = True
+    """Whether the service cannot work while this is not ok."""
+
+
+def examine(settings: Settings) -> Iterator[Check]:
+    """Everything the service needs of the box, one check after the other."""
+    yield Check("python", sys.version_info >= (3, 11), sys.version.split()[0])
+    yield _model(settings)
+    yield _port("http port", settings.host, settings.http_port)
+    yield _port("grpc port", settings.host, settings.grpc_port)
+    missing = missing_variables(os.environ)
+    yield Check(
+        "allocator",
+        not missing,
+        "tuned" if not missing else f"{', '.join(missing)} not set; `portrait serve` sets them for itself",
+        fatal=False,
+    )
+    budget = cpu_budget()
+    yield Check("cpu budget", budget >= 1.0, f"{budget:g} cores", fatal=False)
+    for package in ("aiortc", "av", "grpcio", "numpy", "opencv-python-headless"):
+        yield Check(package, True, importlib.metadata.version(package), fatal=False)
+
+
+def _model(settings: Settings) -> Check:
+    try:
+        model = load_models(settings.model, settings.runtime).pick(None)
+        warm(model)
+        milliseconds = 1000 * min(warm(model) for _ in range(5))
+    except PortraitError as error:
+        return Check("model", False, str(error))
+    runtime = find_runtime(settings.runtime)
+    return Check(
+        "model", True, f"{model.name} {model.width}x{model.height} on {runtime}, first frame {milliseconds:.1f} ms"
+    )
+
+
+def _port(name: str, host: str, port: int) -> Check:
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    with socket.socket(family) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((host, port))
+        except OSError as error:
+            return Check(name, False, f"{host}:{port}: {error.strerror}")
+    return Check(name, True, f"{host}:{port} is free")
+
+
+def cpu_budget(root: Path = Path("/sys/fs/cgroup")) -> float:
+    """Cores this process may use: the cgroup's quota (v2, then v1) or the cores it may run on, whichever is less."""
+    cores = float(len(os.sched_getaffinity(0)))
+    try:
+        quota, period = (root / "cpu.max").read_text().split()
+    except (OSError, ValueError):
+        try:
+            quota = (root / "cpu" / "cpu.cfs_quota_us").read_text().strip()
+            period = (root / "cpu" / "cpu.cfs_period_us").read_text().strip()
+        except OSError:
+            return cores
+    return cores if quota in ("max", "-1") else min(cores, int(quota) / int(period))

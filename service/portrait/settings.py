@@ -1,0 +1,84 @@
+"""Settings: what an operator may decide, by flags, environment, file and these defaults, in that order."""
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import Field, ValidationError
+from pydantic_settings import (
+    BaseSettings,
+    InitSettingsSource,
+    PydanticBaseSettingsSource,
+    SettingsConfigDict,
+    TomlConfigSettingsSource,
+)
+
+from portrait.errors import BadSettings
+
+PREFIX = "PORTRAIT_"
+FILE_VARIABLE = "PORTRAIT_CONFIG"
+"""Names the settings file, a TOML table of the names below in lower case."""
+
+
+class Settings(BaseSettings):
+    """One value per setting; `PORTRAIT_HTTP_PORT` is `http_port`. Nothing changes after the start."""
+
+    model_config = SettingsConfigDict(env_prefix=PREFIX, extra="forbid", frozen=True)
+
+    host: str = Field("127.0.0.1", description="Address to listen on; 0.0.0.0 for all.")
+    http_port: int = Field(8080, ge=0, le=65535, description="TCP port of page, WebRTC signalling, stills, metrics.")
+    grpc_port: int = Field(50051, ge=0, le=65535, description="TCP port of gRPC.")
+    workers: int = Field(1, ge=1, le=1, description="Worker processes; this version has one.")
+    model: str = Field("portrait", min_length=1, description="Default model: an embedded name or the path of a file.")
+    runtime: Literal["auto", "litert", "tflite-runtime"] = Field("auto", description="TFLite interpreter.")
+    backgrounds: Path | None = Field(None, description="Folder of further background pictures.")
+    max_sessions: int = Field(8, ge=1, le=10_000, description="Sessions open at once; more are refused.")
+    max_frame_pixels: int = Field(1920 * 1088, ge=256, le=2**26, description="Pixels of a stream's frame, at most.")
+    max_still_pixels: int = Field(25_000_000, ge=256, le=2**28, description="Pixels of a still picture, at most.")
+    max_still_bytes: int = Field(32 * 2**20, ge=1024, le=2**30, description="Bytes of an HTTP request, at most.")
+    idle_seconds: float = Field(15.0, gt=0, le=3600, description="A WebRTC session without a frame for so long ends.")
+    drain_seconds: float = Field(5.0, ge=0, le=3600, description="How long open sessions may go on after SIGTERM.")
+    log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="Least severity logged.")
+    log_format: Literal["text", "json"] = Field("text", description="One line per event, for people or programs.")
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Flags, environment, file."""
+        assert isinstance(init_settings, InitSettingsSource)
+        file = init_settings.init_kwargs.pop("settings_file", None)
+        sources: tuple[PydanticBaseSettingsSource, ...] = (init_settings, env_settings)
+        return sources if file is None else (*sources, TomlConfigSettingsSource(settings_cls, Path(file)))
+
+
+def load_settings(flags: Mapping[str, Any], environ: Mapping[str, str] | None = None) -> Settings:
+    """The settings in force.
+
+    Raises:
+        BadSettings: an unknown name, or a value out of its range; says name, value and range.
+    """
+    environ = os.environ if environ is None else environ
+    known = {PREFIX + name.upper() for name in Settings.model_fields} | {FILE_VARIABLE}
+    if unknown := sorted(name for name in environ if name.startswith(PREFIX) and name not in known):
+        raise BadSettings(f"{unknown[0]}: unknown name; expected one of {', '.join(sorted(known))}")
+    file = flags.get("config") or environ.get(FILE_VARIABLE)
+    if file is not None and not Path(file).is_file():
+        raise BadSettings(f"{FILE_VARIABLE}: {file!r} is no file")
+    given = {name: value for name, value in flags.items() if name in Settings.model_fields and value is not None}
+    try:
+        return Settings.model_validate(given | ({"settings_file": file} if file else {}))
+    except ValidationError as error:
+        lines = [
+            f"{PREFIX}{str(problem['loc'][0]).upper()}={problem.get('input')!r}: {problem['msg']}"
+            for problem in error.errors()
+        ]
+        raise BadSettings("; ".join(lines)) from error
+    except ValueError as error:  # a TOML file that is not one
+        raise BadSettings(f"{file}: {error}") from error

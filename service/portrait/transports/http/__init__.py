@@ -1,0 +1,182 @@
+"""The HTTP transport: page, session resources, stills, metrics, health; it hosts the routes of others."""
+
+import asyncio
+import base64
+import binascii
+import dataclasses
+import json
+from collections.abc import AsyncIterator, Callable, Iterable
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+from aiohttp import web
+
+from portrait.backgrounds import Backgrounds, load_background
+from portrait.compositors import MODES, Options
+from portrait.errors import BadOption
+from portrait.frame import Frame
+from portrait.session import Sessions
+from portrait.transports.http.problems import problems
+from portrait.transports.http.stills import Stills
+
+WEB = Path(__file__).parent.parent / "web"
+
+CHANGES = ("mode", "color", "background", "reset")
+
+SECURITY_HEADERS = {
+    "Content-Security-Policy": "default-src 'self'; img-src 'self' blob: data:; media-src 'self' blob:; "
+    "frame-ancestors 'self'; base-uri 'none'; form-action 'none'",
+    "X-Content-Type-Options": "nosniff",
+    "Referrer-Policy": "no-referrer",
+}
+
+
+class HttpRoutes:
+    """The routes that belong to no other transport."""
+
+    def __init__(
+        self,
+        sessions: Sessions,
+        backgrounds: Backgrounds,
+        expose: Callable[[str], tuple[bytes, str]],
+        is_ready: Callable[[], bool],
+    ) -> None:
+        self._sessions, self._backgrounds = sessions, backgrounds
+        self._expose, self._is_ready = expose, is_ready
+
+    @property
+    def routes(self) -> list[web.RouteDef]:
+        """What the HTTP server shall serve."""
+        return [
+            web.get("/", self._page),
+            web.get("/metrics", self._metrics),
+            web.get("/healthz", self._health),
+            web.get("/readyz", self._ready),
+            web.get("/v1/models", self._models),
+            web.get("/v1/modes", self._modes),
+            web.get("/v1/backgrounds", self._list_backgrounds),
+            web.get("/v1/backgrounds/{name}", self._background),
+            web.get("/v1/sessions", self._list_sessions),
+            web.get("/v1/sessions/{id}", self._get_session),
+            web.patch("/v1/sessions/{id}", self._change_session),
+            web.delete("/v1/sessions/{id}", self._end_session),
+        ]
+
+    async def _page(self, request: web.Request) -> web.FileResponse:
+        return web.FileResponse(WEB / "index.html")
+
+    async def _metrics(self, request: web.Request) -> web.Response:
+        body, content_type = self._expose(request.headers.get("Accept", ""))
+        return web.Response(body=body, headers={"Content-Type": content_type})
+
+    async def _health(self, request: web.Request) -> web.Response:
+        return web.json_response({"status": "alive"})
+
+    async def _ready(self, request: web.Request) -> web.Response:
+        ready = self._is_ready()
+        return web.json_response({"status": "ready" if ready else "not ready"}, status=200 if ready else 503)
+
+    async def _models(self, request: web.Request) -> web.Response:
+        models = self._sessions.models
+        fields = ("name", "width", "height", "stateful")
+        return web.json_response(
+            [
+                {field: getattr(model, field) for field in fields} | {"default": model.name == models.default}
+                for model in models.by_name.values()
+            ]
+        )
+
+    async def _modes(self, request: web.Request) -> web.Response:
+        return web.json_response(list(MODES))
+
+    async def _list_backgrounds(self, request: web.Request) -> web.Response:
+        return web.json_response(self._backgrounds.names)
+
+    async def _background(self, request: web.Request) -> web.FileResponse:
+        return web.FileResponse(self._backgrounds.path(request.match_info["name"]))
+
+    async def _list_sessions(self, request: web.Request) -> web.Response:
+        # Whoever knows an id can end or change the session: the list shows only who may be told apart.
+        listed = [{**numbers, "id": f"{numbers['id'][:6]}…"} for numbers in self._sessions.describe()]
+        return web.json_response(listed)
+
+    async def _get_session(self, request: web.Request) -> web.Response:
+        return web.json_response(self._sessions[request.match_info["id"]].describe())
+
+    async def _end_session(self, request: web.Request) -> web.Response:
+        self._sessions[request.match_info["id"]].end("ended by DELETE")
+        return web.Response(status=200)
+
+    async def _change_session(self, request: web.Request) -> web.Response:
+        session = self._sessions[request.match_info["id"]]
+        if request.content_type != "application/json":
+            raise web.HTTPUnsupportedMediaType(
+                text=f"{request.content_type} came; expected application/json",
+                headers={"Accept-Patch": "application/json"},
+            )
+        changes = _read_changes(await request.text())
+        session.change(await self._changed(session.options, changes))
+        if changes.get("reset"):
+            session.reset()
+        return web.json_response(session.describe())
+
+    async def _changed(self, options: Options, changes: dict[str, Any]) -> Options:
+        values: dict[str, Any] = {name: changes[name] for name in ("mode", "color") if name in changes}
+        if isinstance(background := changes.get("background"), str):
+            values["background"] = await asyncio.to_thread(self._read_background, background)
+        return dataclasses.replace(options, **values)
+
+    def _read_background(self, background: str) -> Frame:
+        """A background by name or as a data URL; no other URL is ever fetched."""
+        if not background.startswith("data:"):
+            return self._backgrounds.pick(background)
+        try:
+            return load_background(base64.b64decode(background.partition(",")[2], validate=True))
+        except binascii.Error as error:
+            raise BadOption("background", f"a data URL that is not base64: {error}") from error
+
+
+def _read_changes(text: str) -> dict[str, Any]:
+    try:
+        changes = json.loads(text)
+    except ValueError as error:
+        raise BadOption("body", f"not JSON: {error}") from error
+    if not isinstance(changes, dict) or (changes.keys() - set(CHANGES)):
+        raise BadOption("body", f"{text[:80]!r} came; expected a JSON object with any of {', '.join(CHANGES)}")
+    for name in ("mode", "color", "background"):
+        if name in changes and not isinstance(changes[name], str):
+            raise BadOption(name, f"{changes[name]!r} is no text")
+    if not isinstance(changes.get("reset", False), bool):
+        raise BadOption("reset", f"{changes['reset']!r} is neither true nor false")
+    return changes
+
+
+async def _add_security_headers(request: web.Request, response: web.StreamResponse) -> None:
+    response.headers.update(SECURITY_HEADERS)
+
+
+@asynccontextmanager
+async def serve_http(
+    routes: Iterable[web.RouteDef], *, host: str, port: int, max_body_bytes: int
+) -> AsyncIterator[int]:
+    """A server for the length of the block; gives the TCP port in use.
+
+    Raises:
+        OSError: the address cannot be bound.
+    """
+    application = web.Application(middlewares=[problems], client_max_size=max_body_bytes)
+    application.on_response_prepare.append(_add_security_headers)
+    application.add_routes(routes)
+    application.router.add_static("/web", WEB)
+    runner = web.AppRunner(application, access_log=None, handle_signals=False, shutdown_timeout=1.0)
+    await runner.setup()
+    try:
+        site = web.TCPSite(runner, host, port)
+        await site.start()
+        yield runner.addresses[0][1]
+    finally:
+        await runner.cleanup()
+
+
+__all__ = ["HttpRoutes", "Stills", "serve_http"]

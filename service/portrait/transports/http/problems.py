@@ -1,0 +1,61 @@
+"""Errors as application/problem+json (RFC 9457)."""
+
+import logging
+from collections.abc import Awaitable, Callable
+
+from aiohttp import web
+
+from portrait.errors import (
+    BadInput,
+    BadPicture,
+    Draining,
+    NoSuchSession,
+    PortraitError,
+    Refused,
+    TooManySessions,
+)
+
+logger = logging.getLogger(__name__)
+
+# The first entry an error is an instance of decides.
+STATUSES: tuple[tuple[type[PortraitError], int], ...] = (
+    (BadPicture, 422),
+    (BadInput, 400),
+    (NoSuchSession, 404),
+    (TooManySessions, 503),
+    (Draining, 503),
+    (PortraitError, 500),
+)
+
+
+@web.middleware
+async def problems(
+    request: web.Request, handler: Callable[[web.Request], Awaitable[web.StreamResponse]]
+) -> web.StreamResponse:
+    """Answer every error in one form."""
+    try:
+        return await handler(request)
+    except PortraitError as error:
+        status = next(status for kind, status in STATUSES if isinstance(error, kind))
+        response = problem(status, error.reason, str(error))
+        if isinstance(error, Refused):
+            response.headers["Retry-After"] = f"{error.retry_after:.0f}"
+        return response
+    except web.HTTPException as error:
+        if error.status < 400:
+            raise
+        detail = error.text or error.reason
+        response = problem(error.status, error.reason.upper().replace(" ", "_"), detail)
+        for name in ("Allow", "Accept-Patch", "Retry-After"):
+            if name in error.headers:
+                response.headers[name] = error.headers[name]
+        return response
+    except Exception:
+        logger.exception("%s %s failed", request.method, request.path)
+        return problem(500, "INTERNAL", "internal error")
+
+
+def problem(status: int, reason: str, detail: str) -> web.Response:
+    """A problem of the type `urn:portrait:REASON`."""
+    document = {"type": f"urn:portrait:{reason}", "title": reason, "status": status, "detail": detail}
+    return web.json_response(document, status=status, content_type="application/problem+json")
