@@ -12,6 +12,7 @@ from pathlib import Path
 
 import cv2
 import numpy as np
+from ai_edge_litert.interpreter import Interpreter
 
 from training.data import PORTRAIT_PARTS, Portraits
 
@@ -52,8 +53,6 @@ def keras_segment(network):
 
 def tflite_segment(path):
     """`segment` by an exported file with an empty prior, one thread."""
-    from ai_edge_litert.interpreter import Interpreter
-
     interpreter = Interpreter(str(path), num_threads=1)
     runner = interpreter.get_signature_runner()
     shapes = {name: detail["shape"] for name, detail in runner.get_input_details().items()}

@@ -4,22 +4,18 @@ import asyncio
 import logging
 import signal
 import sys
-import time
 from collections.abc import AsyncIterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from fractions import Fraction
 
 import cv2
-import numpy as np
 
 from portrait import __version__
 from portrait.backgrounds import Backgrounds
-from portrait.frame import Frame, Timestamp
 from portrait.metrics import Metrics
-from portrait.segmenters import Model, Models, load_models
-from portrait.session import Sessions
+from portrait.segmenters import Models, load_models, warm
+from portrait.sessions import Sessions
 from portrait.settings import Settings
 from portrait.transports.grpc import serve_grpc
 from portrait.transports.http import HttpRoutes, Stills, serve_http
@@ -69,14 +65,17 @@ async def run_service(settings: Settings) -> AsyncIterator[Running]:
     await asyncio.to_thread(warm, default)
     metrics.identify(__version__, default.name, settings.runtime)
     metrics.capacity.set(settings.max_sessions)
-    sessions = Sessions(models, settings.max_sessions, metrics)
     backgrounds = Backgrounds(settings.backgrounds)
     lag = asyncio.create_task(_measure_lag(metrics), name="loop-lag")
     try:
-        async with _serve(settings, sessions, backgrounds, metrics) as running:
+        async with (
+            Sessions(models, settings.max_sessions, metrics) as sessions,
+            _serve(settings, sessions, backgrounds, metrics) as running,
+        ):
             yield running
     finally:
         lag.cancel()
+        await asyncio.gather(lag, return_exceptions=True)
 
 
 @asynccontextmanager
@@ -125,17 +124,6 @@ async def wait_for_signal() -> None:
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stopped, number)
     await stop.wait()
-
-
-def warm(model: Model) -> float:
-    """One inference, so that the first client does not pay for lazy set-up. Returns its seconds."""
-    segmenter = model.open()
-    grey = np.full((model.height, model.width), 128, np.uint8)
-    started = time.perf_counter()
-    segmenter.segment(Frame(grey, grey[::2, ::2], grey[::2, ::2], Timestamp(0, Fraction(1)), 0.0))
-    seconds = time.perf_counter() - started
-    segmenter.close()
-    return seconds
 
 
 def _tune_process() -> None:

@@ -30,18 +30,18 @@ def check_size(width: int, height: int, max_pixels: int, field: str) -> None:
         raise BadPicture(field, f"{width}x{height} is {width * height} pixels; expected at most {max_pixels}")
 
 
-def read_size(data: bytes, field: str) -> tuple[int, int]:
+def read_size(data: bytes, max_pixels: int, field: str) -> tuple[int, int]:
     """(width, height) as the header says, without decoding.
 
     Raises:
-        BadPicture: not a picture of the formats taken.
+        BadPicture: not a picture of the formats taken, or one so large that the library will not look at it.
     """
     try:
         # Pillow warns about large headers; the limit is ours and is checked by the caller.
         with warnings.catch_warnings(action="ignore"), Image.open(io.BytesIO(data), formats=FORMATS) as header:
             return header.size
     except Image.DecompressionBombError as error:
-        raise BadPicture(field, f"the header announces too many pixels: {error}") from error
+        raise BadPicture(field, f"{error}; expected at most {max_pixels} pixels") from error
     except (UnidentifiedImageError, OSError, ValueError, SyntaxError) as error:
         kinds = ", ".join(FORMATS)
         raise BadPicture(field, f"{len(data)} bytes that are no picture; expected one of {kinds}") from error
@@ -53,7 +53,7 @@ def decode_bgr(data: bytes, max_pixels: int, field: str = "image") -> Plane:
     Raises:
         BadPicture: not a picture, cut short, or larger than `max_pixels` (found out before decoding).
     """
-    width, height = read_size(data, field)
+    width, height = read_size(data, max_pixels, field)
     check_size(width, height, max_pixels, field)
     pixels = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR)
     if pixels is None or _cut_short(data):

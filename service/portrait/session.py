@@ -1,47 +1,34 @@
-"""Session: one stream's life. Sessions: all of them, their limit and their end."""
+"""Session: one stream's life."""
 
 import asyncio
 import logging
 import secrets
 import time
 from collections import deque
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any, Generic, Protocol, TypeVar
 
 from portrait.compositors import Compositor, Options, open_compositor
-from portrait.errors import BadOption, Draining, NoSuchSession, PortraitError, TooManySessions
+from portrait.errors import BadOption, PortraitError
 from portrait.pipeline import Codec, Pipeline, Recorder
-from portrait.segmenters import Model, Models
+from portrait.segmenters import Model
 
 logger = logging.getLogger(__name__)
 
 P = TypeVar("P")
 W = TypeVar("W")
 
-RETRY_AFTER = 5.0
-"""Seconds a refused client is told to wait."""
-
 
 class Counting(Recorder, Protocol):
-    """What sessions ask of metrics, besides stages."""
+    """What a session asks of metrics, besides stages."""
 
     def frame(self, transport: str, result: str, reason: str = "", count: int = 1) -> None:
         """Count frames by what became of them."""
 
     def frame_age(self, transport: str, seconds: float) -> None:
         """Note how old a result is."""
-
-    def session_opened(self, transport: str) -> None:
-        """Count a session in."""
-
-    def session_closed(self, transport: str) -> None:
-        """Count a session out."""
-
-    def session_refused(self, reason: str) -> None:
-        """Count a session that was not admitted."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,7 +65,7 @@ class Numbers:
 
 
 class Session(Generic[P, W]):
-    """One stream: its thread, its pipeline with its own prior, its numbers. Opened by `Sessions.open`."""
+    """One stream: its thread, its pipeline with its own prior, its numbers. Opened by `Sessions.open` (sessions.py)."""
 
     def __init__(self, transport: str, model: Model, options: Options, codec: Codec[P, W], counting: Counting) -> None:
         self.id = secrets.token_urlsafe(18)
@@ -215,93 +202,3 @@ class Session(Generic[P, W]):
         numbers.failed += 1
         reason = turn.failure.reason if isinstance(turn.failure, PortraitError) else type(turn.failure).__name__
         self._counting.frame(self.transport, "failed_closed", reason.lower())
-
-
-class Sessions:
-    """Every open session: the limit, the list, the drain."""
-
-    def __init__(self, models: Models, limit: int, counting: Counting) -> None:
-        self.models, self.limit = models, limit
-        self._counting = counting
-        self._open: dict[str, Session[Any, Any]] = {}
-        self._draining = False
-        self._none_left = asyncio.Event()
-        self._none_left.set()
-
-    def __len__(self) -> int:
-        return len(self._open)
-
-    @property
-    def draining(self) -> bool:
-        """Whether new sessions are refused because the service stops."""
-        return self._draining
-
-    @asynccontextmanager
-    async def open(
-        self, transport: str, codec: Codec[P, W], options: Options, model: str | None = None
-    ) -> AsyncIterator[Session[P, W]]:
-        """A session of its own thread and interpreter, for the length of the block.
-
-        Raises:
-            BadOption: unknown model or mode, or an option missing.
-            TooManySessions, Draining: nothing was made yet when these are raised.
-        """
-        self._admit()
-        session = Session(transport, self.models.pick(model), options, codec, self._counting)
-        self._open[session.id] = session
-        self._none_left.clear()
-        self._counting.session_opened(transport)
-        logger.info("session %s: opened, %s, mode %s", session.id[:6], transport, options.mode)
-        try:
-            await session.start()
-            yield session
-        finally:
-            # Shielded: a cancelled transport must still give the thread and the interpreter back.
-            await asyncio.shield(self._close(session))
-
-    def __getitem__(self, session_id: str) -> Session[Any, Any]:
-        try:
-            return self._open[session_id]
-        except KeyError:
-            raise NoSuchSession("no session of that id; it has ended or never was") from None
-
-    def describe(self) -> list[Mapping[str, Any]]:
-        """The numbers of every open session."""
-        return [session.describe() for session in self._open.values()]
-
-    async def drain(self, seconds: float) -> int:
-        """Refuse new sessions, wait up to `seconds` for the open ones, then end the rest; how many that were."""
-        self._draining = True
-        try:
-            async with asyncio.timeout(seconds):
-                await self._none_left.wait()
-        except TimeoutError:
-            rest = list(self._open.values())
-            for session in rest:
-                session.end("the service stops")
-            return len(rest)
-        return 0
-
-    def _admit(self) -> None:
-        refusal: TooManySessions | Draining | None = None
-        if self._draining:
-            refusal = Draining("the service stops; connect elsewhere or later", RETRY_AFTER)
-        elif len(self._open) >= self.limit:
-            refusal = TooManySessions(f"{self.limit} of {self.limit} sessions are open", RETRY_AFTER)
-        if refusal is not None:
-            self._counting.session_refused(refusal.reason)
-            raise refusal
-
-    async def _close(self, session: Session[Any, Any]) -> None:
-        try:
-            await session.close()
-        finally:
-            del self._open[session.id]
-            if not self._open:
-                self._none_left.set()
-            self._counting.session_closed(session.transport)
-            numbers = session.numbers
-            logger.info(
-                "session %s: closed, %d frames done, %d dropped, %d failed: %s",
-                session.id[:6], numbers.done, numbers.dropped, numbers.failed, await session.wait_ended(),
-            )  # fmt: skip

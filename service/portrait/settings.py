@@ -1,6 +1,7 @@
 """Settings: what an operator may decide, by flags, environment, file and these defaults, in that order."""
 
 import os
+import tomllib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
@@ -11,7 +12,6 @@ from pydantic_settings import (
     InitSettingsSource,
     PydanticBaseSettingsSource,
     SettingsConfigDict,
-    TomlConfigSettingsSource,
 )
 
 from portrait.errors import BadSettings
@@ -19,6 +19,9 @@ from portrait.errors import BadSettings
 PREFIX = "PORTRAIT_"
 FILE_VARIABLE = "PORTRAIT_CONFIG"
 """Names the settings file, a TOML table of the names below in lower case."""
+
+FILE_VALUES = "values of the settings file"
+"""How they travel to `settings_customise_sources`, which the library calls; no setting can have this name."""
 
 
 class Settings(BaseSettings):
@@ -53,9 +56,8 @@ class Settings(BaseSettings):
     ) -> tuple[PydanticBaseSettingsSource, ...]:
         """Flags, environment, file."""
         assert isinstance(init_settings, InitSettingsSource)
-        file = init_settings.init_kwargs.pop("settings_file", None)
-        sources: tuple[PydanticBaseSettingsSource, ...] = (init_settings, env_settings)
-        return sources if file is None else (*sources, TomlConfigSettingsSource(settings_cls, Path(file)))
+        file = InitSettingsSource(settings_cls, init_settings.init_kwargs.pop(FILE_VALUES, {}))
+        return init_settings, env_settings, file
 
 
 def load_settings(flags: Mapping[str, Any], environ: Mapping[str, str] | None = None) -> Settings:
@@ -69,16 +71,21 @@ def load_settings(flags: Mapping[str, Any], environ: Mapping[str, str] | None = 
     if unknown := sorted(name for name in environ if name.startswith(PREFIX) and name not in known):
         raise BadSettings(f"{unknown[0]}: unknown name; expected one of {', '.join(sorted(known))}")
     file = flags.get("config") or environ.get(FILE_VARIABLE)
-    if file is not None and not Path(file).is_file():
-        raise BadSettings(f"{FILE_VARIABLE}: {file!r} is no file")
     given = {name: value for name, value in flags.items() if name in Settings.model_fields and value is not None}
     try:
-        return Settings.model_validate(given | ({"settings_file": file} if file else {}))
+        return Settings.model_validate(given | {FILE_VALUES: _read_file(file) if file else {}})
     except ValidationError as error:
         lines = [
-            f"{PREFIX}{str(problem['loc'][0]).upper()}={problem.get('input')!r}: {problem['msg']}"
+            f"{PREFIX}{'.'.join(map(str, problem['loc'])).upper()}={problem.get('input')!r}: {problem['msg']}"
             for problem in error.errors()
         ]
         raise BadSettings("; ".join(lines)) from error
-    except ValueError as error:  # a TOML file that is not one
-        raise BadSettings(f"{file}: {error}") from error
+
+
+def _read_file(file: str) -> dict[str, Any]:
+    try:
+        return tomllib.loads(Path(file).read_text())
+    except OSError as error:
+        raise BadSettings(f"{FILE_VARIABLE}={file!r}: {error.strerror}") from error
+    except ValueError as error:
+        raise BadSettings(f"{file}: no TOML: {error}") from error

@@ -2,13 +2,17 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from fractions import Fraction
 from pathlib import Path
 
+import numpy as np
+
 from portrait.errors import BadModel, BadOption
+from portrait.frame import GREY, Frame, Timestamp
 from portrait.segmenters.base import Model, Segmenter
 from portrait.segmenters.tflite import TFLiteModel
 
-__all__ = ["EMBEDDED", "Model", "Models", "Segmenter", "load_models", "open_model"]
+__all__ = ["EMBEDDED", "Model", "Models", "Segmenter", "load_models", "open_model", "warm"]
 
 EMBEDDED = Path(__file__).parent.parent / "models"
 """The folder of the network files that come with the package."""
@@ -63,3 +67,15 @@ def load_models(default: str = DEFAULT, runtime: str = "auto") -> Models:
         models[model.name] = model
         default = model.name
     return Models(models, default)
+
+
+def warm(model: Model) -> None:
+    """One inference, so that the first client does not pay for lazy set-up.
+
+    Raises:
+        SegmentationFailed: the model loads but does not work.
+    """
+    segmenter = model.open()
+    grey = np.full((model.height, model.width), GREY, np.uint8)
+    segmenter.segment(Frame(grey, grey[::2, ::2], grey[::2, ::2], Timestamp(0, Fraction(1)), 0.0))
+    segmenter.close()

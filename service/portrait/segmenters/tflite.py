@@ -125,11 +125,12 @@ class TFLiteSegmenter:
             probability = self._interpreter.get_tensor(self._tensors.mask)
         except (RuntimeError, ValueError) as error:
             raise SegmentationFailed(f"the interpreter stopped: {error}") from error
-        # checkRange takes the upper bound as exclusive; NaN fails it too.
-        if not cv2.checkRange(probability, quiet=True, minVal=-1e-3, maxVal=1.001)[0]:
+        plane = probability[0, ..., 0]
+        # NaN fails the check too; the margin is for rounding.
+        if not cv2.checkRange(plane, quiet=True, minVal=-1e-3, maxVal=1.001)[0]:
             raise SegmentationFailed("the network gave values outside 0..1")
         self._prior = probability
-        return Mask(cv2.convertScaleAbs(probability[0, ..., 0], alpha=255.0))
+        return Mask(np.asarray(cv2.convertScaleAbs(plane, alpha=255.0), np.uint8))
 
     def reset(self) -> None:
         """Forget the prior: the next frame is a first frame."""

@@ -9,7 +9,7 @@ from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
 from portrait.backgrounds import Backgrounds
-from portrait.session import Sessions
+from portrait.sessions import Sessions
 from portrait.transports.grpc.servicer import SegmentationServicer
 from portrait.v1 import segmentation_pb2, segmentation_pb2_grpc
 

@@ -33,6 +33,7 @@ DEFAULT_FORMATS: dict[str, "pb.PictureFormat.ValueType"] = {
 """What a mode's result looks like when the client does not say; other modes answer in the frame's own format."""
 
 COMPRESSED = (pb.PICTURE_FORMAT_JPEG, pb.PICTURE_FORMAT_PNG)
+RAW = {pb.PICTURE_FORMAT_I420: frame_from_i420, pb.PICTURE_FORMAT_RGB24: frame_from_rgb24}
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,12 +89,10 @@ class GrpcCodec:
         message, timestamp = picture.picture, Timestamp(picture.timestamp_us, MICROSECOND)
         if message.format in COMPRESSED:
             return frame_from_bgr(decode_bgr(message.data, self._max_pixels, "data"), timestamp, arrived)
+        if message.format not in RAW:
+            raise BadPicture("format", f"{message.format} was sent; expected JPEG (1), I420 (2) or RGB24 (3)")
         check_size(message.width, message.height, self._max_pixels, "picture")
-        if message.format == pb.PICTURE_FORMAT_I420:
-            return frame_from_i420(message.data, message.width, message.height, timestamp, arrived)
-        if message.format == pb.PICTURE_FORMAT_RGB24:
-            return frame_from_rgb24(message.data, message.width, message.height, timestamp, arrived)
-        raise BadPicture("format", f"{message.format} was sent; expected JPEG (1), I420 (2) or RGB24 (3)")
+        return RAW[message.format](message.data, message.width, message.height, timestamp, arrived)
 
     def encode(self, result: Result, picture: Arrival) -> pb.Picture:
         """The result in the format asked for."""

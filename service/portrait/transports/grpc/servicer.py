@@ -15,7 +15,8 @@ from portrait.backgrounds import Backgrounds
 from portrait.errors import Draining, NotConfigured, PortraitError
 from portrait.latest import Closed, Latest
 from portrait.segmenters import Model
-from portrait.session import RETRY_AFTER, Session, Sessions
+from portrait.session import Session
+from portrait.sessions import RETRY_AFTER, Sessions
 from portrait.transports.grpc.codec import Arrival, GrpcCodec, Output, read_output
 from portrait.transports.grpc.status import abort, to_status
 from portrait.v1 import segmentation_pb2 as pb

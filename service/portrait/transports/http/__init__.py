@@ -16,7 +16,7 @@ from portrait.backgrounds import Backgrounds, load_background
 from portrait.compositors import MODES, Options
 from portrait.errors import BadOption
 from portrait.frame import Frame
-from portrait.session import Sessions
+from portrait.sessions import Sessions
 from portrait.transports.http.problems import problems
 from portrait.transports.http.stills import Stills
 

@@ -15,7 +15,7 @@ from portrait.errors import BadOption, BadPicture
 from portrait.frame import Frame, Timestamp
 from portrait.pictures import PictureFormat, bgr_from_frame, decode_bgr, encode, frame_from_bgr, rgba_from_frame
 from portrait.pipeline import Result
-from portrait.session import Sessions
+from portrait.sessions import Sessions
 
 SUFFIXES: dict[str, PictureFormat] = {"image/png": ".png", "image/webp": ".webp", "image/jpeg": ".jpg"}
 """What can be asked for by Accept, the preferred one first."""

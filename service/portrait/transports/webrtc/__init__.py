@@ -10,7 +10,7 @@ from aiohttp import web
 from portrait.backgrounds import Backgrounds
 from portrait.compositors import Options
 from portrait.errors import BadOffer
-from portrait.session import Sessions
+from portrait.sessions import Sessions
 from portrait.transports.webrtc import encoders
 from portrait.transports.webrtc.codec import VideoCodec
 from portrait.transports.webrtc.peer import Peer

@@ -1,0 +1,144 @@
+"""Sessions: every open session, their limit and their end."""
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from typing import Any, Protocol, TypeVar
+
+from portrait.compositors import Options
+from portrait.errors import Draining, NoSuchSession, TooManySessions
+from portrait.pipeline import Codec
+from portrait.segmenters import Models
+from portrait.session import Counting, Session
+
+logger = logging.getLogger(__name__)
+
+P = TypeVar("P")
+W = TypeVar("W")
+
+RETRY_AFTER = 5.0
+"""Seconds a refused client is told to wait."""
+
+
+class Admitting(Counting, Protocol):
+    """What admission asks of metrics, besides what each session does."""
+
+    def session_opened(self, transport: str) -> None:
+        """Count a session in."""
+
+    def session_closed(self, transport: str) -> None:
+        """Count a session out."""
+
+    def session_refused(self, reason: str) -> None:
+        """Count a session that was not admitted."""
+
+
+CLOSE_SECONDS = 10.0
+"""How long the end of the service waits for turns under way. Only a network that hangs takes longer."""
+
+
+class Sessions:
+    """Every open session: the limit, the list, the drain.
+
+    An async context manager: at its end every session is ended and has given its thread back.
+    """
+
+    def __init__(self, models: Models, limit: int, counting: Admitting) -> None:
+        self.models, self.limit = models, limit
+        self._counting = counting
+        self._open: dict[str, Session[Any, Any]] = {}
+        self._draining = False
+        self._none_left = asyncio.Event()
+        self._none_left.set()
+
+    async def __aenter__(self) -> "Sessions":
+        """Accept sessions."""
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        """Wait for the sessions that are closing; a transport's cancelled task does not wait for its own."""
+        await self.drain(0.0)
+        try:
+            async with asyncio.timeout(CLOSE_SECONDS):
+                await self._none_left.wait()
+        except TimeoutError:
+            logger.error("%d sessions hang and are left behind", len(self._open))
+
+    def __len__(self) -> int:
+        return len(self._open)
+
+    @property
+    def draining(self) -> bool:
+        """Whether new sessions are refused because the service stops."""
+        return self._draining
+
+    @asynccontextmanager
+    async def open(
+        self, transport: str, codec: Codec[P, W], options: Options, model: str | None = None
+    ) -> AsyncIterator[Session[P, W]]:
+        """A session of its own thread and interpreter, for the length of the block.
+
+        Raises:
+            BadOption: unknown model or mode, or an option missing.
+            TooManySessions, Draining: nothing was made yet when these are raised.
+        """
+        self._admit()
+        session = Session(transport, self.models.pick(model), options, codec, self._counting)
+        self._open[session.id] = session
+        self._none_left.clear()
+        self._counting.session_opened(transport)
+        logger.info("session %s: opened, %s, mode %s", session.id[:6], transport, options.mode)
+        try:
+            await session.start()
+            yield session
+        finally:
+            # Shielded: a cancelled transport must still give the thread and the interpreter back.
+            await asyncio.shield(self._close(session))
+
+    def __getitem__(self, session_id: str) -> Session[Any, Any]:
+        try:
+            return self._open[session_id]
+        except KeyError:
+            raise NoSuchSession("no session of that id; it has ended or never was") from None
+
+    def describe(self) -> list[Mapping[str, Any]]:
+        """The numbers of every open session."""
+        return [session.describe() for session in self._open.values()]
+
+    async def drain(self, seconds: float) -> int:
+        """Refuse new sessions, wait up to `seconds` for the open ones, then end the rest; how many that were."""
+        self._draining = True
+        try:
+            async with asyncio.timeout(seconds):
+                await self._none_left.wait()
+        except TimeoutError:
+            rest = list(self._open.values())
+            for session in rest:
+                session.end("the service stops")
+            return len(rest)
+        return 0
+
+    def _admit(self) -> None:
+        refusal: TooManySessions | Draining | None = None
+        if self._draining:
+            refusal = Draining("the service stops; connect elsewhere or later", RETRY_AFTER)
+        elif len(self._open) >= self.limit:
+            refusal = TooManySessions(f"{self.limit} of {self.limit} sessions are open", RETRY_AFTER)
+        if refusal is not None:
+            self._counting.session_refused(refusal.reason)
+            raise refusal
+
+    async def _close(self, session: Session[Any, Any]) -> None:
+        try:
+            await session.close()
+        finally:
+            del self._open[session.id]
+            if not self._open:
+                self._none_left.set()
+            self._counting.session_closed(session.transport)
+            numbers = session.numbers
+            logger.info(
+                "session %s: closed, %d frames done, %d dropped, %d failed: %s",
+                session.id[:6], numbers.done, numbers.dropped, numbers.failed, await session.wait_ended(),
+            )  # fmt: skip

@@ -1,0 +1,1 @@
+"""Behaviour, proved on real parts."""

@@ -1,0 +1,61 @@
+"""A real browser with a camera that plays a clip."""
+
+import shutil
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import cv2
+import numpy as np
+from playwright.async_api import Page, async_playwright
+
+from tests.people import Clip
+
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or "/usr/bin/chromium"
+
+ARGUMENTS = [
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+    "--use-fake-device-for-media-stream",
+    "--autoplay-policy=no-user-gesture-required",
+]
+
+
+def write_camera(path: Path, clip: Clip, rate: int = 30) -> None:
+    """Write a clip as the y4m file Chromium's fake camera plays for ever."""
+    height, width = clip.frames[0].shape[:2]
+    with path.open("wb") as file:
+        file.write(f"YUV4MPEG2 W{width} H{height} F{rate}:1 Ip A1:1 C420jpeg\n".encode())
+        for frame in clip.frames:
+            file.write(b"FRAME\n" + np.ascontiguousarray(cv2.cvtColor(frame, cv2.COLOR_BGR2YUV_I420)).tobytes())
+
+
+@asynccontextmanager
+async def open_page(url: str, profile: Path, camera: Path | None, allow: bool = True) -> AsyncIterator[Page]:
+    """The page at `url` in headless Chromium; the camera plays the file `camera`, or there is none."""
+    arguments = list(ARGUMENTS)
+    if camera is not None:
+        arguments.append(f"--use-file-for-fake-video-capture={camera}")
+    else:
+        arguments.remove("--use-fake-device-for-media-stream")
+    if allow:
+        arguments.append("--use-fake-ui-for-media-stream")
+    async with async_playwright() as playwright:
+        context = await playwright.chromium.launch_persistent_context(
+            str(profile),
+            executable_path=CHROMIUM,
+            headless=True,
+            args=arguments,
+            viewport={"width": 1280, "height": 900},
+        )
+        try:
+            page = context.pages[0]
+            await page.goto(url)
+            yield page
+        finally:
+            await context.close()

@@ -1,0 +1,51 @@
+"""Fixtures that several test files use."""
+
+import asyncio
+import threading
+from collections.abc import AsyncIterator, Iterator
+
+import pytest
+
+from portrait.app import Running, run_service
+from portrait.segmenters import Model, Models, load_models
+from portrait.settings import Settings
+
+
+@pytest.fixture(scope="session")
+def models() -> Models:
+    """The embedded models, loaded once: they are immutable."""
+    return load_models()
+
+
+@pytest.fixture(scope="session")
+def model(models: Models) -> Model:
+    """The default model."""
+    return models.pick(None)
+
+
+@pytest.fixture(autouse=True)
+def no_threads_left() -> Iterator[None]:
+    """Every session's thread is gone after its test."""
+    yield
+    for thread in threading.enumerate():
+        if thread.name.startswith("session-"):
+            thread.join(timeout=10)
+            assert not thread.is_alive(), f"{thread.name} is left"
+
+
+@pytest.fixture
+def settings() -> Settings:
+    """Settings of a service under test: any free port, no waiting at the end."""
+    return Settings(http_port=0, grpc_port=0, max_sessions=4, drain_seconds=0.0, idle_seconds=5.0)
+
+
+@pytest.fixture
+async def service(settings: Settings) -> AsyncIterator[Running]:
+    """A whole service in this process; nothing of it is left at the end."""
+    before = asyncio.all_tasks()
+    async with run_service(settings) as running:
+        yield running
+    left = {task for task in asyncio.all_tasks() - before if not task.done() and task is not asyncio.current_task()}
+    # grpc.aio ends its own bookkeeping tasks a moment after the server; anything of ours is a leak.
+    names = [task.get_name() for task in left if task.get_name().startswith(("grpc-", "webrtc-", "loop-lag"))]
+    assert not names, f"tasks are left: {names}"

@@ -1,0 +1,134 @@
+"""Clips of a person whose masks are exact: a portrait cut out by its own mask and moved over another background.
+
+The portraits are real ones of the val split where `PORTRAIT_DATA` (default: `../shared/data/portraits` beside the
+checkout) holds them; elsewhere a figure is drawn.
+"""
+
+import csv
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+Array = NDArray[np.uint8]
+
+DATA = Path(os.environ.get("PORTRAIT_DATA", Path(__file__).parents[2] / "shared" / "data" / "portraits"))
+
+
+@dataclass(frozen=True)
+class Person:
+    """(H,W,3) BGR and its mask, 0 or 255."""
+
+    image: Array
+    mask: Array
+
+
+@dataclass(frozen=True)
+class Clip:
+    """Frames (H,W,3) BGR with their exact masks (H,W), 0 or 255."""
+
+    frames: list[Array]
+    masks: list[Array]
+
+
+def person(number: int = 0) -> Person:
+    """The same person for the same number."""
+    names = portrait_names()
+    if not names:
+        return drawn_person()
+    name = names[number % len(names)]
+    image = cv2.imread(str(DATA / "images" / f"{name}.jpg"))
+    mask = cv2.imread(str(DATA / "masks" / f"{name}.png"), cv2.IMREAD_GRAYSCALE)
+    return Person(np.asarray(image, np.uint8), np.asarray(mask, np.uint8))
+
+
+def portrait_names() -> list[str]:
+    """Selfies of the val split that fill the frame like a video call; empty where the data is absent."""
+    index = DATA / "index.csv"
+    if not index.exists():
+        return []
+    with index.open(newline="") as file:
+        return [
+            row["name"]
+            for row in csv.DictReader(file)
+            if row["split"] == "val" and row["name"].startswith("self_") and row["framing"] == "portrait"
+        ]
+
+
+def drawn_person(width: int = 240, height: int = 320) -> Person:
+    """A head and shoulders with shading, hair and a face."""
+    scale = 4
+    image, mask = (
+        np.zeros((height * scale, width * scale, 3), np.uint8),
+        np.zeros((height * scale, width * scale), np.uint8),
+    )
+
+    def at(x: float, y: float) -> tuple[int, int]:
+        return int(x * width * scale), int(y * height * scale)
+
+    def ellipse(x: float, y: float, rx: float, ry: float, color: tuple[int, int, int], body: bool = True) -> None:
+        cv2.ellipse(image, at(x, y), at(rx, ry), 0, 0, 360, color, -1, cv2.LINE_AA)
+        if body:
+            cv2.ellipse(mask, at(x, y), at(rx, ry), 0, 0, 360, 255, -1)
+
+    hair, skin, shade, shirt = (28, 38, 58), (142, 172, 222), (118, 146, 198), (122, 74, 46)
+    ellipse(0.5, 0.36, 0.25, 0.25, hair)
+    ellipse(0.5, 1.02, 0.47, 0.33, shirt)
+    ellipse(0.5, 0.68, 0.1, 0.12, shade)
+    ellipse(0.5, 0.42, 0.19, 0.2, skin)
+    ellipse(0.5, 0.25, 0.19, 0.08, hair)
+    for side in (-1, 1):
+        ellipse(0.5 + side * 0.08, 0.4, 0.032, 0.014, (245, 245, 245), body=False)
+        ellipse(0.5 + side * 0.08, 0.4, 0.014, 0.013, (40, 50, 70), body=False)
+        ellipse(0.5 + side * 0.08, 0.365, 0.045, 0.008, hair, body=False)
+        ellipse(0.5 + side * 0.195, 0.42, 0.02, 0.04, shade)
+    ellipse(0.5, 0.46, 0.022, 0.035, shade, body=False)
+    ellipse(0.5, 0.54, 0.055, 0.014, (96, 92, 190), body=False)
+    image = cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA)
+    light = np.linspace(1.12, 0.78, width, dtype=np.float32)[None, :, None]
+    lit = np.clip(cv2.GaussianBlur(image, (0, 0), 1.2) * light, 0, 255).astype(np.uint8)
+    small = cv2.resize(mask, (width, height), interpolation=cv2.INTER_AREA)
+    return Person(lit, np.where(small > 127, 255, 0).astype(np.uint8))
+
+
+def room(width: int, height: int, seed: int = 3) -> Array:
+    """A wall, a window and some furniture, with texture: nothing of a person in it."""
+    rng = np.random.default_rng(seed)
+    base = np.linspace(150, 205, width, dtype=np.float32)[None, :, None] * np.array([0.92, 0.97, 1.0], np.float32)
+    picture = np.broadcast_to(base, (height, width, 3)).copy()
+    for _ in range(7):
+        x, y = rng.uniform(0, width), rng.uniform(0, height * 0.8)
+        w, h = rng.uniform(0.1, 0.3) * width, rng.uniform(0.1, 0.35) * height
+        color = [float(value) for value in rng.uniform(40, 220, 3)]
+        cv2.rectangle(picture, (int(x), int(y)), (int(x + w), int(y + h)), color, -1)
+    noise = cv2.GaussianBlur(rng.normal(0, 12, (height, width, 3)).astype(np.float32), (0, 0), 1.0)
+    return np.clip(picture + noise * 2, 0, 255).astype(np.uint8)
+
+
+def clip(width: int, height: int, count: int, number: int = 0, background: Array | None = None) -> Clip:
+    """`count` frames of a person swaying sideways before a room."""
+    who = person(number)
+    scale = height / who.image.shape[0]
+    size = round(who.image.shape[1] * scale), height
+    image = cv2.resize(who.image, size, interpolation=cv2.INTER_LINEAR)
+    mask = cv2.resize(who.mask, size, interpolation=cv2.INTER_NEAREST)
+    behind = room(width, height) if background is None else background
+    frames, masks = [], []
+    for i in range(count):
+        sway = 0.06 * width * np.sin(2 * np.pi * i / 60)
+        shift = np.float32([[1, 0, (width - size[0]) / 2 + sway], [0, 1, 0]])
+        moved = cv2.warpAffine(image, shift, (width, height), borderMode=cv2.BORDER_REPLICATE)
+        shape = cv2.warpAffine(mask, shift, (width, height), flags=cv2.INTER_NEAREST)
+        soft = cv2.GaussianBlur(shape, (3, 3), 0)[..., None].astype(np.float32) / 255
+        frames.append((moved * soft + behind * (1 - soft)).astype(np.uint8))
+        masks.append(np.asarray(shape, np.uint8))
+    return Clip(frames, masks)
+
+
+def iou(truth: Array, predicted: Array) -> float:
+    """|A and B| / |A or B| of two masks cut at half."""
+    a, b = truth > 127, predicted > 127
+    return float(np.count_nonzero(a & b) / max(1, np.count_nonzero(a | b)))

@@ -1,0 +1,84 @@
+"""The floors: imports point down only, and variants do not know each other."""
+
+import ast
+from pathlib import Path
+
+import pytest
+
+PACKAGE = Path(__file__).parents[1] / "service" / "portrait"
+
+# A module belongs to the first prefix it starts with; a floor may import lower floors, and its own package.
+FLOORS = [
+    ("portrait.cli", 6), ("portrait.doctor", 4), ("portrait.__main__", 7), ("portrait.app", 5),
+    ("portrait.transports", 4), ("portrait.bench", 4), ("portrait.sessions", 3.5), ("portrait.session", 3), ("portrait.pipeline", 2),
+    ("portrait.latest", 2), ("portrait.client", 2), ("portrait.segmenters", 1), ("portrait.compositors", 1),
+    ("portrait.backgrounds", 1), ("portrait.metrics", 1), ("portrait.video", 1), ("portrait.pictures", 0.5),
+    ("portrait.v1", 0), ("portrait.launch", 0), ("portrait.logs", 0), ("portrait.settings", 0), ("portrait.mask", 0),
+    ("portrait.frame", -1), ("portrait.errors", -1), ("portrait", -2),
+]  # fmt: skip
+
+MODULES = sorted(path for path in PACKAGE.rglob("*.py") if "v1" not in path.parts)
+
+
+def module_name(path: Path) -> str:
+    parts = path.relative_to(PACKAGE.parent).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+def floor(module: str) -> tuple[str, float]:
+    return next((prefix, level) for prefix, level in FLOORS if module == prefix or module.startswith(prefix + "."))
+
+
+def imports(path: Path) -> set[str]:
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}: a relative import"
+            source = node.module or ""
+            folder = PACKAGE.parent / Path(*source.split("."))
+            found |= {source} | {
+                f"{source}.{alias.name}" for alias in node.names if (folder / f"{alias.name}.py").exists()
+            }
+    return found
+
+
+@pytest.mark.parametrize("path", MODULES, ids=module_name)
+def test_imports_point_down(path: Path) -> None:
+    mine, level = floor(module_name(path))
+    wrong = [
+        other
+        for other in imports(path)
+        if other.startswith("portrait.") and floor(other)[0] != mine and floor(other)[1] >= level
+    ]
+    assert not wrong, f"{module_name(path)} imports {wrong}, which is not below it"
+
+
+@pytest.mark.parametrize("path", [path for path in MODULES if "transports" in path.parts], ids=module_name)
+def test_transports_do_not_know_each_other(path: Path) -> None:
+    parts = module_name(path).split(".")
+    others = {name.split(".")[2] for name in imports(path) if name.startswith("portrait.transports.")}
+    assert others <= set(parts[2:3]), f"{module_name(path)} imports the transports {others}"
+
+
+@pytest.mark.parametrize("name", ["frame.py", "mask.py", "errors.py"])
+def test_the_ground_floor_stands_on_numpy_and_the_standard_library(name: str) -> None:
+    foreign = {other.split(".")[0] for other in imports(PACKAGE / name)} & {"cv2", "av", "grpc", "aiohttp", "aiortc"}
+    assert not foreign
+
+
+@pytest.mark.parametrize("name", ["pipeline.py", "segmenters", "compositors", "pictures.py", "video.py"])
+def test_the_core_knows_no_asyncio(name: str) -> None:
+    place = PACKAGE / name
+    for path in [place] if place.is_file() else sorted(place.glob("*.py")):
+        assert "asyncio" not in imports(path)
+
+
+def test_sessions_touch_no_pixels() -> None:
+    assert not {"numpy", "cv2", "av", "grpc"} & imports(PACKAGE / "session.py")
+
+
+def test_no_file_outgrows_its_room() -> None:
+    long = {module_name(path): n for path in MODULES if (n := len(path.read_text().splitlines())) > 300}
+    assert not long

@@ -1,0 +1,124 @@
+"""Pictures to frames and back, and everything that is no picture."""
+
+import struct
+import zlib
+from fractions import Fraction
+
+import cv2
+import numpy as np
+import pytest
+
+from portrait.errors import BadPicture
+from portrait.frame import Frame, Timestamp, i420_length, pack_i420
+from portrait.pictures import (
+    bgr_from_frame,
+    decode_bgr,
+    encode,
+    fit_cover,
+    frame_from_bgr,
+    frame_from_i420,
+    frame_from_rgb24,
+)
+from tests.people import Array, room
+
+NOW = Timestamp(5, Fraction(1, 30))
+
+
+def smooth(width: int, height: int) -> Array:
+    """A picture that survives halved chroma: no fine colour detail."""
+    return np.asarray(cv2.GaussianBlur(room(width, height), (0, 0), 12), np.uint8)
+
+
+@pytest.mark.parametrize("size", [(64, 48), (63, 47), (1, 1), (2, 1), (1, 3), (641, 361)])
+def test_frame_keeps_size_and_colours_of_a_picture(size: tuple[int, int]) -> None:
+    picture = smooth(*size)
+    frame = frame_from_bgr(picture, NOW, 0.0)
+    assert (frame.width, frame.height) == size
+    assert frame.u.shape == ((size[1] + 1) // 2, (size[0] + 1) // 2)
+    back = bgr_from_frame(frame)
+    assert back.shape == picture.shape
+    assert np.abs(back.astype(int) - picture).max() <= 8
+
+
+@pytest.mark.parametrize("size", [(64, 48), (63, 47)])
+def test_packed_i420_is_the_same_frame_again(size: tuple[int, int]) -> None:
+    frame = frame_from_bgr(smooth(*size), NOW, 0.0)
+    data = pack_i420(frame)
+    assert len(data) == i420_length(*size)
+    again = frame_from_i420(data, *size, NOW, 0.0)
+    assert np.array_equal(again.y, frame.y)
+    assert np.array_equal(again.u, frame.u)
+    assert np.array_equal(again.v, frame.v)
+
+
+def test_rgb24_means_red_first() -> None:
+    red = np.zeros((4, 4, 3), np.uint8)
+    red[..., 0] = 255
+    frame = frame_from_rgb24(red.tobytes(), 4, 4, NOW, 0.0)
+    assert bgr_from_frame(frame)[0, 0].tolist() == pytest.approx([0, 0, 255], abs=3)
+
+
+def test_wrong_byte_count_says_what_came_and_what_is_expected() -> None:
+    with pytest.raises(BadPicture, match="100 bytes for 640x360 I420; expected 345600"):
+        frame_from_i420(bytes(100), 640, 360, NOW, 0.0)
+    with pytest.raises(BadPicture, match="100 bytes for 640x360 RGB24; expected 691200"):
+        frame_from_rgb24(bytes(100), 640, 360, NOW, 0.0)
+
+
+@pytest.mark.parametrize("data", [b"", b"hello", b"\xff\xd8", b"\x89PNG\r\n\x1a\n", b"GIF89a" + bytes(100)])
+def test_what_is_no_picture_is_refused(data: bytes) -> None:
+    with pytest.raises(BadPicture, match=f"{len(data)} bytes that are no picture; expected one of JPEG, PNG, WEBP"):
+        decode_bgr(data, 10**6)
+
+
+@pytest.mark.parametrize("suffix", [".jpg", ".png", ".webp"])
+@pytest.mark.parametrize("share", [0.3, 0.6, 0.95])
+def test_a_picture_cut_short_is_refused(suffix: str, share: float) -> None:
+    whole = encode(room(320, 240), suffix)  # type: ignore[arg-type]  # parametrised over the literals
+    assert decode_bgr(whole, 10**6).shape == (240, 320, 3)
+    with pytest.raises(BadPicture):
+        decode_bgr(whole[: int(len(whole) * share)], 10**6)
+
+
+def png_header(width: int, height: int) -> bytes:
+    """A PNG that announces a size and holds next to nothing."""
+    chunk = b"IHDR" + struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
+    data = b"IDAT" + zlib.compress(b"")
+    return b"".join(
+        [b"\x89PNG\r\n\x1a\n", struct.pack(">I", 13), chunk, struct.pack(">I", zlib.crc32(chunk)),
+         struct.pack(">I", len(data) - 4), data, struct.pack(">I", zlib.crc32(data))]
+    )  # fmt: skip
+
+
+def test_a_huge_header_is_refused_before_decoding() -> None:
+    with pytest.raises(BadPicture, match=r"400000000 pixels.*; expected at most 25000000 pixels"):
+        decode_bgr(png_header(20_000, 20_000), 25_000_000)
+    with pytest.raises(BadPicture, match="6000x6000 is 36000000 pixels; expected at most 25000000"):
+        decode_bgr(png_header(6_000, 6_000), 25_000_000)
+
+
+def test_a_header_without_pixels_is_refused() -> None:
+    with pytest.raises(BadPicture):
+        decode_bgr(png_header(0, 0), 25_000_000)
+
+
+def test_a_jpeg_lying_on_its_side_is_turned_upright() -> None:
+    plain = encode(room(40, 20), ".jpg")
+    tiff = b"Exif\0\0II*\0\x08\0\0\0\x01\0\x12\x01\x03\0\x01\0\0\0\x06\0\0\0\0\0\0\0"
+    turned = plain[:2] + b"\xff\xe1" + struct.pack(">H", len(tiff) + 2) + tiff + plain[2:]
+    assert decode_bgr(turned, 10**6).shape == (40, 20, 3)
+
+
+def test_fit_cover_cuts_around_the_middle() -> None:
+    picture = np.zeros((100, 300, 3), np.uint8)
+    picture[:, 100:200] = 255
+    frame = fit_cover(frame_from_bgr(picture, NOW, 0.0), 50, 50)
+    assert (frame.width, frame.height) == (50, 50)
+    assert frame.y.min() > 200
+
+
+def test_frames_from_i420_do_not_copy() -> None:
+    data = bytes(i420_length(64, 48))
+    frame: Frame = frame_from_i420(data, 64, 48, NOW, 0.0)
+    assert not frame.y.flags.owndata
+    assert not frame.y.flags.writeable

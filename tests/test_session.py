@@ -1,0 +1,195 @@
+"""Pipelines and sessions: the prior's rules, failing closed, limits, and leaving nothing behind."""
+
+import asyncio
+from collections.abc import Iterator
+from contextlib import contextmanager
+from fractions import Fraction
+
+import numpy as np
+import pytest
+
+from portrait.compositors import Options, open_compositor
+from portrait.errors import BadOption, Draining, NoSuchSession, TooManySessions
+from portrait.frame import Frame, Timestamp
+from portrait.mask import Mask
+from portrait.metrics import Metrics
+from portrait.pictures import frame_from_bgr
+from portrait.pipeline import Pipeline, Result
+from portrait.session import Session
+from portrait.sessions import Sessions
+from tests.fakes import FakeModel, Gate, failing, full_mask, only
+from tests.people import room
+
+GREEN = Options("color", "#00ff00")
+
+
+class FrameCodec:
+    """Frames as they are; the composed frame comes out."""
+
+    modes = ("mask", "color", "blur")
+
+    def decode(self, picture: Frame, arrived: float) -> Frame:
+        return picture
+
+    def encode(self, result: Result, picture: Frame) -> Frame:
+        return result.compose()
+
+
+class Silent:
+    """Records nothing."""
+
+    @contextmanager
+    def stage(self, name: str) -> Iterator[None]:
+        yield
+
+
+def make_frame(arrived: float = 0.0, size: tuple[int, int] = (64, 48)) -> Frame:
+    return frame_from_bgr(room(*size), Timestamp(0, Fraction(1)), arrived)
+
+
+def pipeline(model: FakeModel) -> Pipeline:
+    return Pipeline(model.open(), (32, 32), Silent())
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "resets"),
+    [
+        (make_frame(0.0), make_frame(0.9), 0),
+        (make_frame(0.0), make_frame(1.1), 1),
+        (make_frame(0.0), make_frame(0.1, (48, 64)), 1),
+    ],
+    ids=["next frame", "after a gap of over a second", "another size"],
+)
+def test_the_prior_is_forgotten_when_it_says_nothing(first: Frame, second: Frame, resets: int) -> None:
+    model = FakeModel(full_mask)
+    tested = pipeline(model)
+    for frame in (first, second):
+        tested.run(frame, GREEN, open_compositor(GREEN))
+    assert model.resets == resets
+
+
+def test_a_failing_network_shows_nothing_of_the_camera() -> None:
+    model = FakeModel(failing)
+    result = pipeline(model).run(make_frame(), GREEN, open_compositor(GREEN))
+    assert str(result.failure) == "injected"
+    assert len(np.unique(result.compose().y)) == 1
+    assert model.resets == 1
+
+
+def test_any_exception_of_a_runtime_fails_closed() -> None:
+    def crash(_: Frame) -> Mask:
+        raise ZeroDivisionError("injected")
+
+    result = pipeline(FakeModel(crash)).run(make_frame(), GREEN, open_compositor(GREEN))
+    assert isinstance(result.failure, ZeroDivisionError)
+    assert not result.mask.values.any()
+
+
+def sessions(model: FakeModel, limit: int = 2) -> Sessions:
+    return Sessions(only(model), limit, Metrics())
+
+
+async def test_a_session_opens_and_closes_one_segmenter_of_its_own() -> None:
+    model = FakeModel(full_mask)
+    held = sessions(model)
+    async with held.open("grpc", FrameCodec(), GREEN) as one, held.open("grpc", FrameCodec(), GREEN) as other:
+        assert model.open_count == 2
+        assert one.id != other.id
+        turn = await one.turn(make_frame(), 0.0)
+        assert turn.failure is None
+        assert one.numbers.done == 1
+        assert other.numbers.done == 0
+    assert model.open_count == 0
+    assert len(held) == 0
+
+
+async def test_one_session_more_than_the_limit_is_refused_before_anything_is_made() -> None:
+    model = FakeModel(full_mask)
+    held = sessions(model, limit=1)
+    async with held.open("grpc", FrameCodec(), GREEN):
+        with pytest.raises(TooManySessions, match="1 of 1 sessions are open"):
+            async with held.open("grpc", FrameCodec(), GREEN):
+                pass
+        assert model.open_count == 1
+    async with held.open("grpc", FrameCodec(), GREEN):
+        assert len(held) == 1
+
+
+async def test_a_mode_the_transport_cannot_carry_is_refused() -> None:
+    held = sessions(FakeModel(full_mask))
+    with pytest.raises(BadOption, match="webrtc cannot carry 'cutout'; expected one of"):
+        async with held.open("webrtc", FrameCodec(), Options("cutout")):
+            pass
+    assert len(held) == 0
+
+
+async def test_options_change_from_the_next_frame_on_and_bad_ones_change_nothing() -> None:
+    held = sessions(FakeModel(lambda _: Mask.empty(32, 32)))
+    async with held.open("grpc", FrameCodec(), GREEN) as session:
+        green = (await session.turn(make_frame(), 0.0)).wire
+        session.change(Options("color", "#ff0000"))
+        red = (await session.turn(make_frame(), 0.0)).wire
+        with pytest.raises(BadOption):
+            session.change(Options("nope"))
+        still_red = (await session.turn(make_frame(), 0.0)).wire
+    assert green.v.max() < 60
+    assert red.v.min() > 220
+    assert np.array_equal(red.v, still_red.v)
+
+
+async def test_reset_reaches_the_segmenter_before_the_next_frame() -> None:
+    model = FakeModel(full_mask)
+    async with sessions(model).open("grpc", FrameCodec(), GREEN) as session:
+        await session.turn(make_frame(), 0.0)
+        session.reset()
+        assert model.resets == 0
+        await session.turn(make_frame(), 0.0)
+        assert model.resets == 1
+
+
+async def test_a_cancelled_turn_leaves_nothing_behind() -> None:
+    gate = Gate()
+    model = FakeModel(gate)
+    held = sessions(model)
+
+    async def stream() -> None:
+        async with held.open("grpc", FrameCodec(), GREEN) as session:
+            await session.turn(make_frame(), 0.0)
+
+    task = asyncio.create_task(stream())
+    await asyncio.to_thread(gate.entered.acquire)
+    task.cancel()
+    gate.let_through.release()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert await held.drain(10) == 0
+    assert model.open_count == 0
+
+
+async def test_drain_waits_for_open_sessions_and_refuses_new_ones() -> None:
+    held = sessions(FakeModel(full_mask))
+    async with held.open("grpc", FrameCodec(), GREEN):
+        draining = asyncio.create_task(held.drain(60))
+        await asyncio.sleep(0)
+        with pytest.raises(Draining):
+            async with held.open("grpc", FrameCodec(), GREEN):
+                pass
+        assert not draining.done()
+    assert await draining == 0
+
+
+async def test_drain_ends_what_is_open_at_its_deadline() -> None:
+    held = sessions(FakeModel(full_mask))
+    async with held.open("grpc", FrameCodec(), GREEN) as session:
+        assert await held.drain(0.0) == 1
+        assert await session.wait_ended() == "the service stops"
+
+
+async def test_sessions_are_found_by_id_while_they_last() -> None:
+    held = sessions(FakeModel(full_mask))
+    async with held.open("grpc", FrameCodec(), GREEN) as session:
+        found: Session[Frame, Frame] = held[session.id]
+        assert found is session
+        assert held.describe()[0]["mode"] == "color"
+    with pytest.raises(NoSuchSession):
+        held[session.id]
