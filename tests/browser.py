@@ -1,7 +1,7 @@
 """A real browser with a camera that plays a clip."""
 
 import shutil
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 
@@ -36,15 +36,16 @@ def write_camera(path: Path, clip: Clip, rate: int = 30) -> None:
 
 
 @asynccontextmanager
-async def open_page(url: str, profile: Path, camera: Path | None, allow: bool = True) -> AsyncIterator[Page]:
+async def open_page(
+    url: str, profile: Path, camera: Path | None, allow: bool = True, extra: Sequence[str] = ()
+) -> AsyncIterator[Page]:
     """The page at `url` in headless Chromium; the camera plays the file `camera`, or there is none."""
-    arguments = list(ARGUMENTS)
+    arguments = [*ARGUMENTS, *extra]
     if camera is not None:
         arguments.append(f"--use-file-for-fake-video-capture={camera}")
     else:
         arguments.remove("--use-fake-device-for-media-stream")
-    if allow:
-        arguments.append("--use-fake-ui-for-media-stream")
+    arguments.append("--use-fake-ui-for-media-stream" if allow else "--deny-permission-prompts")
     async with async_playwright() as playwright:
         context = await playwright.chromium.launch_persistent_context(
             str(profile),

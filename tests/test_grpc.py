@@ -221,7 +221,10 @@ async def test_every_frame_slows_the_sender_down_and_loses_nothing(shown: Clip) 
 
 
 async def test_a_failing_network_is_told_frame_by_frame_and_the_stream_lives_on(shown: Clip) -> None:
-    async with fake_service(FakeModel(failing)) as (client, _), client.open_stream(mode="color", every_frame=True) as stream:
+    async with (
+        fake_service(FakeModel(failing)) as (client, _),
+        client.open_stream(mode="color", every_frame=True) as stream,
+    ):
         for i in range(2):
             await stream.send(i420(shown.frames[0]), i)
             reply = await stream.receive()

@@ -121,10 +121,12 @@ def frame_from_rgb24(data: bytes, width: int, height: int, timestamp: Timestamp,
 
 
 def rgba_from_frame(frame: Frame) -> Plane:
-    """(H,W,4) uint8 BGRA of a Frame; opaque where it has no alpha."""
+    """(H,W,4) uint8 BGRA of a Frame; opaque where it has no alpha plane, all zero where that is zero."""
     pixels = cv2.cvtColor(bgr_from_frame(frame), cv2.COLOR_BGR2BGRA)
     if frame.alpha is not None:
         pixels[..., 3] = frame.alpha
+        # A chroma sample covers four pixels: beside the person it still colours the hidden ones.
+        pixels[frame.alpha == 0] = 0
     return np.asarray(pixels, np.uint8)
 
 

@@ -1,0 +1,220 @@
+"""The page at / in headless Chromium with a camera that plays a clip whose masks are exact."""
+
+import asyncio
+import os
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+from playwright.async_api import Page, expect
+
+from portrait.app import Running, run_service
+from portrait.settings import Settings
+from tests.browser import open_page, write_camera
+from tests.people import Array, clip
+
+# Chromium and the browser driver spin up real processes; their sockets are closed by the operating system.
+pytestmark = [
+    pytest.mark.filterwarnings("ignore::ResourceWarning"),
+    pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
+]
+
+SIZE = (640, 480)
+SHOWN = clip(*SIZE, 60)
+ALWAYS = np.min(SHOWN.masks, axis=0)
+INSIDE = cv2.erode(ALWAYS, np.ones((61, 61), np.uint8)) > 0
+"""Where the person is in every frame, well away from the edge."""
+NEVER = cv2.dilate(np.max(SHOWN.masks, axis=0), np.ones((81, 81), np.uint8)) == 0
+"""Where the person is in no frame."""
+
+GRAB = """async () => {
+  const video = document.getElementById("result");
+  if (!video.videoWidth) return null;
+  const canvas = document.createElement("canvas");
+  canvas.width = video.videoWidth;
+  canvas.height = video.videoHeight;
+  canvas.getContext("2d").drawImage(video, 0, 0);
+  const blob = await new Promise((resolve) => canvas.toBlob(resolve, "image/png"));
+  return [...new Uint8Array(await blob.arrayBuffer())];
+}"""
+
+
+@pytest.fixture
+async def service() -> AsyncIterator[Running]:
+    async with run_service(Settings(http_port=0, grpc_port=0, drain_seconds=0.0)) as running:
+        yield running
+
+
+@asynccontextmanager
+async def browsing(service: Running, tmp_path: Path, camera: bool = True, allow: bool = True) -> AsyncIterator[Page]:
+    file = None
+    if camera:
+        file = tmp_path / "camera.y4m"
+        write_camera(file, SHOWN)
+    url = f"http://127.0.0.1:{service.http_port}/"
+    async with open_page(url, tmp_path / "profile", file, allow) as page:
+        page.set_default_timeout(30_000)
+        yield page
+
+
+async def result(page: Page) -> Array | None:
+    data = await page.evaluate(GRAB)
+    if data is None:
+        return None
+    decoded = cv2.imdecode(np.array(data, np.uint8), cv2.IMREAD_COLOR)
+    picture = np.asarray(decoded, np.uint8)
+    # The browser may send a smaller picture while it learns the bandwidth.
+    return np.asarray(cv2.resize(picture, SIZE), np.uint8)
+
+
+async def until(page: Page, what: str, wanted: Callable[[Array], bool]) -> Array:
+    """The first result that is as wanted, within thirty seconds."""
+    last = None
+    try:
+        async with asyncio.timeout(30):
+            while True:
+                last = await result(page)
+                if last is not None and wanted(last):
+                    return last
+    except TimeoutError:
+        found = "no picture" if last is None else f"room {mean(last, NEVER)}, person {mean(last, INSIDE)}"
+        pytest.fail(f"the result never was {what}: {found}")
+
+
+def mean(picture: Array, where: Array) -> Array:
+    return np.asarray(picture[where].mean(axis=0).round(1))
+
+
+def room_is(color: tuple[int, int, int], tolerance: float = 16) -> Callable[[Array], bool]:
+    return lambda picture: bool(np.abs(mean(picture, NEVER) - color).max() < tolerance)
+
+
+def detail(picture: Array) -> float:
+    """How much there is to see in the room."""
+    grey = cv2.cvtColor(picture, cv2.COLOR_BGR2GRAY)
+    edges = np.abs(cv2.Laplacian(grey, cv2.CV_32F, ksize=3))
+    return float(edges[cv2.erode(NEVER.astype(np.uint8), np.ones((9, 9), np.uint8)) > 0].mean())
+
+
+PERSON = np.mean([frame[INSIDE].mean(axis=0) for frame in SHOWN.frames], axis=0)
+
+
+def person_is_kept(picture: Array) -> bool:
+    return bool(np.abs(mean(picture, INSIDE) - PERSON).max() < 14)
+
+
+async def choose(page: Page, mode: str) -> None:
+    await page.locator(f"input[name=mode][value={mode}]").check(force=True)
+
+
+async def test_a_person_sees_themselves_before_every_background(service: Running, tmp_path: Path) -> None:
+    """Blur, colour, picture, mask and matte, one after the other in one call."""
+    async with browsing(service, tmp_path) as page:
+        await page.click("#toggle")
+        await expect(page.locator("#state")).to_have_text("Live")
+
+        camera_detail = np.mean([detail(frame) for frame in SHOWN.frames[:3]])
+        blurred = await until(page, "blurred", lambda seen: detail(seen) < 0.4 * camera_detail and person_is_kept(seen))
+        assert np.abs(mean(blurred, NEVER) - mean(SHOWN.frames[0], NEVER)).max() < 20, "blur keeps the room's colours"
+
+        await choose(page, "color")
+        await page.locator("#color").fill("#2040c0")
+        await until(page, "before the colour", lambda seen: room_is((0xC0, 0x40, 0x20))(seen) and person_is_kept(seen))
+
+        await choose(page, "image")
+        await page.click("[data-name=dusk]")
+        scene = cv2.imread(str(Path(__file__).parents[1] / "service/portrait/scenes/dusk.jpg"))
+        fitted = np.asarray(cv2.resize(scene[:, 160:1120], SIZE), np.uint8)
+        dusk = tuple(mean(fitted, NEVER))
+        await until(page, "before the picture", lambda seen: room_is(dusk)(seen) and person_is_kept(seen))
+
+        await choose(page, "mask")
+        masked = await until(page, "a mask", room_is((0, 0, 0)))
+        assert mean(masked, INSIDE).min() > 240
+
+        await choose(page, "alpha")
+        await until(page, "a matte", lambda seen: room_is((0, 0, 0), 4)(seen) and bool(mean(seen, INSIDE).min() > 245))
+
+        await expect(page.locator("#size")).to_have_text("640 × 480")
+        await expect(page.locator("#fps")).not_to_have_text("–")
+        await expect(page.locator("#latency")).to_contain_text("ms")
+        await expect(page.locator("#dropped")).not_to_have_text("–")
+        if folder := os.environ.get("PORTRAIT_SCREENSHOTS"):
+            await choose(page, "image")
+            await page.click("[data-name=office]")
+            await page.wait_for_timeout(1500)
+            await page.screenshot(path=f"{folder}/page.png")
+
+        await page.click("#toggle")
+        await expect(page.locator("#state")).to_have_text("Camera off")
+    assert await service.sessions.drain(20) == 0
+
+
+async def test_a_person_can_bring_their_own_picture(service: Running, tmp_path: Path) -> None:
+    picture = np.full((900, 1600, 3), (40, 200, 240), np.uint8)
+    cv2.imwrite(str(tmp_path / "mine.png"), picture)
+    (tmp_path / "text.png").write_text("no picture")
+    async with browsing(service, tmp_path) as page:
+        await page.click("#toggle")
+        await expect(page.locator("#state")).to_have_text("Live")
+        await choose(page, "image")
+        await page.set_input_files("#upload", tmp_path / "mine.png")
+        await until(page, "before the own picture", lambda seen: room_is((40, 200, 240))(seen) and person_is_kept(seen))
+        await page.set_input_files("#upload", tmp_path / "text.png")
+        await expect(page.locator("#problem")).to_have_text("This file is no picture the browser can read.")
+
+
+async def test_leaving_the_page_ends_the_session(service: Running, tmp_path: Path) -> None:
+    async with browsing(service, tmp_path) as page:
+        await page.click("#toggle")
+        await expect(page.locator("#state")).to_have_text("Live")
+        assert len(service.sessions) == 1
+        await page.goto("about:blank")
+        assert await service.sessions.drain(20) == 0
+
+
+async def test_a_session_ended_by_the_service_is_explained(service: Running, tmp_path: Path) -> None:
+    async with browsing(service, tmp_path) as page:
+        await page.click("#toggle")
+        await expect(page.locator("#state")).to_have_text("Live")
+        await service.sessions.drain(0)
+        await expect(page.locator("#problem")).to_contain_text("The session ended")
+        await expect(page.locator("#toggle")).to_have_text("Start camera")
+
+
+async def test_a_refused_camera_is_explained(service: Running, tmp_path: Path) -> None:
+    async with browsing(service, tmp_path, allow=False) as page:
+        await page.click("#toggle")
+        await expect(page.locator("#problem")).to_contain_text("The camera was refused. Allow it in the browser")
+
+
+async def test_a_missing_camera_is_explained(service: Running, tmp_path: Path) -> None:
+    async with browsing(service, tmp_path, camera=False) as page:
+        await page.click("#toggle")
+        await expect(page.locator("#problem")).to_contain_text("No camera was found")
+
+
+async def test_an_insecure_page_is_explained(tmp_path: Path) -> None:
+    """By a name that is not localhost, plain http is no secure context, and browsers hide the camera there."""
+    async with run_service(Settings(http_port=0, grpc_port=0, drain_seconds=0.0, host="0.0.0.0")) as running:
+        url = f"http://portrait.test:{running.http_port}/"
+        resolver = ["--host-resolver-rules=MAP portrait.test 127.0.0.1"]
+        async with open_page(url, tmp_path / "profile", None, extra=resolver) as page:
+            await page.click("#toggle")
+            await expect(page.locator("#problem")).to_contain_text("Browsers give the camera to secure pages only")
+
+
+async def test_a_full_service_is_explained(tmp_path: Path) -> None:
+    async with run_service(Settings(http_port=0, grpc_port=0, drain_seconds=0.0)) as running:
+        await running.sessions.drain(0)
+        async with browsing(running, tmp_path) as page:
+            await page.click("#toggle")
+            await expect(page.locator("#problem")).to_contain_text("The service answered: the service stops")
+
+
+def test_the_clip_leaves_room_to_look_at() -> None:
+    assert INSIDE.sum() > 5000
+    assert NEVER.sum() > 20_000

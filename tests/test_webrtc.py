@@ -1,0 +1,369 @@
+"""WebRTC: a real aiortc peer against the real service, over the machine's own addresses."""
+
+import asyncio
+import subprocess
+import sys
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from fractions import Fraction
+
+import aiohttp
+import aiortc
+import av
+import cv2
+import numpy as np
+import pytest
+from aiohttp import web
+from aiortc import MediaStreamTrack, RTCConfiguration, RTCPeerConnection, RTCSessionDescription
+from aiortc.contrib.media import MediaBlackhole
+from aiortc.mediastreams import AudioStreamTrack
+
+from portrait.app import Running
+from portrait.backgrounds import Backgrounds
+from portrait.compositors import MODES
+from portrait.metrics import Metrics
+from portrait.sessions import Sessions
+from portrait.transports.http import HttpRoutes, serve_http
+from portrait.transports.webrtc import encoders, peer, serve_webrtc
+from tests.fakes import FakeModel, Gate, failing, full_mask, only
+from tests.people import Array, Clip, clip
+
+SIZE = (320, 240)
+
+
+class Camera(MediaStreamTrack):
+    """Plays a clip for ever, 30 frames per second, until it is stopped."""
+
+    kind = "video"
+
+    def __init__(self, shown: Clip) -> None:
+        super().__init__()
+        self._shown, self.sent = shown, 0
+
+    async def recv(self) -> av.VideoFrame:
+        await asyncio.sleep(1 / 30)
+        frame = av.VideoFrame.from_ndarray(self._shown.frames[self.sent % len(self._shown.frames)], format="bgr24")
+        frame.pts, frame.time_base = 3000 * self.sent, Fraction(1, 90_000)
+        self.sent += 1
+        return frame.reformat(format="yuv420p")
+
+
+class Viewer:
+    """A browser's part: offers a camera, takes the result."""
+
+    def __init__(self, url: str, http: aiohttp.ClientSession) -> None:
+        self._url, self.http = url, http
+        self.pc = RTCPeerConnection(RTCConfiguration(iceServers=[]))
+        self.result: asyncio.Future[MediaStreamTrack] = asyncio.get_running_loop().create_future()
+        self.pc.on("track", self._on_track)
+        self.location = ""
+
+    def _on_track(self, track: MediaStreamTrack) -> None:
+        if track.kind == "video":
+            self.result.set_result(track)
+
+    async def offer(self) -> str:
+        await self.pc.setLocalDescription(await self.pc.createOffer())
+        return str(self.pc.localDescription.sdp)
+
+    async def post(self, offer: str, **query: str) -> aiohttp.ClientResponse:
+        headers = {"Content-Type": "application/sdp"}
+        return await self.http.post(f"{self._url}/webrtc", params=query, data=offer, headers=headers)
+
+    async def connect(self, **query: str) -> None:
+        response = await self.post(await self.offer(), **query)
+        assert response.status == 201, await response.text()
+        assert response.content_type == "application/sdp"
+        self.location = self._url + response.headers["Location"]
+        await self.pc.setRemoteDescription(RTCSessionDescription(await response.text(), "answer"))
+
+    async def frame(self) -> av.VideoFrame:
+        async with asyncio.timeout(20):
+            track = await self.result
+            frame = await track.recv()
+        assert isinstance(frame, av.VideoFrame)
+        return frame
+
+    async def picture(self) -> Array:
+        return np.asarray((await self.frame()).to_ndarray(format="bgr24"), np.uint8)
+
+    async def until(self, wanted: Callable[[Array], bool]) -> Array:
+        """The first picture that is as wanted; fails after twenty seconds of others."""
+        async with asyncio.timeout(20):
+            while True:
+                if wanted(picture := await self.picture()):
+                    return picture
+
+    async def numbers(self) -> dict[str, object]:
+        async with self.http.get(self.location) as response:
+            assert response.status == 200
+            document: dict[str, object] = await response.json()
+            return document
+
+
+@asynccontextmanager
+async def viewer(url: str, *tracks: MediaStreamTrack) -> AsyncIterator[Viewer]:
+    async with aiohttp.ClientSession() as http:
+        one = Viewer(url, http)
+        for track in tracks:
+            one.pc.addTrack(track)
+        try:
+            yield one
+        finally:
+            await one.pc.close()
+
+
+@asynccontextmanager
+async def fake_service(model: FakeModel, idle_seconds: float = 20.0) -> AsyncIterator[tuple[str, Sessions]]:
+    """Real signalling and media around a fake network."""
+    metrics, backgrounds = Metrics(), Backgrounds()
+    async with (
+        Sessions(only(model), 4, metrics) as sessions,
+        serve_webrtc(sessions, backgrounds, max_frame_pixels=10**6, idle_seconds=idle_seconds) as webrtc,
+    ):
+        routes: list[web.RouteDef] = [
+            *HttpRoutes(sessions, backgrounds, metrics.expose, lambda: True).routes,
+            *webrtc.routes,
+        ]
+        async with serve_http(routes, host="127.0.0.1", port=0, max_body_bytes=2**20) as port:
+            yield f"http://127.0.0.1:{port}", sessions
+
+
+@pytest.fixture(scope="module")
+def shown() -> Clip:
+    return clip(*SIZE, 30)
+
+
+def corner(picture: Array) -> Array:
+    """The mean colour of a place where the person never is."""
+    return np.asarray(picture[8:40, 8:40].reshape(-1, 3).mean(axis=0))
+
+
+def near(color: tuple[int, int, int]) -> Callable[[Array], bool]:
+    return lambda picture: bool(np.abs(corner(picture) - color).max() < 25)
+
+
+async def test_the_background_is_replaced_and_the_person_kept(service: Running, shown: Clip) -> None:
+    async with viewer(f"http://127.0.0.1:{service.http_port}", Camera(shown)) as one:
+        await one.connect(mode="color", color="#0000ff")
+        picture = await one.until(near((255, 0, 0)))
+        always = np.min([mask for mask in shown.masks], axis=0)
+        inside = cv2.erode(always, np.ones((25, 25), np.uint8)) > 0
+        camera = np.mean([frame[inside].mean(axis=0) for frame in shown.frames], axis=0)
+        assert np.abs(picture[inside].mean(axis=0) - camera).max() < 25
+        numbers = await one.numbers()
+        assert (numbers["width"], numbers["height"], numbers["transport"]) == (320, 240, "webrtc")
+
+
+async def test_mode_and_background_change_while_it_runs(service: Running, shown: Clip) -> None:
+    async with viewer(f"http://127.0.0.1:{service.http_port}", Camera(shown)) as one:
+        await one.connect(mode="color", color="#00ff00")
+        await one.until(near((0, 255, 0)))
+        async with one.http.patch(one.location, json={"color": "#ff0000"}) as response:
+            assert response.status == 200
+        await one.until(near((0, 0, 255)))
+        async with one.http.patch(one.location, json={"mode": "mask"}) as response:
+            assert response.status == 200
+        await one.until(near((0, 0, 0)))
+        async with one.http.patch(one.location, json={"mode": "cutout"}) as response:
+            assert response.status == 400
+            assert "webrtc cannot carry 'cutout'" in (await response.json())["detail"]
+        assert (await one.numbers())["mode"] == "mask"
+
+
+async def test_results_carry_the_time_of_their_own_frame(shown: Clip) -> None:
+    async with fake_service(FakeModel(full_mask)) as (url, _), viewer(url, Camera(shown)) as one:
+        await one.connect()
+        times = [(await one.frame()).time for _ in range(20)]
+    steps = np.diff(times) * 30
+    assert np.abs(steps - np.round(steps)).max() < 0.05, "results left the camera's grid of 1/30 s"
+    assert steps.min() > 0.5
+
+
+async def test_delete_ends_the_session(service: Running, shown: Clip) -> None:
+    async with viewer(f"http://127.0.0.1:{service.http_port}", Camera(shown)) as one:
+        await one.connect()
+        await one.frame()
+        async with one.http.delete(one.location) as response:
+            assert response.status == 200
+        assert await service.sessions.drain(20) == 0
+        async with one.http.get(one.location) as response:
+            assert response.status == 404
+
+
+async def test_a_peer_that_leaves_leaves_nothing_behind(service: Running, shown: Clip) -> None:
+    async with viewer(f"http://127.0.0.1:{service.http_port}", Camera(shown)) as one:
+        await one.connect()
+        await one.frame()
+    assert await service.sessions.drain(20) == 0
+
+
+async def test_a_camera_that_falls_silent_ends_the_session(shown: Clip) -> None:
+    async with fake_service(FakeModel(full_mask), idle_seconds=0.5) as (url, sessions):
+        async with viewer(url, camera := Camera(shown)) as one:
+            await one.connect()
+            await one.frame()
+            camera.stop()
+            one.pc.getSenders()[0].replaceTrack(None)
+            assert await sessions.drain(20) == 0
+
+
+async def test_a_peer_that_never_connects_is_given_up(shown: Clip, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(peer, "CONNECT_SECONDS", 0.2)
+    async with fake_service(FakeModel(full_mask)) as (url, sessions), viewer(url, Camera(shown)) as one:
+        response = await one.post(await one.offer())
+        assert response.status == 201
+        assert await sessions.drain(20) == 0
+
+
+async def test_a_slow_network_gets_the_newest_frame_and_the_rest_is_counted(shown: Clip) -> None:
+    gate = Gate()
+    async with fake_service(FakeModel(gate)) as (url, sessions), viewer(url, camera := Camera(shown)) as one:
+        await one.connect()
+        await asyncio.to_thread(gate.entered.acquire)
+        session = sessions[one.location.rpartition("/")[2]]
+        already = camera.sent
+        async with asyncio.timeout(20):
+            while camera.sent < already + 30:
+                await asyncio.sleep(0.05)
+        gate.let_through.release()
+        await asyncio.to_thread(gate.entered.acquire)
+        assert session.numbers.done == 1
+        assert session.numbers.dropped >= 20, "frames waited instead of making place"
+        gate.let_through.release(10_000)
+        await one.frame()
+
+
+async def test_a_failing_network_shows_nothing_of_the_camera(shown: Clip) -> None:
+    async with fake_service(FakeModel(failing)) as (url, _), viewer(url, Camera(shown)) as one:
+        await one.connect(mode="color", color="#ff00ff")
+        for _ in range(10):
+            assert (await one.picture()).reshape(-1, 3).std(axis=0).max() < 4
+        assert (await one.numbers())["frames_failed"] != 0
+
+
+@pytest.mark.parametrize("mode", [mode for mode in MODES if mode != "cutout"])
+async def test_every_mode_of_a_video_can_be_asked_for(shown: Clip, mode: str) -> None:
+    async with fake_service(FakeModel(full_mask)) as (url, _), viewer(url, Camera(shown)) as one:
+        await one.connect(mode=mode, background="dusk")
+        assert (await one.picture()).shape == (240, 320, 3)
+
+
+async def test_audio_and_a_second_video_are_declined(shown: Clip) -> None:
+    tracks = [Camera(shown), AudioStreamTrack(), Camera(shown)]
+    async with fake_service(FakeModel(full_mask)) as (url, _), viewer(url, *tracks) as one:
+        sink = MediaBlackhole()
+        await one.connect()
+        directions = [transceiver.currentDirection for transceiver in one.pc.getTransceivers()]
+        assert directions == ["sendrecv", "inactive", "inactive"]
+        await one.frame()
+        await sink.stop()
+
+
+async def test_mdns_candidates_cost_no_second(shown: Clip) -> None:
+    async with fake_service(FakeModel(full_mask)) as (url, _), viewer(url, Camera(shown)) as one:
+        offer = await one.offer()
+        hidden = "a=candidate:1 1 udp 2113937151 3e1a4a0c-1b7e-4e0b-8a43-000000000000.local 50000 typ host\r\n"
+        asked = asyncio.get_running_loop().time()
+        response = await one.post(offer.replace("a=end-of-candidates\r\n", hidden + "a=end-of-candidates\r\n"))
+        assert response.status == 201
+        assert peer.MDNS_CANDIDATE.sub("", f"v=0\r\n{hidden}s=-\r\n") == "v=0\r\ns=-\r\n"
+        assert asyncio.get_running_loop().time() - asked < 0.9, "aioice waits 1.0 s for a name it cannot resolve"
+
+
+OFFER = "v=0\r\no=- 1 1 IN IP4 0.0.0.0\r\ns=-\r\nt=0 0\r\n"
+RECVONLY = "m=video 9 UDP/TLS/RTP/SAVPF 97\r\nc=IN IP4 0.0.0.0\r\na=recvonly\r\na=mid:0\r\na=rtpmap:97 VP8/90000\r\n"
+
+
+@pytest.mark.parametrize(
+    ("body", "message"),
+    [
+        ("hello", "the body starts with 'hello'; expected an SDP offer"),
+        ("", "the body starts with ''"),
+        ("v=0", "the offer sends no video"),
+        ("v=0\r\n\x00\xff garbage", "the offer sends no video"),
+        (OFFER, "the offer sends no video"),
+        (OFFER + "m=video nine\r\n", "the offer cannot be answered"),
+        (OFFER + RECVONLY, "the offer cannot be answered"),
+        ("v=0\r\n" + "a" * 70_000, "more than 65536 bytes"),
+    ],
+)
+async def test_an_offer_that_is_none_is_refused_and_frees_everything(body: str, message: str) -> None:
+    async with fake_service(FakeModel(full_mask)) as (url, sessions), viewer(url) as one:
+        response = await one.post(body)
+        document = await response.json()
+        assert (response.status, document["title"]) == (400, "BAD_OFFER"), document
+        assert message in document["detail"]
+        assert await sessions.drain(20) == 0
+
+
+async def test_an_offer_of_unknown_codecs_is_refused(shown: Clip) -> None:
+    async with fake_service(FakeModel(full_mask)) as (url, _), viewer(url, Camera(shown)) as one:
+        offer = (await one.offer()).replace("VP8/90000", "H265/90000").replace("H264/90000", "AV1/90000")
+        response = await one.post(offer)
+        assert response.status == 400
+        assert (await response.json())["title"] == "BAD_OFFER"
+
+
+async def test_bad_queries_and_content_types_are_refused(shown: Clip) -> None:
+    async with fake_service(FakeModel(full_mask)) as (url, sessions), viewer(url, Camera(shown)) as one:
+        offer = await one.offer()
+        for query in (
+            {"mode": "sepia"},
+            {"mode": "cutout"},
+            {"model": "nope"},
+            {"color": "green"},
+            {"background": "x"},
+        ):
+            response = await one.post(offer, **query)
+            assert (response.status, (await response.json())["title"]) == (400, "BAD_OPTION")
+        async with one.http.post(f"{url}/webrtc", json={"sdp": offer}) as response:
+            assert response.status == 415
+        assert len(sessions) == 0
+
+
+def test_aiortc_is_the_one_the_encoders_were_written_for() -> None:
+    assert aiortc.__version__ == encoders.TESTED
+
+
+def noise(count: int, width: int = 640, height: int = 480) -> list[av.VideoFrame]:
+    frames = []
+    rng = np.random.default_rng(1)
+    for i in range(count):
+        picture = cv2.resize(rng.integers(0, 255, (24, 32, 3), np.uint8), (width, height))
+        frame = av.VideoFrame.from_ndarray(np.asarray(picture, np.uint8), format="bgr24").reformat(format="yuv420p")
+        frame.pts, frame.time_base = 3000 * i, Fraction(1, 90_000)
+        frames.append(frame)
+    return frames
+
+
+@pytest.mark.parametrize("encoder", [encoders.LiveVp8Encoder, encoders.LiveH264Encoder])
+def test_an_encoder_outlives_small_moves_of_the_bandwidth_estimate(
+    encoder: type[encoders.LiveVp8Encoder] | type[encoders.LiveH264Encoder],
+) -> None:
+    frames = noise(4)
+    tested = encoder()
+    payloads, timestamp = tested.encode(frames[0])
+    assert payloads
+    assert timestamp == 0
+    first = tested.codec
+    assert first is not None
+    assert first.thread_count == 1
+    tested.target_bitrate = int(tested.target_bitrate * 1.3)
+    tested.encode(frames[1])
+    assert tested.codec is first
+    tested.target_bitrate = int(tested.target_bitrate * 1.8)
+    tested.encode(frames[2])
+    assert tested.codec is not first
+    assert tested.codec.bit_rate == tested.target_bitrate
+    tested.encode(noise(1, 320, 240)[0])
+    assert (tested.codec.width, tested.codec.height) == (320, 240)
+
+
+def test_replacing_the_encoders_is_refused_for_another_aiortc() -> None:
+    script = (
+        "import aiortc; aiortc.__version__ = '9.9'; from portrait.transports.webrtc import encoders; encoders.install()"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    assert "aiortc is 9.9; its encoders are replaced for 1.16.0 only" in done.stderr
