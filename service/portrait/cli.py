@@ -19,7 +19,7 @@ from portrait.bench import bench, table
 from portrait.client import ClientError
 from portrait.compositors import MODES, Options
 from portrait.doctor import examine
-from portrait.errors import PortraitError
+from portrait.errors import BadOption, PortraitError
 from portrait.launch import relaunch_tuned
 from portrait.logs import configure_logs
 from portrait.segmenters import load_models
@@ -117,6 +117,11 @@ def _announce(running: Running, as_json: bool) -> None:
 
 def _process(parsed: argparse.Namespace) -> int:
     settings = _settings(parsed)
+    still = parsed.source.suffix.lower() in STILLS
+    if parsed.mode == "cutout" and not still:
+        raise BadOption("mode", "a video has no alpha; expected another mode than cutout")
+    if parsed.target.exists() and parsed.source.exists() and parsed.target.samefile(parsed.source):
+        raise BadOption("OUT", f"{parsed.target} is IN itself")
     background = _read_background(parsed.background, settings)
     if parsed.server:
         output: dict[str, Any] = {"mode": parsed.mode, "color": parsed.color}
@@ -127,7 +132,6 @@ def _process(parsed: argparse.Namespace) -> int:
         picture = None if background is None else load_background(background)
         model = load_models(settings.model, settings.runtime).pick(None)
         opened = local_work(model, Options(parsed.mode, parsed.color, picture))
-    still = parsed.source.suffix.lower() in STILLS
     with opened as work, tqdm(unit="frame", disable=parsed.json or still or None) as bar:
 
         def progress(done: int, expected: int) -> None:

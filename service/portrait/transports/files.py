@@ -137,22 +137,29 @@ def _transcode(
     copies = dict(sound)
     encoder: Any = None
     done = 0
+    # Sound that comes before the first picture waits: no stream can be added once anything has been written, and the
+    # size of the video is known from its first picture only.
+    waiting: list[av.Packet[Any]] = []
     for packet in source.demux([video, *copies]):
         if packet.stream in copies:
             if packet.dts is not None:  # the flushing packet at the end carries nothing
                 packet.stream = copies[packet.stream]
-                target.mux(packet)
-            continue
-        for picture in packet.decode():
-            assert isinstance(picture, av.VideoFrame)
-            result = work(_upright(picture))
-            if encoder is None:
-                encoder = _open_encoder(target, result, rate, video.time_base)
-            target.mux(encoder.encode(av_from_frame(_even(result))))
-            done += 1
-            progress(done, expected)
-    if encoder is not None:
-        target.mux(encoder.encode())
+                waiting.append(packet)
+        else:
+            for picture in packet.decode():
+                assert isinstance(picture, av.VideoFrame)
+                result = work(_upright(picture))
+                if encoder is None:
+                    encoder = _open_encoder(target, result, rate, video.time_base)
+                target.mux(encoder.encode(av_from_frame(_even(result))))
+                done += 1
+                progress(done, expected)
+        if encoder is not None:
+            target.mux(waiting)
+            waiting = []
+    if encoder is None:
+        raise BadPicture("IN", "no picture of the video could be decoded")
+    target.mux(encoder.encode())
     return done
 
 

@@ -1,0 +1,169 @@
+"""The command line as its users run it: real processes."""
+
+import asyncio
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import cv2
+import pytest
+
+from portrait.cli import main
+from portrait.client import Client, ClientError, Picture
+from portrait.doctor import cpu_budget
+from portrait.launch import missing_variables
+from tests.people import room
+
+FREE = ["--http-port", "0", "--grpc-port", "0"]
+
+
+@contextmanager
+def serving(*arguments: str, **environ: str) -> Iterator[tuple[subprocess.Popen[str], dict[str, Any]]]:
+    """`portrait serve` as a process, and what it announced."""
+    process = subprocess.Popen(
+        [sys.executable, "-m", "portrait", "serve", "--json", *FREE, *arguments],
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env={**os.environ, **environ},
+    )  # fmt: skip
+    try:
+        assert process.stdout is not None
+        line = process.stdout.readline()
+        assert line, process.communicate()[1]
+        yield process, json.loads(line)
+    finally:
+        process.kill()
+        process.communicate()
+
+
+def ended(process: subprocess.Popen[str]) -> tuple[int, str]:
+    """Exit status and log."""
+    _, log = process.communicate(timeout=30)
+    return process.returncode, log
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_serve_answers_and_stops_with_status_0(number: signal.Signals) -> None:
+    with serving() as (process, announced):
+        assert announced["model"] == "portrait"
+        with urllib.request.urlopen(announced["page"] + "readyz") as response:
+            assert json.load(response) == {"status": "ready"}
+        process.send_signal(number)
+        status, log = ended(process)
+    assert status == 0, log
+    assert f"{number.name}: stopping" in log
+    assert "Traceback" not in log
+
+
+async def test_sigterm_during_a_stream_lets_it_drain_then_cuts_it() -> None:
+    with serving("--drain-seconds", "0.5") as (process, announced):
+        async with Client(announced["grpc"]) as client, client.open_stream(every_frame=True) as stream:
+            await stream.send(Picture.jpeg(cv2.imencode(".jpg", room(64, 64))[1].tobytes()), 1)
+            assert await stream.receive() is not None
+            process.send_signal(signal.SIGTERM)
+            with pytest.raises(ClientError, match="the service stops"):
+                await stream.receive()
+            with pytest.raises(ClientError):
+                await client.segment(Picture.jpeg(b""))
+        status, log = await asyncio.to_thread(ended, process)
+    assert status == 0, log
+    assert "1 sessions cut" in log
+    assert "Traceback" not in log
+
+
+def test_serve_sets_the_allocator_for_itself() -> None:
+    clean = {name: value for name, value in os.environ.items() if not name.startswith("MALLOC_")}
+    assert set(missing_variables(clean)) == {"MALLOC_MMAP_THRESHOLD_", "MALLOC_TRIM_THRESHOLD_", "MALLOC_TOP_PAD_"}
+    assert missing_variables({**clean, "LD_PRELOAD": "/usr/lib/libjemalloc.so.2"}) == {}
+    with serving() as (process, _):
+        environ = Path(f"/proc/{process.pid}/environ").read_bytes().decode().split("\0")
+        assert "MALLOC_MMAP_THRESHOLD_=67108864" in environ
+
+
+def test_serve_logs_its_effective_settings_once_as_json() -> None:
+    with serving("--log-format", "json", PORTRAIT_MAX_SESSIONS="3") as (process, _):
+        process.send_signal(signal.SIGTERM)
+        _, log = ended(process)
+    lines = [json.loads(line) for line in log.splitlines() if line.startswith("{")]
+    settings = [line["message"] for line in lines if line["message"].startswith("settings: ")]
+    assert len(settings) == 1
+    assert json.loads(settings[0].removeprefix("settings: "))["max_sessions"] == 3
+
+
+def test_a_busy_port_is_said_in_one_line() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = str(taken.getsockname()[1])
+        for flag in ("--http-port", "--grpc-port"):
+            done = subprocess.run(
+                [sys.executable, "-m", "portrait", "serve", *FREE, flag, port],
+                capture_output=True, text=True, timeout=60, check=False,
+            )  # fmt: skip
+            assert done.returncode == 1, done.stderr
+            assert port in done.stderr.splitlines()[-1]
+            assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["serve", "--http-port", "70000"], "PORTRAIT_HTTP_PORT='70000': Input should be less than or equal to 65535"),
+        (["serve", "--model", "/nowhere.tflite"], "/nowhere.tflite: cannot be read: No such file"),
+        (["models", "--runtime", "onnx"], "PORTRAIT_RUNTIME='onnx'"),
+    ],
+)
+def test_bad_settings_end_with_status_2_and_one_line(
+    arguments: list[str], message: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("portrait.cli.relaunch_tuned", lambda: None)
+    assert main(arguments) == 2
+    assert message in capsys.readouterr().err
+
+
+def test_models_are_listed_for_programs(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["models", "--json"]) == 0
+    rows = json.loads(capsys.readouterr().out)
+    default = next(row for row in rows if row["default"])
+    assert default["name"] == "portrait"
+    assert Path(default["path"]).is_file()
+
+
+def test_bench_measures_every_size_and_mode(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["bench", "--json", "--frames", "3"]) == 0
+    rows = json.loads(capsys.readouterr().out)
+    assert {(row["size"], row["mode"]) for row in rows} >= {("360p", "mask only"), ("720p", "image")}
+    assert all(row["segment"] > 0 and row["p99"] >= row["p50"] > 0 for row in rows)
+    assert all((row["compose"] > 0) == (row["mode"] != "mask only") for row in rows)
+
+
+def test_doctor_finds_a_healthy_box_healthy_and_says_what_is_wrong(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["doctor", *FREE]) == 0
+    assert "ok   model" in capsys.readouterr().out
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        assert main(["doctor", "--json", *FREE, "--http-port", str(taken.getsockname()[1])]) == 1
+    checks = {check["name"]: check for check in json.loads(capsys.readouterr().out)}
+    assert not checks["http port"]["ok"]
+    assert "Address already in use" in checks["http port"]["finding"]
+    assert checks["model"]["ok"]
+
+
+@pytest.mark.parametrize(
+    ("files", "cores"),
+    [
+        ({"cpu.max": "50000 100000\n"}, 0.5),
+        ({"cpu.max": "max 100000\n"}, None),
+        ({"cpu/cpu.cfs_quota_us": "25000\n", "cpu/cpu.cfs_period_us": "100000\n"}, 0.25),
+        ({"cpu/cpu.cfs_quota_us": "-1\n", "cpu/cpu.cfs_period_us": "100000\n"}, None),
+        ({}, None),
+    ],
+)
+def test_the_cpu_budget_is_the_cgroups(tmp_path: Path, files: dict[str, str], cores: float | None) -> None:
+    (tmp_path / "cpu").mkdir()
+    for name, text in files.items():
+        (tmp_path / name).write_text(text)
+    assert cpu_budget(tmp_path) == (cores or len(os.sched_getaffinity(0)))

@@ -1,0 +1,171 @@
+"""`portrait process`: stills and videos, here and through a running service."""
+
+import asyncio
+import json
+import struct
+from collections.abc import AsyncIterator
+from fractions import Fraction
+from pathlib import Path
+
+import av
+import cv2
+import numpy as np
+import pytest
+
+from portrait.app import Running
+from portrait.cli import main
+from tests.people import Array, clip, iou
+
+SHOWN = clip(320, 240, 20)
+COLOR = (0xC0, 0x40, 0x20)
+
+
+def write_video(path: Path, turned: bool = False, sound: bool = True) -> None:
+    """An H.264 video of the clip, a quarter turn to the left where `turned`, with a tone where `sound`."""
+    with av.open(str(path), "w") as container:
+        video = container.add_stream("libx264", rate=25, options={"crf": "12"})
+        frames = [np.rot90(frame, 1 if turned else 0) for frame in SHOWN.frames]
+        video.height, video.width = frames[0].shape[:2]
+        video.pix_fmt = "yuv420p"
+        if sound:
+            audio = container.add_stream("aac", rate=48_000, layout="mono")
+            samples = (0.3 * np.sin(np.arange(38_400) * 2 * np.pi * 440 / 48_000)).astype(np.float32)[None]
+            tone = av.AudioFrame.from_ndarray(samples, format="fltp", layout="mono")
+            tone.sample_rate, tone.pts = 48_000, 0
+            container.mux([*audio.encode(tone), *audio.encode()])
+        for i, picture in enumerate(frames):
+            frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(picture), format="bgr24")
+            frame.pts, frame.time_base = i, Fraction(1, 25)
+            container.mux(video.encode(frame))
+        container.mux(video.encode())
+
+
+def read_video(path: Path) -> list[Array]:
+    with av.open(str(path)) as container:
+        return [np.asarray(frame.to_ndarray(format="bgr24"), np.uint8) for frame in container.decode(video=0)]
+
+
+def sound_of(path: Path) -> list[bytes]:
+    with av.open(str(path)) as container:
+        return [bytes(packet) for packet in container.demux(audio=0) if packet.size]
+
+
+def times_of(path: Path) -> list[float]:
+    with av.open(str(path)) as container:
+        return [float(frame.time or 0.0) for frame in container.decode(video=0)]
+
+
+def room_is(frame: Array, color: tuple[int, int, int]) -> bool:
+    return bool(np.abs(frame[:40, :40].reshape(-1, 3).mean(axis=0) - color).max() < 12)
+
+
+def person_overlap(frame: Array, truth: Array) -> float:
+    """IoU of what is not the background's colour with the true mask."""
+    other = np.abs(frame.astype(int) - COLOR).max(axis=2) > 40
+    return iou(truth, (255 * other).astype(np.uint8))
+
+
+def test_a_video_keeps_its_frames_its_time_and_its_sound(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    source, target = tmp_path / "in.mp4", tmp_path / "out.mp4"
+    write_video(source)
+    assert main(["process", str(source), str(target), "--mode", "color", "--color", "#2040c0", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out) == {"frames": 20, "out": str(target)}
+    frames = read_video(target)
+    assert len(frames) == 20
+    assert frames[0].shape == (240, 320, 3)
+    assert all(room_is(frame, COLOR) for frame in frames)
+    assert np.mean([person_overlap(f, m) for f, m in zip(frames, SHOWN.masks, strict=True)]) > 0.8
+    assert sound_of(target) == sound_of(source)
+    assert times_of(target) == pytest.approx(times_of(source), abs=1e-3)
+
+
+def test_a_video_of_a_phone_comes_out_upright(tmp_path: Path) -> None:
+    """Phones write pictures lying on the side and a matrix (ISO 14496-12, 8.3.2) that says how to turn them."""
+    source, target = tmp_path / "in.mp4", tmp_path / "out.mp4"
+    write_video(source, turned=True, sound=False)
+    data = bytearray(source.read_bytes())
+    matrix = data.index(b"tkhd") + 44
+    one = 1 << 16
+    data[matrix : matrix + 36] = struct.pack(">9i", 0, one, 0, -one, 0, 0, 240 * one, 0, 1 << 30)
+    source.write_bytes(data)
+    assert main(["process", str(source), str(target), "--mode", "color", "--color", "#2040c0", "--json"]) == 0
+    frames = read_video(target)
+    assert frames[0].shape == (240, 320, 3)
+    assert np.mean([person_overlap(f, m) for f, m in zip(frames, SHOWN.masks, strict=True)]) > 0.8
+
+
+def test_a_silent_video_stays_silent(tmp_path: Path) -> None:
+    source, target = tmp_path / "in.mp4", tmp_path / "out.mkv"
+    write_video(source, sound=False)
+    assert main(["process", str(source), str(target), "--mode", "blur", "--json"]) == 0
+    with av.open(str(target)) as after:
+        assert [stream.type for stream in after.streams] == ["video"]
+
+
+@pytest.mark.parametrize(
+    ("name", "mode", "channels"), [("o.png", "cutout", 4), ("o.webp", "cutout", 4), ("o.jpg", "blur", 3)]
+)
+def test_a_still_is_processed_by_its_suffix(tmp_path: Path, name: str, mode: str, channels: int) -> None:
+    source = tmp_path / "me.jpg"
+    cv2.imwrite(str(source), SHOWN.frames[0])
+    assert main(["process", str(source), str(tmp_path / name), "--mode", mode]) == 0
+    result = cv2.imread(str(tmp_path / name), cv2.IMREAD_UNCHANGED)
+    assert result is not None
+    assert result.shape == (240, 320, channels)
+
+
+def test_a_background_is_a_name_or_a_file(tmp_path: Path) -> None:
+    source, picture = tmp_path / "me.png", tmp_path / "red.png"
+    cv2.imwrite(str(source), SHOWN.frames[0])
+    cv2.imwrite(str(picture), np.full((50, 50, 3), (0, 0, 255), np.uint8))
+    for background, is_red in [(str(picture), True), ("dusk", False)]:
+        target = tmp_path / "out.png"
+        assert main(["process", str(source), str(target), "--mode", "image", "--background", background]) == 0
+        assert room_is(np.asarray(cv2.imread(str(target)), np.uint8), (0, 0, 255)) == is_red
+
+
+@pytest.fixture
+async def address(service: Running) -> AsyncIterator[str]:
+    yield f"127.0.0.1:{service.grpc_port}"
+
+
+async def test_a_running_service_can_do_the_work(address: str, tmp_path: Path) -> None:
+    """The same frames come out as from a pipeline in the same process."""
+    source = tmp_path / "in.mp4"
+    write_video(source)
+    arguments = ["process", str(source), "--mode", "color", "--color", "#2040c0", "--json"]
+    here, there = tmp_path / "here.mp4", tmp_path / "there.mp4"
+    assert await asyncio.to_thread(main, [*arguments, str(here)]) == 0
+    assert await asyncio.to_thread(main, [*arguments, str(there), "--server", address]) == 0
+    for one, other in zip(read_video(here), read_video(there), strict=True):
+        assert np.array_equal(one, other)
+
+
+@pytest.mark.parametrize(
+    ("source", "target", "extra", "message"),
+    [
+        ("text.mp4", "o.mp4", [], "no video"),
+        ("missing.mp4", "o.mp4", [], "no video"),
+        ("text.png", "o.png", [], "5 bytes that are no picture"),
+        ("me.png", "o.jpg", ["--mode", "cutout"], "o.jpg cannot hold the result; expected a name in .png or .webp"),
+        ("me.png", "o.bmp", [], "o.bmp cannot hold the result; expected a name in .jpg"),
+        ("me.png", "o.png", ["--mode", "image"], "mode image was asked for without one"),
+        ("me.png", "o.png", ["--mode", "image", "--background", "moon"], "unknown background 'moon'"),
+        ("me.png", "o.png", ["--color", "green"], "'green' is no colour"),
+        ("me.png", "o.png", ["--model", "nope"], "'nope' is neither an embedded model"),
+        ("in.mp4", "o.xyz", [], "cannot be written"),
+        ("in.mp4", "o.mp4", ["--mode", "cutout"], "a video has no alpha"),
+        ("in.mp4", "in.mp4", [], "is IN itself"),
+    ],
+)
+def test_what_cannot_be_done_is_said_in_one_line(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], source: str, target: str, extra: list[str], message: str
+) -> None:
+    (tmp_path / "text.mp4").write_text("hello")
+    (tmp_path / "text.png").write_text("hello")
+    cv2.imwrite(str(tmp_path / "me.png"), SHOWN.frames[0])
+    write_video(tmp_path / "in.mp4", sound=False)
+    assert main(["process", str(tmp_path / source), str(tmp_path / target), *extra]) != 0
+    error = capsys.readouterr().err.strip().splitlines()[-1]
+    assert error.startswith("portrait: ")
+    assert message in error
