@@ -1,11 +1,67 @@
+# What people and CI call. `make help` lists it.
+
 PYTHON ?= python3
-VENV := .venv
-BIN := $(VENV)/bin
+BIN := .venv/bin
+OLD := .venv-tflite-runtime/bin
 
 .DEFAULT_GOAL := help
 
+.PHONY: help
+help: ## Show this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+.PHONY: run
+run: .venv/run ## Set up and serve with the embedded model: http://localhost:8080
+	$(BIN)/portrait serve
+
+.PHONY: test
+test: .venv/test system-packages ## Set up and run all tests
+	$(BIN)/pytest tests --ignore tests/training
+	$(BIN)/pytest tests/training
+	@$(MAKE) --no-print-directory test-tflite-runtime
+
+# The older interpreter needs Python 3.11, NumPy 1 and x86-64 or a recent arm64 glibc: an environment of its own.
+.PHONY: test-tflite-runtime
+test-tflite-runtime: ## Run the core's tests on tflite-runtime (Python 3.11 only)
+	@if $(PYTHON) -c 'import sys; sys.exit(sys.version_info[:2] != (3, 11))'; then \
+	  $(MAKE) --no-print-directory .venv-tflite-runtime/ready && \
+	  $(OLD)/pytest tests/test_segmenters.py tests/test_compositors.py tests/test_pictures.py tests/test_session.py; \
+	else echo "tflite-runtime has no wheel for this Python: its tests are left out"; fi
+
+.PHONY: lint
+lint: .venv/test ## Check style, types and generated code
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+.PHONY: bench
+bench: .venv/run ## Measure what a frame costs on this machine
+	$(BIN)/portrait bench
+
 .PHONY: protos
-protos: ## Regenerate service/portrait/v1 from protos/
-	$(BIN)/python -m grpc_tools.protoc -I protos -I $$($(BIN)/python -c "import google.rpc, pathlib; print(pathlib.Path(google.rpc.__path__[0]).parents[1])") \
+protos: .venv/test ## Regenerate service/portrait/v1 from protos/
+	$(BIN)/python -m grpc_tools.protoc -I protos \
+	  -I $$($(BIN)/python -c 'import google.rpc, pathlib; print(pathlib.Path(google.rpc.__path__[0]).parents[1])') \
 	  --python_out=service --grpc_python_out=service --mypy_out=quiet:service --mypy_grpc_out=quiet:service \
 	  protos/portrait/v1/segmentation.proto
+
+.PHONY: system-packages
+system-packages: ## Install what the browser tests need (Debian, Ubuntu)
+	@if ! command -v chromium >/dev/null && ! command -v chromium-browser >/dev/null; then \
+	  if [ "$$(id -u)" = 0 ]; then sudo=; else sudo=sudo; fi; \
+	  $$sudo apt-get update -q && $$sudo apt-get install -y -q --no-install-recommends chromium; fi
+
+.venv/run: pyproject.toml
+	$(PYTHON) -m venv .venv
+	$(BIN)/pip install --quiet --disable-pip-version-check -e .
+	@touch $@
+
+.venv/test: pyproject.toml
+	$(PYTHON) -m venv .venv
+	$(BIN)/pip install --quiet --disable-pip-version-check -e '.[test,training]'
+	@touch $@ .venv/run
+
+.venv-tflite-runtime/ready: pyproject.toml
+	$(PYTHON) -m venv .venv-tflite-runtime
+	$(OLD)/pip install --quiet --disable-pip-version-check -e '.[tflite-runtime]' pytest pytest-asyncio
+	@touch $@

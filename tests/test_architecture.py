@@ -7,15 +7,34 @@ import pytest
 
 PACKAGE = Path(__file__).parents[1] / "service" / "portrait"
 
-# A module belongs to the first prefix it starts with; a floor may import lower floors, and its own package.
-FLOORS = [
-    ("portrait.cli", 6), ("portrait.doctor", 4), ("portrait.__main__", 7), ("portrait.app", 5),
-    ("portrait.transports", 4), ("portrait.bench", 4), ("portrait.sessions", 3.5), ("portrait.session", 3), ("portrait.pipeline", 2),
-    ("portrait.latest", 2), ("portrait.client", 2), ("portrait.segmenters", 1), ("portrait.compositors", 1),
-    ("portrait.backgrounds", 1), ("portrait.metrics", 1), ("portrait.video", 1), ("portrait.pictures", 0.5),
-    ("portrait.v1", 0), ("portrait.launch", 0), ("portrait.logs", 0), ("portrait.settings", 0), ("portrait.mask", 0),
-    ("portrait.frame", -1), ("portrait.errors", -1), ("portrait", -2),
-]  # fmt: skip
+# A module belongs to the first prefix it starts with; it may import from lower floors and from its own package.
+FLOORS = {
+    "portrait.__main__": 8,
+    "portrait.cli": 7,
+    "portrait.app": 6,
+    "portrait.doctor": 6,
+    "portrait.transports": 5,
+    "portrait.bench": 5,
+    "portrait.sessions": 4,
+    "portrait.session": 3,
+    "portrait.pipeline": 2,
+    "portrait.latest": 2,
+    "portrait.client": 2,
+    "portrait.segmenters": 1,
+    "portrait.compositors": 1,
+    "portrait.backgrounds": 1,
+    "portrait.metrics": 1,
+    "portrait.video": 1,
+    "portrait.pictures": 0,
+    "portrait.mask": 0,
+    "portrait.settings": 0,
+    "portrait.launch": 0,
+    "portrait.logs": 0,
+    "portrait.v1": 0,
+    "portrait.frame": -1,
+    "portrait.errors": -1,
+    "portrait": -2,
+}
 
 MODULES = sorted(path for path in PACKAGE.rglob("*.py") if "v1" not in path.parts)
 
@@ -25,8 +44,10 @@ def module_name(path: Path) -> str:
     return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
 
 
-def floor(module: str) -> tuple[str, float]:
-    return next((prefix, level) for prefix, level in FLOORS if module == prefix or module.startswith(prefix + "."))
+def floor(module: str) -> tuple[str, int]:
+    return next(
+        (prefix, level) for prefix, level in FLOORS.items() if module == prefix or module.startswith(prefix + ".")
+    )
 
 
 def imports(path: Path) -> set[str]:

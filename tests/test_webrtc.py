@@ -147,7 +147,7 @@ async def test_the_background_is_replaced_and_the_person_kept(service: Running, 
     async with viewer(f"http://127.0.0.1:{service.http_port}", Camera(shown)) as one:
         await one.connect(mode="color", color="#0000ff")
         picture = await one.until(near((255, 0, 0)))
-        always = np.min([mask for mask in shown.masks], axis=0)
+        always = np.min(shown.masks, axis=0)
         inside = cv2.erode(always, np.ones((25, 25), np.uint8)) > 0
         camera = np.mean([frame[inside].mean(axis=0) for frame in shown.frames], axis=0)
         assert np.abs(picture[inside].mean(axis=0) - camera).max() < 25
@@ -199,13 +199,14 @@ async def test_a_peer_that_leaves_leaves_nothing_behind(service: Running, shown:
 
 
 async def test_a_camera_that_falls_silent_ends_the_session(shown: Clip) -> None:
-    async with fake_service(FakeModel(full_mask), idle_seconds=0.5) as (url, sessions):
-        async with viewer(url, camera := Camera(shown)) as one:
-            await one.connect()
-            await one.frame()
-            camera.stop()
-            one.pc.getSenders()[0].replaceTrack(None)
-            assert await sessions.drain(20) == 0
+    camera = Camera(shown)
+    service = fake_service(FakeModel(full_mask), idle_seconds=0.5)
+    async with service as (url, sessions), viewer(url, camera) as one:
+        await one.connect()
+        await one.frame()
+        camera.stop()
+        one.pc.getSenders()[0].replaceTrack(None)
+        assert await sessions.drain(20) == 0
 
 
 async def test_a_peer_that_never_connects_is_given_up(shown: Clip, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,6 +1,8 @@
 """Named training configurations. `python -m training.train NAME` runs one; flags override single values."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+
+from training import priors
 
 
 @dataclass(frozen=True)
@@ -22,6 +24,8 @@ class Config:
     weight_decay: float = 0.0
     weights: dict[str, float] = field(default_factory=lambda: {"other": 1.0})
     """How often a picture of a part is drawn, relative to the others."""
+    shares: dict[str, float] = field(default_factory=lambda: priors.PAPER)
+    """How often each kind of prior is shown."""
     paste: float = 0.0
     """Share of pictures whose person is pasted onto another background."""
     webcam: bool = False
@@ -43,3 +47,8 @@ CONFIGS = {
         schedule="cosine", weights=CALLS, paste=0.15, webcam=True,
     ),
 }  # fmt: skip
+
+# Started from the weights of a run of "mobilenetv2": `--init runs/mobilenetv2`.
+CONFIGS["steady"] = replace(
+    CONFIGS["mobilenetv2"], imagenet=False, epochs=6, learning_rate=6e-4, shares=priors.STEADY, seed=2
+)

@@ -1,7 +1,7 @@
 """Pictures, masks, augmentation and batches.
 
-A data folder holds `images/NAME.jpg`, `masks/NAME.png` (0 or 255) and `index.csv` with `name,split` (train or val) and,
-optionally, `backgrounds/` with pictures of places without people. The prefix of a name is its part: `self_0001` -> self.
+A data folder holds `images/NAME.jpg`, `masks/NAME.png` (0 or 255) and `index.csv` with `name,split` (train or val),
+and, optionally, `backgrounds/` with pictures of places without people. The part of `self_0001` is "self".
 """
 
 import csv
@@ -91,9 +91,10 @@ def augmentation(size, webcam, seed):
 class Batches:
     """An endless supply of augmented batches; batch (epoch, index) is the same whenever and wherever it is made."""
 
-    def __init__(self, portraits, backgrounds, *, size, batch, steps, weights, paste, webcam, seed):
+    def __init__(self, portraits, backgrounds, *, size, batch, steps, weights, shares, paste, webcam, seed):
         self._portraits, self._backgrounds = portraits, backgrounds
         self._size, self._batch, self.steps = size, batch, steps
+        self._shares = shares
         self._paste, self._webcam, self._seed = paste if backgrounds else 0.0, webcam, seed
         chances = np.array([weights.get(portraits.part(i), weights["other"]) for i in range(len(portraits))], float)
         self._chances = chances / chances.sum()
@@ -113,7 +114,7 @@ class Batches:
         """Batch `step` of `epoch`."""
         rng = np.random.default_rng((self._seed, epoch, step))
         augment = augmentation(self._size, self._webcam, int(rng.integers(2**31)))
-        kinds = priors.choose(rng, self._batch)
+        kinds = priors.choose(rng, self._batch, self._shares)
         images, masks, previous, distorted = [], [], [], []
         for index, kind in zip(rng.choice(len(self._portraits), self._batch, p=self._chances), kinds, strict=True):
             image, mask = self._portraits[index]
@@ -126,7 +127,8 @@ class Batches:
                 distorted.append(priors.distorted(sample["image"], int(rng.integers(2**31))))
                 previous.append(np.zeros_like(sample["mask"]))
             else:
-                previous.append(priors.from_truth(kind, sample["mask"], rng))
+                other = masks[rng.integers(len(masks) - 1)] if len(masks) > 1 else np.zeros_like(masks[0])
+                previous.append(priors.from_truth(kind, sample["mask"], other, rng))
         return Batch(
             image=_unit(images),
             prior=_unit(previous)[..., None],

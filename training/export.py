@@ -68,7 +68,7 @@ def convert(network):
 
 
 def largest_difference(network, data, pictures):
-    """The largest difference between Keras and the file, over `pictures` with an empty prior and then their own mask."""
+    """The largest difference between Keras and the file, for each picture with an empty prior and with its own mask."""
     runner = Interpreter(model_content=data, num_threads=1).get_signature_runner()
     size = network.input["image"].shape[1]
     worst = 0.0
@@ -90,7 +90,7 @@ def load(run, weights="best"):
     """The network of a training run with the weights of its `best` or `last` epoch."""
     config = Config(**json.loads((run / "state.json").read_text())["config"])
     network = model.build(config.encoder, config.size)
-    network.load_weights(run / f"{weights}.weights.h5", skip_mismatch=False)
+    network.load_weights(run / f"{weights}.weights.h5")
     return network
 
 

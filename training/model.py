@@ -1,8 +1,9 @@
-"""The network of the paper: two inputs, an encoder, Tiny FFM, prior branch, FRM and the 16x16 transposed convolution.
+"""The network of the paper: two inputs, encoder, Tiny FFM, prior branch, FRM and the 16x16 transposed convolution.
 
-Source: D. Pirshtuk, "Low-latency Human Portrait Segmentation Network Optimized for CPU Inference", section II, Fig. 1-4.
+Source: D. Pirshtuk, "Low-latency Human Portrait Segmentation Network Optimized for CPU Inference", section II and
+figures 1 to 4.
 The figures give the total of the decoder's parameters, not its split; FC ratio 1, the third 1x1 convolution of the
-fusion module and the widths 8/16/16 of the prior branch are the choice that reproduces 0.138 M parameters and 91 MFLOPs.
+fusion module and the widths 8/16/16 of the prior branch are the choice that gives 0.138 M parameters and 91 MFLOPs.
 """
 
 import math
@@ -59,7 +60,7 @@ def prior_branch(prior):
 
 
 def count_macs(model):
-    """Multiply-accumulates of all convolutions and dense layers for one picture (BN folded, activations not counted)."""
+    """Multiply-accumulates of convolutions and dense layers for one picture (BN folded, activations not counted)."""
     total = 0
     for layer in model.layers:
         kind = type(layer).__name__

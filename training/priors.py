@@ -1,38 +1,59 @@
-"""The four kinds of prior the network is trained with (paper, section III.B).
+"""The kinds of prior the network is trained with (paper, section III.B), and one more.
 
-The paper's shares (40 % empty, 35 % small, 5 % major, 30 % self-prediction) sum to 110 %. Here the first two give up
-five points each: the paper calls self-prediction the one "without which mask propagation doesn't train correctly at
-all" and the major share is already small.
+empty   a first frame, or a new object in the scene
+small   the true mask after the movement of one frame
+major   a mask that no longer fits, to be recognised and discarded
+self    what the network itself says of the picture warped by a grid
+stale   the mask of somebody else (a cut), or the true one with its own trail (fast movement): not in the paper
+
+The paper's shares (40 % empty, 35 % small, 5 % major, 30 % self) sum to 110 %. PAPER takes five points each from the
+first two: the paper says that without self-prediction "mask propagation doesn't train correctly at all", and the major
+share is small already. Trained so, the network keeps a ghost of who has moved or left; STEADY teaches it to let go.
 """
 
 import albumentations as A
 import cv2
 import numpy as np
 
-EMPTY, SMALL, MAJOR, SELF = 0.35, 0.30, 0.05, 0.30
+PAPER = {"empty": 0.35, "small": 0.30, "major": 0.05, "self": 0.30}
+STEADY = {"empty": 0.30, "small": 0.15, "major": 0.05, "self": 0.30, "stale": 0.20}
 
 
-def choose(rng, count):
-    """Kinds for a batch of `count`: exactly round(0.30 * count) are "self", the others drawn by their shares.
+def choose(rng, count, shares):
+    """Kinds for a batch of `count`: exactly round(share * count) are "self", the others drawn by their shares.
 
     A fixed number keeps the shape of the self-prediction batch constant, so that its graph is traced once.
     """
-    own = round(SELF * count)
-    shares = np.array([EMPTY, SMALL, MAJOR])
-    rest = rng.choice(["empty", "small", "major"], size=count - own, p=shares / shares.sum())
-    return rng.permutation(np.concatenate([rest, np.full(own, "self")]))
+    own = round(shares["self"] * count)
+    others = {kind: share for kind, share in shares.items() if kind != "self"}
+    chances = np.array(list(others.values())) / sum(others.values())
+    return rng.permutation(
+        np.concatenate([rng.choice(list(others), size=count - own, p=chances), np.full(own, "self")])
+    )
 
 
-def from_truth(kind, mask, rng):
-    """A prior (H,W) uint8 made of the true mask: "empty", "small" or "major". For "self" see `distorted`."""
+def from_truth(kind, mask, other, rng):
+    """A prior (H,W) uint8 of any kind but "self", made of the true mask and the mask of another picture."""
     if kind == "empty":
         return np.zeros_like(mask)
+    if kind == "stale":
+        return stale(mask, other, rng)
     transform = {"small": small, "major": major}[kind](int(rng.integers(2**31)))
     return transform(image=mask)["image"]
 
 
+def stale(mask, other, rng):
+    """Half of the time somebody else's mask, half of the time the true one with itself as it was some frames ago."""
+    if rng.random() < 0.5:
+        return other
+    height, width = mask.shape
+    x, y = rng.uniform(-0.25, 0.25) * width, rng.uniform(-0.1, 0.1) * height
+    before = cv2.warpAffine(mask, np.float32([[1, 0, x], [0, 1, y]]), (width, height))
+    return np.maximum(mask, before)
+
+
 def small(seed):
-    """Camera and head movement of one frame: a few per cent of shift, scale and rotation, or an elastic warp, or both."""
+    """One frame's movement of camera and head: some per cent of shift, scale and rotation, an elastic warp, or both."""
     return A.Compose(
         [
             A.Affine(
@@ -59,4 +80,4 @@ def major(seed):
 
 def distorted(image, seed):
     """The picture warped by a grid; the network's own mask of it becomes the prior of the picture as it is."""
-    return A.Compose([A.GridDistortion(num_steps=5, distort_limit=0.25, p=1.0)], seed=seed)(image=image)["image"]
+    return A.Compose([A.GridDistortion(num_steps=5, distort_limit=0.35, p=1.0)], seed=seed)(image=image)["image"]

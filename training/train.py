@@ -1,7 +1,10 @@
-"""Train a configuration: `python -m training.train mobilenetv2 --data ../shared/data/portraits`.
+"""Train a configuration.
 
-Writes into `--out` (default runs/NAME): `last.weights.h5` and `state.json` after every epoch, `best.weights.h5` when the
-IoU on val rose, `log.csv` with a line per epoch. Started again, a run goes on after its last whole epoch.
+    python -m training.train mobilenetv2 --data ../shared/data/portraits
+    python -m training.train steady --init runs/mobilenetv2
+
+Writes into `--out` (default runs/NAME): `last.weights.h5` and `state.json` after every epoch, `best.weights.h5` when
+the IoU on val rose, `log.csv` with a line per epoch. Started again, a run goes on after its last whole epoch.
 """
 
 import argparse
@@ -115,6 +118,7 @@ def main():
     parser.add_argument(
         "--imagenet", type=Path, default=Path("../shared/weights/mobilenet_v2_0.35_224_imagenet_backbone.npz")
     )
+    parser.add_argument("--init", type=Path, help="folder of a run to start from")
     parser.add_argument("--out", type=Path)
     parser.add_argument("--epochs", type=int)
     parser.add_argument("--steps", type=int)
@@ -123,13 +127,23 @@ def main():
     config = dataclasses.replace(CONFIGS[arguments.name], **overrides)
     keras.utils.set_random_seed(config.seed)
     batches = Batches(
-        Portraits(arguments.data, "train"), load_backgrounds(arguments.data), size=config.size, batch=config.batch,
-        steps=config.steps, weights=config.weights, paste=config.paste, webcam=config.webcam, seed=config.seed,
-    )  # fmt: skip
+        Portraits(arguments.data, "train"),
+        load_backgrounds(arguments.data),
+        size=config.size,
+        batch=config.batch,
+        steps=config.steps,
+        weights=config.weights,
+        shares=config.shares,
+        paste=config.paste,
+        webcam=config.webcam,
+        seed=config.seed,
+    )
     out = arguments.out or Path("runs") / arguments.name
     trainer = Trainer(config, batches, Portraits(arguments.data, "val"), out)
     if config.imagenet:
         print(f"{load_mobilenetv2_imagenet(trainer.network, arguments.imagenet)} layers from {arguments.imagenet}")
+    if arguments.init:
+        trainer.network.load_weights(arguments.init / "best.weights.h5")
     trainer.resume()
     trainer.run()
 
