@@ -2,6 +2,7 @@
 
 PYTHON ?= python3
 BIN := .venv/bin
+APT = $(if $(filter 0,$(shell id -u)),,sudo) apt-get
 OLD := .venv-tflite-runtime/bin
 
 .DEFAULT_GOAL := help
@@ -47,21 +48,25 @@ protos: .venv/test ## Regenerate service/portrait/v1 from protos/
 
 .PHONY: system-packages
 system-packages: ## Install what the browser tests need (Debian, Ubuntu)
-	@if ! command -v chromium >/dev/null && ! command -v chromium-browser >/dev/null; then \
-	  if [ "$$(id -u)" = 0 ]; then sudo=; else sudo=sudo; fi; \
-	  $$sudo apt-get update -q && $$sudo apt-get install -y -q --no-install-recommends chromium; fi
+	@command -v chromium >/dev/null || command -v chromium-browser >/dev/null || \
+	  { $(APT) update -q && $(APT) install -y -q --no-install-recommends chromium; }
 
-.venv/run: pyproject.toml
+# Debian and Ubuntu ship Python without what `venv` needs.
+.venv/bin/pip:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+	  { echo "portrait needs Python 3.11 or newer; $$($(PYTHON) --version) came. Try make PYTHON=python3.12"; exit 1; }
+	@$(PYTHON) -c 'import ensurepip' 2>/dev/null || { $(APT) update -q && $(APT) install -y -q python3-venv; }
 	$(PYTHON) -m venv .venv
+
+.venv/run: pyproject.toml | .venv/bin/pip
 	$(BIN)/pip install --quiet --disable-pip-version-check -e .
 	@touch $@
 
-.venv/test: pyproject.toml
-	$(PYTHON) -m venv .venv
+.venv/test: pyproject.toml | .venv/bin/pip
 	$(BIN)/pip install --quiet --disable-pip-version-check -e '.[test,training]'
 	@touch $@ .venv/run
 
-.venv-tflite-runtime/ready: pyproject.toml
+.venv-tflite-runtime/ready: pyproject.toml | .venv/bin/pip
 	$(PYTHON) -m venv .venv-tflite-runtime
 	$(OLD)/pip install --quiet --disable-pip-version-check -e '.[tflite-runtime]' pytest pytest-asyncio
 	@touch $@

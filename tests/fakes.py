@@ -14,7 +14,7 @@ from portrait.segmenters import Model, Models, Segmenter
 class FakeModel:
     """A model whose segmenters do what `segment` says; counts how many are open."""
 
-    name, path, width, height, stateful = "fake", "nowhere", 32, 32, True
+    name, path, runtime, width, height, stateful = "fake", "nowhere", "none", 32, 32, True
 
     def __init__(self, segment: Callable[[Frame], Mask]) -> None:
         self._segment = segment

@@ -3,7 +3,6 @@
 import asyncio
 import json
 import struct
-from collections.abc import AsyncIterator
 from fractions import Fraction
 from pathlib import Path
 
@@ -124,19 +123,14 @@ def test_a_background_is_a_name_or_a_file(tmp_path: Path) -> None:
         assert room_is(np.asarray(cv2.imread(str(target)), np.uint8), (0, 0, 255)) == is_red
 
 
-@pytest.fixture
-async def address(service: Running) -> AsyncIterator[str]:
-    yield f"127.0.0.1:{service.grpc_port}"
-
-
-async def test_a_running_service_can_do_the_work(address: str, tmp_path: Path) -> None:
+async def test_a_running_service_can_do_the_work(service: Running, tmp_path: Path) -> None:
     """The same frames come out as from a pipeline in the same process."""
     source = tmp_path / "in.mp4"
     write_video(source)
     arguments = ["process", str(source), "--mode", "color", "--color", "#2040c0", "--json"]
     here, there = tmp_path / "here.mp4", tmp_path / "there.mp4"
     assert await asyncio.to_thread(main, [*arguments, str(here)]) == 0
-    assert await asyncio.to_thread(main, [*arguments, str(there), "--server", address]) == 0
+    assert await asyncio.to_thread(main, [*arguments, str(there), "--server", f"127.0.0.1:{service.grpc_port}"]) == 0
     for one, other in zip(read_video(here), read_video(there), strict=True):
         assert np.array_equal(one, other)
 

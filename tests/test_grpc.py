@@ -328,10 +328,9 @@ async def test_one_stream_more_than_the_limit_is_told_when_to_try_again(shown: C
 
 
 async def test_a_client_that_vanishes_leaves_no_session(service: Running, shown: Clip) -> None:
-    async with Client(f"127.0.0.1:{service.grpc_port}") as vanishing:
-        async with vanishing.open_stream() as stream:
-            await stream.send(jpeg(shown.frames[0]), 1)
-            assert len(service.sessions) == 1
+    async with Client(f"127.0.0.1:{service.grpc_port}") as vanishing, vanishing.open_stream() as stream:
+        await stream.send(jpeg(shown.frames[0]), 1)
+        assert len(service.sessions) == 1
     assert await service.sessions.drain(10) == 0
 
 

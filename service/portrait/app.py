@@ -63,7 +63,7 @@ async def run_service(settings: Settings) -> AsyncIterator[Running]:
     models = await asyncio.to_thread(load_models, settings.model, settings.runtime)
     default = models.pick(None)
     await asyncio.to_thread(warm, default)
-    metrics.identify(__version__, default.name, settings.runtime)
+    metrics.identify(__version__, default.name, default.runtime)
     metrics.capacity.set(settings.max_sessions)
     backgrounds = Backgrounds(settings.backgrounds)
     lag = asyncio.create_task(_measure_lag(metrics), name="loop-lag")

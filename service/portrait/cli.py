@@ -178,7 +178,7 @@ def _models(parsed: argparse.Namespace) -> int:
     models = load_models(settings.model, settings.runtime)
     rows = [
         {"name": model.name, "path": model.path, "default": model.name == models.default, "width": model.width,
-         "height": model.height, "stateful": model.stateful}
+         "height": model.height, "stateful": model.stateful, "runtime": model.runtime}
         for model in models.by_name.values()
     ]  # fmt: skip
     if parsed.json:

@@ -12,7 +12,6 @@ from pathlib import Path
 from portrait.errors import PortraitError
 from portrait.launch import missing_variables
 from portrait.segmenters import load_models, warm
-from portrait.segmenters.tflite import find_runtime
 from portrait.settings import Settings
 
 
@@ -54,11 +53,10 @@ def _model(settings: Settings) -> Check:
         milliseconds = 1000 * (time.perf_counter() - started)
     except PortraitError as error:
         return Check("model", False, str(error))
-    runtime = find_runtime(settings.runtime)
     return Check(
         "model",
         True,
-        f"{model.name} {model.width}x{model.height} on {runtime}, opened and run in {milliseconds:.0f} ms",
+        f"{model.name} {model.width}x{model.height} on {model.runtime}, opened and run in {milliseconds:.0f} ms",
     )
 
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import Field, ValidationError
+from pydantic import DirectoryPath, Field, ValidationError
 from pydantic_settings import (
     BaseSettings,
     InitSettingsSource,
@@ -35,7 +35,7 @@ class Settings(BaseSettings):
     workers: int = Field(1, ge=1, le=1, description="Worker processes; this version has one.")
     model: str = Field("portrait", min_length=1, description="Default model: an embedded name or the path of a file.")
     runtime: Literal["auto", "litert", "tflite-runtime"] = Field("auto", description="TFLite interpreter.")
-    backgrounds: Path | None = Field(None, description="Folder of further background pictures.")
+    backgrounds: DirectoryPath | None = Field(None, description="Folder of further background pictures.")
     max_sessions: int = Field(8, ge=1, le=10_000, description="Sessions open at once; more are refused.")
     max_frame_pixels: int = Field(1920 * 1088, ge=256, le=2**26, description="Pixels of a stream's frame, at most.")
     max_still_pixels: int = Field(25_000_000, ge=256, le=2**28, description="Pixels of a still picture, at most.")

@@ -46,5 +46,9 @@ class Model(Protocol):
     def path(self) -> str:
         """Where the file lies."""
 
+    @property
+    def runtime(self) -> str:
+        """What runs it."""
+
     def open(self) -> Segmenter:
         """A segmenter with a prior of its own. Call it on the thread that will use it."""

@@ -1,0 +1,53 @@
+"""The docs say what the code does: settings, metrics, promises and links."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+from portrait.metrics import Metrics
+from portrait.settings import PREFIX, Settings
+
+ROOT = Path(__file__).parents[1]
+PAGES = [*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md"), *(ROOT / "service").rglob("*.md")]
+
+
+def first_column(page: str) -> list[str]:
+    return re.findall(r"^\| `([^`]+)` \|", (ROOT / "docs" / page).read_text(), re.MULTILINE)
+
+
+def test_every_setting_is_documented_with_its_default() -> None:
+    assert first_column("settings.md") == [PREFIX + name.upper() for name in Settings.model_fields]
+    text = (ROOT / "docs" / "settings.md").read_text()
+    for name, field in Settings.model_fields.items():
+        default = (
+            "none"
+            if field.default is None
+            else f"`{field.default:g}`"
+            if isinstance(field.default, float)
+            else f"`{field.default}`"
+        )
+        assert f"| `{PREFIX}{name.upper()}` | {default} |" in text, f"{name}: the default is {default}"
+
+
+def test_every_metric_is_documented() -> None:
+    names = {
+        family.name + ("_total" if family.type == "counter" else "")
+        for family in Metrics().registry.collect()
+        if family.name.startswith("portrait_")
+    }
+    assert set(first_column("metrics.md")) == names
+
+
+def test_every_promise_names_a_test_that_exists() -> None:
+    named = re.findall(r"`(test_\w+\.py)::(test_\w+)`", (ROOT / "docs" / "behaviour.md").read_text())
+    assert len(named) > 15
+    for file, name in named:
+        assert re.search(rf"def {name}\(", (ROOT / "tests" / file).read_text()), f"{file} has no {name}"
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_links_lead_somewhere(page: Path) -> None:
+    for target in re.findall(r"\]\(([^)#]+)\)", page.read_text()):
+        if not target.startswith("http"):
+            assert (page.parent / target).exists(), f"{page.name} links to {target}"
