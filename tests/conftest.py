@@ -1,8 +1,10 @@
 """Fixtures that several test files use."""
 
 import asyncio
+import contextlib
 import threading
 from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
 
 import pytest
 
@@ -31,6 +33,25 @@ def no_threads_left() -> Iterator[None]:
         if thread.name.startswith("session-"):
             thread.join(timeout=10)
             assert not thread.is_alive(), f"{thread.name} is left"
+
+
+def udp_sockets() -> set[str]:
+    """The inodes of this process's UDP sockets."""
+    open_files = set()
+    for descriptor in Path("/proc/self/fd").iterdir():
+        with contextlib.suppress(OSError):  # the listing's own descriptor
+            open_files.add(str(descriptor.readlink()))
+    tables = [Path(f"/proc/self/net/{name}").read_text() for name in ("udp", "udp6")]
+    inodes = {line.split()[9] for table in tables for line in table.splitlines()[1:]}
+    return {inode for inode in inodes if f"socket:[{inode}]" in open_files}
+
+
+@pytest.fixture
+def no_sockets_left() -> Iterator[None]:
+    """Every media socket is closed after its test."""
+    before = udp_sockets()
+    yield
+    assert udp_sockets() <= before
 
 
 @pytest.fixture

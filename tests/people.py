@@ -1,6 +1,6 @@
 """Clips of a person whose masks are exact: a portrait cut out by its own mask and moved over another background.
 
-The portraits are real ones of the val split where `PORTRAIT_DATA` (default: `../shared/data/portraits` beside the
+The portraits are real ones of the val split where `TEST_PORTRAITS` (default: `../shared/data/portraits` beside the
 checkout) holds them; elsewhere a figure is drawn.
 """
 
@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 Array = NDArray[np.uint8]
 
-DATA = Path(os.environ.get("PORTRAIT_DATA", Path(__file__).parents[2] / "shared" / "data" / "portraits"))
+DATA = Path(os.environ.get("TEST_PORTRAITS", Path(__file__).parents[2] / "shared" / "data" / "portraits"))
 
 
 @dataclass(frozen=True)

@@ -16,11 +16,7 @@ from portrait.settings import Settings
 from tests.browser import open_page, write_camera
 from tests.people import Array, clip
 
-# Chromium and the browser driver spin up real processes; their sockets are closed by the operating system.
-pytestmark = [
-    pytest.mark.filterwarnings("ignore::ResourceWarning"),
-    pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
-]
+pytestmark = pytest.mark.usefixtures("no_sockets_left")
 
 SIZE = (640, 480)
 SHOWN = clip(*SIZE, 60)
@@ -132,8 +128,7 @@ async def test_a_person_sees_themselves_before_every_background(service: Running
         await until(page, "before the picture", lambda seen: room_is(dusk)(seen) and person_is_kept(seen))
 
         await choose(page, "mask")
-        masked = await until(page, "a mask", room_is((0, 0, 0)))
-        assert mean(masked, INSIDE).min() > 240
+        await until(page, "a mask", lambda seen: room_is((0, 0, 0))(seen) and bool(mean(seen, INSIDE).min() > 240))
 
         await choose(page, "alpha")
         await until(page, "a matte", lambda seen: room_is((0, 0, 0), 4)(seen) and bool(mean(seen, INSIDE).min() > 245))
@@ -142,7 +137,7 @@ async def test_a_person_sees_themselves_before_every_background(service: Running
         await expect(page.locator("#fps")).not_to_have_text("–")
         await expect(page.locator("#latency")).to_contain_text("ms")
         await expect(page.locator("#dropped")).not_to_have_text("–")
-        if folder := os.environ.get("PORTRAIT_SCREENSHOTS"):
+        if folder := os.environ.get("TEST_SCREENSHOTS"):
             await choose(page, "image")
             await page.click("[data-name=office]")
             await page.wait_for_timeout(1500)

@@ -28,6 +28,8 @@ from portrait.transports.webrtc import encoders, peer, serve_webrtc
 from tests.fakes import FakeModel, Gate, failing, full_mask, only
 from tests.people import Array, Clip, clip
 
+pytestmark = pytest.mark.usefixtures("no_sockets_left")
+
 SIZE = (320, 240)
 
 
@@ -196,6 +198,22 @@ async def test_a_peer_that_leaves_leaves_nothing_behind(service: Running, shown:
         await one.connect()
         await one.frame()
     assert await service.sessions.drain(20) == 0
+
+
+@pytest.mark.parametrize("steps", [0, 1, 2, 5, 20])
+async def test_a_service_that_stops_while_a_peer_is_closing_closes_it_whole(shown: Clip, steps: int) -> None:
+    """Wherever the cancellation meets it: a connection closed half-way keeps its sockets."""
+    async with aiohttp.ClientSession() as http:
+        async with fake_service(FakeModel(full_mask)) as (url, sessions):
+            one = Viewer(url, http)
+            one.pc.addTrack(Camera(shown))
+            await one.connect()
+            await one.frame()
+            sessions[one.location.rpartition("/")[2]].end("injected")
+            for _ in range(steps):
+                await asyncio.sleep(0)
+        assert len(sessions) == 0
+        await one.pc.close()
 
 
 async def test_a_camera_that_falls_silent_ends_the_session(shown: Clip) -> None:

@@ -2,8 +2,9 @@
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Coroutine
 from contextlib import asynccontextmanager
+from typing import Any
 
 from aiohttp import web
 
@@ -17,6 +18,8 @@ from portrait.transports.webrtc.peer import Peer
 
 logger = logging.getLogger(__name__)
 
+PEER = "webrtc-peer"
+
 MAX_SDP = 64 * 1024
 """Bytes of an offer; a browser's has some 6 KB."""
 
@@ -29,7 +32,7 @@ class WebRTC:
     ) -> None:
         self._sessions, self._backgrounds = sessions, backgrounds
         self._max_frame_pixels, self._idle_seconds = max_frame_pixels, idle_seconds
-        self._peers: set[asyncio.Task[None]] = set()
+        self._tasks: set[asyncio.Task[None]] = set()
 
     @property
     def routes(self) -> list[web.RouteDef]:
@@ -38,9 +41,11 @@ class WebRTC:
 
     async def close(self) -> None:
         """Close every connection and wait for it."""
-        for task in self._peers:
-            task.cancel()
-        await asyncio.gather(*self._peers, return_exceptions=True)
+        for task in self._tasks:
+            if task.get_name() == PEER:
+                task.cancel()
+        while self._tasks:
+            await asyncio.gather(*self._tasks, return_exceptions=True)
 
     async def _post(self, request: web.Request) -> web.Response:
         """SDP offer in; 201, SDP answer and Location out."""
@@ -60,10 +65,7 @@ class WebRTC:
 
     async def _open(self, offer: str, options: Options, model: str | None) -> tuple[str, str]:
         answered: asyncio.Future[tuple[str, str]] = asyncio.get_running_loop().create_future()
-        task = asyncio.create_task(self._run(offer, options, model, answered), name="webrtc-peer")
-        # Held here until it is done: the loop keeps only weak references to tasks.
-        self._peers.add(task)
-        task.add_done_callback(self._peers.discard)
+        task = self._start(self._run(offer, options, model, answered), PEER)
         try:
             await asyncio.wait((task, answered), return_when=asyncio.FIRST_COMPLETED)
         except asyncio.CancelledError:
@@ -83,7 +85,15 @@ class WebRTC:
                 answered.set_result((session.id, await peer.answer(offer)))
                 await peer.run()
             finally:
-                await peer.close()
+                # A task of its own: cancelled half-way, aiortc would leave its sockets open.
+                await asyncio.shield(self._start(peer.close(), "webrtc-close"))
+
+    def _start(self, coroutine: Coroutine[Any, Any, None], name: str) -> asyncio.Task[None]:
+        """A task that is held here until it is done: the loop keeps only weak references."""
+        task = asyncio.create_task(coroutine, name=name)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        return task
 
 
 @asynccontextmanager

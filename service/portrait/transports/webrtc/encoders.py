@@ -29,11 +29,14 @@ def stepped(current: int, wanted: int) -> int:
     return current if current / STEP < wanted < current * STEP else wanted
 
 
-class LiveVp8Encoder(vpx.Vp8Encoder):
-    """VP8 without denoiser, one thread, rebuilt only when the rate changes much."""
+class SteppedRate:
+    """The bandwidth estimate as the encoder sees it: in steps."""
+
+    codec_limits = vpx
+    """The module of aiortc that holds the codec's DEFAULT_, MIN_ and MAX_BITRATE."""
 
     def __init__(self) -> None:
-        self._rate = vpx.DEFAULT_BITRATE
+        self._rate = self.codec_limits.DEFAULT_BITRATE
         super().__init__()
 
     @property
@@ -43,7 +46,12 @@ class LiveVp8Encoder(vpx.Vp8Encoder):
 
     @target_bitrate.setter
     def target_bitrate(self, bitrate: int) -> None:
-        self._rate = stepped(self._rate, max(vpx.MIN_BITRATE, min(bitrate, vpx.MAX_BITRATE)))
+        limits = self.codec_limits
+        self._rate = stepped(self._rate, max(limits.MIN_BITRATE, min(bitrate, limits.MAX_BITRATE)))
+
+
+class LiveVp8Encoder(SteppedRate, vpx.Vp8Encoder):
+    """VP8 without denoiser, one thread, rebuilt only when the rate changes much."""
 
     def encode(self, frame: Frame, force_keyframe: bool = False) -> tuple[list[bytes], int]:
         """RTP payloads and timestamp of a frame."""
@@ -67,21 +75,10 @@ class LiveVp8Encoder(vpx.Vp8Encoder):
         return super().encode(frame, force_keyframe)
 
 
-class LiveH264Encoder(h264.H264Encoder):
+class LiveH264Encoder(SteppedRate, h264.H264Encoder):
     """x264 superfast, one thread, rebuilt only when the rate changes much."""
 
-    def __init__(self) -> None:
-        self._rate = h264.DEFAULT_BITRATE
-        super().__init__()
-
-    @property
-    def target_bitrate(self) -> int:
-        """Bits per second."""
-        return self._rate
-
-    @target_bitrate.setter
-    def target_bitrate(self, bitrate: int) -> None:
-        self._rate = stepped(self._rate, max(h264.MIN_BITRATE, min(bitrate, h264.MAX_BITRATE)))
+    codec_limits = h264
 
     def encode(self, frame: Frame, force_keyframe: bool = False) -> tuple[list[bytes], int]:
         """RTP payloads and timestamp of a frame."""
