@@ -21,6 +21,8 @@ from aiortc.mediastreams import AudioStreamTrack
 from portrait.app import Running
 from portrait.backgrounds import Backgrounds
 from portrait.compositors import MODES
+from portrait.frame import Frame
+from portrait.mask import Mask
 from portrait.metrics import Metrics
 from portrait.sessions import Sessions
 from portrait.transports.http import HttpRoutes, serve_http
@@ -116,12 +118,14 @@ async def viewer(url: str, *tracks: MediaStreamTrack) -> AsyncIterator[Viewer]:
 
 
 @asynccontextmanager
-async def fake_service(model: FakeModel, idle_seconds: float = 20.0) -> AsyncIterator[tuple[str, Sessions]]:
+async def fake_service(
+    model: FakeModel, idle_seconds: float = 20.0, max_frame_pixels: int = 10**6
+) -> AsyncIterator[tuple[str, Sessions]]:
     """Real signalling and media around a fake network."""
     metrics, backgrounds = Metrics(), Backgrounds()
     async with (
         Sessions(only(model), 4, metrics) as sessions,
-        serve_webrtc(sessions, backgrounds, max_frame_pixels=10**6, idle_seconds=idle_seconds) as webrtc,
+        serve_webrtc(sessions, backgrounds, max_frame_pixels=max_frame_pixels, idle_seconds=idle_seconds) as webrtc,
     ):
         routes: list[web.RouteDef] = [
             *HttpRoutes(sessions, backgrounds, metrics.expose, lambda: True).routes,
@@ -259,6 +263,27 @@ async def test_a_failing_network_shows_nothing_of_the_camera(shown: Clip) -> Non
         for _ in range(10):
             assert (await one.picture()).reshape(-1, 3).std(axis=0).max() < 4
         assert (await one.numbers())["frames_failed"] != 0
+
+
+async def test_a_frame_that_cannot_be_composed_ends_the_session_with_its_reason(shown: Clip) -> None:
+    def too_many_sides(_: Frame) -> Mask:
+        return Mask(np.zeros((32, 32, 2, 2), np.uint8))
+
+    async with fake_service(FakeModel(too_many_sides)) as (url, sessions), viewer(url, Camera(shown)) as one:
+        await one.connect(mode="color")
+        session = sessions[one.location.rpartition("/")[2]]
+        async with asyncio.timeout(20):
+            assert "a frame could not be composed" in await session.wait_ended()
+
+
+async def test_a_frame_over_the_limit_is_refused_and_counted(shown: Clip) -> None:
+    service = fake_service(FakeModel(full_mask), max_frame_pixels=1000)
+    async with service as (url, _), viewer(url, Camera(shown)) as one:
+        await one.connect()
+        async with asyncio.timeout(20):
+            while (await one.numbers())["frames_refused"] == 0:
+                await asyncio.sleep(0.05)
+        assert (await one.numbers())["frames_done"] == 0
 
 
 @pytest.mark.parametrize("mode", [mode for mode in MODES if mode != "cutout"])

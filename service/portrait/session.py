@@ -52,6 +52,7 @@ class Numbers:
     done: int = 0
     dropped: int = 0
     failed: int = 0
+    refused: int = 0
     width: int = 0
     height: int = 0
     latency: float = 0.0
@@ -139,6 +140,9 @@ class Session(Generic[P, W]):
 
     def refuse(self, error: PortraitError) -> None:
         """Count a frame that could not be worked on because of what came."""
+        if not self.numbers.refused:
+            logger.warning("session %s: frame refused: %s", self.id[:6], error)
+        self.numbers.refused += 1
         self._counting.frame(self.transport, "refused", error.reason.lower())
 
     def describe(self) -> Mapping[str, Any]:
@@ -156,6 +160,7 @@ class Session(Generic[P, W]):
             "frames_done": numbers.done,
             "frames_dropped": numbers.dropped,
             "frames_failed": numbers.failed,
+            "frames_refused": numbers.refused,
             "frames_per_second": round(numbers.rate(time.monotonic()), 1),
             "latency_seconds": round(numbers.latency, 4),
         }

@@ -65,6 +65,11 @@ class ResultTrack(MediaStreamTrack):
             except BadPicture as error:
                 self._session.refuse(error)
                 continue
+            except Exception as error:
+                # aiortc would end the track and say nothing: a picture that stands still until the idle limit.
+                logger.exception("session %s: a frame could not be composed", self._session.id[:6])
+                self._session.end(f"a frame could not be composed: {error}")
+                raise MediaStreamError from error
             return turn.wire
 
 
