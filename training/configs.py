@@ -28,6 +28,8 @@ class Config:
     """How often each kind of prior is shown."""
     paste: float = 0.0
     """Share of pictures whose person is pasted onto another background."""
+    empty: float = 0.0
+    """Share of pictures that are rooms without anybody: nobody in them, whatever the prior says."""
     webcam: bool = False
     """Noise, compression, colour cast and low resolution on top of the paper's augmentations."""
     seed: int = 1
@@ -50,5 +52,5 @@ CONFIGS = {
 
 # Started from the weights of a run of "mobilenetv2": `--init runs/mobilenetv2`.
 CONFIGS["steady"] = replace(
-    CONFIGS["mobilenetv2"], imagenet=False, epochs=6, learning_rate=6e-4, shares=priors.STEADY, seed=2
+    CONFIGS["mobilenetv2"], imagenet=False, epochs=6, learning_rate=6e-4, shares=priors.STEADY, empty=0.08, seed=2
 )

@@ -60,8 +60,12 @@ class Portraits:
 
 
 def load_backgrounds(folder):
-    """Every picture of `folder`/backgrounds as JPEG bytes; an empty list where there is no such folder."""
-    return [path.read_bytes() for path in sorted((Path(folder) / "backgrounds").glob("*.jpg"))]
+    """The pictures of `folder`/backgrounds as JPEG bytes, less every tenth, which is kept for measuring.
+
+    An empty list where there is no such folder.
+    """
+    paths = sorted((Path(folder) / "backgrounds").glob("*.jpg"))
+    return [path.read_bytes() for i, path in enumerate(paths) if i % 10]
 
 
 def augmentation(size, webcam, seed):
@@ -91,11 +95,12 @@ def augmentation(size, webcam, seed):
 class Batches:
     """An endless supply of augmented batches; batch (epoch, index) is the same whenever and wherever it is made."""
 
-    def __init__(self, portraits, backgrounds, *, size, batch, steps, weights, shares, paste, webcam, seed):
+    def __init__(self, portraits, backgrounds, *, size, batch, steps, weights, shares, paste, empty, webcam, seed):
         self._portraits, self._backgrounds = portraits, backgrounds
         self._size, self._batch, self.steps = size, batch, steps
         self._shares = shares
-        self._paste, self._webcam, self._seed = paste if backgrounds else 0.0, webcam, seed
+        self._paste, self._empty = (paste, empty) if backgrounds else (0.0, 0.0)
+        self._webcam, self._seed = webcam, seed
         chances = np.array([weights.get(portraits.part(i), weights["other"]) for i in range(len(portraits))], float)
         self._chances = chances / chances.sum()
 
@@ -117,9 +122,7 @@ class Batches:
         kinds = priors.choose(rng, self._batch, self._shares)
         images, masks, previous, distorted = [], [], [], []
         for index, kind in zip(rng.choice(len(self._portraits), self._batch, p=self._chances), kinds, strict=True):
-            image, mask = self._portraits[index]
-            if rng.random() < self._paste:
-                image = self._on_background(image, mask, rng)
+            image, mask = self._picture(index, rng)
             sample = augment(image=image, mask=mask)
             images.append(sample["image"])
             masks.append(sample["mask"])
@@ -137,12 +140,19 @@ class Batches:
             distorted=_unit(distorted),
         )
 
-    def _on_background(self, image, mask, rng):
+    def _picture(self, index, rng):
+        """A portrait as it is, before another background, or a room without anybody."""
+        image, mask = self._portraits[index]
+        choice = rng.random()
+        if choice >= self._paste + self._empty:
+            return image, mask
         data = self._backgrounds[rng.integers(len(self._backgrounds))]
         background = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR_RGB)
         background = cv2.resize(background, (image.shape[1], image.shape[0]))
+        if choice < self._empty:
+            return background, np.zeros_like(mask)
         alpha = cv2.GaussianBlur(mask, (3, 3), 0)[..., None].astype(np.float32) / 255.0
-        return (image * alpha + background * (1.0 - alpha)).astype(np.uint8)
+        return (image * alpha + background * (1.0 - alpha)).astype(np.uint8), mask
 
 
 def _unit(pictures):

@@ -44,7 +44,7 @@ def from_truth(kind, mask, other, rng):
 
 def stale(mask, other, rng):
     """Half of the time somebody else's mask, half of the time the true one with itself as it was some frames ago."""
-    if rng.random() < 0.5:
+    if rng.random() < 0.5 or not mask.any():
         return other
     height, width = mask.shape
     x, y = rng.uniform(-0.25, 0.25) * width, rng.uniform(-0.1, 0.1) * height

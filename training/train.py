@@ -135,6 +135,7 @@ def main():
         weights=config.weights,
         shares=config.shares,
         paste=config.paste,
+        empty=config.empty,
         webcam=config.webcam,
         seed=config.seed,
     )

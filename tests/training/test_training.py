@@ -119,7 +119,7 @@ def test_every_kind_of_prior_looks_as_it_should() -> None:
 def make_batches(folder: Path, seed: int = 1) -> Batches:
     return Batches(
         Portraits(folder, "train"), load_backgrounds(folder), size=96, batch=10, steps=2, weights={"other": 1.0},
-        shares=priors.STEADY, paste=0.5, webcam=True, seed=seed,
+        shares=priors.STEADY, paste=0.5, empty=0.2, webcam=True, seed=seed,
     )  # fmt: skip
 
 
