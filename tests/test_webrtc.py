@@ -306,7 +306,7 @@ async def test_audio_and_a_second_video_are_declined(shown: Clip) -> None:
 
 
 async def test_names_behind_mdns_are_never_looked_up(shown: Clip, monkeypatch: pytest.MonkeyPatch) -> None:
-    """aioice waits a second for a `.local` name that it cannot resolve; browsers without a camera offer only such."""
+    """Aioice waits a second for a `.local` name that it cannot resolve; browsers without a camera offer only such."""
     looked_up: list[str] = []
 
     async def resolve(_: object, hostname: str, timeout: float = 1.0) -> None:
