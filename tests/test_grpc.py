@@ -278,6 +278,7 @@ async def test_odd_sizes_work(client: Client, size: tuple[int, int]) -> None:
         ({"mode": "image", "background_picture": b"x"}, "1 bytes that are no picture"),
         ({"mode": "blur", "format": pb.PICTURE_FORMAT_GRAY8}, "only mask and alpha are grey"),
         ({"mode": "blur", "format": pb.PICTURE_FORMAT_RGBA32}, "only cutout has an alpha"),
+        ({"mode": "blur", "format": 99}, "unknown format 99; expected one of"),
         ({"model": "nope"}, "unknown model 'nope'; expected one of"),
     ],
 )
@@ -309,6 +310,33 @@ async def test_a_frame_before_the_configuration_is_refused(client: Client) -> No
     error = ClientError.from_rpc(refused.value)
     assert (error.code, error.reason) == ("FAILED_PRECONDITION", "NOT_CONFIGURED")
     assert "the first message is frame; expected config" in error.message
+
+
+@pytest.mark.parametrize(
+    ("messages", "message"),
+    [
+        ([pb.SegmentStreamRequest(config=pb.StreamConfig(delivery=9))], "unknown delivery 9"),  # type: ignore[arg-type]
+        ([pb.SegmentStreamRequest()], "the first message is empty; expected config"),
+        ([], "the first message is empty; expected config"),
+        ([pb.SegmentStreamRequest(config=pb.StreamConfig())] * 2, "config after the first; expected frame or control"),
+    ],
+    ids=["an unknown delivery", "an empty message", "no message", "a second configuration"],
+)
+async def test_a_stream_that_begins_wrong_is_refused(
+    client: Client, messages: list[pb.SegmentStreamRequest], message: str
+) -> None:
+    call = client._stub.SegmentStream()
+    for each in messages:
+        await call.write(each)
+    await call.done_writing()
+
+    async def read_all() -> None:
+        while await call.read() is not grpc.aio.EOF:
+            pass
+
+    with pytest.raises(grpc.aio.AioRpcError) as refused:
+        await read_all()
+    assert message in ClientError.from_rpc(refused.value).message
 
 
 async def test_a_message_over_the_limit_is_refused(client: Client) -> None:

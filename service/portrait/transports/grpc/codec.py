@@ -65,6 +65,8 @@ def read_output(message: pb.Output, backgrounds: Backgrounds) -> Output:
     elif message.background_name:
         background = backgrounds.pick(message.background_name)
     mode, color = message.mode or "mask", message.color or Options().color
+    if message.format not in pb.PictureFormat.values():
+        raise BadOption("format", f"unknown format {message.format}; expected one of {pb.PictureFormat.keys()}")
     if message.format == pb.PICTURE_FORMAT_RGBA32 and mode != "cutout":
         raise BadOption("format", f"RGBA32 was asked for with mode {mode!r}; only cutout has an alpha")
     if message.format == pb.PICTURE_FORMAT_GRAY8 and mode not in ("mask", "alpha"):

@@ -12,7 +12,7 @@ from google.protobuf.duration_pb2 import Duration
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from portrait.backgrounds import Backgrounds
-from portrait.errors import Draining, NotConfigured, PortraitError
+from portrait.errors import BadOption, Draining, NotConfigured, PortraitError
 from portrait.latest import Closed, Latest
 from portrait.segmenters import Model
 from portrait.session import Session
@@ -91,6 +91,10 @@ class SegmentationServicer(pb_grpc.SegmentationServiceServicer):
         kind = first.WhichOneof("message") if first is not None else None
         if first is None or kind != "config":
             raise NotConfigured("message", f"the first message is {kind or 'empty'}; expected config")
+        if first.config.delivery not in pb.Delivery.values():
+            raise BadOption(
+                "delivery", f"unknown delivery {first.config.delivery}; expected one of {pb.Delivery.keys()}"
+            )
         output = await asyncio.to_thread(read_output, first.config.output, self._backgrounds)
         return first.config, output
 
