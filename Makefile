@@ -46,10 +46,12 @@ protos: .venv/test ## Regenerate service/portrait/v1 from protos/
 	  --python_out=service --grpc_python_out=service --mypy_out=quiet:service --mypy_grpc_out=quiet:service \
 	  protos/portrait/v1/segmentation.proto
 
+# Chromium for the page, and libatomic1 for the Node.js inside playwright that drives it.
 .PHONY: system-packages
 system-packages: ## Install what the browser tests need (Debian, Ubuntu)
-	@command -v chromium >/dev/null || command -v chromium-browser >/dev/null || \
-	  { $(APT) update -q && $(APT) install -y -q --no-install-recommends chromium; }
+	@{ { command -v chromium || command -v chromium-browser; } >/dev/null && \
+	  $(PYTHON) -c 'import ctypes; ctypes.CDLL("libatomic.so.1")' 2>/dev/null; } || \
+	  { $(APT) update -q && $(APT) install -y -q --no-install-recommends chromium libatomic1; }
 
 # Debian and Ubuntu ship Python without what `venv` needs.
 .venv/bin/pip:

@@ -120,7 +120,9 @@ def test_a_busy_port_is_said_in_one_line() -> None:
 def test_bad_settings_end_with_status_2_and_one_line(
     arguments: list[str], message: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    # Both act on the whole process, which here is the tests'.
     monkeypatch.setattr("portrait.cli.relaunch_tuned", lambda: None)
+    monkeypatch.setattr("portrait.cli.configure_logs", lambda *_: None)
     assert main(arguments) == 2
     assert message in capsys.readouterr().err
 
