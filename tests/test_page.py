@@ -1,7 +1,6 @@
 """The page at / in headless Chromium with a camera that plays a clip whose masks are exact."""
 
 import asyncio
-import os
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -137,11 +136,6 @@ async def test_a_person_sees_themselves_before_every_background(service: Running
         await expect(page.locator("#fps")).not_to_have_text("–")
         await expect(page.locator("#latency")).to_contain_text("ms")
         await expect(page.locator("#dropped")).not_to_have_text("–")
-        if folder := os.environ.get("TEST_SCREENSHOTS"):
-            await choose(page, "image")
-            await page.click("[data-name=office]")
-            await page.wait_for_timeout(1500)
-            await page.screenshot(path=f"{folder}/page.png")
 
         await page.click("#toggle")
         await expect(page.locator("#state")).to_have_text("Camera off")
