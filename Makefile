@@ -46,12 +46,15 @@ protos: .venv/test ## Regenerate service/portrait/v1 from protos/
 	  --python_out=service --grpc_python_out=service --mypy_out=quiet:service --mypy_grpc_out=quiet:service \
 	  protos/portrait/v1/segmentation.proto
 
-# Chromium for the page, and libatomic1 for the Node.js inside playwright that drives it.
+# Chromium for the page, and libatomic1 for the Node.js inside playwright that drives it. Ubuntu's chromium is a snap,
+# which cannot read a test's files: there playwright brings its own.
 .PHONY: system-packages
-system-packages: ## Install what the browser tests need (Debian, Ubuntu)
-	@{ { command -v chromium || command -v chromium-browser; } >/dev/null && \
-	  $(PYTHON) -c 'import ctypes; ctypes.CDLL("libatomic.so.1")' 2>/dev/null; } || \
-	  { $(APT) update -q && $(APT) install -y -q --no-install-recommends chromium libatomic1; }
+system-packages: .venv/test ## Install what the browser tests need (Debian, Ubuntu)
+	@if grep -q '^ID=ubuntu' /etc/os-release; then \
+	  ls ~/.cache/ms-playwright/chromium-* >/dev/null 2>&1 || $(BIN)/playwright install --with-deps chromium; \
+	elif ! command -v chromium >/dev/null || \
+	    ! $(PYTHON) -c 'import ctypes; ctypes.CDLL("libatomic.so.1")' 2>/dev/null; then \
+	  $(APT) update -q && $(APT) install -y -q --no-install-recommends chromium libatomic1; fi
 
 # Debian and Ubuntu ship Python without what `venv` needs.
 .venv/bin/pip:

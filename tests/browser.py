@@ -11,7 +11,8 @@ from playwright.async_api import Page, async_playwright
 
 from tests.people import Clip
 
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or "/usr/bin/chromium"
+CHROMIUM = next((path for path in [shutil.which("chromium")] if path and not path.startswith("/snap")), None)
+"""The system's, or None for playwright's own. Ubuntu's snap cannot read a test's files."""
 
 ARGUMENTS = [
     "--no-sandbox",

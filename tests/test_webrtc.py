@@ -15,7 +15,13 @@ import numpy as np
 import pytest
 from aiohttp import web
 from aioice import mdns
-from aiortc import MediaStreamTrack, RTCConfiguration, RTCPeerConnection, RTCSessionDescription
+from aiortc import (
+    MediaStreamTrack,
+    RTCConfiguration,
+    RTCPeerConnection,
+    RTCRtpReceiver,
+    RTCSessionDescription,
+)
 from aiortc.contrib.media import MediaBlackhole
 from aiortc.mediastreams import AudioStreamTrack
 
@@ -292,6 +298,18 @@ async def test_every_mode_of_a_video_can_be_asked_for(shown: Clip, mode: str) ->
     async with fake_service(FakeModel(full_mask)) as (url, _), viewer(url, Camera(shown)) as one:
         await one.connect(mode=mode, background="dusk")
         assert (await one.picture()).shape == (240, 320, 3)
+
+
+@pytest.mark.parametrize("codec", ["video/VP8", "video/H264"])
+async def test_both_codecs_carry_the_result(shown: Clip, codec: str) -> None:
+    model = FakeModel(lambda _: Mask.empty(32, 32))
+    async with fake_service(model) as (url, _), viewer(url, Camera(shown)) as one:
+        offered = RTCRtpReceiver.getCapabilities("video").codecs
+        one.pc.getTransceivers()[0].setCodecPreferences([each for each in offered if each.mimeType == codec])
+        await one.connect(mode="color", color="#ffff00")
+        await one.until(near((0, 255, 255)))
+        negotiated = one.pc.getTransceivers()[0]._codecs
+        assert {each.mimeType for each in negotiated} == {codec}
 
 
 async def test_audio_and_a_second_video_are_declined(shown: Clip) -> None:
