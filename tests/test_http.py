@@ -161,6 +161,18 @@ async def test_a_request_without_a_form_or_an_image_is_refused(http: aiohttp.Cli
         await problem_of(response, 400, "BAD_OPTION")
 
 
+@pytest.mark.parametrize(
+    "head",
+    [b"Content-Disposition form-data", b"\x00: x", b"Content-Disposition: form-data; name=image\r\n : x", b"x" * 9000],
+    ids=["no colon", "a zero byte", "a nameless header", "a line too long"],
+)
+async def test_a_multipart_with_broken_headers_is_refused(http: aiohttp.ClientSession, head: bytes) -> None:
+    headers = {"Content-Type": "multipart/form-data; boundary=x"}
+    body = b"--x\r\n" + head + b"\r\n\r\nhello\r\n--x--\r\n"
+    async with http.post("/v1/segment", data=body, headers=headers) as response:
+        await problem_of(response, 400, "BAD_OPTION")
+
+
 async def test_a_body_over_the_limit_is_refused(settings: Settings) -> None:
     small = settings.model_copy(update={"max_still_bytes": 4096})
     async with run_service(small) as running, aiohttp.ClientSession() as http:

@@ -368,6 +368,31 @@ async def test_an_offer_that_is_none_is_refused_and_frees_everything(body: str, 
         assert await sessions.drain(20) == 0
 
 
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        ("a=group:BUNDLE 0", "a=group:BUNDLE 7"),
+        ("a=mid:0", "a=mid:7"),
+        ("a=rtpmap:98 rtx", "a=rqpmap:98 rtx"),
+        ("a=ice-ufrag:", "a=ice-fragu:"),
+        ("a=fingerprint:sha-256", "a=fingerprint:sha-0"),
+        ("a=setup:actpass", "a=setup:never"),
+        ("a=candidate:", "a=candidate:x "),
+        ("UDP/TLS/RTP/SAVPF", "UDP/TLS/RTP/SAVPF x"),
+    ],
+)
+async def test_an_offer_with_one_wrong_line_is_answered_or_refused(shown: Clip, old: str, new: str) -> None:
+    async with fake_service(FakeModel(full_mask)) as (url, sessions), viewer(url, Camera(shown)) as one:
+        offer = await one.offer()
+        assert old in offer
+        response = await one.post(offer.replace(old, new))
+        assert response.status in (201, 400), await response.text()
+        if response.status == 201:
+            async with one.http.delete(url + response.headers["Location"]):
+                pass
+        assert await sessions.drain(20) == 0
+
+
 async def test_an_offer_of_unknown_codecs_is_refused(shown: Clip) -> None:
     async with fake_service(FakeModel(full_mask)) as (url, _), viewer(url, Camera(shown)) as one:
         offer = (await one.offer()).replace("VP8/90000", "H265/90000").replace("H264/90000", "AV1/90000")

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from fractions import Fraction
 
 from aiohttp import web
+from aiohttp.http_exceptions import HttpProcessingError
 from aiohttp.multipart import BodyPartReader
 
 from portrait.backgrounds import Backgrounds, load_background
@@ -107,7 +108,7 @@ async def _read_form(request: web.Request) -> Form:
     elif request.content_type == "multipart/form-data":
         try:
             await _read_parts(request, texts, files)
-        except ValueError as error:  # aiohttp's word for a body that is no multipart
+        except (ValueError, HttpProcessingError) as error:  # aiohttp's words for a body that is no multipart
             raise BadOption("body", f"no multipart form: {error}") from error
     else:
         raise web.HTTPUnsupportedMediaType(

@@ -4,6 +4,8 @@ import asyncio
 import logging
 import re
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import TypeAlias
 
 import av
@@ -13,7 +15,6 @@ from aiortc import (
     RTCPeerConnection,
     RTCSessionDescription,
 )
-from aiortc.exceptions import InvalidAccessError, InvalidStateError, OperationError
 from aiortc.mediastreams import MediaStreamError
 
 from portrait.errors import BadOffer, BadPicture
@@ -27,13 +28,18 @@ VideoSession: TypeAlias = Session[av.VideoFrame, av.VideoFrame]
 CONNECT_SECONDS = 10.0
 """A peer that has not connected by then is gone; it holds ports and a session until it is."""
 
-# What aiortc raises on descriptions it cannot read or answer.
-SDP_ERRORS = (
-    AssertionError, AttributeError, IndexError, InvalidAccessError, InvalidStateError, KeyError, OperationError,
-    TypeError, ValueError,
-)  # fmt: skip
-
 MDNS_CANDIDATE = re.compile(r"^a=candidate:\S+ \S+ \S+ \S+ \S+\.local .*\r?\n", re.MULTILINE)
+
+
+@contextmanager
+def _blaming_the_offer() -> Iterator[None]:
+    """Checking as it goes, aiortc raises whatever its first wrong step raises, StopIteration included."""
+    try:
+        yield
+    except OSError:  # no port, no descriptor: the box's trouble, not the offer's
+        raise
+    except Exception as error:
+        raise BadOffer("sdp", f"the offer cannot be answered: {error or type(error).__name__}") from error
 
 
 class ResultTrack(MediaStreamTrack):
@@ -92,15 +98,14 @@ class Peer:
         """
         if not offer.startswith("v=0"):
             raise BadOffer("sdp", f"the body starts with {offer[:20]!r}; expected an SDP offer, v=0")
-        try:
-            # Browsers without camera permission hide their addresses behind mDNS names, for which aioice would wait a
-            # second; the connection comes up without them, peer-reflexive.
-            description = RTCSessionDescription(MDNS_CANDIDATE.sub("", offer), "offer")
+        # Browsers without camera permission hide their addresses behind mDNS names, for which aioice would wait a
+        # second; the connection comes up without them, peer-reflexive.
+        description = RTCSessionDescription(MDNS_CANDIDATE.sub("", offer), "offer")
+        with _blaming_the_offer():
             await self._pc.setRemoteDescription(description)
-            self._take_video()
+        self._take_video()
+        with _blaming_the_offer():
             await self._pc.setLocalDescription(await self._pc.createAnswer())
-        except SDP_ERRORS as error:
-            raise BadOffer("sdp", f"the offer cannot be answered: {error or type(error).__name__}") from error
         return self._pc.localDescription.sdp
 
     async def run(self) -> None:
