@@ -3,6 +3,7 @@
 import asyncio
 import json
 import struct
+from contextlib import AbstractContextManager
 from fractions import Fraction
 from pathlib import Path
 
@@ -13,6 +14,11 @@ import pytest
 
 from portrait.app import Running
 from portrait.cli import main
+from portrait.compositors import Options
+from portrait.frame import Frame, Timestamp
+from portrait.pictures import frame_from_bgr
+from portrait.segmenters import Model
+from portrait.transports.files import Work, local_work, remote_work
 from tests.people import Array, clip, iou
 
 SHOWN = clip(320, 240, 20)
@@ -124,15 +130,32 @@ def test_a_background_is_a_name_or_a_file(tmp_path: Path) -> None:
 
 
 async def test_a_running_service_can_do_the_work(service: Running, tmp_path: Path) -> None:
-    """The same frames come out as from a pipeline in the same process."""
-    source = tmp_path / "in.mp4"
+    source, target = tmp_path / "in.mp4", tmp_path / "out.mp4"
     write_video(source)
-    arguments = ["process", str(source), "--mode", "color", "--color", "#2040c0", "--json"]
-    here, there = tmp_path / "here.mp4", tmp_path / "there.mp4"
-    assert await asyncio.to_thread(main, [*arguments, str(here)]) == 0
-    assert await asyncio.to_thread(main, [*arguments, str(there), "--server", f"127.0.0.1:{service.grpc_port}"]) == 0
-    for one, other in zip(read_video(here), read_video(there), strict=True):
-        assert np.array_equal(one, other)
+    address = f"127.0.0.1:{service.grpc_port}"
+    arguments = ["process", str(source), str(target), "--mode", "color", "--color", "#2040c0", "--json"]
+    assert await asyncio.to_thread(main, [*arguments, "--server", address]) == 0
+    frames = read_video(target)
+    assert len(frames) == 20
+    assert all(room_is(frame, COLOR) for frame in frames)
+    assert sound_of(target) == sound_of(source)
+
+
+async def test_a_running_service_gives_the_very_frames_a_pipeline_here_gives(service: Running, model: Model) -> None:
+    """Compared before they are encoded: x264 does not write the same bytes twice."""
+    address = f"127.0.0.1:{service.grpc_port}"
+    shown = [frame_from_bgr(picture, Timestamp(i, Fraction(1, 30)), i / 30) for i, picture in enumerate(SHOWN.frames)]
+
+    def through(work: AbstractContextManager[Work]) -> list[Frame]:
+        with work as opened:
+            return [opened(frame) for frame in shown]
+
+    here = await asyncio.to_thread(through, local_work(model, Options("color", "#2040c0")))
+    there = await asyncio.to_thread(through, remote_work(address, "", mode="color", color="#2040c0"))
+    for one, other in zip(here, there, strict=True):
+        assert one.timestamp == other.timestamp
+        for plane in ("y", "u", "v"):
+            assert np.array_equal(getattr(one, plane), getattr(other, plane))
 
 
 @pytest.mark.parametrize(
