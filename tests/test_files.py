@@ -142,7 +142,7 @@ async def test_a_running_service_can_do_the_work(service: Running, tmp_path: Pat
 
 
 async def test_a_running_service_gives_the_very_frames_a_pipeline_here_gives(service: Running, model: Model) -> None:
-    """Compared before they are encoded: x264 does not write the same bytes twice."""
+    """Compared before they are encoded: x264 was seen to write other bytes for the same frames."""
     address = f"127.0.0.1:{service.grpc_port}"
     shown = [frame_from_bgr(picture, Timestamp(i, Fraction(1, 30)), i / 30) for i, picture in enumerate(SHOWN.frames)]
 

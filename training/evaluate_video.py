@@ -1,6 +1,7 @@
 """How steady a model is, and how well it lets go: `python -m training.evaluate_video MODEL.tflite [MODEL.tflite ...]`.
 
-Sequences with exact masks: val selfies, cut out, moved sideways over rooms that no training saw, with sensor noise.
+Sequences with exact masks: val selfies, cut out, moved sideways over the rooms that training keeps out, with
+sensor noise.
 
 slow, fast      mean IoU of 16 frames, the model fed its own masks, swaying by 2 % and by 15 % of the width
 ghost 1, 2, 3   pixels still called person 1, 2, 3 frames after a cut to the empty room, as a share of the person

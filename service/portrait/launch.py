@@ -10,7 +10,7 @@ MALLOC = {
     "MALLOC_TOP_PAD_": str(16 * 2**20),
 }
 """glibc maps and unmaps every buffer over 128 KB, that is every frame, and pays a page fault for each 4 KB of it. With
-these it keeps them: two to three times the frames per second on raw 720p."""
+these it keeps them; docs/tuning.md says what that is worth."""
 
 
 def missing_variables(environ: Mapping[str, str]) -> dict[str, str]:
