@@ -27,8 +27,8 @@ CODEC_THREADS = 4
 """aiortc encodes on the loop's default executor; the standard one grows to 36 threads."""
 
 SWITCH_INTERVAL = 2e-4
-"""Seconds. A busy Python thread makes every inference wait this long for the GIL; the standard is 5 ms. What it is worth
-stands in docs/tuning.md."""
+"""Seconds. A busy Python thread makes every inference wait this long for the GIL; the standard is 5 ms. What that is
+worth stands in docs/tuning.md."""
 
 MESSAGE_MARGIN = 64 * 1024
 """Bytes of a gRPC message besides its picture."""
