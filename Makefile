@@ -39,6 +39,22 @@ lint: .venv/test ## Check style, types and generated code
 bench: .venv/run ## Measure what a frame costs on this machine
 	$(BIN)/portrait bench
 
+.PHONY: table
+table: .venv/test ## Print the network's tables from the stored results
+	@$(BIN)/python -m training.table
+
+RUNS ?= runs
+.PHONY: evaluate
+evaluate: .venv/test peers/selfie_segmentation.tflite ## Measure every network anew and print the tables (RUNS=folder of trainings)
+	$(BIN)/python -m training.table --measure --runs $(RUNS) --peers peers
+
+# The last wheel of MediaPipe that carries the model files.
+peers/selfie_segmentation.tflite: | .venv/test
+	$(BIN)/pip download --quiet --no-deps --only-binary :all: --python-version 3.12 --platform manylinux_2_28_x86_64 \
+	  --dest peers mediapipe==0.10.21
+	cd peers && $(PYTHON) -m zipfile -e mediapipe-*.whl wheel && \
+	  mv wheel/mediapipe/modules/selfie_segmentation/*.tflite . && rm -r wheel mediapipe-*.whl
+
 .PHONY: protos
 protos: .venv/test ## Regenerate service/portrait/v1 from protos/
 	$(BIN)/python -m grpc_tools.protoc -I protos \

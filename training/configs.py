@@ -3,16 +3,18 @@
 from dataclasses import dataclass, field, replace
 
 from training import priors
+from training.data import Mix
 
 
 @dataclass(frozen=True)
 class Config:
     """Everything that decides a training run besides the data."""
 
-    encoder: str
+    network: str
+    sizes: tuple[tuple[int, int, int], ...] = ((0, 224, 224),)
+    """(first epoch, height, width) in order; the last one is the network's own size."""
     imagenet: bool = False
-    """Start the encoder from ImageNet weights (MobileNetV2 only; none are public for PP-LCNet-0.5x)."""
-    size: int = 224
+    """Start a MobileNetV2 encoder from ImageNet weights (no public ones were found for the others)."""
     epochs: int = 30
     batch: int = 32
     steps: int = 181
@@ -22,35 +24,43 @@ class Config:
     schedule: str = "exponential"
     """"exponential": times 0.9 after every epoch (the paper); "cosine": to zero, after one epoch of warm-up."""
     weight_decay: float = 0.0
-    weights: dict[str, float] = field(default_factory=lambda: {"other": 1.0})
-    """How often a picture of a part is drawn, relative to the others."""
-    shares: dict[str, float] = field(default_factory=lambda: priors.PAPER)
-    """How often each kind of prior is shown."""
-    paste: float = 0.0
-    """Share of pictures whose person is pasted onto another background."""
-    empty: float = 0.0
-    """Share of pictures that are rooms without anybody: nobody in them, whatever the prior says."""
-    webcam: bool = False
-    """Noise, compression, colour cast and low resolution on top of the paper's augmentations."""
+    average: float = 0.0
+    """Decay of the running average of the weights that is evaluated and kept; 0 keeps the weights themselves."""
+    mix: Mix = field(default_factory=Mix)
     seed: int = 1
+
+    def size(self, epoch):
+        """(height, width) of the pictures of an epoch."""
+        return [(height, width) for first, height, width in self.sizes if first <= epoch][-1]
 
 
 # Video calls decide: portraits more often, whole bodies and people in the wild less often.
 CALLS = {"self": 2.0, "face": 0.8, "street": 0.9, "other": 0.6}
 
-CONFIGS = {
-    "paper": Config(encoder="pplcnet"),
-    "pplcnet": Config(
-        encoder="pplcnet", optimizer="adamw", learning_rate=2e-3, weight_decay=1e-4, schedule="cosine",
-        weights=CALLS, paste=0.15, webcam=True,
-    ),
-    "mobilenetv2": Config(
-        encoder="mobilenetv2", imagenet=True, epochs=20, optimizer="adamw", learning_rate=2e-3, weight_decay=1e-4,
-        schedule="cosine", weights=CALLS, paste=0.15, webcam=True,
-    ),
-}  # fmt: skip
+# The rows of the paper's Table I: the paper's data, priors and optimiser for all, a third of its epochs.
+TABLE = Config(network="paper", epochs=10, schedule="cosine")
 
-# Started from the weights of a run of "mobilenetv2": `--init runs/mobilenetv2`.
-CONFIGS["steady"] = replace(
-    CONFIGS["mobilenetv2"], imagenet=False, epochs=6, learning_rate=6e-4, shares=priors.STEADY, empty=0.12, seed=2
-)
+CONFIGS = {
+    "paper": Config(network="paper"),
+    "table_paper": TABLE,
+    "table_without_prior": replace(TABLE, network="paper_without_prior"),
+    "table_mobilenetv3": replace(TABLE, network="mobilenetv3_small"),
+    "table_mobilenetv2": replace(TABLE, network="mobilenetv2"),
+    "table_mobilenetv2_imagenet": replace(TABLE, network="mobilenetv2", imagenet=True),
+    "table_efficientnetb0": replace(TABLE, network="efficientnetb0"),
+    "table_sinet": replace(TABLE, network="sinet"),
+    "table_portraitnet": replace(TABLE, network="portraitnet"),
+    "table_portrait": replace(TABLE, network="portrait", imagenet=True, sizes=((0, 192, 192),)),
+    "portrait": Config(
+        network="portrait",
+        sizes=((0, 128, 128), (36, 160, 160), (61, 192, 192)),
+        imagenet=True,
+        epochs=76,
+        optimizer="adamw",
+        learning_rate=2e-3,
+        schedule="cosine",
+        weight_decay=1e-4,
+        average=0.999,
+        mix=Mix(weights=CALLS, shares=priors.STEADY, paste=0.2, beside=0.08, empty=0.08, webcam=True),
+    ),
+}

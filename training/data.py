@@ -7,7 +7,7 @@ and, optionally, `backgrounds/` with pictures of places without people. The part
 import csv
 from collections import deque
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import albumentations as A
@@ -21,9 +21,9 @@ PORTRAIT_PARTS = ("self", "street", "face")
 
 @dataclass(frozen=True)
 class Batch:
-    """One step's arrays, float32 in 0..1: image (N,S,S,3), prior and mask (N,S,S,1).
+    """One step's arrays, float32 in 0..1: image (N,H,W,3), prior and mask (N,H,W,1).
 
-    `own` are the indices whose prior is still to be predicted, `distorted` (len(own),S,S,3) the pictures to do it on.
+    `own` are the indices whose prior is still to be predicted, `distorted` (len(own),H,W,3) the pictures to do it on.
     """
 
     image: np.ndarray
@@ -68,15 +68,22 @@ def load_backgrounds(folder):
     return [path.read_bytes() for i, path in enumerate(paths) if i % 10]
 
 
-def augmentation(size, webcam, seed):
-    """The paper's augmentations at (size, size); with `webcam` also what a video call does to a picture.
+def augmentation(height, width, webcam, seed):
+    """The paper's augmentations at (height, width); with `webcam` also what a video call does to a picture.
 
-    The picture is squeezed to a square as the service squeezes a 16:9 frame, hence the independent scales.
+    The picture is squeezed to the network's shape as the service squeezes a frame, hence the independent scales.
+    Masks are interpolated: an edge that falls between two pixels belongs to both in part.
     """
     geometry = [
         A.HorizontalFlip(p=0.5),
-        A.Affine(scale={"x": (0.8, 1.5), "y": (0.8, 1.5)}, translate_percent=(-0.15, 0.15), rotate=(-20, 20), p=0.9),
-        A.Resize(size, size),
+        A.Affine(
+            scale={"x": (0.8, 1.5), "y": (0.8, 1.5)},
+            translate_percent=(-0.15, 0.15),
+            rotate=(-20, 20),
+            mask_interpolation=cv2.INTER_LINEAR,
+            p=0.9,
+        ),
+        A.Resize(height, width, mask_interpolation=cv2.INTER_LINEAR),
     ]
     photometry = [
         A.RandomBrightnessContrast(0.3, 0.3, p=0.5),
@@ -92,37 +99,53 @@ def augmentation(size, webcam, seed):
     return A.Compose(geometry + photometry + (call if webcam else []), seed=seed)
 
 
-class Batches:
-    """An endless supply of augmented batches; batch (epoch, index) is the same whenever and wherever it is made."""
+@dataclass(frozen=True)
+class Mix:
+    """What the pictures of a training are made of."""
 
-    def __init__(self, portraits, backgrounds, *, size, batch, steps, weights, shares, paste, empty, webcam, seed):
-        self._portraits, self._backgrounds = portraits, backgrounds
-        self._size, self._batch, self.steps = size, batch, steps
-        self._shares = shares
-        self._paste, self._empty = (paste, empty) if backgrounds else (0.0, 0.0)
-        self._webcam, self._seed = webcam, seed
+    weights: dict[str, float] = field(default_factory=lambda: {"other": 1.0})
+    """How often a picture of a part is drawn, relative to the others."""
+    shares: dict[str, float] = field(default_factory=lambda: priors.PAPER)
+    """How often each kind of prior is shown."""
+    paste: float = 0.0
+    """Share of pictures whose person is pasted onto another background."""
+    beside: float = 0.0
+    """Share of pictures that get a second person, in front of the first."""
+    empty: float = 0.0
+    """Share of pictures that are rooms without anybody: nobody in them, whatever the prior says."""
+    webcam: bool = False
+    """Noise, compression, colour cast and low resolution on top of the paper's augmentations."""
+
+
+class Batches:
+    """An endless supply of augmented batches; batch (epoch, step) is the same whenever and wherever it is made."""
+
+    def __init__(self, portraits, backgrounds, mix, *, batch, steps, seed):
+        self._portraits, self._backgrounds, self._mix = portraits, backgrounds, mix
+        self._batch, self.steps, self._seed = batch, steps, seed
+        weights = mix.weights
         chances = np.array([weights.get(portraits.part(i), weights["other"]) for i in range(len(portraits))], float)
         self._chances = chances / chances.sum()
 
-    def epoch(self, epoch, workers=2, ahead=6):
+    def epoch(self, epoch, size, workers=2, ahead=6):
         """The batches of one epoch in order, made by `workers` threads at most `ahead` batches early."""
         with ThreadPoolExecutor(workers) as pool:
             pending = deque()
             for step in range(self.steps):
-                pending.append(pool.submit(self.make, epoch, step))
+                pending.append(pool.submit(self.make, epoch, step, size))
                 if len(pending) > ahead:
                     yield pending.popleft().result()
             while pending:
                 yield pending.popleft().result()
 
-    def make(self, epoch, step):
-        """Batch `step` of `epoch`."""
+    def make(self, epoch, step, size):
+        """Batch `step` of `epoch` at `size` (height, width)."""
         rng = np.random.default_rng((self._seed, epoch, step))
-        augment = augmentation(self._size, self._webcam, int(rng.integers(2**31)))
-        kinds = priors.choose(rng, self._batch, self._shares)
+        augment = augmentation(*size, self._mix.webcam, int(rng.integers(2**31)))
+        kinds = priors.choose(rng, self._batch, self._mix.shares)
         images, masks, previous, distorted = [], [], [], []
-        for index, kind in zip(rng.choice(len(self._portraits), self._batch, p=self._chances), kinds, strict=True):
-            image, mask = self._picture(index, rng)
+        for kind in kinds:
+            image, mask = self._picture(rng)
             sample = augment(image=image, mask=mask)
             images.append(sample["image"])
             masks.append(sample["mask"])
@@ -137,22 +160,46 @@ class Batches:
             prior=_unit(previous)[..., None],
             mask=_unit(masks)[..., None],
             own=np.flatnonzero(kinds == "self"),
-            distorted=_unit(distorted),
+            distorted=_unit(distorted) if distorted else np.zeros((0, *size, 3), np.float32),
         )
 
-    def _picture(self, index, rng):
-        """A portrait as it is, before another background, or a room without anybody."""
-        image, mask = self._portraits[index]
-        choice = rng.random()
-        if choice >= self._paste + self._empty:
-            return image, mask
+    def _draw(self, rng):
+        return self._portraits[rng.choice(len(self._portraits), p=self._chances)]
+
+    def _picture(self, rng):
+        """A portrait as it is, before another background, with somebody beside, or a room without anybody."""
+        image, mask = self._draw(rng)
+        if self._backgrounds:
+            choice = rng.random()
+            if choice < self._mix.empty:
+                return self._room(image.shape, rng), np.zeros_like(mask)
+            if choice < self._mix.empty + self._mix.paste:
+                image = pasted(image, mask, self._room(image.shape, rng))
+        if rng.random() < self._mix.beside:
+            other, shape = moved(*self._draw(rng), mask.shape, rng)
+            image, mask = pasted(other, shape, image), np.maximum(mask, shape)
+        return image, mask
+
+    def _room(self, shape, rng):
         data = self._backgrounds[rng.integers(len(self._backgrounds))]
-        background = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR_RGB)
-        background = cv2.resize(background, (image.shape[1], image.shape[0]))
-        if choice < self._empty:
-            return background, np.zeros_like(mask)
-        alpha = cv2.GaussianBlur(mask, (3, 3), 0)[..., None].astype(np.float32) / 255.0
-        return (image * alpha + background * (1.0 - alpha)).astype(np.uint8), mask
+        room = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR_RGB)
+        return cv2.resize(room, (shape[1], shape[0]))
+
+
+def pasted(image, mask, background):
+    """The person of `mask` (H,W) before `background`, with an edge one pixel soft."""
+    return cv2.blendLinear(
+        image, background, *(cv2.GaussianBlur(m, (3, 3), 0).astype(np.float32) / 255.0 for m in (mask, 255 - mask))
+    )
+
+
+def moved(image, mask, shape, rng):
+    """A portrait on a canvas of `shape` (H,W), up to half of it away from the middle and 0.5 to 1 times its size."""
+    height, width = shape
+    scale = rng.uniform(0.5, 1.0) * min(height / image.shape[0], width / image.shape[1])
+    x = width / 2 + rng.uniform(-0.5, 0.5) * width - scale * image.shape[1] / 2
+    matrix = np.float32([[scale, 0, x], [0, scale, height - scale * image.shape[0]]])
+    return cv2.warpAffine(image, matrix, (width, height)), cv2.warpAffine(mask, matrix, (width, height))
 
 
 def _unit(pictures):

@@ -1,114 +1,137 @@
-"""IoU on the val split: `python -m training.evaluate MODEL.tflite --data ../shared/data/portraits`.
+"""How good the masks of TFLite files are on the val split, with an empty prior, and what they cost.
 
-The mean over pictures of the foreground IoU at each picture's own size, with an empty prior: the picture is squeezed to
-the network's size, its probability resized back (bilinear) and cut at 0.5. "portrait" is the mean over all pictures of
-the parts self, street and face.
+    python -m training.evaluate service/portrait/models/portrait.tflite [MORE.tflite ...] [--json FILE]
+
+A picture is squeezed to the network's size, its probability resized back (bilinear) and cut at 0.5, at the picture's
+own size. "portrait" is every picture of the parts self, street and face; "wild" all the others. Besides the files of
+this project it takes any with one image in 0..1 and one mask out, MediaPipe's for instance.
 """
 
 import argparse
 import json
 from collections import defaultdict
+from dataclasses import dataclass
 from pathlib import Path
 
 import cv2
 import numpy as np
+import torch
 from ai_edge_litert.interpreter import Interpreter
 
+from training import metrics
 from training.data import PORTRAIT_PARTS, Portraits
 
 
-def iou(truth, predicted):
-    """|A and B| / |A or B| of two boolean masks; 1.0 where both are empty."""
-    either = np.count_nonzero(truth | predicted)
-    return np.count_nonzero(truth & predicted) / either if either else 1.0
+@dataclass(frozen=True)
+class Scores:
+    """What one picture's mask scored."""
+
+    part: str
+    iou: float
+    boundary_f: float
+    confusion: np.ndarray
 
 
 def evaluate(segment, portraits):
-    """{part: [IoU of every picture]}; `segment` takes (H,W,3) uint8 RGB and returns (h,w) float32 in 0..1."""
-    scores = defaultdict(list)
+    """Scores of every picture; `segment` takes (H,W,3) uint8 RGB and returns (h,w) float32 in 0..1."""
+    found = []
     for index in range(len(portraits)):
         image, mask = portraits[index]
         probability = cv2.resize(segment(image), (image.shape[1], image.shape[0]), interpolation=cv2.INTER_LINEAR)
-        scores[portraits.part(index)].append(iou(mask > 127, probability > 0.5))
-    return dict(scores)
+        truth, predicted = mask > 127, probability > 0.5
+        pair = metrics.iou(truth, predicted), metrics.boundary_f(truth, predicted)
+        found.append(Scores(portraits.part(index), *pair, metrics.confusion(truth, predicted)))
+    return found
 
 
-def portrait_iou(scores):
-    """Mean over every picture of the portrait parts."""
-    return float(np.mean([value for part in PORTRAIT_PARTS for value in scores.get(part, [])]))
+def groups(scores):
+    """{"portrait": ..., "wild": ..., part: ...}: the scores of every group, the portrait parts first."""
+    parts = defaultdict(list)
+    for score in scores:
+        parts["portrait" if score.part in PORTRAIT_PARTS else "wild"].append(score)
+    for score in sorted(scores, key=lambda score: (score.part not in PORTRAIT_PARTS, score.part)):
+        parts[score.part].append(score)
+    return {name: parts[name] for name in ("portrait", "wild", *parts) if parts[name]}
 
 
-def keras_segment(network):
-    """`segment` by a Keras model with an empty prior."""
-    size = network.input["image"].shape[1]
+def summary(scores):
+    """{group: {pictures, iou, low, high, p5, miou, boundary_f}}: per cent; `low` and `high` bound the mean IoU."""
+    found = {}
+    for name, members in groups(scores).items():
+        values = [score.iou for score in members]
+        low, high = metrics.bootstrap(values)
+        figures = {"iou": np.mean(values), "low": low, "high": high, "p5": np.percentile(values, 5)}
+        figures["miou"] = metrics.pooled_miou(sum(score.confusion for score in members))
+        figures["boundary_f"] = np.mean([score.boundary_f for score in members])
+        found[name] = {"pictures": len(members)} | {key: round(100 * float(v), 2) for key, v in figures.items()}
+    return found
 
+
+def network_segment(network, height, width):
+    """`segment` by a network of `training.model` with an empty prior."""
+    device = next(network.parameters()).device
+
+    @torch.no_grad()
     def segment(image):
-        inputs = {"image": to_input(image, size, size)}
-        if "prior" in network.input:
-            inputs["prior"] = np.zeros((1, size, size, 1), np.float32)
-        return np.asarray(network.predict_on_batch(inputs))[0, ..., 0]
+        network.eval()
+        inputs = [torch.from_numpy(to_input(image, height, width)).permute(0, 3, 1, 2).to(device)]
+        if network.takes_prior:
+            inputs.append(torch.zeros(1, 1, height, width, device=device))
+        return torch.sigmoid(network(*inputs))[0, 0].cpu().numpy()
 
     return segment
 
 
-def tflite_segment(path):
-    """`segment` by an exported file with an empty prior, one thread."""
-    run = tflite_runner(path)
-    return lambda image: run(image, None)[0]
+class File:
+    """A TFLite file on one thread: image (H,W,3) uint8 RGB and prior in, mask (h,w) out."""
 
+    def __init__(self, path):
+        self._interpreter = Interpreter(str(path), num_threads=1)
+        self._interpreter.allocate_tensors()
+        by_channels = {int(tensor["shape"][3]): tensor for tensor in self._interpreter.get_input_details()}
+        self._image, self._prior = by_channels[3], by_channels.get(1)
+        (self._mask,) = self._interpreter.get_output_details()
+        self.height, self.width = (int(side) for side in self._image["shape"][1:3])
+        self.takes_prior = self._prior is not None
+        self.shapes = [[int(side) for side in tensor["shape"]] for tensor in by_channels.values()]
 
-def tflite_runner(path):
-    """(image, prior or None) -> (mask (h,w) float32, the prior for the next frame) by an exported file."""
-    # The runner lives only as long as its interpreter: the closure keeps both.
-    interpreter = Interpreter(str(path), num_threads=1)
-    runner = interpreter.get_signature_runner()
-    shapes = {name: detail["shape"] for name, detail in runner.get_input_details().items()}
+    def __call__(self, image, prior=None):
+        """(h,w) float32 in 0..1; a prior is (h,w) of the same kind, None an empty one."""
+        self._interpreter.set_tensor(self._image["index"], to_input(image, self.height, self.width))
+        if self._prior is not None:
+            empty = np.zeros(self._prior["shape"], np.float32)
+            self._interpreter.set_tensor(self._prior["index"], empty if prior is None else prior[None, ..., None])
+        self.invoke()
+        return self._interpreter.get_tensor(self._mask["index"])[0, ..., 0]
 
-    def run(image, prior):
-        inputs = {"image": to_input(image, *shapes["image"][1:3])}
-        if "prior" in shapes:
-            inputs["prior"] = np.zeros(shapes["prior"], np.float32) if prior is None else prior
-        mask = runner(**inputs)["mask"]
-        return mask[0, ..., 0], mask
-
-    return run
+    def invoke(self):
+        """Run the network once more on what it was given last."""
+        self._interpreter.invoke()
 
 
 def to_input(image, height, width):
     """(1,height,width,3) float32 in 0..1 of a uint8 RGB picture, resized as the service resizes frames."""
-    return cv2.resize(image, (int(width), int(height)), interpolation=cv2.INTER_LINEAR)[None].astype(np.float32) / 255.0
-
-
-def summary(scores, bootstrap=2000, seed=1):
-    """Rows {part, pictures, iou, low, high, p5}: mean, its 95 % bootstrap interval, 5th percentile, all in per cent."""
-    groups = {"portrait": [v for part in PORTRAIT_PARTS for v in scores.get(part, [])], **scores}
-    rng = np.random.default_rng(seed)
-    rows = []
-    for part, values in groups.items():
-        values = np.array(values)
-        means = rng.choice(values, (bootstrap, len(values))).mean(axis=1)
-        low, high = np.percentile(means, [2.5, 97.5])
-        figures = {"iou": values.mean(), "low": low, "high": high, "p5": np.percentile(values, 5)}
-        rows.append({"part": part, "pictures": len(values)} | {k: round(100 * float(v), 2) for k, v in figures.items()})
-    return rows
+    return cv2.resize(image, (width, height), interpolation=cv2.INTER_LINEAR)[None].astype(np.float32) / 255.0
 
 
 def main():
     """The command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("model", type=Path)
+    parser.add_argument("models", type=Path, nargs="+")
     parser.add_argument("--data", type=Path, default=Path("../shared/data/portraits"))
     parser.add_argument("--split", default="val")
-    parser.add_argument("--json", action="store_true")
+    parser.add_argument("--json", type=Path, help="write the figures here as well")
     arguments = parser.parse_args()
-    rows = summary(evaluate(tflite_segment(arguments.model), Portraits(arguments.data, arguments.split)))
+    portraits = Portraits(arguments.data, arguments.split)
+    found = {str(path): summary(evaluate(File(path), portraits)) for path in arguments.models}
+    for path, rows in found.items():
+        print(f"{path}\n{'':<10}{'pictures':>9}{'IoU %':>8}  {'95 % interval':<16}{'p5 %':>7}{'mIoU %':>8}{'F %':>8}")
+        for name, row in rows.items():
+            interval = f"{row['low']:.2f} .. {row['high']:.2f}"
+            figures = f"{row['p5']:>7.2f}{row['miou']:>8.2f}{row['boundary_f']:>8.2f}"
+            print(f"{name:<10}{row['pictures']:>9}{row['iou']:>8.2f}  {interval:<16}{figures}")
     if arguments.json:
-        print(json.dumps(rows, indent=2))
-        return
-    print(f"{'part':<10}{'pictures':>9}{'IoU %':>8}   {'95 % interval':<16}{'p5 %':>7}")
-    for row in rows:
-        interval = f"{row['low']:.2f} .. {row['high']:.2f}"
-        print(f"{row['part']:<10}{row['pictures']:>9}{row['iou']:>8.2f}   {interval:<16}{row['p5']:>7.2f}")
+        arguments.json.write_text(json.dumps(found, indent=2) + "\n")
 
 
 if __name__ == "__main__":

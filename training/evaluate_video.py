@@ -1,102 +1,176 @@
-"""How steady a model is, and how well it lets go: `python -m training.evaluate_video MODEL.tflite [MODEL.tflite ...]`.
+"""How steady masks are, how well they follow, and how fast they let go.
 
-Sequences with exact masks: val selfies, cut out, moved sideways over the rooms that training keeps out, with
-sensor noise.
+    python -m training.evaluate_video service/portrait/models/portrait.tflite [--peer selfie_segmentation.tflite]
 
-slow, fast      mean IoU of 16 frames, the model fed its own masks, swaying by 2 % and by 15 % of the width
-ghost 1, 2, 3   pixels still called person 1, 2, 3 frames after a cut to the empty room, as a share of the person
-empty           the same without any prior: what the model takes for a person where nobody is
-flips           pixels per 10,000 that change sides from frame to frame while only the noise moves
+Generated sequences with exact masks, and the seven clips of the data folder (`sequences.py`). A model with a prior is
+fed its own masks, and shown once more without; a peer is shown raw and behind the filters of `smoothing.py`. An empty,
+constant or lagging mask looks perfectly steady, so no figure of steadiness stands alone.
+
+slow, fast   mean IoU while the person sways by 2 % and by 15 % of the width
+flips        pixels per 10,000 that change sides from frame to frame while nothing moves but noise, from frame 3 on
+ghost        what is still called person in the first frame after a cut to the empty room, as a share of the person
+gone         frames after the cut until no more than 1 % of the person's size is there that a first frame would not show
+empty        what a first frame of the room alone is taken for, as a share of the person
+IoU, F       mean IoU and boundary F over the frames of the clips
+dtSSD        100 times the root mean square of how the mask changes against how the truth does (Erofeev et al., 2015)
+E_warp       1000 times the mean difference of the mask and its predecessor moved along the optical flow
+lag          the k in 0..5 for which the masks fit the truth of k frames ago best, on "fast"
 """
 
 import argparse
+import json
+from collections import defaultdict
 from itertools import pairwise
 from pathlib import Path
 
 import cv2
 import numpy as np
 
-from training import evaluate
-from training.data import Portraits
+from training import evaluate, metrics, sequences, smoothing
 
-SIZE = (320, 240)
-FRAMES = 16
-NOISE = 3.0
+STEADY_FROM = 3
+"""The first frames build the prior up and are no flicker."""
+
+LAGS = range(6)
 
 
 class Stream:
-    """A TFLite file fed its own masks."""
+    """A file fed its own masks, or none, behind a filter."""
 
-    def __init__(self, path):
-        self._run = evaluate.tflite_runner(path)
-        self._prior = None
+    def __init__(self, file, prior=True, smooth=smoothing.Raw):
+        self._file, self._prior, self._smooth = file, prior, smooth()
+        self._last = None
 
-    def __call__(self, image):
-        """(240,320) boolean: where the person is."""
-        probability, self._prior = self._run(image, self._prior)
-        return cv2.resize(probability, SIZE, interpolation=cv2.INTER_LINEAR) > 0.5
-
-
-def sequence(image, mask, room, sway, rng):
-    """Frames (H,W,3) uint8 and masks (H,W) boolean of a person swaying by `sway` of the width before a room."""
-    width, height = SIZE
-    scaled = round(image.shape[1] * height / image.shape[0]), height
-    image, mask = cv2.resize(image, scaled), cv2.resize(mask, scaled, interpolation=cv2.INTER_NEAREST)
-    for i in range(FRAMES):
-        x = (width - scaled[0]) / 2 + sway * width * np.sin(2 * np.pi * i / FRAMES)
-        shift = np.float32([[1, 0, x], [0, 1, 0]])
-        moved = cv2.warpAffine(image, shift, SIZE, borderMode=cv2.BORDER_REPLICATE)
-        truth = cv2.warpAffine(mask, shift, SIZE, flags=cv2.INTER_NEAREST)
-        alpha = cv2.GaussianBlur(truth, (3, 3), 0)[..., None].astype(np.float32) / 255.0
-        yield noisy(moved * alpha + room * (1.0 - alpha), rng), truth > 127
+    def __call__(self, frame):
+        """The probability (H,W) float32 at the frame's size."""
+        mask = self._file(frame, self._last)
+        self._last = mask if self._prior and self._file.takes_prior else None
+        return cv2.resize(self._smooth(mask), frame.shape[1::-1], interpolation=cv2.INTER_LINEAR)
 
 
-def noisy(picture, rng):
-    """The picture as a sensor sees it once more."""
-    return np.clip(picture + rng.normal(0.0, NOISE, picture.shape), 0, 255).astype(np.uint8)
+def measure(open_stream, material):
+    """{figure: value} of what `open_stream()` makes of every sequence; shares in per cent."""
+    found = defaultdict(list)
+    for sequence, flows in material:
+        stream = open_stream()
+        masks = [stream(frame) for frame in sequence.frames]
+        seen = [mask > 0.5 for mask in masks]
+        MEASURES[sequence.kind](found, sequence, masks, seen, flows, open_stream)
+    return {name: round(float(np.mean(values)), 3) for name, values in found.items()}
 
 
-def measure(path, people, rooms):
-    """{figure: value} of one model over pairs of people and rooms."""
-    found = {name: [] for name in ("slow", "fast", "ghost 1", "ghost 2", "ghost 3", "empty", "flips")}
-    for number, ((image, mask), room) in enumerate(zip(people, rooms, strict=True)):
-        rng = np.random.default_rng(number)
-        for name, sway in (("slow", 0.02), ("fast", 0.15)):
-            stream = Stream(path)
-            for frame, truth in sequence(image, mask, room, sway, rng):
-                seen = stream(frame)
-                found[name].append(evaluate.iou(truth, seen))
-            person = max(1, np.count_nonzero(seen))
-            for after in (1, 2, 3):
-                found[f"ghost {after}"].append(np.count_nonzero(stream(noisy(room, rng))) / person)
-            found["empty"].append(np.count_nonzero(Stream(path)(noisy(room, rng))) / person)
-        stream = Stream(path)
-        still = [stream(noisy(frame, rng)) for _ in range(FRAMES)]
-        # The first frames build the prior up and are no flicker.
-        found["flips"] += [1e4 * np.mean(a != b) for a, b in pairwise(still[3:])]
-    return {name: float(np.mean(values)) for name, values in found.items()}
+def _still(found, sequence, masks, seen, flows, open_stream):
+    flips = [1e4 * np.mean(a != b) for a, b in pairwise(seen[STEADY_FROM:])]
+    found["flips"] += flips
+    found[f"flips {sequence.condition}"] += flips
 
 
-def load(data, count=32):
-    """(people, rooms): val selfies as (image, mask), and the backgrounds kept from training, at SIZE."""
-    val = Portraits(data, "val")
-    people = [val[i] for i in range(len(val)) if val.part(i) == "self"][:count]
-    paths = sorted((Path(data) / "backgrounds").glob("*.jpg"))[::10][: len(people)]
-    rooms = [cv2.resize(cv2.cvtColor(cv2.imread(str(path)), cv2.COLOR_BGR2RGB), SIZE) for path in paths]
-    return people[: len(rooms)], rooms
+def _moving(found, sequence, masks, seen, flows, open_stream):
+    found[sequence.kind] += [100 * metrics.iou(t, s) for t, s in zip(sequence.truths, seen, strict=True)]
+    if sequence.kind == "fast":
+        found["lag"].append(lag(sequence.truths, seen))
+
+
+def _cut(found, sequence, masks, seen, flows, open_stream):
+    person = max(1, np.count_nonzero(seen[sequences.CUT - 1]))
+    first = [open_stream()(frame) > 0.5 for frame in sequence.frames[sequences.CUT :]]
+    left = seen[sequences.CUT :]
+    found["ghost"].append(100 * np.count_nonzero(left[0]) / person)
+    found["empty"].append(100 * np.count_nonzero(first[0]) / person)
+    extra = [np.count_nonzero(after & ~alone) / person for after, alone in zip(left, first, strict=True)]
+    found["gone"].append(next((i for i, share in enumerate(extra) if share <= 0.01), len(extra)))
+
+
+def _clip(found, sequence, masks, seen, flows, open_stream):
+    found["IoU"].append(100 * np.mean([metrics.iou(t, s) for t, s in zip(sequence.truths, seen, strict=True)]))
+    found["F"].append(100 * np.mean([metrics.boundary_f(t, s) for t, s in zip(sequence.truths, seen, strict=True)]))
+    found["dtSSD"].append(dtssd(sequence.truths, masks))
+    errors = [warp_error(a, b, *flow) for (a, b), flow in zip(pairwise(masks), flows, strict=True)]
+    found["E_warp"].append(1000 * np.mean(errors))
+
+
+MEASURES = {"still": _still, "slow": _moving, "fast": _moving, "cut": _cut, "clip": _clip}
+
+
+def lag(truths, seen):
+    """The k in LAGS for which the mean IoU of each mask with the truth of k frames before is highest."""
+    fits = [np.mean([metrics.iou(truths[i - k], seen[i]) for i in range(max(LAGS), len(seen))]) for k in LAGS]
+    return int(np.argmax(fits))
+
+
+def dtssd(truths, masks):
+    """100 times the mean over frames of the root mean square difference of the masks' and the truth's change."""
+    pairs = zip(pairwise(masks), pairwise(truths), strict=True)
+    changes = (((b - a) - (d.astype(np.float32) - c)) for (a, b), (c, d) in pairs)
+    return 100 * float(np.mean([np.sqrt(np.mean(change**2)) for change in changes]))
+
+
+def warp_error(before, after, flow, valid):
+    """Mean |after - before moved along the flow| over the valid pixels; `flow` (H,W,2) leads from after to before."""
+    height, width = after.shape
+    x, y = np.meshgrid(np.arange(width, dtype=np.float32), np.arange(height, dtype=np.float32))
+    moved = cv2.remap(before, x + flow[..., 0], y + flow[..., 1], cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
+    return float(np.abs(after - moved)[valid].mean())
+
+
+def trusted_flow(before, after):
+    """(flow, valid): DIS flow from `after` to `before`, and where the way there and back ends within a pixel."""
+    grey = [cv2.cvtColor(frame, cv2.COLOR_RGB2GRAY) for frame in (before, after)]
+    dis = cv2.DISOpticalFlow_create(cv2.DISOPTICAL_FLOW_PRESET_MEDIUM)
+    back, forth = dis.calc(grey[1], grey[0], None), dis.calc(grey[0], grey[1], None)
+    height, width = grey[0].shape
+    x, y = np.meshgrid(np.arange(width, dtype=np.float32), np.arange(height, dtype=np.float32))
+    returned = cv2.remap(forth, x + back[..., 0], y + back[..., 1], cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
+    return back, np.linalg.norm(back + returned, axis=-1) < 1.0
+
+
+def prepare(data, count=24):
+    """[(sequence, flows)] of everything that is measured; flows only for the clips."""
+    material = [(sequence, None) for sequence in sequences.generated(data, count)]
+    return material + [(clip, flows(clip.frames)) for clip in sequences.clips(data)]
+
+
+def flows(frames):
+    """`trusted_flow` of every two frames."""
+    return [trusted_flow(a, b) for a, b in pairwise(frames)]
+
+
+def rows(models, peers):
+    """{name: open_stream} of the table's rows."""
+    table = {}
+    for path in models:
+        file = evaluate.File(path)
+        table[path.stem] = lambda file=file: Stream(file)
+        if file.takes_prior:
+            table[f"{path.stem}, without prior"] = lambda file=file: Stream(file, prior=False)
+    filters = {"raw": smoothing.Raw, "1 Euro": smoothing.OneEuro}
+    filters |= {f"EMA {kept}": lambda kept=kept: smoothing.Average(kept) for kept in (0.3, 0.5, 0.7)}
+    for path in peers:
+        file = evaluate.File(path)
+        for name, smooth in filters.items():
+            table[f"{path.stem}, {name}"] = lambda file=file, smooth=smooth: Stream(file, smooth=smooth)
+    return table
+
+
+COLUMNS = ("slow", "fast", "lag", "flips", "ghost", "gone", "empty", "IoU", "F", "dtSSD", "E_warp")
 
 
 def main():
     """The command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("models", type=Path, nargs="+")
+    parser.add_argument("models", type=Path, nargs="*")
+    parser.add_argument("--peer", type=Path, nargs="*", default=[], help="files shown raw and behind filters")
     parser.add_argument("--data", type=Path, default=Path("../shared/data/portraits"))
+    parser.add_argument("--json", type=Path, help="write the figures here as well")
     arguments = parser.parse_args()
-    people, rooms = load(arguments.data)
-    for path in arguments.models:
-        figures = measure(path, people, rooms)
-        shares = " ".join(f"{name} {100 * value:.1f} %" for name, value in figures.items() if name != "flips")
-        print(f"{path}: {shares} flips {figures['flips']:.1f}")
+    material = prepare(arguments.data)
+    found = {}
+    print(f"{'':<44}" + "".join(f"{column:>8}" for column in COLUMNS))
+    for name, open_stream in rows(arguments.models, arguments.peer).items():
+        found[name] = measure(open_stream, material)
+        print(f"{name:<44}" + "".join(f"{found[name][column]:>8.2f}" for column in COLUMNS), flush=True)
+    if arguments.json:
+        arguments.json.write_text(json.dumps(found, indent=2) + "\n")
 
 
 if __name__ == "__main__":

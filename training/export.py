@@ -1,8 +1,13 @@
-"""Export weights to TFLite: `python -m training.export runs/mobilenetv2 service/portrait/models/portrait.tflite`.
+"""Export weights to TFLite: `python -m training.export runs/portrait service/portrait/models/portrait.tflite`.
 
-The 16x16 stride-8 transposed convolution is trained as it is and exported as a 3x3 convolution to 64 channels and a
-depth-to-space by 8: the same numbers, at 0.7 of the network's time under XNNPACK. A file whose output differs from
-Keras by more than 1e-4 on pictures of the val split is not written.
+The file takes `image` (1,H,W,3) and, where the network does, `prior` (1,H,W,1), float32 in 0..1, and gives `mask`
+(1,H,W,1). Two things are rewritten on the way out:
+
+- The paper's 16x16 stride-8 transposed convolution becomes a 3x3 convolution to 64 channels and a depth-to-space by 8:
+  the same numbers, at 0.7 of the network's time under XNNPACK (`--plain` leaves it as it is).
+- A mask that differs little from its prior is held back (`--hold`), see `Held`.
+
+A file whose output differs from PyTorch by more than 1e-4 on pictures of the val split is not written.
 """
 
 import argparse
@@ -10,74 +15,95 @@ import json
 import tempfile
 from pathlib import Path
 
-import keras
+import litert_torch
 import numpy as np
-import tensorflow as tf
+import torch
 from ai_edge_litert.interpreter import Interpreter
-from tensorflow.python.framework.convert_to_constants import convert_variables_to_constants_v2
+from torch import nn
+from torch.nn import functional as F
 
 from training import evaluate, model
-from training.configs import Config
 from training.data import Portraits
 
 TOLERANCE = 1e-4
-STRIDE, KERNEL = 8, 16
 
 
-def remap_head(kernel):
-    """(3,3,1,64) of the convolution that does what the transposed convolution of (16,16,1,1) with stride 8 does.
+class DepthToSpaceHead(nn.Module):
+    """The convolution and depth-to-space that do what a transposed convolution of 16x16, stride 8, does.
 
-    Output row 8p + a of the transposed convolution ("same": 4 rows cut off) sums kernel row a + 4 - 8d times input row
-    p + d over d = -1, 0, 1, where that kernel row exists.
+    Output row 8p + a of the transposed convolution (padding 4) sums kernel row a + 4 - 8d times input row p + d over
+    d = -1, 0, 1, where that kernel row exists.
     """
-    weights = np.zeros((3, 3, 1, STRIDE * STRIDE), np.float32)
-    offset = (KERNEL - STRIDE) // 2
-    for down in (-1, 0, 1):
-        for right in (-1, 0, 1):
-            for a in range(STRIDE):
-                for b in range(STRIDE):
-                    row, column = a + offset - STRIDE * down, b + offset - STRIDE * right
-                    if 0 <= row < KERNEL and 0 <= column < KERNEL:
-                        weights[down + 1, right + 1, 0, a * STRIDE + b] = kernel[row, column, 0, 0]
-    return weights
+
+    STRIDE, KERNEL = 8, 16
+
+    def __init__(self, head):
+        super().__init__()
+        self.conv = nn.Conv2d(1, self.STRIDE**2, 3, 1, 1)
+        weights = torch.zeros_like(self.conv.weight)
+        offset = (self.KERNEL - self.STRIDE) // 2
+        for row in range(self.KERNEL):
+            for column in range(self.KERNEL):
+                down, a = divmod(row - offset, self.STRIDE)
+                right, b = divmod(column - offset, self.STRIDE)
+                weights[a * self.STRIDE + b, 0, 1 - down, 1 - right] = head.weight[0, 0, row, column]
+        self.conv.weight = nn.Parameter(weights)
+        self.conv.bias = nn.Parameter(head.bias.expand(self.STRIDE**2).clone())
+
+    def forward(self, x):
+        """(N,1,H,W) -> (N,1,8H,8W)."""
+        return F.pixel_shuffle(self.conv(x), self.STRIDE)
 
 
-def convert(network):
-    """The bytes of a float32 TFLite file with one signature: image, prior -> mask."""
-    body = keras.Model(network.input, network.get_layer(model.DIRTY_MASK).output)
-    kernel, bias = network.get_layer(model.HEAD).get_weights()
-    kernel = remap_head(kernel)
+class Held(nn.Module):
+    """What goes into the file: a network with its sigmoid, channels last, and a mask that noise cannot move.
 
-    def infer(**inputs):
-        logits = tf.nn.conv2d(body(inputs, training=False), kernel, 1, "SAME") + bias
-        return {"mask": tf.nn.depth_to_space(tf.nn.sigmoid(logits), STRIDE)}
+    Where the new probability p and the prior q differ by less than `hold`, the answer is q + (p - q) |p - q| / hold:
+    the smaller the difference, the less of it is believed. Larger differences pass whole, so that somebody who moves or
+    leaves is gone in the frame they are gone; an empty prior changes no pixel's side of 0.5 while `hold` <= 0.5.
+    """
 
-    specs = {
-        name: tf.TensorSpec((1, *tensor.shape[1:]), tf.float32, name=name) for name, tensor in network.input.items()
-    }
-    # Frozen before it is saved: the converter leaves the variables of Keras 3 unread otherwise, and every mask is NaN.
-    frozen = convert_variables_to_constants_v2(tf.function(infer).get_concrete_function(**specs))
+    def __init__(self, network, hold=0.0):
+        super().__init__()
+        self.network, self.hold = network, hold if network.takes_prior else 0.0
 
-    def serve(**inputs):
-        return {"mask": frozen(*[inputs[tensor.name.split(":")[0]] for tensor in frozen.inputs])[0]}
+    def forward(self, image, prior=None):
+        """{"mask": (1,H,W,1)} of an image (1,H,W,3) and a prior (1,H,W,1)."""
+        inputs = [value.permute(0, 3, 1, 2) for value in (image, prior) if value is not None]
+        mask = torch.sigmoid(self.network(*inputs)).permute(0, 2, 3, 1)
+        if self.hold:
+            change = mask - prior
+            mask = prior + change * torch.clamp(change.abs() * (1.0 / self.hold), max=1.0)
+        return {"mask": mask}
 
+
+def convert(network, height, width, hold=0.0, plain=False):
+    """The bytes of a float32 TFLite file of a network for pictures of (height, width)."""
+    if isinstance(network, model.Paper) and not plain:
+        network.head = DepthToSpaceHead(network.head)
+    whole = Held(network, hold).eval()
+    inputs = {"image": torch.zeros(1, height, width, 3)}
+    if network.takes_prior:
+        inputs["prior"] = torch.zeros(1, height, width, 1)
+    edge = litert_torch.signature("serving_default", whole, sample_kwargs=inputs).convert()
     with tempfile.TemporaryDirectory() as folder:
-        module = tf.Module()
-        tf.saved_model.save(module, folder, signatures=tf.function(serve).get_concrete_function(**specs))
-        return tf.lite.TFLiteConverter.from_saved_model(folder).convert()
+        edge.export(f"{folder}/model.tflite")
+        return (Path(folder) / "model.tflite").read_bytes()
 
 
-def largest_difference(network, data, pictures):
-    """The largest difference between Keras and the file, for each picture with an empty prior and with its own mask."""
+def largest_difference(network, hold, data, pictures):
+    """The largest difference of PyTorch and the file, on each picture with an empty prior and with its own mask."""
     runner = Interpreter(model_content=data, num_threads=1).get_signature_runner()
-    size = network.input["image"].shape[1]
+    whole = Held(network, hold).eval()
+    height, width = runner.get_input_details()["image"]["shape"][1:3]
     worst = 0.0
     for picture in pictures:
-        inputs = {"image": evaluate.to_input(picture, size, size)}
-        if "prior" in network.input:
-            inputs["prior"] = np.zeros((1, size, size, 1), np.float32)
+        inputs = {"image": evaluate.to_input(picture, height, width)}
+        if network.takes_prior:
+            inputs["prior"] = np.zeros((1, height, width, 1), np.float32)
         for _ in range(2):
-            expected = np.asarray(network.predict_on_batch(inputs))
+            with torch.no_grad():
+                expected = whole(**{name: torch.from_numpy(value) for name, value in inputs.items()})["mask"].numpy()
             difference = np.abs(runner(**inputs)["mask"] - expected).max()
             # max() would pass over NaN, the very thing a broken export gives.
             worst = max(worst, float(difference)) if np.isfinite(difference) else float("inf")
@@ -86,12 +112,12 @@ def largest_difference(network, data, pictures):
     return worst
 
 
-def load(run, weights="best"):
-    """The network of a training run with the weights of its `best` or `last` epoch."""
-    config = Config(**json.loads((run / "state.json").read_text())["config"])
-    network = model.build(config.encoder, config.size)
-    network.load_weights(run / f"{weights}.weights.h5")
-    return network
+def load(run):
+    """(network, height, width) of a training run with the weights it keeps."""
+    config = json.loads((run / "state.json").read_text())["config"]
+    network = model.build(config["network"])
+    network.load_state_dict(torch.load(run / "weights.pt", map_location="cpu", weights_only=True))
+    return network.eval(), *config["sizes"][-1][1:]
 
 
 def main():
@@ -99,15 +125,18 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("run", type=Path, help="folder of a training run")
     parser.add_argument("target", type=Path)
-    parser.add_argument("--weights", choices=["best", "last"], default="best")
+    parser.add_argument("--size", type=int, nargs=2, metavar=("HEIGHT", "WIDTH"), help="other than the run's")
+    parser.add_argument("--hold", type=float, default=0.0, help="differences to the prior that are held back, 0..0.5")
+    parser.add_argument("--plain", action="store_true", help="leave the paper's transposed convolution in the graph")
     parser.add_argument("--data", type=Path, default=Path("../shared/data/portraits"))
     arguments = parser.parse_args()
-    network = load(arguments.run, arguments.weights)
-    data = convert(network)
+    network, *size = load(arguments.run)
+    size = arguments.size or size
+    data = convert(network, *size, arguments.hold, arguments.plain)
     val = Portraits(arguments.data, "val")
     pictures = [val[index][0] for index in range(0, len(val), 20)]
-    difference = largest_difference(network, data, pictures)
-    print(f"largest difference to Keras on {len(pictures)} val pictures, two frames each: {difference:.2e}")
+    difference = largest_difference(network, arguments.hold, data, pictures)
+    print(f"largest difference to PyTorch on {len(pictures)} val pictures, two frames each: {difference:.2e}")
     if not difference <= TOLERANCE:
         raise SystemExit(f"more than {TOLERANCE:g}: {arguments.target} is not written")
     arguments.target.write_bytes(data)

@@ -1,41 +1,80 @@
-"""Building blocks that the encoders and the decoder share."""
+"""Building blocks that encoders and decoders share. Features are (N,C,H,W)."""
 
-import keras
-from keras import layers
+from torch import nn
+from torch.nn import functional as F
+
+ACTIVATIONS = {"relu": nn.ReLU, "relu6": nn.ReLU6, "hard_swish": nn.Hardswish, "swish": nn.SiLU, None: nn.Identity}
 
 
-def conv_bn(x, filters, kernel, stride=1, activation=None, name=""):
-    """Convolution without bias, batch normalisation, optional activation.
+class ConvBN(nn.Module):
+    """Convolution without bias, batch normalisation, activation; the size is the input's divided by `stride`.
 
-    Stride 2 pads symmetrically: Keras' "same" would pad (0, 1) there and shift every feature by half a pixel against
-    weights trained elsewhere (PP-LCNet pads 1 on each side).
+    `end` pads stride-2 layers below and at the right only, as the ImageNet weights of Keras Applications were trained;
+    otherwise padding is symmetric.
     """
-    padding = "same"
-    if stride == 2:
-        x = layers.ZeroPadding2D(kernel // 2, name=f"{name}_pad")(x)
-        padding = "valid"
-    x = layers.Conv2D(filters, kernel, stride, padding, use_bias=False, name=f"{name}_conv")(x)
-    return _finish(x, activation, name)
+
+    def __init__(self, inputs, outputs, kernel=1, stride=1, activation="relu", groups=1, end=False):
+        super().__init__()
+        self.end = kernel // 2 if end and stride == 2 else 0
+        padding = 0 if self.end else kernel // 2
+        self.conv = nn.Conv2d(inputs, outputs, kernel, stride, padding, groups=groups, bias=False)
+        self.bn = nn.BatchNorm2d(outputs, eps=1e-3, momentum=0.05)
+        self.act = ACTIVATIONS[activation]()
+
+    def forward(self, x):
+        """(N,inputs,H,W) -> (N,outputs,H/stride,W/stride)."""
+        if self.end:
+            low, high = self.end - 1, self.end
+            x = F.pad(x, (low, high, low, high))
+        return self.act(self.bn(self.conv(x)))
 
 
-def depthwise_bn(x, kernel, stride=1, activation=None, name=""):
-    """Depthwise convolution without bias, batch normalisation, optional activation; pads like `conv_bn`."""
-    padding = "same"
-    if stride == 2:
-        x = layers.ZeroPadding2D(kernel // 2, name=f"{name}_pad")(x)
-        padding = "valid"
-    x = layers.DepthwiseConv2D(kernel, stride, padding, use_bias=False, name=f"{name}_conv")(x)
-    return _finish(x, activation, name)
+class DepthSepConv(nn.Sequential):
+    """DepthSepConv of the paper (Fig. 1): depthwise, BN, activation, 1x1, BN, activation."""
+
+    def __init__(self, inputs, outputs, kernel=3, stride=1, activation="hard_swish"):
+        super().__init__(
+            ConvBN(inputs, inputs, kernel, stride, activation, groups=inputs),
+            ConvBN(inputs, outputs, 1, 1, activation),
+        )
 
 
-def dsc(x, filters, kernel=3, stride=1, name=""):
-    """DepthSepConv of the paper (Fig. 1): depthwise, BN, h-swish, 1x1, BN, h-swish."""
-    x = depthwise_bn(x, kernel, stride, "hard_swish", name=f"{name}_dw")
-    return conv_bn(x, filters, 1, 1, "hard_swish", name=f"{name}_pw")
+class SqueezeExcite(nn.Module):
+    """Channels weighted by what the whole picture holds (arXiv:1709.01507)."""
+
+    def __init__(self, channels, reduced, activation, gate):
+        super().__init__()
+        self.reduce = nn.Conv2d(channels, reduced, 1)
+        self.act = ACTIVATIONS[activation]()
+        self.expand = nn.Conv2d(reduced, channels, 1)
+        self.gate = gate()
+
+    def forward(self, x):
+        """The same shape."""
+        weight = self.expand(self.act(self.reduce(x.mean((2, 3), keepdim=True))))
+        return x * self.gate(weight)
 
 
-def _finish(x, activation, name):
-    x = layers.BatchNormalization(name=f"{name}_bn")(x)
-    if activation:
-        x = layers.Activation(keras.activations.get(activation), name=f"{name}_act")(x)
-    return x
+class InvertedResidual(nn.Module):
+    """Expand, depthwise, optional squeeze-and-excite, project; added to the input where shapes allow.
+
+    arXiv:1801.04381 Fig. 4; with squeeze-and-excite arXiv:1905.02244 Fig. 4.
+    """
+
+    def __init__(self, inputs, outputs, stride, hidden, kernel=3, activation="relu6", excite=None, end=False):
+        super().__init__()
+        self.expand = ConvBN(inputs, hidden, 1, 1, activation) if hidden != inputs else nn.Identity()
+        self.depthwise = ConvBN(hidden, hidden, kernel, stride, activation, groups=hidden, end=end)
+        self.excite = excite or nn.Identity()
+        self.project = ConvBN(hidden, outputs, 1, 1, None)
+        self.residual = stride == 1 and inputs == outputs
+
+    def forward(self, x):
+        """(N,inputs,H,W) -> (N,outputs,H/stride,W/stride)."""
+        y = self.project(self.excite(self.depthwise(self.expand(x))))
+        return x + y if self.residual else y
+
+
+def upsample(x, factor=2):
+    """Bilinear, half-pixel centres: XNNPACK takes it."""
+    return F.interpolate(x, scale_factor=factor, mode="bilinear", align_corners=False)

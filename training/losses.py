@@ -1,37 +1,42 @@
 """The paper's loss (section III.C): binary cross-entropy + Jaccard + Jaccard on the boundary band."""
 
-from keras import ops
+import torch
+from torch.nn import functional as F
 
-# Width of the boundary band in pixels of a 224x224 mask; the kernel SINet's boundary loss uses (arXiv:1911.09099).
 BAND = 15
+"""Width of the boundary band in pixels of a 224x224 mask; the kernel of SINet's boundary loss (arXiv:1911.09099)."""
 
 
-def portrait_loss(truth, predicted):
-    """Mean over the batch of the three terms, each (N,) for masks (N,H,W,1) in 0..1."""
-    return ops.mean(cross_entropy(truth, predicted) + jaccard(truth, predicted) + boundary_jaccard(truth, predicted))
+def portrait_loss(logits, truth):
+    """Mean over the batch of the three terms, for logits and masks (N,1,H,W); masks in 0..1, soft at their edges."""
+    predicted = torch.sigmoid(logits)
+    terms = cross_entropy(logits, truth) + jaccard(predicted, truth) + boundary_jaccard(predicted, truth)
+    return terms.mean()
 
 
-def cross_entropy(truth, predicted):
-    """Mean binary cross-entropy of every picture's pixels."""
-    predicted = ops.clip(predicted, 1e-6, 1.0 - 1e-6)
-    losses = -truth * ops.log(predicted) - (1.0 - truth) * ops.log(1.0 - predicted)
-    return ops.mean(losses, axis=(1, 2, 3))
+def cross_entropy(logits, truth):
+    """(N,) mean binary cross-entropy of every picture's pixels."""
+    return F.binary_cross_entropy_with_logits(logits, truth, reduction="none").mean((1, 2, 3))
 
 
-def jaccard(truth, predicted, weight=1.0):
-    """1 - sum(t*p) / (sum(t) + sum(p) - sum(t*p) + 1) of every picture, over the pixels that `weight` selects."""
-    both = ops.sum(truth * predicted * weight, axis=(1, 2, 3))
-    either = ops.sum((truth + predicted) * weight, axis=(1, 2, 3)) - both
+def jaccard(predicted, truth, weight=1.0):
+    """(N,) 1 - sum(t*p) / (sum(t) + sum(p) - sum(t*p) + 1) over the pixels that `weight` selects."""
+    both = (truth * predicted * weight).sum((1, 2, 3))
+    either = ((truth + predicted) * weight).sum((1, 2, 3)) - both
     return 1.0 - both / (either + 1.0)
 
 
-def boundary_jaccard(truth, predicted):
-    """Jaccard loss inside the band around the true contour, where the hard pixels are."""
-    return jaccard(truth, predicted, boundary(truth))
+def boundary_jaccard(predicted, truth):
+    """(N,) Jaccard loss inside the band around the true contour, where the hard pixels are."""
+    return jaccard(predicted, truth, boundary(truth))
 
 
 def boundary(truth):
     """1 within BAND // 2 pixels of the contour of `truth`, else 0: dilation less erosion."""
-    dilated = ops.max_pool(truth, BAND, 1, "same")
-    eroded = 1.0 - ops.max_pool(1.0 - truth, BAND, 1, "same")
-    return dilated - eroded
+    return _dilated(truth) - (1.0 - _dilated(1.0 - truth))
+
+
+def _dilated(truth):
+    # A square's maximum is the maximum of rows, then of columns: a fifth of a training step cheaper.
+    rows = F.max_pool2d(truth, (1, BAND), 1, (0, BAND // 2))
+    return F.max_pool2d(rows, (BAND, 1), 1, (BAND // 2, 0))

@@ -87,5 +87,10 @@ def major(seed):
 
 
 def distorted(image, seed):
-    """The picture warped by a grid; the network's own mask of it becomes the prior of the picture as it is."""
-    return A.Compose([A.GridDistortion(num_steps=5, distort_limit=0.35, p=1.0)], seed=seed)(image=image)["image"]
+    """The picture warped by a grid, or now and then only seen once more by a noisy sensor.
+
+    The network's own mask of it becomes the prior of the picture as it is.
+    """
+    warp = A.GridDistortion(num_steps=5, distort_limit=0.35, p=0.75)
+    noise = A.GaussNoise(std_range=(0.01, 0.03), p=1.0)
+    return A.Compose([warp, noise], seed=seed)(image=image)["image"]

@@ -1,0 +1,123 @@
+"""Pictures, priors and batches."""
+
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+from tests.people import drawn_person, room
+from training import metrics, priors
+from training.data import Batches, Mix, Portraits, load_backgrounds, moved, pasted
+
+
+def test_shares_of_priors_sum_to_one_and_come_out() -> None:
+    rng = np.random.default_rng(0)
+    for shares in (priors.PAPER, priors.STEADY):
+        assert sum(shares.values()) == pytest.approx(1.0)
+        kinds = np.concatenate([priors.choose(rng, 32, shares) for _ in range(300)])
+        for kind, share in shares.items():
+            assert np.mean(kinds == kind) == pytest.approx(share, abs=0.02)
+
+
+def test_every_kind_of_prior_looks_as_it_should() -> None:
+    mask = cv2.resize(drawn_person().mask, (224, 224), interpolation=cv2.INTER_NEAREST)
+    other = np.zeros_like(mask)
+    other[:50, :50] = 255
+    rng = np.random.default_rng(0)
+
+    def overlap(kind: str) -> list[float]:
+        made = [priors.from_truth(kind, mask, other, rng) for _ in range(40)]
+        return [metrics.iou(mask > 127, one > 127) for one in made]
+
+    assert not priors.from_truth("empty", mask, other, rng).any()
+    assert min(overlap("small")) > 0.6
+    assert np.mean(overlap("small")) > 0.85
+    assert np.mean(overlap("major")) < 0.5
+    somebody_else = [value for value in overlap("stale") if value < 0.05]
+    trailing = [value for value in overlap("stale") if 0.4 < value < 1]
+    assert len(somebody_else) > 5
+    assert len(trailing) > 5
+    nobody = np.zeros_like(mask)
+    left = [priors.from_truth("small", nobody, other, rng).any() for _ in range(200)]
+    assert np.mean(left) == pytest.approx(priors.LEFT, abs=0.1)
+
+
+def test_pictures_for_self_prediction_are_warped_now_and_then_only_noisy() -> None:
+    picture = cv2.GaussianBlur(room(224, 224), (0, 0), 3)
+    differences = [np.abs(priors.distorted(picture, seed).astype(int) - picture).mean() for seed in range(40)]
+    noise = np.abs(np.random.default_rng(0).normal(0, 0.03 * 255, picture.shape)).mean()
+    only_noisy = np.mean(np.array(differences) < 1.1 * noise)
+    assert min(differences) > 1
+    assert 0.05 < only_noisy < 0.6
+
+
+MIX = Mix(shares=priors.STEADY, paste=0.4, beside=0.3, empty=0.2, webcam=True)
+
+
+def make_batches(folder: Path, mix: Mix = MIX, seed: int = 1) -> Batches:
+    return Batches(Portraits(folder, "train"), load_backgrounds(folder), mix, batch=10, steps=2, seed=seed)
+
+
+def test_batches_are_the_same_for_a_seed_however_many_threads_make_them(folder: Path) -> None:
+    one = list(make_batches(folder).epoch(3, (96, 96), workers=1))
+    two = list(make_batches(folder).epoch(3, (96, 96), workers=4))
+    other = list(make_batches(folder, seed=2).epoch(3, (96, 96)))
+    for a, b in zip(one, two, strict=True):
+        for name in ("image", "prior", "mask", "own", "distorted"):
+            assert np.array_equal(getattr(a, name), getattr(b, name)), name
+    assert not np.array_equal(one[0].image, other[0].image)
+
+
+def test_a_batch_has_the_shapes_and_ranges_it_promises(folder: Path) -> None:
+    batch = make_batches(folder).make(0, 0, (64, 96))
+    assert batch.image.shape == (10, 64, 96, 3)
+    assert batch.mask.shape == batch.prior.shape == (10, 64, 96, 1)
+    assert batch.distorted.shape == (3, 64, 96, 3)
+    assert len(batch.own) == 3
+    assert not batch.prior[batch.own].any()
+    for array in (batch.image, batch.mask, batch.prior):
+        assert array.dtype == np.float32
+        assert 0.0 <= array.min() <= array.max() <= 1.0
+
+
+def test_a_mix_without_self_prediction_has_nothing_to_predict(folder: Path) -> None:
+    mix = Mix(shares={"empty": 1.0, "self": 0.0})
+    batch = make_batches(folder, mix).make(0, 0, (64, 96))
+    assert len(batch.own) == 0
+    assert batch.distorted.shape == (0, 64, 96, 3)
+
+
+def test_rooms_without_anybody_have_an_empty_mask(folder: Path) -> None:
+    batch = make_batches(folder, Mix(empty=1.0)).make(0, 0, (64, 64))
+    assert not batch.mask.any()
+    assert batch.image.std() > 0.05
+
+
+def test_a_pasted_person_keeps_their_pixels_and_nothing_else() -> None:
+    person = drawn_person()
+    blue = np.full_like(person.image, (0, 0, 200))
+    shown = pasted(person.image, person.mask, blue)
+    inside = cv2.erode(person.mask, np.ones((5, 5))) > 0
+    outside = cv2.dilate(person.mask, np.ones((5, 5))) == 0
+    assert np.abs(shown[inside].astype(int) - person.image[inside]).max() <= 1
+    assert np.abs(shown[outside].astype(int) - (0, 0, 200)).max() <= 1
+
+
+def test_somebody_beside_stands_on_the_lower_edge_and_fits() -> None:
+    person = drawn_person()
+    for seed in range(10):
+        image, mask = moved(person.image, person.mask, (240, 320), np.random.default_rng(seed))
+        assert image.shape == (240, 320, 3)
+        assert mask.shape == (240, 320)
+        assert 0 < np.count_nonzero(mask) < mask.size / 2
+
+
+def test_every_tenth_room_is_kept_for_measuring(folder: Path) -> None:
+    assert len(load_backgrounds(folder)) == 7
+    assert load_backgrounds(folder / "clips") == []
+
+
+def test_a_split_without_pictures_is_refused(folder: Path) -> None:
+    with pytest.raises(ValueError, match="lists no picture of the split 'test'"):
+        Portraits(folder, "test")

@@ -1,0 +1,160 @@
+"""The networks are the size their papers say, and what is exported computes what was trained."""
+
+import copy
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from tests.training.conftest import draw
+from training import encoders, export, losses, model
+
+pytestmark = pytest.mark.filterwarnings("ignore::FutureWarning", "ignore::DeprecationWarning", "ignore::UserWarning")
+
+# Parameters with batch statistics, and MACs in millions at 224x224: research on the paper's Table I.
+SIZES = {
+    "paper": (137_634, 45.4),
+    "paper_without_prior": (135_986, 43.1),
+    "mobilenetv2": (101_186, 48.1),
+    "mobilenetv3_small": (205_498, 41.3),
+    "efficientnetb0": (328_742, 164.0),
+}
+
+
+@pytest.mark.parametrize("name", SIZES)
+def test_the_papers_rows_have_the_papers_sizes(name: str) -> None:
+    network = model.build(name)
+    assert (model.count_parameters(network), round(model.count_macs(network, 224, 224) / 1e6, 1)) == SIZES[name]
+
+
+@pytest.mark.parametrize(("name", "parameters"), [("sinet", 86_910), ("portraitnet", 2_079_600)])
+def test_the_peers_have_the_parameters_their_papers_print(name: str, parameters: int) -> None:
+    assert sum(value.numel() for value in model.build(name).parameters()) == parameters
+
+
+@pytest.mark.parametrize("name", model.NETWORKS)
+def test_every_network_gives_a_logit_for_every_pixel(name: str) -> None:
+    network = model.build(name).eval()
+    side = 2 * network.multiple
+    inputs = [torch.rand(2, 3, side, side)] + ([torch.rand(2, 1, side, side)] if network.takes_prior else [])
+    with torch.no_grad():
+        assert network(*inputs).shape == (2, 1, side, side)
+
+
+def test_imagenet_weights_fill_the_encoder_and_mean_the_same_for_pictures_in_0_to_1(tmp_path: Path) -> None:
+    whole = encoders.mobilenetv2(deepest=32).eval()
+    arrays, index = {}, {"conv2d": 0, "depthwise_conv2d": 0, "batch_normalization": 0}
+
+    def add(kind: str, **values: torch.Tensor) -> None:
+        number = index[kind]
+        index[kind] += 1
+        arrays.update({f"{kind}_{number}|{name}:0" if number else f"{kind}|{name}:0": v for name, v in values.items()})
+
+    rng = np.random.default_rng(0)
+    layers = [layer for block in whole.blocks for layer in block.modules() if isinstance(layer, encoders.ConvBN)]
+    for layer in layers:
+        weight = rng.normal(size=tuple(layer.conv.weight.shape)).astype(np.float32) / 3
+        depthwise = layer.conv.groups > 1
+        order = (2, 3, 0, 1) if depthwise else (2, 3, 1, 0)
+        name = "depthwise_kernel" if depthwise else "kernel"
+        add("depthwise_conv2d" if depthwise else "conv2d", **{name: weight.transpose(order)})
+        channels = weight.shape[0]
+        ones = np.ones(channels, np.float32)
+        mean = rng.normal(size=channels).astype(np.float32)
+        add("batch_normalization", gamma=ones, beta=0 * ones, moving_mean=mean, moving_variance=ones)
+    np.savez(tmp_path / "weights.npz", **arrays)
+
+    assert encoders.load_mobilenetv2_imagenet(whole, tmp_path / "weights.npz") == len(layers)
+    assert encoders.load_mobilenetv2_imagenet(encoders.mobilenetv2(32, without=(2, 12)), tmp_path / "weights.npz") == 42
+    stem = whole.blocks[0]
+    picture = torch.rand(1, 3, 16, 16)
+    original = copy.deepcopy(stem)
+    original.conv.weight.data = torch.from_numpy(arrays["conv2d|kernel:0"].transpose(3, 2, 0, 1).copy())
+    original.bn.running_mean.data = torch.from_numpy(arrays["batch_normalization|moving_mean:0"])
+    with torch.no_grad():
+        expected, got = original(2 * picture - 1), stem(picture)
+    # The padded last row and column see 0 where the original saw 0.5.
+    assert torch.allclose(got[..., :-1, :-1], expected[..., :-1, :-1], atol=1e-5)
+
+
+def test_weights_that_do_not_fit_are_refused(tmp_path: Path) -> None:
+    np.savez(tmp_path / "wrong.npz", **{"conv2d|kernel:0": np.zeros((3, 3, 3, 8), np.float32)},
+             **{f"batch_normalization|{n}:0": np.zeros(8, np.float32)
+                for n in ("gamma", "beta", "moving_mean", "moving_variance")})  # fmt: skip
+    with pytest.raises(ValueError, match=r"the file has \(8, 3, 3, 3\) where the model wants \(16, 3, 3, 3\)"):
+        encoders.load_mobilenetv2_imagenet(encoders.mobilenetv2(), tmp_path / "wrong.npz")
+
+
+def test_losses_match_sums_made_by_hand() -> None:
+    truth = torch.zeros(1, 1, 4, 4)
+    truth[..., :2] = 1
+    half = torch.zeros(1, 1, 4, 4)
+    assert float(losses.cross_entropy(half, truth)) == pytest.approx(np.log(2), abs=1e-5)
+    # 8 true pixels at 0.5 overlap by 4; the union is 8 + 8 - 4; plus one.
+    assert float(losses.jaccard(torch.sigmoid(half), truth)) == pytest.approx(1 - 4 / 13, abs=1e-6)
+    assert float(losses.jaccard(truth, truth)) == pytest.approx(1 - 8 / 9, abs=1e-6)
+    # A band of 15 covers all 16 pixels, so both Jaccard terms are the same here.
+    assert float(losses.portrait_loss(half, truth)) == pytest.approx(np.log(2) + 2 * (1 - 4 / 13), abs=1e-5)
+
+
+def test_the_boundary_band_lies_around_the_contour() -> None:
+    truth = torch.zeros(1, 1, 64, 64)
+    truth[..., 32:] = 1
+    band = losses.boundary(truth)[0, 0, 32]
+    assert torch.nonzero(band).flatten().tolist() == list(range(25, 39))
+    wrong_inside = truth.clone()
+    wrong_inside[..., 60:] = 0
+    assert float(losses.boundary_jaccard(wrong_inside, truth)) == float(losses.boundary_jaccard(truth, truth))
+
+
+def test_the_remapped_head_is_the_transposed_convolution() -> None:
+    torch.manual_seed(0)
+    head = torch.nn.ConvTranspose2d(1, 1, 16, 8, 4)
+    coarse = torch.randn(1, 1, 5, 7)
+    with torch.no_grad():
+        assert torch.allclose(head(coarse), export.DepthToSpaceHead(head)(coarse), atol=1e-5)
+
+
+@pytest.mark.parametrize("hold", [0.0, 0.25])
+def test_a_file_computes_what_the_network_computes_and_a_changed_network_is_noticed(hold: float) -> None:
+    torch.manual_seed(0)
+    network = model.build("portrait").eval()
+    pictures = [draw(i)[0] for i in range(2)]
+    data = export.convert(copy.deepcopy(network), 64, 96, hold)
+    assert export.largest_difference(network, hold, data, pictures) < export.TOLERANCE
+    with torch.no_grad():
+        network.head.bias += 0.01
+    assert export.largest_difference(network, hold, data, pictures) > export.TOLERANCE
+    with torch.no_grad():
+        network.head.bias *= torch.nan
+    assert export.largest_difference(network, hold, data, pictures) == float("inf")
+
+
+class Fixed(torch.nn.Module):
+    """A network that has already made up its mind."""
+
+    takes_prior = True
+
+    def __init__(self, probability: float) -> None:
+        super().__init__()
+        self.logit = torch.logit(torch.tensor(probability))
+
+    def forward(self, image: torch.Tensor, prior: torch.Tensor) -> torch.Tensor:
+        return self.logit.expand_as(prior)
+
+
+@pytest.mark.parametrize(
+    ("probability", "prior", "shown"),
+    [
+        (0.9, 0.0, 0.9),  # somebody came
+        (0.1, 1.0, 0.1),  # somebody left: gone at once
+        (0.52, 0.48, 0.4864),  # noise: 0.04 * 0.04 / 0.25 of it is believed, and no pixel changes sides
+        (0.6, 0.0, 0.6),  # a first frame
+    ],
+)
+def test_small_changes_are_held_back_and_large_ones_pass(probability: float, prior: float, shown: float) -> None:
+    held = export.Held(Fixed(probability), 0.25)
+    with torch.no_grad():
+        mask = held(torch.zeros(1, 2, 2, 3), torch.full((1, 2, 2, 1), prior))["mask"]
+    assert float(mask.mean()) == pytest.approx(shown, abs=1e-4)
