@@ -46,7 +46,7 @@ table: .venv/test ## Print the network's tables from the stored results
 RUNS ?= runs
 .PHONY: evaluate
 evaluate: .venv/test peers/selfie_segmentation.tflite ## Measure every network anew and print the tables (RUNS=folder of trainings)
-	$(BIN)/python -m training.table --measure --runs $(RUNS) --peers peers
+	$(BIN)/python -m training.measure --runs $(RUNS) --peers peers
 
 # The last wheel of MediaPipe that carries the model files.
 peers/selfie_segmentation.tflite: | .venv/test

@@ -26,7 +26,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from training import evaluate, metrics, sequences, smoothing
+from training import evaluate, metrics, sequences, smoothing, table
 
 STEADY_FROM = 3
 """The first frames build the prior up and are no flicker."""
@@ -137,22 +137,19 @@ def flows(frames):
 
 def rows(models, peers):
     """{name: open_stream} of the table's rows."""
-    table = {}
+    found = {}
     for path in models:
         file = evaluate.File(path)
-        table[path.stem] = lambda file=file: Stream(file)
+        found[path.stem] = lambda file=file: Stream(file)
         if file.takes_prior:
-            table[f"{path.stem}, without prior"] = lambda file=file: Stream(file, prior=False)
+            found[f"{path.stem}, without prior"] = lambda file=file: Stream(file, prior=False)
     filters = {"raw": smoothing.Raw, "1 Euro": smoothing.OneEuro}
     filters |= {f"EMA {kept}": lambda kept=kept: smoothing.Average(kept) for kept in (0.3, 0.5, 0.7)}
     for path in peers:
         file = evaluate.File(path)
         for name, smooth in filters.items():
-            table[f"{path.stem}, {name}"] = lambda file=file, smooth=smooth: Stream(file, smooth=smooth)
-    return table
-
-
-COLUMNS = ("slow", "fast", "lag", "flips", "ghost", "gone", "empty", "IoU", "F", "dtSSD", "E_warp")
+            found[f"{path.stem}, {name}"] = lambda file=file, smooth=smooth: Stream(file, smooth=smooth)
+    return found
 
 
 def main():
@@ -165,10 +162,10 @@ def main():
     arguments = parser.parse_args()
     material = prepare(arguments.data)
     found = {}
-    print(f"{'':<44}" + "".join(f"{column:>8}" for column in COLUMNS))
+    print(f"{'':<44}" + "".join(f"{column:>8}" for column in table.VIDEO))
     for name, open_stream in rows(arguments.models, arguments.peer).items():
         found[name] = measure(open_stream, material)
-        print(f"{name:<44}" + "".join(f"{found[name][column]:>8.2f}" for column in COLUMNS), flush=True)
+        print(f"{name:<44}" + "".join(f"{found[name][column]:>8.2f}" for column in table.VIDEO), flush=True)
     if arguments.json:
         arguments.json.write_text(json.dumps(found, indent=2) + "\n")
 

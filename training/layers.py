@@ -9,8 +9,8 @@ ACTIVATIONS = {"relu": nn.ReLU, "relu6": nn.ReLU6, "hard_swish": nn.Hardswish, "
 class ConvBN(nn.Module):
     """Convolution without bias, batch normalisation, activation; the size is the input's divided by `stride`.
 
-    `end` pads stride-2 layers below and at the right only, as the ImageNet weights of Keras Applications were trained;
-    otherwise padding is symmetric.
+    `end` pads stride-2 layers of an even size below and at the right only, as the ImageNet weights of Keras
+    Applications were trained; otherwise padding is symmetric.
     """
 
     def __init__(self, inputs, outputs, kernel=1, stride=1, activation="relu", groups=1, end=False):
@@ -24,8 +24,8 @@ class ConvBN(nn.Module):
     def forward(self, x):
         """(N,inputs,H,W) -> (N,outputs,H/stride,W/stride)."""
         if self.end:
-            low, high = self.end - 1, self.end
-            x = F.pad(x, (low, high, low, high))
+            rows, columns = (self.end - 1 + side % 2 for side in x.shape[2:])
+            x = F.pad(x, (columns, self.end, rows, self.end))
         return self.act(self.bn(self.conv(x)))
 
 

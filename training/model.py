@@ -57,7 +57,7 @@ class Portrait(nn.Module):
     """
 
     takes_prior = True
-    multiple = 32
+    multiple = 16
 
     def __init__(self, encoder="mobilenetv2_slim", at4=16, at2=8):
         super().__init__()
@@ -78,7 +78,9 @@ class Portrait(nn.Module):
     def forward(self, image, prior):
         """Logits (N,1,H,W)."""
         features = self.encoder(image)
-        end = self.end(features[16]) + upsample(self.deep(features[32]))
+        end = self.end(features[16])
+        # Stride 32 of 144 rows is five of nine: enlarged to a size, not by a factor.
+        end = end + F.interpolate(self.deep(features[32]), end.shape[2:], mode="bilinear", align_corners=False)
         x = self.frm(torch.cat([self.ffm(features[8], end), self.prior(prior)], 1))
         x = self.refine4(F.relu(upsample(self.up4(x)) + self.skip4(features[4])))
         x = F.relu(upsample(self.up2(x)) + self.skip2(features[2]))

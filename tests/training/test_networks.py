@@ -36,10 +36,10 @@ def test_the_peers_have_the_parameters_their_papers_print(name: str, parameters:
 @pytest.mark.parametrize("name", model.NETWORKS)
 def test_every_network_gives_a_logit_for_every_pixel(name: str) -> None:
     network = model.build(name).eval()
-    side = 2 * network.multiple
-    inputs = [torch.rand(2, 3, side, side)] + ([torch.rand(2, 1, side, side)] if network.takes_prior else [])
+    height, width = 3 * network.multiple, 4 * network.multiple
+    inputs = [torch.rand(2, 3, height, width)] + ([torch.rand(2, 1, height, width)] if network.takes_prior else [])
     with torch.no_grad():
-        assert network(*inputs).shape == (2, 1, side, side)
+        assert network(*inputs).shape == (2, 1, height, width)
 
 
 def test_imagenet_weights_fill_the_encoder_and_mean_the_same_for_pictures_in_0_to_1(tmp_path: Path) -> None:

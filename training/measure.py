@@ -1,0 +1,89 @@
+"""Measure everything the tables print: `python -m training.measure --runs runs --peers PEERS`.
+
+Exports every finished run of the rows, evaluates the files on the val split, measures their speed in the interpreter
+and in a browser, and the steadiness of the shipped models and of the peers, into `training/results`. PEERS is a folder
+with MediaPipe's `selfie_segmentation.tflite` and `selfie_segmentation_landscape.tflite` (inside the wheel of mediapipe
+0.10.21).
+"""
+
+import argparse
+import csv
+import json
+from pathlib import Path
+
+import cv2
+
+from training import evaluate, evaluate_video, export, metrics, model, slices, speed, table
+from training.data import Portraits
+
+
+def measure(runs, data, peers, web):
+    """Fill the results: what `markdown` prints."""
+    cv2.setNumThreads(1)
+    files = {"paper_as_drawn": _export(runs / "table_paper", plain=True)}
+    files |= {row.run: _export(runs / row.run) for row in table.ROWS if row.run}
+    shipped = {path.stem: path for path in table.embedded()}
+    others = {name: peers / f"{name}.tflite" for name in table.PEERS} if peers else {}
+    files = {name: path for name, path in (files | shipped | others).items() if path}
+    val = Portraits(data, "val")
+    parts = slices.slices(val, data)
+    for name, path in files.items():
+        scores = evaluate.evaluate(evaluate.File(path), val)
+        stored = {"val": evaluate.summary(scores)}
+        if name in shipped:
+            stored["slices"] = {label: _slice([scores[i] for i in members]) for label, members in parts.items()}
+        table.store(name, stored | (_facts(runs / name) if (runs / name).is_dir() else {}))
+        print(name, stored["val"]["portrait"], flush=True)
+    rates = {"machine": speed.machine(), "native": speed.summary(speed.measure(files))}
+    if web:
+        rates |= {runtime: speed.summary(times) for runtime, times in speed.measure_web(files).items()}
+    table.store("speed", rates)
+    material = evaluate_video.prepare(data)
+    rows = evaluate_video.rows(shipped.values(), list(others.values())[:1])
+    table.store("video", {name: evaluate_video.measure(stream, material) for name, stream in rows.items()})
+
+
+def _slice(scores):
+    low, high = metrics.bootstrap([score.iou for score in scores])
+    figures = {"iou": sum(score.iou for score in scores) / len(scores), "low": low, "high": high}
+    return {"pictures": len(scores)} | {key: round(100 * value, 2) for key, value in figures.items()}
+
+
+def _export(run, plain=False):
+    """The file of a finished run, made where it is missing; None of a run that is missing or not finished."""
+    state = run / "state.json"
+    if not state.exists():
+        return None
+    saved = json.loads(state.read_text())
+    if saved["epoch"] < saved["config"]["epochs"]:
+        return None
+    target = run / ("plain.tflite" if plain else "model.tflite")
+    if not target.exists():
+        target.write_bytes(export.convert(*export.load(run), plain=plain))
+    return target
+
+
+def _facts(run):
+    """Parameters, MACs, and the training's curve."""
+    network, height, width = export.load(run)
+    with open(run / "log.csv", newline="") as file:
+        lines = list(csv.DictReader(file))
+    curve = [{key: float(line[key]) for key in ("epoch", "loss", "portrait") if line[key]} for line in lines]
+    macs = model.count_macs(network, height, width)
+    return {"parameters": model.count_parameters(network), "macs": macs, "size": [height, width], "curve": curve}
+
+
+def main():
+    """The command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--runs", type=Path, default=Path("runs"))
+    parser.add_argument("--peers", type=Path, help="without it the peers are left out")
+    parser.add_argument("--data", type=Path, default=Path("../shared/data/portraits"))
+    parser.add_argument("--no-web", action="store_true", help="leave the browser out")
+    arguments = parser.parse_args()
+    measure(arguments.runs, arguments.data, arguments.peers, not arguments.no_web)
+    print(table.markdown())
+
+
+if __name__ == "__main__":
+    main()

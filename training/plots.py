@@ -1,0 +1,69 @@
+"""Plots of the stored results for the docs: `python -m training.plots docs/plots`."""
+
+import argparse
+from pathlib import Path
+
+import matplotlib as mpl
+from matplotlib import pyplot as plt
+
+from training import table
+
+
+def curves(target):
+    """Loss and IoU over the epochs of every training."""
+    figure, (left, right) = plt.subplots(1, 2, figsize=(10, 4), layout="constrained")
+    for name, label in _trained():
+        curve = table.stored(name)["curve"]
+        left.plot([line["epoch"] for line in curve], [line["loss"] for line in curve], label=label)
+        seen = [line for line in curve if "portrait" in line]
+        right.plot([line["epoch"] for line in seen], [line["portrait"] for line in seen], marker=".", label=label)
+    left.set(xlabel="epoch", ylabel="loss", xscale="log")
+    right.set(xlabel="epoch", ylabel="IoU portrait, %", xscale="log")
+    right.legend(fontsize="x-small", loc="lower right")
+    _save(figure, target / "curves.svg")
+
+
+def quality_against_time(target):
+    """IoU of every file against the time of a frame on one thread."""
+    figure, axes = plt.subplots(figsize=(7, 5), layout="constrained")
+    speed = table.stored("speed").get("native", {})
+    labels = dict(_trained()) | {path.stem: path.stem for path in table.embedded()} | table.PEERS
+    for name, label in labels.items():
+        if name not in speed or not (found := table.stored(name)):
+            continue
+        whole = found["val"]["portrait"]
+        error = [[whole["iou"] - whole["low"]], [whole["high"] - whole["iou"]]]
+        marker = "*" if name in {path.stem for path in table.embedded()} else "s" if name in table.PEERS else "o"
+        axes.errorbar(speed[name]["ms"], whole["iou"], error, fmt=marker, markersize=9, capsize=2)
+        axes.annotate(label, (speed[name]["ms"], whole["iou"]), (6, 5), textcoords="offset points", fontsize="x-small")
+    axes.set(xlabel="ms per frame, one thread", ylabel="IoU portrait, %", xscale="log")
+    axes.grid(alpha=0.3)
+    _save(figure, target / "iou-time.svg")
+
+
+def _trained():
+    """(run, label) of every training that has results, the shipped one included."""
+    rows = [(row.run, f"{row.label} ({row.start})") for row in table.ROWS if row.run]
+    return [(name, label) for name, label in [*rows, ("portrait", "shipped")] if "curve" in table.stored(name)]
+
+
+def _save(figure, path):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    # No date inside: the same figures give the same file.
+    figure.savefig(path, metadata={"Date": None})
+    plt.close(figure)
+
+
+def main():
+    """The command line."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("target", type=Path)
+    arguments = parser.parse_args()
+    mpl.use("svg")
+    mpl.rcParams["svg.hashsalt"] = "portrait"
+    curves(arguments.target)
+    quality_against_time(arguments.target)
+
+
+if __name__ == "__main__":
+    main()
