@@ -9,6 +9,7 @@
     ├── NoSuchSession       no session of that id, or it has ended
     ├── Refused             nothing wrong with the request: try again later
     │   ├── TooManySessions
+    │   ├── NoMediaPort
     │   └── Draining
     ├── SegmentationFailed  the network gave no usable mask
     ├── BadModel            a model file that cannot be used
@@ -78,6 +79,12 @@ class TooManySessions(Refused):
     """The limit on sessions is reached."""
 
     reason = "TOO_MANY_SESSIONS"
+
+
+class NoMediaPort(Refused):
+    """Every UDP port for media is taken."""
+
+    reason = "NO_MEDIA_PORT"
 
 
 class Draining(Refused):

@@ -9,6 +9,7 @@ from portrait.errors import (
     BadInput,
     BadPicture,
     Draining,
+    NoMediaPort,
     NoSuchSession,
     PortraitError,
     Refused,
@@ -23,6 +24,7 @@ STATUSES: tuple[tuple[type[PortraitError], int], ...] = (
     (BadInput, 400),
     (NoSuchSession, 404),
     (TooManySessions, 503),
+    (NoMediaPort, 503),
     (Draining, 503),
     (PortraitError, 500),
 )

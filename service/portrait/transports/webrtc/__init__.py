@@ -2,7 +2,7 @@
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Coroutine
+from collections.abc import AsyncIterator, Coroutine, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -12,7 +12,8 @@ from portrait.backgrounds import Backgrounds
 from portrait.compositors import Options
 from portrait.errors import BadOffer
 from portrait.sessions import Sessions
-from portrait.transports.webrtc import encoders
+from portrait.transports.webrtc import realtime
+from portrait.transports.webrtc.addresses import advertise, media_ports
 from portrait.transports.webrtc.codec import VideoCodec
 from portrait.transports.webrtc.peer import Peer
 
@@ -28,9 +29,15 @@ class WebRTC:
     """The signalling route and the peers that came of it. Opened by `serve_webrtc`."""
 
     def __init__(
-        self, sessions: Sessions, backgrounds: Backgrounds, *, max_frame_pixels: int, idle_seconds: float
+        self,
+        sessions: Sessions,
+        backgrounds: Backgrounds,
+        *,
+        max_frame_pixels: int,
+        idle_seconds: float,
+        advertised: Sequence[str],
     ) -> None:
-        self._sessions, self._backgrounds = sessions, backgrounds
+        self._sessions, self._backgrounds, self._advertised = sessions, backgrounds, advertised
         self._max_frame_pixels, self._idle_seconds = max_frame_pixels, idle_seconds
         self._tasks: set[asyncio.Task[None]] = set()
 
@@ -82,7 +89,7 @@ class WebRTC:
         async with self._sessions.open("webrtc", codec, options, model) as session:
             peer = Peer(session, self._idle_seconds)
             try:
-                answered.set_result((session.id, await peer.answer(offer)))
+                answered.set_result((session.id, advertise(await peer.answer(offer), self._advertised)))
                 await peer.run()
             finally:
                 # A task of its own: cancelled half-way, aiortc would leave its sockets open.
@@ -98,12 +105,25 @@ class WebRTC:
 
 @asynccontextmanager
 async def serve_webrtc(
-    sessions: Sessions, backgrounds: Backgrounds, *, max_frame_pixels: int, idle_seconds: float
+    sessions: Sessions,
+    backgrounds: Backgrounds,
+    *,
+    max_frame_pixels: int,
+    idle_seconds: float,
+    ports: range = range(0),
+    advertised: Sequence[str] = (),
 ) -> AsyncIterator[WebRTC]:
-    """The transport for the length of the block."""
-    encoders.install()
-    webrtc = WebRTC(sessions, backgrounds, max_frame_pixels=max_frame_pixels, idle_seconds=idle_seconds)
-    try:
-        yield webrtc
-    finally:
-        await webrtc.close()
+    """The transport for the length of the block.
+
+    Media arrives on UDP `ports` (an empty range: any), on the machine's addresses; `advertised` are further ones it is
+    reached by.
+    """
+    realtime.install()
+    webrtc = WebRTC(
+        sessions, backgrounds, max_frame_pixels=max_frame_pixels, idle_seconds=idle_seconds, advertised=advertised
+    )
+    with media_ports(asyncio.get_running_loop(), ports):
+        try:
+            yield webrtc
+        finally:
+            await webrtc.close()

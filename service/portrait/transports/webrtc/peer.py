@@ -17,9 +17,10 @@ from aiortc import (
 )
 from aiortc.mediastreams import MediaStreamError
 
-from portrait.errors import BadOffer, BadPicture
+from portrait.errors import BadOffer, BadPicture, NoMediaPort
 from portrait.latest import Closed, Latest
 from portrait.session import Session
+from portrait.transports.webrtc import realtime
 
 logger = logging.getLogger(__name__)
 
@@ -27,6 +28,9 @@ VideoSession: TypeAlias = Session[av.VideoFrame, av.VideoFrame]
 
 CONNECT_SECONDS = 10.0
 """A peer that has not connected by then is gone; it holds ports and a session until it is."""
+
+NO_PORT_RETRY = 5.0
+"""Seconds after which a client may try again when no UDP port was free."""
 
 MDNS_CANDIDATE = re.compile(r"^a=candidate:\S+ \S+ \S+ \S+ \S+\.local .*\r?\n", re.MULTILINE)
 
@@ -95,6 +99,7 @@ class Peer:
 
         Raises:
             BadOffer: not SDP, no video to receive, or nothing in common.
+            NoMediaPort: every UDP port for media is taken.
         """
         if not offer.startswith("v=0"):
             raise BadOffer("sdp", f"the body starts with {offer[:20]!r}; expected an SDP offer, v=0")
@@ -106,7 +111,9 @@ class Peer:
         self._take_video()
         with _blaming_the_offer():
             await self._pc.setLocalDescription(await self._pc.createAnswer())
-        return self._pc.localDescription.sdp
+        if "a=candidate:" not in self._pc.localDescription.sdp:
+            raise NoMediaPort("no UDP port for media is free", NO_PORT_RETRY)
+        return realtime.start_high(self._pc.localDescription.sdp)
 
     async def run(self) -> None:
         """Carry frames until the session is ended or the other side goes away."""
@@ -132,6 +139,7 @@ class Peer:
         for transceiver in self._pc.getTransceivers():
             if transceiver.kind == "video" and self._camera is None and "send" in (transceiver._offerDirection or ""):
                 self._camera = transceiver.receiver.track
+                realtime.steer(transceiver.receiver)
                 transceiver.sender.replaceTrack(ResultTrack(self._session, self._slot))
                 transceiver.direction = "sendrecv"
             else:
