@@ -91,8 +91,11 @@ async def _serve(
         idle_seconds=settings.idle_seconds,
         ports=settings.media_port_range,
         advertised=settings.advertised,
+        max_viewers=settings.max_viewers,
     ) as webrtc:
-        http = HttpRoutes(sessions, backgrounds, metrics.expose, lambda: not sessions.draining)
+        http = HttpRoutes(
+            sessions, backgrounds, metrics.expose, lambda: not sessions.draining, webrtc.resources.trickle
+        )
         routes = [*http.routes, *stills.routes, *webrtc.routes]
         async with (
             serve_http(

@@ -57,6 +57,7 @@ class Settings(BaseSettings):
     runtime: Literal["auto", "litert", "tflite-runtime"] = Field("auto", description="TFLite interpreter.")
     backgrounds: DirectoryPath | None = Field(None, description="Folder of further background pictures.")
     max_sessions: int = Field(8, ge=1, le=10_000, description="Sessions open at once; more are refused.")
+    max_viewers: int = Field(32, ge=0, le=10_000, description="WHEP viewers connected at once; more are refused.")
     max_frame_pixels: int = Field(1920 * 1088, ge=256, le=2**26, description="Pixels of a stream's frame, at most.")
     max_still_pixels: int = Field(25_000_000, ge=256, le=2**28, description="Pixels of a still picture, at most.")
     max_still_bytes: int = Field(32 * 2**20, ge=1024, le=2**30, description="Bytes of an HTTP request, at most.")

@@ -11,9 +11,12 @@ from portrait.errors import (
     Draining,
     NoMediaPort,
     NoSuchSession,
+    NotPublished,
     PortraitError,
     Refused,
+    StreamTaken,
     TooManySessions,
+    TooManyViewers,
 )
 
 logger = logging.getLogger(__name__)
@@ -25,6 +28,9 @@ STATUSES: tuple[tuple[type[PortraitError], int], ...] = (
     (NoSuchSession, 404),
     (TooManySessions, 503),
     (NoMediaPort, 503),
+    (TooManyViewers, 503),
+    (NotPublished, 409),
+    (StreamTaken, 409),
     (Draining, 503),
     (PortraitError, 500),
 )
