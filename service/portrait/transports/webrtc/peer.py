@@ -104,7 +104,7 @@ class Peer:
             else:
                 transceiver.direction = "inactive"
         if self._camera is None:
-            raise BadOffer("sdp", "the offer sends no video, or takes none; expected one video section that is sendrecv")
+            raise BadOffer("sdp", "the offer sends no video, or takes none; expected one that is sendrecv")
 
     async def _pump(self) -> None:
         assert self._camera is not None
