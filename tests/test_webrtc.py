@@ -282,6 +282,22 @@ async def test_an_offer_with_one_wrong_line_is_answered_or_refused(shown: Clip, 
         assert await sessions.drain(20) == 0
 
 
+async def test_the_mask_alone_can_be_asked_for(shown: Clip) -> None:
+    def left_half(frame: Frame) -> Mask:
+        values = np.zeros((32, 32), np.uint8)
+        values[:, :16] = 255
+        return Mask(values)
+
+    async with fake_service(FakeModel(left_half)) as (url, _), viewer(url, Camera(shown)) as one:
+        assert (await one.post(await one.offer(), result="sound")).status == 400
+        await one.connect(result="mask")
+        frame = await one.frame()
+        assert (frame.width, frame.height) == (32, 32)
+        luma = frame.to_ndarray(format="yuv420p")[:32].astype(int)
+        assert np.abs(luma[:, 2:14] - 235).max() < 12
+        assert np.abs(luma[:, 18:30] - 16).max() < 12
+
+
 async def test_media_keeps_to_its_ports_and_without_one_an_offer_is_refused(shown: Clip) -> None:
     # The offers are made outside: inside the clients' own sockets would take the ports, being on the same loop.
     async with viewer("", Camera(shown)) as one, viewer("", Camera(shown)) as two:

@@ -10,11 +10,11 @@ from aiohttp import web
 
 from portrait.backgrounds import Backgrounds
 from portrait.compositors import Options
-from portrait.errors import BadOffer
+from portrait.errors import BadOffer, BadOption
 from portrait.sessions import Sessions
 from portrait.transports.webrtc import realtime
 from portrait.transports.webrtc.addresses import advertise, media_ports
-from portrait.transports.webrtc.codec import StreamCodec, VideoCodec
+from portrait.transports.webrtc.codec import MaskCodec, StreamCodec, VideoCodec
 from portrait.transports.webrtc.connection import Connection
 from portrait.transports.webrtc.peer import Peer
 from portrait.transports.webrtc.publisher import Publisher
@@ -28,6 +28,9 @@ CONNECTION = "webrtc-connection"
 
 MAX_SDP = 64 * 1024
 """Bytes of an offer; a browser's has some 6 KB."""
+
+CODECS = {"composite": VideoCodec, "mask": MaskCodec}
+"""What a loopback may send back."""
 
 Answered: TypeAlias = asyncio.Future[tuple[str, Connection, str]]
 """Set once with (resource path, connection, SDP answer)."""
@@ -73,7 +76,11 @@ class WebRTC:
 
     async def _loop_back(self, request: web.Request) -> web.Response:
         offer, options, answered = await _read_offer(request), await self._options(request), self._future()
-        return await self._answer(self._run_loop(offer, options, request.query.get("model"), answered), answered)
+        kind = CODECS.get(result := request.query.get("result", "composite"))
+        if kind is None:
+            raise BadOption("result", f"{result!r} came; expected one of {', '.join(CODECS)}")
+        codec, model = kind(self._max_frame_pixels), request.query.get("model")
+        return await self._answer(self._run_loop(codec, offer, options, model, answered), answered)
 
     async def _publish(self, request: web.Request) -> web.Response:
         offer, options, answered = await _read_offer(request), await self._options(request), self._future()
@@ -108,8 +115,9 @@ class WebRTC:
         answer = advertise(answer, self._advertised)
         return web.Response(status=201, text=answer, content_type="application/sdp", headers=headers)
 
-    async def _run_loop(self, offer: str, options: Options, model: str | None, answered: Answered) -> None:
-        codec = VideoCodec(self._max_frame_pixels)
+    async def _run_loop(
+        self, codec: VideoCodec, offer: str, options: Options, model: str | None, answered: Answered
+    ) -> None:
         async with self._sessions.open("webrtc", codec, options, model) as session:
             peer = Peer(session, self._idle_seconds)
             async with self._connected(peer.connection, session.id, peer.close):

@@ -36,6 +36,15 @@ class VideoCodec:
             return av_from_frame(frame)
 
 
+class MaskCodec(VideoCodec):
+    """The mask alone, for a client that composes by itself; no picture is made."""
+
+    def encode(self, result: Result, picture: av.VideoFrame) -> av.VideoFrame:
+        """The mask as a picture at the time of its frame."""
+        with result.recorder.stage("encode"):
+            return av_from_frame(mask_picture(result.mask, result.frame))
+
+
 class StreamCodec(VideoCodec):
     """What the viewers of a stream want: {"composite": picture, "mask": picture}, and nothing that nobody watches."""
 
