@@ -101,6 +101,7 @@ async def _serve(
                 max_frame_pixels=pixels,
                 max_still_pixels=settings.max_still_pixels,
                 max_message_bytes=max(3 * pixels, settings.max_still_bytes) + MESSAGE_MARGIN,
+                idle_seconds=settings.idle_seconds,
             ) as grpc_server,
         ):
             try:

@@ -40,7 +40,7 @@ class Settings(BaseSettings):
     max_frame_pixels: int = Field(1920 * 1088, ge=256, le=2**26, description="Pixels of a stream's frame, at most.")
     max_still_pixels: int = Field(25_000_000, ge=256, le=2**28, description="Pixels of a still picture, at most.")
     max_still_bytes: int = Field(32 * 2**20, ge=1024, le=2**30, description="Bytes of an HTTP request, at most.")
-    idle_seconds: float = Field(15.0, gt=0, le=3600, description="A WebRTC session without a frame for so long ends.")
+    idle_seconds: float = Field(15.0, gt=0, le=3600, description="A stream without a frame for so long ends.")
     drain_seconds: float = Field(5.0, ge=0, le=3600, description="How long open sessions may go on after SIGTERM.")
     log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="Least severity logged.")
     log_format: Literal["text", "json"] = Field("text", description="One line per event, for people or programs.")

@@ -10,7 +10,7 @@ from grpc_reflection.v1alpha import reflection
 
 from portrait.backgrounds import Backgrounds
 from portrait.sessions import Sessions
-from portrait.transports.grpc.servicer import SegmentationServicer
+from portrait.transports.grpc.servicer import Limits, SegmentationServicer
 from portrait.v1 import segmentation_pb2, segmentation_pb2_grpc
 
 SERVICE = segmentation_pb2.DESCRIPTOR.services_by_name["SegmentationService"].full_name
@@ -53,6 +53,7 @@ async def serve_grpc(
     max_frame_pixels: int,
     max_still_pixels: int,
     max_message_bytes: int,
+    idle_seconds: float,
 ) -> AsyncIterator[GrpcServer]:
     """A server for the length of the block; what is open at its end is cut.
 
@@ -61,7 +62,8 @@ async def serve_grpc(
     """
     options = [("grpc.max_receive_message_length", max_message_bytes), ("grpc.so_reuseport", 0)]
     server = grpc.aio.server(options=[*options, *WINDOW_OPTIONS, *KEEPALIVE_OPTIONS])
-    servicer = SegmentationServicer(sessions, backgrounds, max_frame_pixels, max_still_pixels)
+    limits = Limits(max_frame_pixels, max_still_pixels, max_message_bytes, idle_seconds)
+    servicer = SegmentationServicer(sessions, backgrounds, limits)
     segmentation_pb2_grpc.add_SegmentationServiceServicer_to_server(servicer, server)
     health_servicer = health.aio.HealthServicer()
     health_pb2_grpc.add_HealthServicer_to_server(health_servicer, server)
