@@ -24,6 +24,7 @@ FLOORS = {
     "portrait.compositors": 1,
     "portrait.backgrounds": 1,
     "portrait.metrics": 1,
+    "portrait.security": 1,
     "portrait.video": 1,
     "portrait.pictures": 0,
     "portrait.mask": 0,

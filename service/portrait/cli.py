@@ -80,7 +80,11 @@ def _add_settings(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--config", metavar="FILE", help="settings file (TOML)")
     for name, setting in Settings.model_fields.items():
         text = f"{setting.description} (default: {setting.default})"
-        group.add_argument(f"--{name.replace('_', '-')}", dest=name, metavar="VALUE", help=text)
+        flag = f"--{name.replace('_', '-')}"
+        if setting.annotation is bool:
+            group.add_argument(flag, dest=name, action=argparse.BooleanOptionalAction, default=None, help=text)
+        else:
+            group.add_argument(flag, dest=name, metavar="VALUE", help=text)
 
 
 def _settings(parsed: argparse.Namespace) -> Settings:
@@ -105,14 +109,13 @@ async def _serve_until_signal(settings: Settings, as_json: bool) -> None:
 def _announce(running: Running, as_json: bool) -> None:
     host = running.settings.host
     shown = f"[{host}]" if ":" in host else host
-    page, grpc_address = f"http://{shown}:{running.http_port}/", f"{shown}:{running.grpc_port}"
+    scheme = "https" if running.settings.tls_certificate else "http"
+    page, grpc_address = f"{scheme}://{shown}:{running.http_port}/", f"{shown}:{running.grpc_port}"
     if as_json:
         document = {"page": page, "grpc": grpc_address, "model": running.models.default}
         print(json.dumps(document), flush=True)
     else:
         print(f"page {page}   gRPC {grpc_address}   model {running.models.default}", flush=True)
-    if host not in ("127.0.0.1", "::1", "localhost"):
-        logger.warning("listening on %s without authentication: everybody who reaches it can use it", host)
 
 
 def _process(parsed: argparse.Namespace) -> int:
