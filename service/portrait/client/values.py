@@ -143,4 +143,7 @@ class ClientError(Exception):
         status = rpc_status.from_call(error)
         if status is not None:
             return cls.from_status(status)
+        if error.code() is grpc.StatusCode.INTERNAL:
+            # The server's own have details. This one is grpc.aio's word for a message that could not be sent any more.
+            return cls("UNAVAILABLE", f"the connection was lost: {error.details()}")
         return cls(error.code().name, error.details() or "no details")

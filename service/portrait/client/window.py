@@ -29,7 +29,8 @@ class Window:
     def replied(self, round_trip: float, work: float, dropped: int) -> None:
         """Note a reply: seconds since its frame was sent, seconds of work, frames given up before it."""
         self._fastest = min(self._fastest, round_trip)
-        if dropped or round_trip - self._fastest > 2 * work:
+        # A quarter of the way is what a long link may vary by itself.
+        if dropped or round_trip - self._fastest > 2 * work + self._fastest / 4:
             # The replies already on their way tell of the same moment: one moment halves once.
             if not self._spared:
                 self._spared = self.size
