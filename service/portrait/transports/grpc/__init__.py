@@ -1,4 +1,4 @@
-"""The gRPC transport: portrait.v1, health v1 and reflection on one port."""
+"""The gRPC transport: portrait.v1, KServe v2, health v1 and reflection on one port."""
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -9,13 +9,16 @@ from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
 from portrait.backgrounds import Backgrounds
+from portrait.kserve import inference_pb2, inference_pb2_grpc
 from portrait.security import Security
 from portrait.sessions import Sessions
 from portrait.transports.grpc.guard import Guard, credentials
+from portrait.transports.grpc.kserve import InferenceServicer
 from portrait.transports.grpc.servicer import Limits, SegmentationServicer
 from portrait.v1 import segmentation_pb2, segmentation_pb2_grpc
 
 SERVICE = segmentation_pb2.DESCRIPTOR.services_by_name["SegmentationService"].full_name
+INFERENCE = inference_pb2.DESCRIPTOR.services_by_name["GRPCInferenceService"].full_name
 
 # HTTP/2 windows bound memory, not latency: by default a client is megabytes ahead of a busy stream. These keep it to
 # about 64 KB; the slot does the rest.
@@ -69,9 +72,10 @@ async def serve_grpc(
     limits = Limits(max_frame_pixels, max_still_pixels, max_message_bytes, idle_seconds)
     servicer = SegmentationServicer(sessions, backgrounds, limits)
     segmentation_pb2_grpc.add_SegmentationServiceServicer_to_server(servicer, server)
+    inference_pb2_grpc.add_GRPCInferenceServiceServicer_to_server(InferenceServicer(sessions, max_still_pixels), server)
     health_servicer = health.aio.HealthServicer()
     health_pb2_grpc.add_HealthServicer_to_server(health_servicer, server)
-    reflection.enable_server_reflection((SERVICE, health.SERVICE_NAME, reflection.SERVICE_NAME), server)
+    reflection.enable_server_reflection((SERVICE, INFERENCE, health.SERVICE_NAME, reflection.SERVICE_NAME), server)
     try:
         address = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
         if security is None or security.certificates is None:
