@@ -6,7 +6,6 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
-import google.rpc
 from google.protobuf.descriptor_pb2 import (
     DescriptorProto,
     EnumDescriptorProto,
@@ -16,7 +15,6 @@ from google.protobuf.descriptor_pb2 import (
 )
 
 ROOT = Path(__file__).parents[1]
-COMMON = Path(google.rpc.__path__[0]).parents[1]
 CONTRACT = "portrait/v1/segmentation.proto"
 PAGE = ROOT / "docs" / "protocol.md"
 BEGIN, END = "<!-- made by `make protos`: -->\n", "<!-- end -->\n"
@@ -30,11 +28,11 @@ def contract() -> FileDescriptorProto:
     with tempfile.TemporaryDirectory() as folder:
         target = Path(folder) / "set"
         subprocess.run(
-            [sys.executable, "-m", "grpc_tools.protoc", f"-I{ROOT / 'protos'}", f"-I{COMMON}",
+            [sys.executable, "-m", "grpc_tools.protoc", f"-I{ROOT / 'protos'}",
              "--include_source_info", f"--descriptor_set_out={target}", CONTRACT],
             check=True, cwd=ROOT / "protos",
         )  # fmt: skip
-        return FileDescriptorSet.FromString(target.read_bytes()).file[0]
+        return FileDescriptorSet.FromString(target.read_bytes()).file[-1]
 
 
 def comments(file: FileDescriptorProto) -> dict[tuple[int, ...], str]:
