@@ -4,6 +4,7 @@
     ├── BadInput            the sender's fault; says what came and what is expected
     │   ├── BadPicture      not a picture, cut short, of a wrong size or byte count
     │   ├── BadOption       an unknown mode, model, colour, background or delivery
+    │   ├── BadMessage      bytes that are no message of the contract
     │   ├── BadOffer        an SDP offer that is not one or offers no video
     │   └── NotConfigured   a frame before the configuration
     ├── Unauthenticated     no credentials, or none that are known
@@ -47,6 +48,12 @@ class BadOption(BadInput):
     """A session option of an unknown name or value."""
 
     reason = "BAD_OPTION"
+
+
+class BadMessage(BadInput):
+    """Bytes that are no message of the contract."""
+
+    reason = "BAD_MESSAGE"
 
 
 class BadOffer(BadInput):

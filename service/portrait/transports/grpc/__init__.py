@@ -15,6 +15,7 @@ from portrait.sessions import Sessions
 from portrait.transports.grpc.guard import Guard, credentials
 from portrait.transports.grpc.kserve import InferenceServicer
 from portrait.transports.grpc.servicer import Limits, SegmentationServicer
+from portrait.transports.grpc.strict import Strict
 from portrait.v1 import segmentation_pb2, segmentation_pb2_grpc
 
 SERVICE = segmentation_pb2.DESCRIPTOR.services_by_name["SegmentationService"].full_name
@@ -67,7 +68,7 @@ async def serve_grpc(
         OSError: the address cannot be bound.
     """
     options = [("grpc.max_receive_message_length", max_message_bytes), ("grpc.so_reuseport", 0)]
-    interceptors = [Guard(security)] if security else []
+    interceptors = [*([Guard(security)] if security else []), Strict()]
     server = grpc.aio.server(interceptors=interceptors, options=[*options, *WINDOW_OPTIONS, *KEEPALIVE_OPTIONS])
     limits = Limits(max_frame_pixels, max_still_pixels, max_message_bytes, idle_seconds)
     servicer = SegmentationServicer(sessions, backgrounds, limits)
