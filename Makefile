@@ -62,6 +62,13 @@ protos: .venv/test ## Regenerate service/portrait/v1 from protos/
 	  --python_out=service --grpc_python_out=service --mypy_out=quiet:service --mypy_grpc_out=quiet:service \
 	  protos/portrait/v1/segmentation.proto
 
+# Every wheel of the image with its hash, for every platform at once.
+LOCK = $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --custom-compile-command 'make lock'
+.PHONY: lock
+lock: .venv/test ## Pin anew what the image installs (deploy/*.lock)
+	$(LOCK) --upgrade --constraint deploy/constraints.in --output-file deploy/requirements.lock pyproject.toml
+	$(LOCK) --upgrade --output-file deploy/build.lock deploy/build.in
+
 # Chromium for the page, and libatomic1 for the Node.js inside playwright that drives it. Ubuntu's chromium is a snap,
 # which cannot read a test's files: there playwright brings its own.
 .PHONY: system-packages

@@ -106,6 +106,10 @@ class Sessions:
         """The numbers of every open session."""
         return [session.describe() for session in self._open.values()]
 
+    def list_modes(self) -> list[tuple[str, str]]:
+        """(transport, mode) of every open session."""
+        return [(session.transport, session.options.mode) for session in self._open.values()]
+
     async def drain(self, seconds: float) -> int:
         """Refuse new sessions, wait up to `seconds` for the open ones, then end the rest; how many that were."""
         self._draining = True
