@@ -85,7 +85,8 @@ class Engine:
         packages = "--include=ca-certificates,python3,python3-venv"
         self._call([tool("debootstrap"), "--variant=minbase", packages, "bookworm", root], True, 900)
         archive = self._folder / "rootfs.tar"
-        self._call([tool("tar"), "-C", root, "-cf", archive, "."], True, 300)
+        caches = ("--exclude=./var/cache/apt/*", "--exclude=./var/lib/apt/lists/*")
+        self._call([tool("tar"), "-C", root, *caches, "-cf", archive, "."], True, 300)
         self._call([tool("podman"), "import", archive, STAND_IN], True, 300)
         return STAND_IN
 
@@ -93,6 +94,14 @@ class Engine:
         result = subprocess.run(command, env=self._environ, capture_output=True, text=True, timeout=timeout)
         assert not check or result.returncode == 0, f"{command}:\n{result.stdout[-4000:]}{result.stderr[-4000:]}"
         return result.stdout
+
+    def play(self, manifest: Path) -> None:
+        """Run a Kubernetes manifest."""
+        self.podman("kube", "play", manifest)
+
+    def unplay(self, manifest: Path) -> None:
+        """Remove what `play` made."""
+        self.podman("kube", "down", manifest, timeout=400)
 
     @contextmanager
     def serving(self, image: str, *options: str) -> Iterator["Container"]:
