@@ -9,10 +9,14 @@ from portrait.errors import (
     BadInput,
     BadPicture,
     Draining,
+    NoMediaPort,
     NoSuchSession,
+    NotPublished,
     PortraitError,
     Refused,
+    StreamTaken,
     TooManySessions,
+    TooManyViewers,
 )
 
 logger = logging.getLogger(__name__)
@@ -23,6 +27,10 @@ STATUSES: tuple[tuple[type[PortraitError], int], ...] = (
     (BadInput, 400),
     (NoSuchSession, 404),
     (TooManySessions, 503),
+    (NoMediaPort, 503),
+    (TooManyViewers, 503),
+    (NotPublished, 409),
+    (StreamTaken, 409),
     (Draining, 503),
     (PortraitError, 500),
 )
