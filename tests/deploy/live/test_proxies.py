@@ -309,6 +309,24 @@ async def test_sessions_are_found_again_wherever_they_are(proxy: Proxy, replicas
         assert (await asyncio.to_thread(ask, "GET", f"{base}/v1/sessions/nobody"))[0] == 404
 
 
+async def test_who_watches_a_stream_comes_to_the_box_of_who_publishes_it(proxy: Proxy) -> None:
+    """Names enough for both boxes; a viewer of another box would be told that nobody publishes."""
+    base = f"http://127.0.0.1:{proxy.http}"
+    async with AsyncExitStack() as stack:
+        for name in ("hall", "desk", "door", "yard"):
+            connection, sdp = await offer()
+            stack.push_async_callback(connection.close)
+            status, headers = await asyncio.to_thread(ask, "POST", f"{base}/whip/{name}", sdp, "application/sdp")
+            assert status == 201
+            published = headers["Location"]
+            viewer, sdp = await offer()
+            stack.push_async_callback(viewer.close)
+            status, headers = await asyncio.to_thread(ask, "POST", f"{base}/whep/{name}", sdp, "application/sdp")
+            assert status == 201
+            assert (await asyncio.to_thread(ask, "DELETE", base + headers["Location"]))[0] == 200
+            assert (await asyncio.to_thread(ask, "DELETE", base + published))[0] == 200
+
+
 async def test_numbers_are_not_shown_to_the_world(proxy: Proxy) -> None:
     assert (await asyncio.to_thread(ask, "GET", f"http://127.0.0.1:{proxy.http}/metrics"))[0] == 404
 
