@@ -99,10 +99,11 @@ deploy-test: deploy-packages ## Build the image, run it, kill replicas, question
 	$(BIN)/pytest tests/deploy/live -m live
 
 ENGINE ?= docker
+BUILD_FLAGS ?=
 .PHONY: image
-image: ## Build the image portrait:dev (ENGINE=podman for podman)
+image: ## Build the image portrait:dev (ENGINE=podman, BUILD_FLAGS=... for a proxy's certificates or another base)
 	$(ENGINE) build --tag portrait:dev --build-arg REVISION=$$(git rev-parse --short HEAD) \
-	  --build-arg VERSION=$$(sed -n 's/^__version__ = "\(.*\)"/\1/p' service/portrait/__init__.py) .
+	  --build-arg VERSION=$$(sed -n 's/^__version__ = "\(.*\)"/\1/p' service/portrait/__init__.py) $(BUILD_FLAGS) .
 
 # Debian and Ubuntu ship Python without what `venv` needs.
 .venv/bin/pip:

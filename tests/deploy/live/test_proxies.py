@@ -309,6 +309,21 @@ async def test_sessions_are_found_again_wherever_they_are(proxy: Proxy, replicas
         assert (await asyncio.to_thread(ask, "GET", f"{base}/v1/sessions/nobody"))[0] == 404
 
 
+async def test_a_full_box_sends_nobody_away_while_another_has_room(proxy: Proxy, replicas: list[Replica]) -> None:
+    async with AsyncExitStack() as stack:
+
+        async def post(port: int) -> int:
+            connection, sdp = await offer()
+            stack.push_async_callback(connection.close)
+            url = f"http://127.0.0.1:{port}/webrtc"
+            return (await asyncio.to_thread(ask, "POST", url, sdp, "application/sdp"))[0]
+
+        assert [await post(replicas[0].http) for _ in range(STREAMS)] == [201] * STREAMS
+        assert await post(replicas[0].http) == 503
+        assert [await post(proxy.http) for _ in range(4)] == [201] * 4
+        assert replicas[1].sessions == 4
+
+
 async def test_who_watches_a_stream_comes_to_the_box_of_who_publishes_it(proxy: Proxy) -> None:
     """Names enough for both boxes; a viewer of another box would be told that nobody publishes."""
     base = f"http://127.0.0.1:{proxy.http}"
