@@ -79,6 +79,7 @@ async def run_service(settings: Settings) -> AsyncIterator[Running]:
             Sessions(models, settings.max_sessions, metrics) as sessions,
             _serve(settings, sessions, backgrounds, metrics, security) as running,
         ):
+            metrics.modes.list_open = sessions.list_modes
             yield running
     finally:
         lag.cancel()
