@@ -14,6 +14,7 @@ import pytest
 from portrait.app import Running, run_service
 from portrait.client import Client
 from portrait.settings import Settings
+from tests.embedded import SIDE
 from tests.people import Clip, iou
 from tests.test_grpc import client, jpeg, pictures, shown
 from tests.test_security import TOKEN, Authority, authority, tokens
@@ -55,9 +56,9 @@ async def test_the_node_client_gets_the_python_clients_masks(
     expected = [reply.array async for reply in client.stream(pictures(shown.frames, jpeg), every_frame=True)]
     status, said = await run(NODE, EXAMPLES / "node" / "stream.mjs", f"127.0.0.1:{service.grpc_port}", *frames)
     assert status == 0, said
-    assert "model portrait 224x224" in said
+    assert f"model portrait {SIDE}x{SIDE}" in said
     for file, mask in zip(frames, expected, strict=True):
-        assert file.with_suffix(".pgm").read_bytes() == b"P5 224 224 255\n" + mask.tobytes()
+        assert file.with_suffix(".pgm").read_bytes() == b"P5 %d %d 255\n" % (SIDE, SIDE) + mask.tobytes()
 
 
 @needs_node

@@ -14,6 +14,7 @@ from portrait.app import Running
 from portrait.client import Client
 from portrait.kserve import inference_pb2 as kserve
 from portrait.v1 import segmentation_pb2 as pb
+from tests.embedded import SIDE
 from tests.people import room
 from tests.test_grpc import i420, jpeg, rgb24
 
@@ -33,7 +34,7 @@ CONFIGS = [
         config=pb.StreamConfig(
             output=output,
             delivery=pb.DELIVERY_EVERY_FRAME,
-            prior=pb.Picture(format=pb.PICTURE_FORMAT_GRAY8, width=224, height=224, data=bytes(224 * 224)),
+            prior=pb.Picture(format=pb.PICTURE_FORMAT_GRAY8, width=SIDE, height=SIDE, data=bytes(SIDE**2)),
             prior_every=2,
         )
     )
@@ -137,4 +138,4 @@ async def test_no_bytes_crash_hang_or_confuse_the_service(service: Running) -> N
 
 async def test_the_service_answers_after_all_that(service: Running) -> None:
     async with Client(f"127.0.0.1:{service.grpc_port}") as client:
-        assert (await client.segment(jpeg(room(64, 48)))).array.shape == (224, 224)
+        assert (await client.segment(jpeg(room(64, 48)))).array.shape == (SIDE, SIDE)

@@ -21,6 +21,7 @@ from portrait.metrics import Metrics
 from portrait.sessions import Sessions
 from portrait.transports.grpc import SERVICE, serve_grpc
 from portrait.v1 import segmentation_pb2 as pb
+from tests.embedded import SIDE
 from tests.fakes import FakeModel, Gate, failing, only
 from tests.people import Array, Clip, clip, iou, room
 
@@ -77,7 +78,7 @@ async def test_a_stream_gives_every_frame_its_own_good_mask(client: Client, show
     assert all(reply.dropped == 0 and reply.error is None for reply in replies)
     overlaps = []
     for reply, truth in zip(replies, shown.masks, strict=True):
-        assert reply.array.shape == (224, 224)
+        assert reply.array.shape == (SIDE, SIDE)
         overlaps.append(iou(truth, np.asarray(cv2.resize(reply.array, SIZE), np.uint8)))
     assert np.mean(overlaps) > 0.85
     assert min(overlaps) > 0.8
@@ -112,7 +113,7 @@ async def test_a_second_streams_prior_never_mixes_with_the_firsts(client: Client
 @pytest.mark.parametrize(
     ("mode", "layout", "shape"),
     [
-        ("mask", pb.PICTURE_FORMAT_GRAY8, (224, 224)),
+        ("mask", pb.PICTURE_FORMAT_GRAY8, (SIDE, SIDE)),
         ("alpha", pb.PICTURE_FORMAT_GRAY8, (360, 640)),
         ("cutout", pb.PICTURE_FORMAT_RGBA32, (360, 640, 4)),
         ("color", pb.PICTURE_FORMAT_RGB24, (360, 640, 3)),
@@ -134,7 +135,7 @@ async def test_results_can_be_asked_for_as_png(client: Client, shown: Clip, mode
     decoded = cv2.imdecode(reply.array, cv2.IMREAD_UNCHANGED)
     assert decoded is not None
     assert decoded.ndim == (2 if mode in ("mask", "alpha") else 3)
-    assert decoded.shape[:2] == ((224, 224) if mode == "mask" else (360, 640))
+    assert decoded.shape[:2] == ((SIDE, SIDE) if mode == "mask" else (360, 640))
 
 
 async def test_frames_come_back_in_the_format_they_came_in(client: Client, shown: Clip) -> None:
@@ -155,7 +156,7 @@ async def test_the_output_changes_for_the_frames_that_follow(client: Client, sho
         await stream.finish()
         replies = [reply async for reply in stream]
     mask, red, picture = (reply.array for reply in replies)
-    assert mask.shape == (224, 224)
+    assert mask.shape == (SIDE, SIDE)
     outside = shown.masks[0] == 0
     outside[:, 100:540] = False  # well away from the person
     assert np.abs(red[outside].astype(int) - [255, 0, 0]).mean() < 5
@@ -375,7 +376,7 @@ async def test_a_drained_stream_ends_with_unavailable(service: Running, client: 
 async def test_models_are_listed(client: Client) -> None:
     models = await client.models()
     default = next(model for model in models if model.default)
-    assert (default.name, default.width, default.height, default.stateful) == ("portrait", 224, 224, True)
+    assert (default.name, default.width, default.height, default.stateful) == ("portrait", SIDE, SIDE, True)
 
 
 async def test_health_and_reflection_answer(service: Running) -> None:

@@ -16,6 +16,7 @@ from portrait.compositors import Options
 from portrait.mask import Mask
 from portrait.transports.grpc.servicer import MAX_IN_FLIGHT
 from portrait.v1 import segmentation_pb2 as pb
+from tests.embedded import SIDE
 from tests.fakes import FakeModel, Gate, full_mask
 from tests.people import Array, Clip, clip, room
 from tests.test_grpc import client, fake_service, i420, jpeg, pictures, rgb24, shown
@@ -37,7 +38,7 @@ async def received(stream: Any) -> Reply:
     return reply
 
 
-@pytest.mark.parametrize("size", [(224, 224), (641, 361)])
+@pytest.mark.parametrize("size", [(SIDE, SIDE), (641, 361)])
 @pytest.mark.parametrize("mode", ["mask", "alpha"])
 @pytest.mark.parametrize("mask_size", ["MODEL", "FRAME"])
 async def test_every_grey_layout_holds_the_same_mask(
@@ -53,7 +54,7 @@ async def test_every_grey_layout_holds_the_same_mask(
             mask_size=pb.MaskSize.Value(f"MASK_SIZE_{mask_size}"),
         )
         found[layout] = pixels(reply)
-        assert (reply.picture.width, reply.picture.height) == ((224, 224) if mask_size == "MODEL" else size)
+        assert (reply.picture.width, reply.picture.height) == ((SIDE, SIDE) if mask_size == "MODEL" else size)
     assert 0 < np.count_nonzero(found["GRAY8"]) < found["GRAY8"].size
     assert np.array_equal(found["GRAY8"], found["PNG"])
     assert np.array_equal(found["GRAY8"], found["GRAY8_ZLIB"])
@@ -175,7 +176,7 @@ async def test_priors_come_as_often_as_asked(client: Client, shown: Clip) -> Non
             carried.append(reply.prior is not None)
             if reply.prior_picture is not None:
                 assert reply.prior_picture.format == pb.PICTURE_FORMAT_GRAY8_ZLIB
-                assert decode(reply.prior_picture).shape == (224, 224)
+                assert decode(reply.prior_picture).shape == (SIDE, SIDE)
     assert carried == [False, False, True] * 2 + [False]
 
 
@@ -196,7 +197,7 @@ async def test_a_prior_reaches_the_network_and_no_prior_comes_of_a_failure() -> 
         assert (reply.error.code, reply.error.reason) == ("INTERNAL", "INTERNAL")
 
 
-def prior_message(layout: Any, data: bytes, size: int = 224) -> pb.Picture:
+def prior_message(layout: Any, data: bytes, size: int = SIDE) -> pb.Picture:
     return pb.Picture(format=layout, width=size, height=size, data=data)
 
 
@@ -205,10 +206,16 @@ BAD_PRIORS = {
         prior_message(pb.PICTURE_FORMAT_GRAY8, bytes(9), 3),
         "the size is 3x3; expected the model's",
     ),
-    "too few bytes": (prior_message(pb.PICTURE_FORMAT_GRAY8, bytes(9)), "9 bytes for 224x224 GRAY8; expected 50176"),
+    "too few bytes": (
+        prior_message(pb.PICTURE_FORMAT_GRAY8, bytes(9)),
+        f"9 bytes for {SIDE}x{SIDE} GRAY8; expected {SIDE**2}",
+    ),
     "no zlib": (prior_message(pb.PICTURE_FORMAT_GRAY8_ZLIB, b"hello"), "no zlib stream"),
-    "a bomb": (prior_message(pb.PICTURE_FORMAT_GRAY8_ZLIB, zlib.compress(bytes(10**7))), "50177 bytes for 224x224"),
-    "a photograph": (jpeg(room(224, 224)).message, "the size is 0x0"),
+    "a bomb": (
+        prior_message(pb.PICTURE_FORMAT_GRAY8_ZLIB, zlib.compress(bytes(10**7))),
+        f"{SIDE**2 + 1} bytes for {SIDE}x{SIDE}",
+    ),
+    "a photograph": (jpeg(room(SIDE, SIDE)).message, "the size is 0x0"),
     "another layout": (prior_message(pb.PICTURE_FORMAT_PNG, b""), "format 6 was sent; expected GRAY8 (4)"),
     "huge": (prior_message(pb.PICTURE_FORMAT_GRAY8, b"", 2**16), "expected at most 2088960"),
 }
@@ -345,9 +352,9 @@ async def test_hundreds_of_streams_that_come_and_go_leave_nothing(shown: Clip) -
 
 
 async def test_pixels_at_the_models_size_are_a_frame_like_any_other(client: Client) -> None:
-    still = room(224, 224)
+    still = room(SIDE, SIDE)
     reply = await client.segment(rgb24(still))
-    assert reply.array.shape == (224, 224)
+    assert reply.array.shape == (SIDE, SIDE)
     same = await client.segment(np.ascontiguousarray(still[..., ::-1]))
     assert same.array.tobytes() == reply.array.tobytes()
 

@@ -1,0 +1,7 @@
+"""What the tests know of the embedded model: its size, whichever file that is."""
+
+from portrait.segmenters import EMBEDDED, open_model
+
+DEFAULT = open_model(EMBEDDED / "portrait.tflite")
+SIDE = DEFAULT.width
+"""Pixels of its input and mask, which are square."""
