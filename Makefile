@@ -65,15 +65,48 @@ protos: .venv/test ## Regenerate service/portrait/v1, kserve and the tables of d
 	  protos/portrait/v1/segmentation.proto protos/portrait/kserve/inference.proto
 	$(BIN)/python -m tests.proto_tables --write
 
+# Every wheel of the image with its hash, for every platform at once.
+LOCK = $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --custom-compile-command 'make lock'
+.PHONY: lock
+lock: .venv/test ## Pin anew what the image installs (deploy/*.lock)
+	$(LOCK) --upgrade --constraint deploy/constraints.in --output-file deploy/requirements.lock pyproject.toml
+	$(LOCK) --upgrade --output-file deploy/build.lock deploy/build.in
+
 # Chromium for the page, and libatomic1 for the Node.js inside playwright that drives it. Ubuntu's chromium is a snap,
 # which cannot read a test's files: there playwright brings its own.
 .PHONY: system-packages
-system-packages: .venv/test ## Install what the browser tests need (Debian, Ubuntu)
+system-packages: .venv/test .venv/bin/promtool ## Install what the tests need of the system (Debian, Ubuntu)
 	@if grep -q '^ID=ubuntu' /etc/os-release; then \
 	  ls ~/.cache/ms-playwright/chromium-* >/dev/null 2>&1 || $(BIN)/playwright install --with-deps chromium; \
 	elif ! command -v chromium >/dev/null || \
 	    ! $(PYTHON) -c 'import ctypes; ctypes.CDLL("libatomic.so.1")' 2>/dev/null; then \
 	  $(APT) update -q && $(APT) install -y -q --no-install-recommends chromium libatomic1; fi
+
+# Unpacked, not installed: installed, Debian's package would start a server.
+.venv/bin/promtool: | .venv/bin/pip
+	@apt-cache show prometheus >/dev/null 2>&1 || $(APT) update -q
+	cd .venv && apt-get download -q prometheus && dpkg-deb -x prometheus_*.deb prometheus && rm prometheus_*.deb
+	ln -sf ../prometheus/usr/bin/prometheus ../prometheus/usr/bin/promtool .venv/bin/
+
+# RUNLEVEL=1: what is installed is not started.
+CONTAINER_PACKAGES = buildah podman runc netavark aardvark-dns iptables debootstrap nginx-light haproxy
+.PHONY: deploy-packages
+deploy-packages: system-packages ## Install what deploy-test needs besides (Debian, Ubuntu)
+	@for tool in buildah podman runc iptables debootstrap nginx haproxy; do \
+	  command -v $$tool >/dev/null || missing=1; done; \
+	if [ -n "$$missing" ]; then $(APT) update -q && \
+	  RUNLEVEL=1 $(APT) install -y -q --no-install-recommends $(CONTAINER_PACKAGES); fi
+
+.PHONY: deploy-test
+deploy-test: deploy-packages ## Build the image, run it, kill replicas, question the dashboards (root; ten minutes)
+	$(BIN)/pytest tests/deploy/live -m live
+
+ENGINE ?= docker
+BUILD_FLAGS ?=
+.PHONY: image
+image: ## Build the image portrait:dev (ENGINE=podman, BUILD_FLAGS=... for a proxy's certificates or another base)
+	$(ENGINE) build --tag portrait:dev --build-arg REVISION=$$(git rev-parse --short HEAD) \
+	  --build-arg VERSION=$$(sed -n 's/^__version__ = "\(.*\)"/\1/p' service/portrait/__init__.py) $(BUILD_FLAGS) .
 
 # Debian and Ubuntu ship Python without what `venv` needs.
 .venv/bin/pip:

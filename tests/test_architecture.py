@@ -29,6 +29,7 @@ FLOORS = {
     "portrait.pictures": 0,
     "portrait.mask": 0,
     "portrait.settings": 0,
+    "portrait.cgroup": 0,
     "portrait.launch": 0,
     "portrait.logs": 0,
     "portrait.v1": 0,

@@ -16,9 +16,9 @@ from typing import Any
 import cv2
 import pytest
 
+from portrait.cgroup import cpu_budget
 from portrait.cli import main
 from portrait.client import Client, ClientError, Picture
-from portrait.doctor import cpu_budget
 from portrait.launch import missing_variables
 from tests.people import room
 

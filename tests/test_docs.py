@@ -1,6 +1,5 @@
 """The docs say what the code does: settings, metrics, promises and links."""
 
-import json
 import re
 from pathlib import Path
 
@@ -8,6 +7,7 @@ import pytest
 
 from portrait.metrics import Metrics
 from portrait.settings import PREFIX, Settings
+from training import table
 
 ROOT = Path(__file__).parents[1]
 PAGES = [*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md"), *(ROOT / "service").rglob("*.md")]
@@ -40,11 +40,20 @@ def test_every_metric_is_documented() -> None:
     assert set(first_column("metrics.md")) == names
 
 
-def test_the_models_card_and_the_readme_state_the_figure_of_the_models_json() -> None:
-    models = ROOT / "service" / "portrait" / "models"
-    figure = json.loads((models / "portrait.json").read_text())["val_iou_portrait"]
-    assert f"| {figure:.2f} |" in (models / "portrait.md").read_text()
+def test_the_models_card_and_the_readme_state_the_stored_figure() -> None:
+    figure = table.stored("portrait")["val"]["portrait"]["iou"]
+    assert f"{figure:.2f} %" in (ROOT / "service" / "portrait" / "models" / "portrait.md").read_text()
     assert f"mean IoU {figure:.1f} %" in (ROOT / "README.md").read_text()
+
+
+def test_every_shipped_model_has_a_card() -> None:
+    for path in table.embedded():
+        assert path.with_suffix(".md").exists(), path.name
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_tables_of_figures_are_the_stored_ones(page: Path) -> None:
+    assert page.read_text() == table.filled(page.read_text()), "run: python -m training.table --into docs/*.md"
 
 
 def test_every_promise_names_a_test_that_exists() -> None:

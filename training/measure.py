@@ -82,7 +82,8 @@ def main():
     parser.add_argument("--no-web", action="store_true", help="leave the browser out")
     arguments = parser.parse_args()
     measure(arguments.runs, arguments.data, arguments.peers, not arguments.no_web)
-    print(table.markdown())
+    for name, lines in table.tables().items():
+        print(name, *lines, "", sep="\n")
 
 
 if __name__ == "__main__":

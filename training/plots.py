@@ -1,12 +1,18 @@
-"""Plots of the stored results for the docs: `python -m training.plots docs/plots`."""
+"""Plots of the stored results, and masks of pictures that may be shown: `python -m training.plots docs/plots`."""
 
 import argparse
 from pathlib import Path
 
+import cv2
 import matplotlib as mpl
+import numpy as np
 from matplotlib import pyplot as plt
 
-from training import table
+from training import evaluate, sequences, table
+
+ROOT = Path(__file__).parents[1]
+PICTURES = ROOT / "docs" / "pictures"
+SCENES = ROOT / "service" / "portrait" / "scenes"
 
 
 def curves(target):
@@ -41,6 +47,47 @@ def quality_against_time(target):
     _save(figure, target / "iou-time.svg")
 
 
+def overlays(target, model):
+    """The masks of pictures that may be shown, laid over them in colour."""
+    file = evaluate.File(model)
+    shown = [_overlaid(picture, _probability(file, picture)) for picture in _pictures()]
+    cv2.imwrite(str(target / "overlays.jpg"), np.hstack([np.hstack([*_pictures()]), *shown])[..., ::-1])
+
+
+def letting_go(target, model):
+    """Three frames of somebody, then a room without anybody, the file fed its own masks: what is left of them."""
+    file = evaluate.File(model)
+    rng = np.random.default_rng(1)
+    person = _pictures()[0]
+    room = cv2.resize(_read(sorted(SCENES.glob("*.jpg"))[0]), person.shape[1::-1])
+    prior, shown = None, []
+    for frame in [person] * 3 + [room] * 4:
+        seen = sequences.noisy(frame, rng)
+        prior = file(seen, prior)
+        shown.append(cv2.resize(_overlaid(seen, cv2.resize(prior, seen.shape[1::-1])), (220, 220)))
+    cv2.imwrite(str(target / "letting-go.jpg"), np.hstack(shown)[..., ::-1])
+
+
+def _pictures():
+    return [
+        cv2.resize(_read(path), (360, 360), interpolation=cv2.INTER_AREA) for path in sorted(PICTURES.glob("*.jpg"))
+    ]
+
+
+def _read(path):
+    return cv2.cvtColor(cv2.imread(str(path)), cv2.COLOR_BGR2RGB)
+
+
+def _probability(file, picture):
+    return cv2.resize(file(picture), picture.shape[1::-1], interpolation=cv2.INTER_LINEAR)
+
+
+def _overlaid(picture, probability):
+    """The picture, green where somebody is."""
+    share = 0.55 * probability[..., None]
+    return (picture * (1 - share) + np.array([30, 220, 90]) * share).astype(np.uint8)
+
+
 def _trained():
     """(run, label) of every training that has results, the shipped one included."""
     rows = [(row.run, f"{row.label} ({row.start})") for row in table.ROWS if row.run]
@@ -63,6 +110,9 @@ def main():
     mpl.rcParams["svg.hashsalt"] = "portrait"
     curves(arguments.target)
     quality_against_time(arguments.target)
+    default = table.embedded()[0]
+    overlays(arguments.target, default)
+    letting_go(arguments.target, default)
 
 
 if __name__ == "__main__":

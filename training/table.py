@@ -1,12 +1,14 @@
 """The paper's Table I with what is measured here beside what the paper prints.
 
-    python -m training.table
+    python -m training.table [--into docs/training.md ...]
 
-prints it from `training/results`, which `training.measure` fills.
+prints it, and the tables of the shipped files, from `training/results`, which `training.measure` fills.
 """
 
+import argparse
 import json
-from dataclasses import dataclass
+import re
+from dataclasses import astuple, dataclass
 from pathlib import Path
 
 RESULTS = Path(__file__).parent / "results"
@@ -50,77 +52,100 @@ ROWS = [
     Row("EfficientNetB0 instead", "table_efficientnetb0", Published(0.102, 334, 96.47, 97.56, 111, 35)),
     Row("ours, at the rows' budget", "table_portrait", None, "ImageNet"),
 ]
-QUALITY = ("IoU portrait, % (95 %)", "p5", "mIoU", "F", "wild")
-SPEED = ("fps", "times", "web fps: LiteRT.js / tfjs-tflite")
+PEERS = {
+    "selfie_segmentation": "MediaPipe selfie general, 256x256",
+    "selfie_segmentation_landscape": "MediaPipe selfie landscape, 144x256",
+}
+
+PORTRAIT = ("IoU, %", "95 % interval", "p5", "mIoU", "boundary F")
+SPEED = ("fps", "times", "web fps", "web fps, tfjs-tflite")
 VIDEO = ("slow", "fast", "lag", "flips", "ghost", "gone", "empty", "IoU", "F", "dtSSD", "E_warp")
 """Columns of the steadiness table; `evaluate_video` says what they mean."""
 
-PEERS = {
-    "selfie_segmentation": "MediaPipe selfie general 256x256",
-    "selfie_segmentation_landscape": "MediaPipe selfie landscape 144x256",
-}
+
+def tables():
+    """{name: lines of Markdown} of every table, from what is stored."""
+    return {
+        "rows": list(_lines(["row", "start", "parameters", "MACs, M", *PORTRAIT, "wild IoU", *SPEED], _trained())),
+        "published": list(_lines(PUBLISHED, _published())),
+        "files": list(_lines(["file", *PORTRAIT, "self", "street", "face", "wild", *SPEED], _files())),
+        "parts": list(_lines(["part", "pictures", *PORTRAIT], _parts())),
+        "slices": list(_lines(["pictures of val with", "pictures", "IoU, %", "95 % interval"], _slices())),
+        "video": list(_lines(["", *VIDEO], _video())),
+    }
 
 
-def markdown():
-    """The tables as Markdown, from what is stored."""
-    return "\n".join([*_training_rows(), "", *_shipped_rows(), "", *_video_rows(), ""])
+def _lines(heads, rows):
+    for cells in (heads, ["---"] * len(heads), *rows):
+        yield f"| {' | '.join(map(str, cells))} |"
 
 
-def _training_rows():
-    heads = ["row", "start", "parameters", "MACs, M", *QUALITY, *SPEED, "paper: EG1800, EasyPortrait, fps, web"]
-    yield from _head(heads)
-    speed = stored("speed")
+def _trained():
     for row in ROWS:
         found = stored(row.run) if row.run else {}
-        cells = [row.label, row.start]
         if found:
-            cells += [f"{found['parameters']:,}", f"{found['macs'] / 1e6:.1f}", *_quality(found["val"])]
-            cells += _rates(speed, row.run)
-        else:
-            cells += [row.note or "not trained yet", *[""] * 9]
-        cells[11:] = [cells[11], _printed(row.published)]
-        yield f"| {' | '.join(cells)} |"
+            facts = [f"{found['parameters']:,}", f"{found['macs'] / 1e6:.1f}"]
+            figures = [*_figures(found["val"]["portrait"]), f"{found['val']['wild']['iou']:.2f}", *_rates(row.run)]
+            yield [row.label, row.start, *facts, *figures]
+        elif row.run or row.note:
+            gaps = [""] * (1 + len(PORTRAIT) + 1 + len(SPEED))
+            yield [row.label, row.start, row.note or "not trained yet", *gaps]
 
 
-def _shipped_rows():
-    yield from _head(["file", *QUALITY, "self", "street", "face", *SPEED])
-    speed = stored("speed")
+PUBLISHED = ["row", "start", "parameters, M", "FLOPs or MACs, M", "EG1800, %", "EasyPortrait, %", "fps", "web fps"]
+
+
+def _published():
+    for row in ROWS:
+        if row.published:
+            yield [row.label, row.start, *("" if value is None else value for value in astuple(row.published))]
+
+
+def _files():
     for name, label in {**{path.stem: f"`{path.stem}`" for path in embedded()}, **PEERS}.items():
-        found = stored(name)
-        if found:
-            parts = [f"{found['val'][part]['iou']:.2f}" for part in ("self", "street", "face")]
-            yield f"| {' | '.join([label, *_quality(found['val']), *parts, *_rates(speed, name)])} |"
+        if found := stored(name):
+            parts = [f"{found['val'][part]['iou']:.2f}" for part in ("self", "street", "face", "wild")]
+            yield [label, *_figures(found["val"]["portrait"]), *parts, *_rates(name)]
 
 
-def _video_rows():
-    yield from _head(["", *VIDEO])
+def _parts():
+    for name, figures in stored("portrait").get("val", {}).items():
+        yield [name, figures["pictures"], *_figures(figures)]
+
+
+def _slices():
+    for name, figures in stored("portrait").get("slices", {}).items():
+        yield [name, figures["pictures"], *_figures(figures)[:2]]
+
+
+def _video():
     for name, figures in stored("video").items():
-        yield f"| {name} | {' | '.join(f'{figures[column]:.2f}' for column in VIDEO)} |"
+        yield [
+            name.replace("selfie_segmentation", "MediaPipe general"),
+            *(f"{figures[column]:.2f}" for column in VIDEO),
+        ]
 
 
-def _head(cells):
-    yield f"| {' | '.join(cells)} |"
-    yield f"|{' --- |' * len(cells)}"
+def _figures(group):
+    interval = f"{group['low']:.2f} to {group['high']:.2f}"
+    return [
+        f"{group['iou']:.2f}",
+        interval,
+        *(f"{group[key]:.2f}" for key in ("p5", "miou", "boundary_f") if key in group),
+    ]
 
 
-def _quality(val):
-    whole = val["portrait"]
-    interval = f"{whole['iou']:.2f} ({whole['low']:.2f}..{whole['high']:.2f})"
-    return [interval, *(f"{whole[key]:.2f}" for key in ("p5", "miou", "boundary_f")), f"{val['wild']['iou']:.2f}"]
-
-
-def _rates(speed, name):
-    native, web = speed.get("native", {}).get(name), speed.get("litertjs", {}).get(name, {})
-    old = speed.get("tfjs-tflite", {}).get(name, {})
-    pair = " / ".join(f"{rates['fps']:.0f}" if "fps" in rates else "-" for rates in (web, old))
-    return [f"{native['fps']:.0f}", f"{native['ratio']:.2f}", pair] if native else ["", "", ""]
-
-
-def _printed(published):
-    if published is None:
-        return "-"
-    figures = (published.eg1800, published.easyportrait, published.native, published.web)
-    return ", ".join("-" if figure is None else f"{figure:g}" for figure in figures)
+def _rates(name):
+    speed = stored("speed")
+    native = speed.get("native", {}).get(name)
+    if native is None:
+        return [""] * len(SPEED)
+    web = [speed.get(runtime, {}).get(name, {}) for runtime in ("litertjs", "tfjs-tflite")]
+    return [
+        f"{native['fps']:.0f}",
+        f"{native['ratio']:.2f}",
+        *(f"{rates['fps']:.0f}" if "fps" in rates else "refused" for rates in web),
+    ]
 
 
 def stored(name):
@@ -140,5 +165,25 @@ def embedded():
     return sorted(EMBEDDED.glob("*.tflite"), key=lambda path: (path.stem != "portrait", path.stem))
 
 
+def filled(page):
+    """The text of a page with every table between `<!-- table: NAME -->` and `<!-- end -->` as it is stored now."""
+    made = tables()
+    return MARKED.sub(lambda found: "\n".join([found[1], *made[found[2]], found[3]]), page)
+
+
+MARKED = re.compile(r"(<!-- table: (\w+) -->)\n.*?(<!-- end -->)", re.DOTALL)
+
+
+def main():
+    """The command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--into", type=Path, nargs="*", default=[], help="pages whose tables are brought up to date")
+    arguments = parser.parse_args()
+    for path in arguments.into:
+        path.write_text(filled(path.read_text()))
+    for name, lines in tables().items():
+        print(name, *lines, "", sep="\n")
+
+
 if __name__ == "__main__":
-    print(markdown())
+    main()

@@ -79,6 +79,7 @@ async def run_service(settings: Settings) -> AsyncIterator[Running]:
             Sessions(models, settings.max_sessions, metrics) as sessions,
             _serve(settings, sessions, backgrounds, metrics, security) as running,
         ):
+            metrics.modes.list_open = sessions.list_modes
             yield running
     finally:
         lag.cancel()
@@ -92,9 +93,17 @@ async def _serve(
     pixels = settings.max_frame_pixels
     stills = Stills(sessions, backgrounds, settings.max_still_pixels)
     async with serve_webrtc(
-        sessions, backgrounds, max_frame_pixels=pixels, idle_seconds=settings.idle_seconds
+        sessions,
+        backgrounds,
+        max_frame_pixels=pixels,
+        idle_seconds=settings.idle_seconds,
+        ports=settings.media_port_range,
+        advertised=settings.advertised,
+        max_viewers=settings.max_viewers,
     ) as webrtc:
-        http = HttpRoutes(sessions, backgrounds, metrics.expose, lambda: not sessions.draining)
+        http = HttpRoutes(
+            sessions, backgrounds, metrics.expose, lambda: not sessions.draining, webrtc.resources.trickle
+        )
         routes = [*http.routes, *stills.routes, *webrtc.routes]
         async with (
             serve_http(

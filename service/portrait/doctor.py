@@ -8,8 +8,8 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from pathlib import Path
 
+from portrait.cgroup import cpu_budget
 from portrait.errors import PortraitError
 from portrait.launch import missing_variables
 from portrait.security import open_security
@@ -84,17 +84,3 @@ def _port(name: str, host: str, port: int) -> Check:
         except OSError as error:
             return Check(name, False, f"{host}:{port}: {error.strerror}")
     return Check(name, True, f"{host}:{port} is free")
-
-
-def cpu_budget(root: Path = Path("/sys/fs/cgroup")) -> float:
-    """Cores this process may use: the cgroup's quota (v2, then v1) or the cores it may run on, whichever is less."""
-    cores = float(len(os.sched_getaffinity(0)))
-    try:
-        quota, period = (root / "cpu.max").read_text().split()
-    except (OSError, ValueError):
-        try:
-            quota = (root / "cpu" / "cpu.cfs_quota_us").read_text().strip()
-            period = (root / "cpu" / "cpu.cfs_period_us").read_text().strip()
-        except OSError:
-            return cores
-    return cores if quota in ("max", "-1") else min(cores, int(quota) / int(period))

@@ -13,6 +13,10 @@
     ├── Idle                no frame came for too long
     ├── Refused             nothing wrong with the request: try again later
     │   ├── TooManySessions
+    │   ├── NoMediaPort
+    │   ├── TooManyViewers
+    │   ├── NotPublished  nobody publishes the stream now
+    │   ├── StreamTaken   somebody publishes it already
     │   └── Draining
     ├── SegmentationFailed  the network gave no usable mask
     ├── BadModel            a model file that cannot be used
@@ -106,6 +110,30 @@ class TooManySessions(Refused):
     """The limit on sessions is reached."""
 
     reason = "TOO_MANY_SESSIONS"
+
+
+class TooManyViewers(Refused):
+    """The limit on viewers is reached."""
+
+    reason = "TOO_MANY_VIEWERS"
+
+
+class NotPublished(Refused):
+    """Nobody publishes a stream of that name now."""
+
+    reason = "NOT_PUBLISHED"
+
+
+class StreamTaken(Refused):
+    """Somebody publishes a stream of that name already."""
+
+    reason = "STREAM_TAKEN"
+
+
+class NoMediaPort(Refused):
+    """Every UDP port for media is taken."""
+
+    reason = "NO_MEDIA_PORT"
 
 
 class Draining(Refused):

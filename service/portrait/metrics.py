@@ -1,7 +1,8 @@
 """Counting, for Prometheus. One registry per application; never a session id in a label."""
 
 import time
-from collections.abc import Callable, Iterator
+from collections import Counter as Tally
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 
 from prometheus_client import (
@@ -13,16 +14,57 @@ from prometheus_client import (
     PlatformCollector,
     ProcessCollector,
 )
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.exposition import choose_encoder
+from prometheus_client.registry import Collector
+
+from portrait.cgroup import cpu_budget, cpu_throttling
 
 STAGES = ("decode", "segment", "compose", "encode")
 TRANSPORTS = ("webrtc", "grpc", "http")
 RESULTS = ("done", "dropped", "failed_closed", "refused")
+USUAL = (("done", ""), ("dropped", "newer_frame"), ("failed_closed", "segmentation_failed"))
+"""Results with the reasons that are counted from 0 on: the first of a kind would not show as a rise otherwise."""
+REFUSALS = ("too_many_sessions", "draining")
 
 STAGE_BUCKETS = (
     .0005, .001, .002, .003, .004, .005, .0075, .01, .015, .02, .033, .05, .075, .1, .15, .25, .5, 1.0,
 )  # fmt: skip
 AGE_BUCKETS = (.002, .004, .006, .01, .015, .02, .03, .04, .05, .075, .1, .15, .25, .5, 1.0, 2.0, 5.0)  # fmt: skip
+
+
+class Modes(Collector):
+    """Open sessions by transport and mode, counted at the scrape: a session may change its mode at any time."""
+
+    def __init__(self) -> None:
+        self.list_open: Callable[[], Iterable[tuple[str, str]]] = tuple
+        """Gives (transport, mode) of every open session."""
+
+    def collect(self) -> Iterator[Metric]:
+        """The gauge."""
+        family = GaugeMetricFamily(
+            "portrait_sessions_by_mode", "Open sessions, by output mode.", labels=["transport", "mode"]
+        )
+        for labels, count in sorted(Tally(self.list_open()).items()):
+            family.add_metric(labels, count)
+        yield family
+
+
+class Grants(Collector):
+    """The CPU that the kernel grants, read at the scrape; no samples of throttling where it tells of none."""
+
+    def collect(self) -> Iterator[Metric]:
+        """One gauge and three counters."""
+        throttling = cpu_throttling()
+        counts = (None,) * 3 if throttling is None else (throttling.periods, throttling.throttled, throttling.seconds)
+        yield GaugeMetricFamily("portrait_cpu_budget_cores", "Cores this process may use.", cpu_budget())
+        texts = {
+            "portrait_cpu_periods": "Scheduling periods of the control group.",
+            "portrait_cpu_throttled_periods": "Periods in which it stood still, its quota used up.",
+            "portrait_cpu_throttled_seconds": "How long it stood still.",
+        }
+        for (name, text), count in zip(texts.items(), counts, strict=True):
+            yield CounterMetricFamily(name, text, count)
 
 
 class Metrics:
@@ -51,6 +93,9 @@ class Metrics:
             "portrait_frames", "Frames by what became of them.", ["result", "reason", "transport"],
             registry=self.registry,
         )  # fmt: skip
+        for result, reason in USUAL:
+            for name in TRANSPORTS:
+                self._frames.labels(result, reason, name)
         self._sessions = Gauge("portrait_sessions", "Open sessions.", ["transport"], registry=self.registry)
         for name in TRANSPORTS:
             self._sessions.labels(name).set(0)
@@ -58,6 +103,8 @@ class Metrics:
         self._refused = Counter(
             "portrait_admission_refused", "Sessions refused, by reason.", ["reason"], registry=self.registry
         )
+        for reason in REFUSALS:
+            self._refused.labels(reason)
         self.capacity = Gauge("portrait_sessions_limit", "Sessions admitted at once.", registry=self.registry)
         self.loop_lag = Histogram(
             "portrait_event_loop_lag_seconds", "How late the event loop ran a timer.",
@@ -71,6 +118,9 @@ class Metrics:
         self._model = Gauge(
             "portrait_model_info", "Always 1; the default model.", ["model", "runtime"], registry=self.registry
         )
+        self.modes = Modes()
+        self.registry.register(self.modes)
+        self.registry.register(Grants())
 
     @contextmanager
     def stage(self, name: str) -> Iterator[None]:

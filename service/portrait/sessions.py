@@ -113,6 +113,10 @@ class Sessions:
         """The numbers of every open session."""
         return [session.describe() for session in self._open.values()]
 
+    def list_modes(self) -> list[tuple[str, str]]:
+        """(transport, mode) of every open session."""
+        return [(session.transport, session.options.mode) for session in self._open.values()]
+
     async def drain(self, seconds: float) -> int:
         """Refuse new sessions, ask the open ones to leave, wait up to `seconds` for that, then end the rest.
 

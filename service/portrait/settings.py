@@ -1,12 +1,13 @@
 """Settings: what an operator may decide, by flags, environment, file and these defaults, in that order."""
 
+import ipaddress
 import os
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import DirectoryPath, Field, FilePath, ValidationError
+from pydantic import AfterValidator, DirectoryPath, Field, FilePath, ValidationError
 from pydantic_settings import (
     BaseSettings,
     InitSettingsSource,
@@ -24,6 +25,23 @@ FILE_VALUES = "values of the settings file"
 """How they travel to `settings_customise_sources`, which the library calls; no setting can have this name."""
 
 
+def _check_ports(text: str) -> str:
+    first, dash, last = text.partition("-")
+    if not (dash and first.isdigit() and last.isdigit() and int(first) <= int(last) <= 65535):
+        raise ValueError("expected FIRST-LAST, two ports of 0 to 65535 in order")
+    return text
+
+
+def _check_addresses(text: str) -> str:
+    for address in filter(None, text.split(",")):
+        ipaddress.ip_address(address.strip())
+    return text
+
+
+PortRange = Annotated[str, AfterValidator(_check_ports)]
+Addresses = Annotated[str, AfterValidator(_check_addresses)]
+
+
 class Settings(BaseSettings):
     """One value per setting; `PORTRAIT_HTTP_PORT` is `http_port`. Nothing changes after the start."""
 
@@ -32,11 +50,14 @@ class Settings(BaseSettings):
     host: str = Field("127.0.0.1", description="Address to listen on; 0.0.0.0 for all.")
     http_port: int = Field(8080, ge=0, le=65535, description="TCP port of page, WebRTC signalling, stills, metrics.")
     grpc_port: int = Field(50051, ge=0, le=65535, description="TCP port of gRPC.")
+    media_ports: PortRange = Field("50000-50199", description="UDP ports of WebRTC media, FIRST-LAST; 0-0: any.")
+    advertised_addresses: Addresses = Field("", description="Further IP addresses media is reached by, with commas.")
     workers: int = Field(1, ge=1, le=1, description="Worker processes; this version has one.")
     model: str = Field("portrait", min_length=1, description="Default model: an embedded name or the path of a file.")
     runtime: Literal["auto", "litert", "tflite-runtime"] = Field("auto", description="TFLite interpreter.")
     backgrounds: DirectoryPath | None = Field(None, description="Folder of further background pictures.")
     max_sessions: int = Field(8, ge=1, le=10_000, description="Sessions open at once; more are refused.")
+    max_viewers: int = Field(32, ge=0, le=10_000, description="WHEP viewers connected at once; more are refused.")
     max_frame_pixels: int = Field(1920 * 1088, ge=256, le=2**26, description="Pixels of a stream's frame, at most.")
     max_still_pixels: int = Field(25_000_000, ge=256, le=2**28, description="Pixels of a still picture, at most.")
     max_still_bytes: int = Field(32 * 2**20, ge=1024, le=2**30, description="Bytes of an HTTP request, at most.")
@@ -52,6 +73,17 @@ class Settings(BaseSettings):
     insecure: bool = Field(False, description="Serve other machines without authentication or without TLS.")
     log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="Least severity logged.")
     log_format: Literal["text", "json"] = Field("text", description="One line per event, for people or programs.")
+
+    @property
+    def media_port_range(self) -> range:
+        """`media_ports` as a range, empty for any port."""
+        first, last = map(int, self.media_ports.split("-"))
+        return range(first, last + 1) if last else range(0)
+
+    @property
+    def advertised(self) -> tuple[str, ...]:
+        """`advertised_addresses`, one by one."""
+        return tuple(address.strip() for address in self.advertised_addresses.split(",") if address.strip())
 
     @classmethod
     def settings_customise_sources(

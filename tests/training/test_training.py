@@ -11,7 +11,7 @@ import torch
 
 from portrait.segmenters import EMBEDDED, open_model
 from tests.people import DATA
-from training import evaluate
+from training import evaluate, table
 from training.data import Portraits
 
 ROOT = Path(__file__).parents[2]
@@ -53,7 +53,7 @@ def test_the_same_seed_trains_the_same_weights(folder: Path, tmp_path: Path) -> 
 
 @pytest.mark.skipif(not DATA.exists(), reason="the val split is not part of the repository")
 def test_the_embedded_model_reaches_the_figures_its_card_states() -> None:
-    card = json.loads((EMBEDDED / "portrait.json").read_text())
+    card = table.stored("portrait")
     measured = evaluate.summary(evaluate.evaluate(evaluate.File(EMBEDDED / "portrait.tflite"), Portraits(DATA, "val")))
     assert measured["portrait"]["iou"] >= 91
     for group, figures in card["val"].items():

@@ -6,13 +6,15 @@ from typing import Any, TypedDict
 
 import grpc
 import numpy as np
-from google.rpc import error_details_pb2
-from grpc_status import rpc_status
+from google.rpc import error_details_pb2, status_pb2
 from numpy.typing import NDArray
 
 from portrait.v1 import segmentation_pb2 as pb
 
 Array = NDArray[np.uint8]
+
+STATUS_DETAILS = "grpc-status-details-bin"
+"""Where gRPC carries a google.rpc.Status."""
 
 
 class OutputFields(TypedDict, total=False):
@@ -140,9 +142,10 @@ class ClientError(Exception):
     @classmethod
     def from_rpc(cls, error: grpc.aio.AioRpcError) -> "ClientError":
         """Of a failed call."""
-        status = rpc_status.from_call(error)
-        if status is not None:
-            return cls.from_status(status)
+        # The server's own words, if it had any: a proxy that cuts the stream afterwards puts another code on top.
+        for name, value in error.trailing_metadata() or ():
+            if name == STATUS_DETAILS:
+                return cls.from_status(status_pb2.Status.FromString(value))
         if error.code() is grpc.StatusCode.INTERNAL:
             # The server's own have details. This one is grpc.aio's word for a message that could not be sent any more.
             return cls("UNAVAILABLE", f"the connection was lost: {error.details()}")

@@ -5,7 +5,7 @@ import base64
 import binascii
 import dataclasses
 import json
-from collections.abc import AsyncIterator, Callable, Iterable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -43,8 +43,9 @@ class HttpRoutes:
         backgrounds: Backgrounds,
         expose: Callable[[str], tuple[bytes, str]],
         is_ready: Callable[[], bool],
+        trickle: Callable[[web.Request], Awaitable[web.Response]],
     ) -> None:
-        self._sessions, self._backgrounds = sessions, backgrounds
+        self._sessions, self._backgrounds, self._trickle = sessions, backgrounds, trickle
         self._expose, self._is_ready = expose, is_ready
 
     @property
@@ -111,7 +112,10 @@ class HttpRoutes:
         return web.Response(status=200)
 
     async def _change_session(self, request: web.Request) -> web.Response:
+        """JSON changes the session; a trickle-ice-sdpfrag is its connection's."""
         session = self._sessions[request.match_info["id"]]
+        if request.content_type == "application/trickle-ice-sdpfrag":
+            return await self._trickle(request)
         if request.content_type != "application/json":
             raise web.HTTPUnsupportedMediaType(
                 text=f"{request.content_type} came; expected application/json",

@@ -10,11 +10,15 @@ from portrait.errors import (
     BadPicture,
     Draining,
     Idle,
+    NoMediaPort,
     NoSuchSession,
+    NotPublished,
     PortraitError,
     Refused,
     SessionEnded,
+    StreamTaken,
     TooManySessions,
+    TooManyViewers,
     Unauthenticated,
 )
 
@@ -31,6 +35,10 @@ STATUSES: tuple[tuple[type[PortraitError], int], ...] = (
     (SessionEnded, 410),
     (Idle, 408),
     (TooManySessions, 503),
+    (NoMediaPort, 503),
+    (TooManyViewers, 503),
+    (NotPublished, 409),
+    (StreamTaken, 409),
     (Draining, 503),
     (PortraitError, 500),
 )

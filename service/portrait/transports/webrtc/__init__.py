@@ -1,71 +1,108 @@
-"""The WebRTC transport: signalling over HTTP, one peer connection per session."""
+"""The WebRTC transport: signalling over HTTP, one peer connection per session or viewer."""
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Coroutine
+from collections.abc import AsyncIterator, Coroutine, Sequence
 from contextlib import asynccontextmanager
-from typing import Any
+from typing import Any, TypeAlias
 
 from aiohttp import web
 
 from portrait.backgrounds import Backgrounds
 from portrait.compositors import Options
-from portrait.errors import BadOffer
+from portrait.errors import BadOffer, BadOption
 from portrait.sessions import Sessions
-from portrait.transports.webrtc import encoders
-from portrait.transports.webrtc.codec import VideoCodec
+from portrait.transports.webrtc import realtime
+from portrait.transports.webrtc.addresses import advertise, media_ports
+from portrait.transports.webrtc.codec import MaskCodec, StreamCodec, VideoCodec
+from portrait.transports.webrtc.connection import Connection
 from portrait.transports.webrtc.peer import Peer
+from portrait.transports.webrtc.publisher import Publisher
+from portrait.transports.webrtc.resources import Resources
+from portrait.transports.webrtc.streams import OUTPUTS, Streams
+from portrait.transports.webrtc.viewer import Viewer
 
 logger = logging.getLogger(__name__)
 
-PEER = "webrtc-peer"
+CONNECTION = "webrtc-connection"
 
 MAX_SDP = 64 * 1024
 """Bytes of an offer; a browser's has some 6 KB."""
 
+CODECS = {"composite": VideoCodec, "mask": MaskCodec}
+"""What a loopback may send back."""
+
+Answered: TypeAlias = asyncio.Future[tuple[str, Connection, str]]
+"""Set once with (resource path, connection, SDP answer)."""
+
 
 class WebRTC:
-    """The signalling route and the peers that came of it. Opened by `serve_webrtc`."""
+    """The signalling routes and the connections that came of them. Opened by `serve_webrtc`."""
 
     def __init__(
-        self, sessions: Sessions, backgrounds: Backgrounds, *, max_frame_pixels: int, idle_seconds: float
+        self,
+        sessions: Sessions,
+        backgrounds: Backgrounds,
+        *,
+        max_frame_pixels: int,
+        idle_seconds: float,
+        advertised: Sequence[str],
+        max_viewers: int,
     ) -> None:
-        self._sessions, self._backgrounds = sessions, backgrounds
+        self._sessions, self._backgrounds, self._advertised = sessions, backgrounds, advertised
         self._max_frame_pixels, self._idle_seconds = max_frame_pixels, idle_seconds
+        self._streams = Streams(max_viewers)
+        self.resources = Resources()
         self._tasks: set[asyncio.Task[None]] = set()
 
     @property
     def routes(self) -> list[web.RouteDef]:
         """What the HTTP server shall serve."""
-        return [web.post("/webrtc", self._post)]
+        return [
+            web.post("/webrtc", self._loop_back),
+            web.post("/whip/{stream}", self._publish),
+            web.post("/whep/{stream}", self._view),
+            web.post("/whep/{stream}/{output}", self._view),
+            *self.resources.routes,
+        ]
 
     async def close(self) -> None:
         """Close every connection and wait for it."""
         for task in self._tasks:
-            if task.get_name() == PEER:
+            if task.get_name() == CONNECTION:
                 task.cancel()
         while self._tasks:
             await asyncio.gather(*self._tasks, return_exceptions=True)
 
-    async def _post(self, request: web.Request) -> web.Response:
-        """SDP offer in; 201, SDP answer and Location out."""
-        if request.content_type not in ("application/sdp", "application/octet-stream"):
-            raise web.HTTPUnsupportedMediaType(text=f"{request.content_type} came; expected application/sdp")
-        body = await request.content.read(MAX_SDP + 1)
-        if len(body) > MAX_SDP:
-            raise BadOffer("sdp", f"more than {MAX_SDP} bytes")
-        query = request.query
-        background = None
+    async def _loop_back(self, request: web.Request) -> web.Response:
+        offer, options, answered = await _read_offer(request), await self._options(request), self._future()
+        kind = CODECS.get(result := request.query.get("result", "composite"))
+        if kind is None:
+            raise BadOption("result", f"{result!r} came; expected one of {', '.join(CODECS)}")
+        codec, model = kind(self._max_frame_pixels), request.query.get("model")
+        return await self._answer(self._run_loop(codec, offer, options, model, answered), answered)
+
+    async def _publish(self, request: web.Request) -> web.Response:
+        offer, options, answered = await _read_offer(request), await self._options(request), self._future()
+        name, model = request.match_info["stream"], request.query.get("model")
+        return await self._answer(self._run_publisher(name, offer, options, model, answered), answered)
+
+    async def _view(self, request: web.Request) -> web.Response:
+        output = request.match_info.get("output", "composite")
+        if output not in OUTPUTS:
+            raise web.HTTPNotFound(text=f"{output!r} came; expected one of {', '.join(OUTPUTS)}")
+        offer, answered = await _read_offer(request), self._future()
+        return await self._answer(self._run_viewer(request.match_info["stream"], output, offer, answered), answered)
+
+    async def _options(self, request: web.Request) -> Options:
+        query, background = request.query, None
         if name := query.get("background"):
             background = await asyncio.to_thread(self._backgrounds.pick, name)
-        options = Options(query.get("mode", "blur"), query.get("color", Options().color), background)
-        session_id, answer = await self._open(body.decode("utf-8", "replace"), options, query.get("model"))
-        location = f"/v1/sessions/{session_id}"
-        return web.Response(status=201, text=answer, content_type="application/sdp", headers={"Location": location})
+        return Options(query.get("mode", "blur"), query.get("color", Options().color), background)
 
-    async def _open(self, offer: str, options: Options, model: str | None) -> tuple[str, str]:
-        answered: asyncio.Future[tuple[str, str]] = asyncio.get_running_loop().create_future()
-        task = self._start(self._run(offer, options, model, answered), PEER)
+    async def _answer(self, life: Coroutine[Any, Any, None], answered: Answered) -> web.Response:
+        """201 with the answer of a connection, which lives on in a task of its own."""
+        task = self._start(life, CONNECTION)
         try:
             await asyncio.wait((task, answered), return_when=asyncio.FIRST_COMPLETED)
         except asyncio.CancelledError:
@@ -73,20 +110,55 @@ class WebRTC:
             raise
         if not answered.done():
             await task  # it ended without an answer: raises why
-        return answered.result()
+        location, connection, answer = answered.result()
+        headers = {"Location": location, "ETag": connection.etag, "Accept-Patch": "application/trickle-ice-sdpfrag"}
+        answer = advertise(answer, self._advertised)
+        return web.Response(status=201, text=answer, content_type="application/sdp", headers=headers)
 
-    async def _run(
-        self, offer: str, options: Options, model: str | None, answered: asyncio.Future[tuple[str, str]]
+    async def _run_loop(
+        self, codec: VideoCodec, offer: str, options: Options, model: str | None, answered: Answered
     ) -> None:
-        codec = VideoCodec(self._max_frame_pixels)
         async with self._sessions.open("webrtc", codec, options, model) as session:
             peer = Peer(session, self._idle_seconds)
-            try:
-                answered.set_result((session.id, await peer.answer(offer)))
+            async with self._connected(peer.connection, session.id, peer.close):
+                answered.set_result((f"/v1/sessions/{session.id}", peer.connection, await peer.answer(offer)))
                 await peer.run()
-            finally:
-                # A task of its own: cancelled half-way, aiortc would leave its sockets open.
-                await asyncio.shield(self._start(peer.close(), "webrtc-close"))
+
+    async def _run_publisher(
+        self, name: str, offer: str, options: Options, model: str | None, answered: Answered
+    ) -> None:
+        with self._streams.publish(name) as stream:
+            codec = StreamCodec(self._max_frame_pixels, lambda: stream.wanted)
+            async with self._sessions.open("webrtc", codec, options, model) as session:
+                publisher = Publisher(session, stream, self._idle_seconds)
+                async with self._connected(publisher.connection, session.id, publisher.close):
+                    answer = await publisher.answer(offer)
+                    answered.set_result((f"/v1/sessions/{session.id}", publisher.connection, answer))
+                    await publisher.run()
+
+    async def _run_viewer(self, name: str, output: str, offer: str, answered: Answered) -> None:
+        with self._streams.view(name) as stream, stream.watch(output) as slot:
+            viewer = Viewer(stream, output)
+            async with self._connected(viewer.connection, viewer.id, viewer.connection.close):
+                self.resources.viewers[viewer.id] = viewer
+                try:
+                    answer = await viewer.answer(offer, slot)
+                    answered.set_result((f"/v1/viewers/{viewer.id}", viewer.connection, answer))
+                    logger.info("viewer %s of %s opened", viewer.id[:6], name)
+                    logger.info("viewer %s of %s closed: %s", viewer.id[:6], name, await viewer.run())
+                finally:
+                    del self.resources.viewers[viewer.id]
+
+    @asynccontextmanager
+    async def _connected(self, connection: Connection, name: str, close: Any) -> AsyncIterator[None]:
+        """The connection known by a name for the length of the block, and closed at its end."""
+        self.resources.connections[name] = connection
+        try:
+            yield
+        finally:
+            del self.resources.connections[name]
+            # A task of its own: cancelled half-way, aiortc would leave its sockets open.
+            await asyncio.shield(self._start(close(), "webrtc-close"))
 
     def _start(self, coroutine: Coroutine[Any, Any, None], name: str) -> asyncio.Task[None]:
         """A task that is held here until it is done: the loop keeps only weak references."""
@@ -95,15 +167,46 @@ class WebRTC:
         task.add_done_callback(self._tasks.discard)
         return task
 
+    def _future(self) -> Answered:
+        return asyncio.get_running_loop().create_future()
+
+
+async def _read_offer(request: web.Request) -> str:
+    if request.content_type not in ("application/sdp", "application/octet-stream"):
+        raise web.HTTPUnsupportedMediaType(text=f"{request.content_type} came; expected application/sdp")
+    body = await request.content.read(MAX_SDP + 1)
+    if len(body) > MAX_SDP:
+        raise BadOffer("sdp", f"more than {MAX_SDP} bytes")
+    return body.decode("utf-8", "replace")
+
 
 @asynccontextmanager
 async def serve_webrtc(
-    sessions: Sessions, backgrounds: Backgrounds, *, max_frame_pixels: int, idle_seconds: float
+    sessions: Sessions,
+    backgrounds: Backgrounds,
+    *,
+    max_frame_pixels: int,
+    idle_seconds: float,
+    ports: range = range(0),
+    advertised: Sequence[str] = (),
+    max_viewers: int = 32,
 ) -> AsyncIterator[WebRTC]:
-    """The transport for the length of the block."""
-    encoders.install()
-    webrtc = WebRTC(sessions, backgrounds, max_frame_pixels=max_frame_pixels, idle_seconds=idle_seconds)
-    try:
-        yield webrtc
-    finally:
-        await webrtc.close()
+    """The transport for the length of the block.
+
+    Media arrives on UDP `ports` (an empty range: any), on the machine's addresses; `advertised` are further ones it is
+    reached by.
+    """
+    realtime.install()
+    webrtc = WebRTC(
+        sessions,
+        backgrounds,
+        max_frame_pixels=max_frame_pixels,
+        idle_seconds=idle_seconds,
+        advertised=advertised,
+        max_viewers=max_viewers,
+    )
+    with media_ports(asyncio.get_running_loop(), ports):
+        try:
+            yield webrtc
+        finally:
+            await webrtc.close()

@@ -1,15 +1,20 @@
-"""The codec of every WebRTC session."""
+"""The codecs of WebRTC sessions: decoded pictures in, pictures to encode out."""
+
+from collections.abc import Callable
 
 import av
+import cv2
+import numpy as np
 
 from portrait.compositors import MODES
-from portrait.frame import Frame
+from portrait.frame import GREY, Frame
+from portrait.mask import Mask
 from portrait.pipeline import Result
 from portrait.video import av_from_frame, frame_from_av
 
 
 class VideoCodec:
-    """Decoded pictures in, composed pictures out; `max_pixels` bounds what is worked on."""
+    """Composed pictures out; `max_pixels` bounds what is worked on."""
 
     modes = tuple(mode for mode in MODES if mode != "cutout")  # a video track has no alpha
 
@@ -29,3 +34,40 @@ class VideoCodec:
         frame = result.compose()
         with result.recorder.stage("encode"):
             return av_from_frame(frame)
+
+
+class MaskCodec(VideoCodec):
+    """The mask alone, for a client that composes by itself; no picture is made."""
+
+    def encode(self, result: Result, picture: av.VideoFrame) -> av.VideoFrame:
+        """The mask as a picture at the time of its frame."""
+        with result.recorder.stage("encode"):
+            return av_from_frame(mask_picture(result.mask, result.frame))
+
+
+class StreamCodec(VideoCodec):
+    """What the viewers of a stream want: {"composite": picture, "mask": picture}, and nothing that nobody watches."""
+
+    def __init__(self, max_pixels: int, wanted: Callable[[], frozenset[str]]) -> None:
+        super().__init__(max_pixels)
+        self._wanted = wanted
+
+    def encode(self, result: Result, picture: av.VideoFrame) -> dict[str, av.VideoFrame]:  # type: ignore[override]
+        """The pictures at the time of their input."""
+        wanted, made = self._wanted(), {}
+        if "composite" in wanted:
+            made["composite"] = super().encode(result, picture)
+        if "mask" in wanted:
+            with result.recorder.stage("encode"):
+                made["mask"] = av_from_frame(mask_picture(result.mask, result.frame))
+        return made
+
+
+def mask_picture(mask: Mask, frame: Frame) -> Frame:
+    """The mask at the model's size as a picture in video range: grey, 16 where nobody is and 235 where somebody is.
+
+    A receiver that converts it to RGB, as browsers do, reads the probability as 0 to 255.
+    """
+    luma = np.asarray(cv2.convertScaleAbs(mask.values, alpha=219 / 255, beta=16), np.uint8)
+    grey = np.full((mask.height // 2, mask.width // 2), GREY, np.uint8)
+    return Frame(luma, grey, grey, frame.timestamp, frame.arrived)

@@ -2,23 +2,19 @@
 
 aiortc 1.16 encodes VP8 with the denoiser on (36 % of the time at 720p) and H.264 with x264's preset "medium" (five to
 eight times the CPU of "superfast" at the same PSNR), takes as many threads as the machine has cores, and throws the
-encoder away, with a key frame, whenever the receiver's bandwidth estimate moves by a tenth.
+encoder away, with a key frame, whenever the receiver's bandwidth estimate moves by a tenth. The subclasses reach into
+`codec`, which is not aiortc's public interface: `realtime.py` says which version they are for.
 """
 
 from fractions import Fraction
 
-import aiortc
 import av
-from aiortc import rtcrtpsender
 from aiortc.codecs import get_encoder as stock_encoder
 from aiortc.codecs import h264, vpx
 from aiortc.codecs.base import Encoder
 from aiortc.rtcrtpparameters import RTCRtpCodecParameters
 from av.frame import Frame
 from av.video.codeccontext import VideoCodecContext
-
-TESTED = "1.16.0"
-"""The aiortc these subclasses were written against; they reach into `codec`, which is not its public interface."""
 
 STEP = 1.5
 """The encoder is rebuilt when the bandwidth estimate leaves its rate by this factor, up or down."""
@@ -101,17 +97,6 @@ def live_encoder(codec: RTCRtpCodecParameters) -> Encoder:
         case "video/h264":
             return LiveH264Encoder()
     return stock_encoder(codec)
-
-
-def install() -> None:
-    """Let aiortc's senders use these encoders. There is no setting for it: the sender's own name is replaced.
-
-    Raises:
-        RuntimeError: another aiortc than the one this was tested with.
-    """
-    if aiortc.__version__ != TESTED:
-        raise RuntimeError(f"aiortc is {aiortc.__version__}; its encoders are replaced for {TESTED} only")
-    rtcrtpsender.get_encoder = live_encoder  # type: ignore[attr-defined]  # not its public name: see the docstring
 
 
 def _fits(codec: VideoCodecContext | None, frame: av.VideoFrame, rate: int) -> bool:

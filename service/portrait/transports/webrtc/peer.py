@@ -1,45 +1,23 @@
-"""One WebRTC connection: camera up, result down."""
+"""The loopback: camera up and result down in one connection, by a session of its own."""
 
 import asyncio
 import logging
-import re
-import time
-from collections.abc import Iterator
-from contextlib import contextmanager
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import av
-from aiortc import (
-    MediaStreamTrack,
-    RTCConfiguration,
-    RTCPeerConnection,
-    RTCSessionDescription,
-)
+from aiortc import MediaStreamTrack
 from aiortc.mediastreams import MediaStreamError
 
 from portrait.errors import BadOffer, BadPicture
 from portrait.latest import Closed, Latest
 from portrait.session import Session
+from portrait.transports.webrtc import realtime
+from portrait.transports.webrtc.camera import Arrival, pump
+from portrait.transports.webrtc.connection import Connection, open_ways
 
 logger = logging.getLogger(__name__)
 
 VideoSession: TypeAlias = Session[av.VideoFrame, av.VideoFrame]
-
-CONNECT_SECONDS = 10.0
-"""A peer that has not connected by then is gone; it holds ports and a session until it is."""
-
-MDNS_CANDIDATE = re.compile(r"^a=candidate:\S+ \S+ \S+ \S+ \S+\.local .*\r?\n", re.MULTILINE)
-
-
-@contextmanager
-def _blaming_the_offer() -> Iterator[None]:
-    """Checking as it goes, aiortc raises whatever its first wrong step raises, StopIteration included."""
-    try:
-        yield
-    except OSError:  # no port, no descriptor: the box's trouble, not the offer's
-        raise
-    except Exception as error:
-        raise BadOffer("sdp", f"the offer cannot be answered: {error or type(error).__name__}") from error
 
 
 class ResultTrack(MediaStreamTrack):
@@ -47,7 +25,7 @@ class ResultTrack(MediaStreamTrack):
 
     kind = "video"
 
-    def __init__(self, session: VideoSession, slot: Latest[tuple[av.VideoFrame, float]]) -> None:
+    def __init__(self, session: VideoSession, slot: Latest[Arrival]) -> None:
         super().__init__()
         self._session, self._slot = session, slot
         self._dropped = 0
@@ -80,38 +58,27 @@ class ResultTrack(MediaStreamTrack):
 
 
 class Peer:
-    """A peer connection bound to a session. The session's end is the peer's end; `run` is the whole life."""
+    """A connection bound to a session. The session's end is the peer's end; `run` is the whole life."""
 
     def __init__(self, session: VideoSession, idle_seconds: float) -> None:
         self._session, self._idle_seconds = session, idle_seconds
-        # No servers: a box on premises asks nobody outside for its address.
-        self._pc = RTCPeerConnection(RTCConfiguration(iceServers=[]))
-        self._slot: Latest[tuple[av.VideoFrame, float]] = Latest()
-        self._connected = asyncio.Event()
-        self._pc.on("connectionstatechange", self._connection_changed)
+        self.connection = Connection(session.end)
+        self._slot: Latest[Arrival] = Latest()
+        self._camera: MediaStreamTrack | None = None
 
     async def answer(self, offer: str) -> str:
         """The SDP answer to an offer.
 
         Raises:
             BadOffer: not SDP, no video to receive, or nothing in common.
+            NoMediaPort: every UDP port for media is taken.
         """
-        if not offer.startswith("v=0"):
-            raise BadOffer("sdp", f"the body starts with {offer[:20]!r}; expected an SDP offer, v=0")
-        # Browsers without camera permission hide their addresses behind mDNS names, for which aioice would wait a
-        # second; the connection comes up without them, peer-reflexive.
-        description = RTCSessionDescription(MDNS_CANDIDATE.sub("", offer), "offer")
-        with _blaming_the_offer():
-            await self._pc.setRemoteDescription(description)
-        self._take_video()
-        with _blaming_the_offer():
-            await self._pc.setLocalDescription(await self._pc.createAnswer())
-        return self._pc.localDescription.sdp
+        return await self.connection.answer(offer, self._take_video)
 
     async def run(self) -> None:
         """Carry frames until the session is ended or the other side goes away."""
         tasks = [
-            asyncio.create_task(self._watch_connecting(), name="webrtc-connecting"),
+            asyncio.create_task(self.connection.watch_connecting(), name="webrtc-connecting"),
             asyncio.create_task(self._pump(), name="webrtc-pump"),
         ]
         try:
@@ -124,48 +91,21 @@ class Peer:
     async def close(self) -> None:
         """Close the connection. Idempotent."""
         self._slot.close()
-        await self._pc.close()
+        await self.connection.close()
 
-    def _take_video(self) -> None:
+    def _take_video(self, transceivers: list[Any]) -> None:
         """Answer the first video track and decline everything else: whatever is accepted must be drained."""
-        self._camera: MediaStreamTrack | None = None
-        for transceiver in self._pc.getTransceivers():
-            if transceiver.kind == "video" and self._camera is None and "send" in (transceiver._offerDirection or ""):
+        for transceiver in transceivers:
+            if transceiver.kind == "video" and self._camera is None and open_ways(transceiver) == {"send", "recv"}:
                 self._camera = transceiver.receiver.track
+                realtime.steer(transceiver.receiver)
                 transceiver.sender.replaceTrack(ResultTrack(self._session, self._slot))
                 transceiver.direction = "sendrecv"
             else:
                 transceiver.direction = "inactive"
         if self._camera is None:
-            raise BadOffer("sdp", "the offer sends no video; expected one video section that is sendrecv or sendonly")
+            raise BadOffer("sdp", "the offer sends no video, or takes none; expected one that is sendrecv")
 
     async def _pump(self) -> None:
-        """Empty the camera's track into the slot as fast as it fills: aiortc queues without bound."""
         assert self._camera is not None
-        reason = "the camera's track ended"
-        try:
-            await self._connected.wait()
-            while True:
-                async with asyncio.timeout(self._idle_seconds):
-                    picture = await self._camera.recv()
-                assert isinstance(picture, av.VideoFrame)
-                self._slot.put((picture, time.monotonic()))
-        except TimeoutError:
-            reason = f"no frame for {self._idle_seconds:g} s"
-        except (MediaStreamError, Closed):
-            pass
-        self._session.end(reason)
-
-    async def _watch_connecting(self) -> None:
-        try:
-            async with asyncio.timeout(CONNECT_SECONDS):
-                await self._connected.wait()
-        except TimeoutError:
-            self._session.end(f"not connected within {CONNECT_SECONDS:g} s")
-
-    def _connection_changed(self) -> None:
-        state = self._pc.connectionState
-        if state == "connected":
-            self._connected.set()
-        elif state in ("failed", "closed"):
-            self._session.end(f"the connection is {state}")
+        self._session.end(await pump(self._camera, self.connection.connected, self._slot, self._idle_seconds))

@@ -1,0 +1,53 @@
+# One file for x86-64 and arm64. What is in the image, and why, stands in docs/deployment.md.
+ARG BASE=python:3.11-slim-bookworm
+
+FROM ${BASE} AS build
+ENV PIP_NO_CACHE_DIR=1 PIP_DISABLE_PIP_VERSION_CHECK=1
+WORKDIR /src
+COPY deploy/build.lock deploy/requirements.lock deploy/
+# Two environments: what builds stays here, what runs is copied. Only wheels whose hash is in the lock are installed.
+RUN python3 -m venv /opt/tools && python3 -m venv --without-pip /opt/portrait \
+ && /opt/tools/bin/pip install --require-hashes --only-binary :all: -r deploy/build.lock \
+ && /opt/tools/bin/pip --python /opt/portrait/bin/python install \
+      --require-hashes --only-binary :all: -r deploy/requirements.lock
+COPY pyproject.toml README.md LICENSE ./
+COPY service service
+RUN /opt/tools/bin/pip wheel --no-deps --no-build-isolation --wheel-dir /wheel . \
+ && /opt/tools/bin/pip --python /opt/portrait/bin/python install --no-deps --no-index /wheel/*.whl \
+ && /opt/tools/bin/cyclonedx-py environment /opt/portrait/bin/python \
+      --output-reproducible --output-format JSON --output-file /opt/portrait/sbom.cdx.json
+# Parts of the wheels that a service on a CPU never loads: LiteRT's GPU backend and compilers, the tests of NumPy.
+RUN set -- /opt/portrait/lib/python3*/site-packages \
+ && rm -r "$1"/ai_edge_litert/libLiteRtWebGpuAccelerator.so "$1"/ai_edge_litert/tools "$1"/ai_edge_litert/vendors \
+ && find "$1"/numpy -type d -name tests -prune -exec rm -r {} +
+
+FROM ${BASE}
+# Debian's own security updates reach an image built anew; pinned versions would only make the build fail.
+# hadolint ignore=DL3008
+RUN apt-get update \
+ && apt-get install -y --no-install-recommends libjemalloc2 tini \
+ && rm -rf /var/lib/apt/lists/* /var/cache/apt/* /var/cache/debconf/*-old /var/log/apt /var/log/dpkg.log \
+ && groupadd --system --gid 10001 portrait \
+ && useradd --system --uid 10001 --gid 10001 --no-create-home --home-dir /nonexistent --shell /usr/sbin/nologin portrait
+COPY --from=build /opt/portrait /opt/portrait
+# In a container there is no other way in than all addresses. jemalloc is found by its name on every architecture.
+ENV PATH=/opt/portrait/bin:$PATH \
+    LD_PRELOAD=libjemalloc.so.2 \
+    PYTHONDONTWRITEBYTECODE=1 \
+    PYTHONUNBUFFERED=1 \
+    PORTRAIT_HOST=0.0.0.0 \
+    PORTRAIT_LOG_FORMAT=json
+USER 10001:10001
+EXPOSE 8080/tcp 50051/tcp 50000-50199/udp
+STOPSIGNAL SIGTERM
+HEALTHCHECK --interval=15s --timeout=3s --start-period=10s --retries=3 CMD ["python", "-c", \
+  "import os, urllib.request as r; r.urlopen(f\"http://127.0.0.1:{os.environ.get('PORTRAIT_HTTP_PORT', 8080)}/readyz\", timeout=2)"]
+ENTRYPOINT ["tini", "--", "portrait"]
+CMD ["serve"]
+ARG VERSION=unversioned
+ARG REVISION=unknown
+LABEL org.opencontainers.image.title="portrait" \
+      org.opencontainers.image.description="Real-time person segmentation on ordinary CPUs" \
+      org.opencontainers.image.licenses="Apache-2.0" \
+      org.opencontainers.image.version="${VERSION}" \
+      org.opencontainers.image.revision="${REVISION}"

@@ -1,0 +1,62 @@
+"""Where media arrives: the UDP ports a box opens, and the addresses it is known by outside."""
+
+import asyncio
+import random
+import re
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+HOST_CANDIDATE = re.compile(r"^a=candidate:(\S+) (\d+) udp (\d+) (\S+) (\d+) typ host\r\n", re.MULTILINE)
+
+
+@contextmanager
+def media_ports(loop: asyncio.AbstractEventLoop, ports: range) -> Iterator[None]:
+    """For the length of the block, UDP sockets of `loop` that would take any port take a free one of `ports`.
+
+    aioice binds to port 0 and has no setting for it; it asks the running loop, and nothing else in the service binds
+    UDP sockets. With every port taken, binding raises the OSError it would raise for a port in use.
+    """
+    stock = loop.create_datagram_endpoint
+
+    async def bind(protocol_factory: Any, local_addr: Any = None, **options: Any) -> Any:
+        if local_addr is None or local_addr[1] != 0:
+            return await stock(protocol_factory, local_addr=local_addr, **options)
+        error = OSError("no media ports")
+        # At random: a port just given up may still receive its last peer's packets.
+        for port in random.sample(ports, len(ports)):
+            try:
+                return await stock(protocol_factory, local_addr=(local_addr[0], port, *local_addr[2:]), **options)
+            except OSError as tried:
+                error = tried
+        raise error
+
+    if not ports:
+        yield
+        return
+    loop.create_datagram_endpoint = bind  # type: ignore[method-assign, assignment]
+    try:
+        yield
+    finally:
+        del loop.create_datagram_endpoint
+
+
+def advertise(answer: str, addresses: Sequence[str]) -> str:
+    """The answer with a further host candidate for every address and port: how the box is reached through a bridge.
+
+    A container on a bridge network sees an address of the bridge; its UDP ports are published one to one on the host,
+    whose address is what a client must be told. Priorities are those of the candidates they go with, less one, so that
+    a client beside the box keeps the direct way (RFC 8445 section 5.1.2).
+    """
+    if not addresses:
+        return answer
+
+    def further(found: re.Match[str]) -> str:
+        foundation, component, priority, _, port = found.groups()
+        lines = [found[0]]
+        for number, address in enumerate(addresses):
+            name = f"{foundation[:28]}a{number}"
+            lines.append(f"a=candidate:{name} {component} udp {int(priority) - 1} {address} {port} typ host\r\n")
+        return "".join(lines)
+
+    return HOST_CANDIDATE.sub(further, answer)

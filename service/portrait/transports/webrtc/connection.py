@@ -1,0 +1,118 @@
+"""What every peer connection of the service shares: answering an offer, its ports, its end."""
+
+import asyncio
+import re
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from aiortc import RTCConfiguration, RTCPeerConnection, RTCSessionDescription
+from aiortc.sdp import candidate_from_sdp
+
+from portrait.errors import BadOffer, NoMediaPort
+from portrait.transports.webrtc import realtime
+
+CONNECT_SECONDS = 10.0
+"""A peer that has not connected by then is gone; it holds ports until it is."""
+
+NO_PORT_RETRY = 5.0
+"""Seconds after which a client may try again when no UDP port was free."""
+
+MDNS_CANDIDATE = re.compile(r"^a=candidate:\S+ \S+ \S+ \S+ \S+\.local .*\r?\n", re.MULTILINE)
+
+
+@contextmanager
+def blaming_the_offer() -> Iterator[None]:
+    """Checking as it goes, aiortc raises whatever its first wrong step raises, StopIteration included."""
+    try:
+        yield
+    except OSError:  # no port, no descriptor: the box's trouble, not the offer's
+        raise
+    except Exception as error:
+        raise BadOffer("sdp", f"the offer cannot be answered: {error or type(error).__name__}") from error
+
+
+def open_ways(transceiver: Any) -> set[str]:
+    """What the offer lets this side do with a media section: "send", "recv", both or neither."""
+    # aiortc keeps the offer's direction turned round already.
+    return {way for way in ("send", "recv") if way in (transceiver._offerDirection or "")}
+
+
+class Connection:
+    """A peer connection that answers. `end` is told the reason when it cannot come up or has gone down."""
+
+    def __init__(self, end: Callable[[str], None]) -> None:
+        self._end = end
+        # No servers: a box on premises asks nobody outside for its address.
+        self.pc = RTCPeerConnection(RTCConfiguration(iceServers=[]))
+        self.connected = asyncio.Event()
+        self.pc.on("connectionstatechange", self._state_changed)
+
+    async def answer(self, offer: str, take: Callable[[list[Any]], None]) -> str:
+        """The SDP answer to an offer; `take` directs its transceivers, in order, or raises.
+
+        Raises:
+            BadOffer: not SDP, nothing in common, or what `take` raises.
+            NoMediaPort: every UDP port for media is taken.
+        """
+        if not offer.startswith("v=0"):
+            raise BadOffer("sdp", f"the body starts with {offer[:20]!r}; expected an SDP offer, v=0")
+        # Browsers without camera permission hide their addresses behind mDNS names, for which aioice would wait a
+        # second; the connection comes up without them, peer-reflexive.
+        description = RTCSessionDescription(MDNS_CANDIDATE.sub("", offer), "offer")
+        with blaming_the_offer():
+            await self.pc.setRemoteDescription(description)
+        take(self.pc.getTransceivers())
+        with blaming_the_offer():
+            await self.pc.setLocalDescription(await self.pc.createAnswer())
+        answer = str(self.pc.localDescription.sdp)
+        if "a=candidate:" not in answer:
+            raise NoMediaPort("no UDP port for media is free", NO_PORT_RETRY)
+        return realtime.start_high(answer)
+
+    @property
+    def etag(self) -> str:
+        """The entity tag of this ICE session (RFC 9725 section 4.3.1): another after an ICE restart."""
+        found = re.search(r"^a=ice-ufrag:(\S+)", self.pc.localDescription.sdp, re.MULTILINE)
+        return f'"{found[1] if found else "none"}"'
+
+    async def add_candidates(self, fragment: str) -> None:
+        """Take the candidates of a trickle-ice-sdpfrag (RFC 8840); those that cannot be reached are left out.
+
+        Raises:
+            BadOffer: the fragment restarts ICE or is none.
+        """
+        parameters = dict(re.findall(r"^a=(ice-ufrag|ice-pwd):(\S+)", fragment, re.MULTILINE))
+        if not parameters:
+            raise BadOffer("sdpfrag", "no a=ice-ufrag came; expected a trickle-ice-sdpfrag")
+        remote = re.search(r"^a=ice-ufrag:(\S+)", self.pc.remoteDescription.sdp, re.MULTILINE)
+        if remote is None or parameters.get("ice-ufrag") != remote[1]:
+            raise BadOffer("sdpfrag", "another a=ice-ufrag came; ICE restarts are not supported, connect anew")
+        middle = re.search(r"^a=mid:(\S+)", fragment, re.MULTILINE)
+        for line in re.findall(r"^a=candidate:(.+?)\r?$", MDNS_CANDIDATE.sub("", fragment), re.MULTILINE):
+            try:
+                candidate = candidate_from_sdp(line)
+            except (AssertionError, IndexError, ValueError):
+                continue
+            candidate.sdpMid = middle[1] if middle else None
+            candidate.sdpMLineIndex = 0
+            await self.pc.addIceCandidate(candidate)
+
+    async def watch_connecting(self) -> None:
+        """Give up on a peer that does not connect in time."""
+        try:
+            async with asyncio.timeout(CONNECT_SECONDS):
+                await self.connected.wait()
+        except TimeoutError:
+            self._end(f"not connected within {CONNECT_SECONDS:g} s")
+
+    async def close(self) -> None:
+        """Close the connection. Idempotent."""
+        await self.pc.close()
+
+    def _state_changed(self) -> None:
+        state = self.pc.connectionState
+        if state == "connected":
+            self.connected.set()
+        elif state in ("failed", "closed"):
+            self._end(f"the connection is {state}")

@@ -1,0 +1,143 @@
+"""What aiortc does for recordings and a live service must not: everything reached into is reached into here.
+
+1. Its jitter buffer hands a picture over when the first packet of the next one has come: a frame's interval of latency.
+   The RTP marker says that a picture is whole (RFC 3550 section 5.1; RFC 7741 section 4.1; RFC 6184 section 5.1).
+2. Its bandwidth estimate starts at what a sender happens to send and grows by 8 % a second. Chrome obeys it and shrinks
+   the camera's picture. Here it is a budget that real loss lowers.
+3. Its DTLS offers ECDSA suites only; GStreamer and others bring RSA certificates.
+4. Its encoders: `encoders.py`.
+
+Each is small, written against the version in TESTED, and refused with any other; tests fail when upstream changes.
+"""
+
+import re
+import time
+from typing import Any
+
+import aiortc
+from aiortc import rtcdtlstransport, rtcrtpsender
+from aiortc.jitterbuffer import JitterBuffer, JitterFrame
+from OpenSSL import SSL
+
+from portrait.transports.webrtc.encoders import live_encoder
+
+TESTED = "1.16.0"
+
+CIPHERS = (
+    b"ECDHE-ECDSA-AES128-GCM-SHA256:ECDHE-ECDSA-CHACHA20-POLY1305:ECDHE-ECDSA-AES128-SHA:ECDHE-ECDSA-AES256-SHA:"
+    b"ECDHE-RSA-AES128-GCM-SHA256:ECDHE-RSA-AES256-GCM-SHA384"
+)
+
+START_KBPS = 1500
+"""What the answer asks Chrome to begin with; it ramps up from 300 otherwise."""
+
+BUDGET = 3_000_000
+FLOOR = 300_000
+"""Bits per second a sender is allowed at most, and at least whatever is lost."""
+
+REPORT_SECONDS = 0.5
+MUCH_LOSS, LITTLE_LOSS = 0.10, 0.02
+"""Shares of packets lost above which the budget falls and below which it rises again (the loss-based controller of
+draft-ietf-rmcat-gcc-02 section 6)."""
+
+RISE = 1.08
+
+
+class Bandwidth:
+    """The REMB a receiver sends: a budget, lowered while packets are lost. Takes the place of aiortc's estimator."""
+
+    def __init__(self, receiver: Any) -> None:
+        self._receiver = receiver
+        self._reported = self._expected = self._received = 0
+        self._last = time.monotonic()
+        self.budget = BUDGET
+
+    def add(
+        self, abs_send_time: int, arrival_time_ms: int, payload_size: int, ssrc: int
+    ) -> tuple[int, list[int]] | None:
+        """(bits per second, the senders) when a report is due, else None: aiortc calls this for every packet."""
+        now = time.monotonic()
+        if now - self._last < REPORT_SECONDS:
+            return None
+        self._last = now
+        streams = self._receiver._RTCRtpReceiver__remote_streams
+        self.note(
+            sum(stream.packets_expected for stream in streams.values()),
+            sum(stream.packets_received for stream in streams.values()),
+        )
+        return self.budget, list(streams) or [ssrc]
+
+    def note(self, expected: int, received: int) -> None:
+        """Move the budget by what was lost since the last time; both count packets since the beginning."""
+        due, came = expected - self._expected, received - self._received
+        self._expected, self._received = expected, received
+        if due <= 0:
+            return
+        # A retransmission makes up for a loss and counts as received: what is lost for good may be less than none.
+        lost = max(0.0, 1.0 - came / due)
+        if lost > MUCH_LOSS:
+            self.budget = max(FLOOR, int(self.budget * (1.0 - 0.5 * lost)))
+        elif lost < LITTLE_LOSS:
+            self.budget = min(BUDGET, int(self.budget * RISE))
+
+
+def steer(receiver: Any) -> None:
+    """Give a receiver its own `Bandwidth`, before its first packet."""
+    receiver._RTCRtpReceiver__remote_bitrate_estimator = Bandwidth(receiver)
+
+
+def start_high(answer: str) -> str:
+    """An SDP answer that asks for START_KBPS from the first second, for every VP8 and H.264 payload type."""
+    lines = answer.split("\r\n")
+    wanted = f"x-google-start-bitrate={START_KBPS}"
+    for payload in re.findall(r"^a=rtpmap:(\d+) (?:VP8|H264)/", answer, re.MULTILINE):
+        prefix = f"a=fmtp:{payload} "
+        for number, line in enumerate(lines):
+            if line.startswith(prefix):
+                lines[number] = f"{line};{wanted}"
+                break
+        else:
+            place = next(i for i, line in enumerate(lines) if line.startswith(f"a=rtpmap:{payload} "))
+            lines.insert(place + 1, prefix + wanted)
+    return "\r\n".join(lines)
+
+
+def install() -> None:
+    """Change aiortc for the process. Idempotent.
+
+    Raises:
+        RuntimeError: another aiortc than the one this was written for.
+    """
+    if aiortc.__version__ != TESTED:
+        raise RuntimeError(f"aiortc is {aiortc.__version__}; it is made real-time for {TESTED} only")
+    rtcrtpsender.get_encoder = live_encoder  # type: ignore[attr-defined]  # not its public name
+    if JitterBuffer._remove_frame is not _remove_frame:
+        JitterBuffer._remove_frame = _remove_frame  # type: ignore[method-assign]
+        rtcdtlstransport.RTCCertificate._create_ssl_context = _create_ssl_context  # type: ignore[method-assign]
+
+
+_stock_remove_frame = JitterBuffer._remove_frame
+_stock_create_ssl_context = rtcdtlstransport.RTCCertificate._create_ssl_context
+
+
+def _remove_frame(self: JitterBuffer, sequence_number: int) -> JitterFrame | None:
+    """The first picture that is whole: as stock, or all its packets are here and the last one bears the marker."""
+    frame = _stock_remove_frame(self, sequence_number)
+    if frame is not None or not self._is_video or self._origin is None:
+        return frame
+    packets: list[Any] = []  # RtpPacket, with the payload aiortc adds to it
+    for count in range(self._capacity):
+        packet = self._packets[(self._origin + count) % self._capacity]
+        if packet is None or (packets and packet.timestamp != packets[0].timestamp):
+            return None
+        packets.append(packet)
+        if packet.marker:
+            self.remove(len(packets))
+            return JitterFrame(b"".join(p._data or b"" for p in packets), packet.timestamp)
+    return None
+
+
+def _create_ssl_context(self: rtcdtlstransport.RTCCertificate, srtp_profiles: list[Any]) -> SSL.Context:
+    context = _stock_create_ssl_context(self, srtp_profiles)
+    context.set_cipher_list(CIPHERS)
+    return context

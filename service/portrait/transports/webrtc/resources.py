@@ -1,0 +1,65 @@
+"""What a WHIP or WHEP client may do to its connection: trickle candidates, and end a viewer."""
+
+from aiohttp import web
+
+from portrait.errors import NoSuchSession
+from portrait.transports.webrtc.connection import Connection
+from portrait.transports.webrtc.viewer import Viewer
+
+FRAGMENT = "application/trickle-ice-sdpfrag"
+POSTS = ("/webrtc", "/whip/{stream}", "/whep/{stream}", "/whep/{stream}/{output}")
+
+
+class Resources:
+    """The open connections by the id of their session or viewer."""
+
+    def __init__(self) -> None:
+        self.connections: dict[str, Connection] = {}
+        self.viewers: dict[str, Viewer] = {}
+
+    @property
+    def routes(self) -> list[web.RouteDef]:
+        """What the HTTP server shall serve besides the offers."""
+        return [
+            *(web.options(path, self._options) for path in POSTS),
+            web.get("/v1/viewers/{id}", self._get),
+            web.patch("/v1/viewers/{id}", self.trickle),
+            web.delete("/v1/viewers/{id}", self._delete),
+        ]
+
+    async def trickle(self, request: web.Request) -> web.Response:
+        """PATCH of RFC 9725 section 4.3: candidates in; ICE restarts are refused."""
+        if request.content_type != FRAGMENT:
+            raise web.HTTPUnsupportedMediaType(
+                text=f"{request.content_type} came; expected {FRAGMENT}", headers={"Accept-Patch": FRAGMENT}
+            )
+        try:
+            connection = self.connections[request.match_info["id"]]
+        except KeyError:
+            raise NoSuchSession("no connection of that id is open") from None
+        match request.headers.get("If-Match"):
+            case None:
+                raise web.HTTPPreconditionRequired(text="no If-Match came; expected the ETag of the answer")
+            case "*":
+                raise web.HTTPUnprocessableEntity(text="ICE restarts are not supported; connect anew")
+            case tag if tag != connection.etag:
+                raise web.HTTPPreconditionFailed(text=f"If-Match {tag} came; the ETag is {connection.etag}")
+        await connection.add_candidates(await request.text())
+        return web.Response(status=204)
+
+    async def _options(self, request: web.Request) -> web.Response:
+        return web.Response(status=204, headers={"Accept-Post": "application/sdp", "Allow": "OPTIONS, POST"})
+
+    async def _get(self, request: web.Request) -> web.Response:
+        viewer = self._viewer(request)
+        return web.json_response({"id": viewer.id, "stream": viewer.stream.name, "output": viewer.output})
+
+    async def _delete(self, request: web.Request) -> web.Response:
+        self._viewer(request).end("ended by DELETE")
+        return web.Response(status=200)
+
+    def _viewer(self, request: web.Request) -> Viewer:
+        try:
+            return self.viewers[request.match_info["id"]]
+        except KeyError:
+            raise NoSuchSession("no viewer of that id is connected") from None

@@ -1,0 +1,361 @@
+"""nginx and HAProxy before two real replicas, one of which is killed."""
+
+import asyncio
+import json
+import re
+import socket
+import subprocess
+import time
+import urllib.error
+import urllib.request
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import AsyncExitStack, ExitStack, asynccontextmanager, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import pytest
+from aiortc import RTCPeerConnection
+
+from portrait.client import Client, ClientError, Picture
+from portrait.client.client import Stream
+from tests.deploy import DEPLOY, tool
+from tests.deploy.live.engine import answers, wait_until
+from tests.people import Array, clip, iou
+from tests.test_cli import serving
+from tests.test_grpc import jpeg
+
+pytestmark = pytest.mark.live
+
+STREAMS = 8
+BACK_SECONDS = 2.0
+
+
+@dataclass(frozen=True)
+class Replica:
+    """A real service of its own process."""
+
+    process: subprocess.Popen[str]
+    http: int
+    grpc: int
+
+    @property
+    def sessions(self) -> int:
+        """How many are open."""
+        with urllib.request.urlopen(f"http://127.0.0.1:{self.http}/v1/sessions", timeout=5) as response:
+            return len(json.load(response))
+
+
+@dataclass(frozen=True)
+class Proxy:
+    """Where clients go."""
+
+    http: int
+    grpc: int
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+def replaced(text: str, *changes: tuple[str, str]) -> str:
+    """The text with each change made; every one must be possible, so that the tested file is the shipped one."""
+    for old, new in changes:
+        assert old in text, f"{old!r} is not there"
+        text = text.replace(old, new)
+    return text
+
+
+def doubled(text: str, replicas: list[Replica], pattern: str, line: Callable[[re.Match[str], int, int], str]) -> str:
+    """The text with every `server` line once for each replica, as an operator would add a box."""
+
+    def both(match: re.Match[str]) -> str:
+        kind = "grpc" if match["port"] == "50051" else "http"
+        return "".join(line(match, i, getattr(replica, kind)) for i, replica in enumerate(replicas))
+
+    text, count = re.subn(pattern, both, text)
+    assert count >= 2
+    return text
+
+
+def write_nginx(folder: Path, replicas: list[Replica], proxy: Proxy) -> list[str]:
+    """The shipped files of nginx, their ports and boxes changed; the command that runs it."""
+    boxes = doubled(
+        (DEPLOY / "nginx/boxes.conf").read_text(),
+        replicas,
+        r"    server portrait:(?P<port>\d+)(?P<rest>.*)\n",
+        lambda match, _, port: f"    server 127.0.0.1:{port}{match['rest']}\n",
+    )
+    (folder / "boxes.conf").write_text(boxes)
+    site = replaced(
+        (DEPLOY / "nginx/portrait.conf").read_text(),
+        ("/etc/nginx/boxes.conf", str(folder / "boxes.conf")),
+        ("listen 50052 ", f"listen 127.0.0.1:{proxy.grpc} "),
+        ("listen 8081;", f"listen 127.0.0.1:{proxy.http};"),
+    )
+    (folder / "portrait.conf").write_text(site)
+    temporary = "".join(
+        f"{kind}_temp_path {folder}/{kind};" for kind in ("client_body", "proxy", "fastcgi", "uwsgi", "scgi")
+    )
+    (folder / "nginx.conf").write_text(
+        f"daemon off; pid {folder}/pid; error_log stderr; worker_processes 1; events {{}}\n"
+        f"http {{ access_log off; {temporary} include {folder}/portrait.conf; }}\n"
+    )
+    return [tool("nginx"), "-c", str(folder / "nginx.conf"), "-e", "stderr"]
+
+
+def write_haproxy(folder: Path, replicas: list[Replica], proxy: Proxy) -> list[str]:
+    """The shipped file of HAProxy, its ports and boxes changed; the command that runs it."""
+    names = ("one", "two")
+    text = doubled(
+        replaced(
+            (DEPLOY / "haproxy/haproxy.cfg").read_text(),
+            ("bind :50052", f"bind 127.0.0.1:{proxy.grpc}"),
+            ("bind :8081", f"bind 127.0.0.1:{proxy.http}"),
+        ),
+        replicas,
+        r"    server one portrait:(?P<port>\d+)(?P<rest>.*)\n",
+        lambda match, i, port: (
+            f"    server {names[i]} 127.0.0.1:{port}{match['rest'].replace('/one', f'/{names[i]}')}\n"
+        ),
+    )
+    (folder / "haproxy.cfg").write_text(text)
+    return [tool("haproxy"), "-db", "-f", str(folder / "haproxy.cfg")]
+
+
+WRITERS = {"nginx": write_nginx, "haproxy": write_haproxy}
+
+
+@pytest.fixture
+def replicas() -> Iterator[list[Replica]]:
+    """Two, each with room for all and patience at the end."""
+    with ExitStack() as stack:
+        opened = [
+            stack.enter_context(serving("--max-sessions", str(STREAMS), "--drain-seconds", "60")) for _ in range(2)
+        ]
+        yield [
+            Replica(process, *(int(re.search(r":(\d+)/?$", announced[key])[1]) for key in ("page", "grpc")))  # type: ignore[index]  # it always ends in a port
+            for process, announced in opened
+        ]
+
+
+@contextmanager
+def proxied(kind: str, folder: Path, replicas: list[Replica]) -> Iterator[Proxy]:
+    proxy = Proxy(free_port(), free_port())
+    process = subprocess.Popen(WRITERS[kind](folder, replicas, proxy), stderr=subprocess.PIPE, text=True)
+    try:
+        wait_until(lambda: process.poll() is not None or answers(f"http://127.0.0.1:{proxy.http}/readyz"), 20, "up")
+        assert process.poll() is None, process.communicate()[1]
+        yield proxy
+    finally:
+        process.terminate()
+        process.communicate(timeout=10)
+
+
+@pytest.fixture(params=list(WRITERS))
+def proxy(request: pytest.FixtureRequest, tmp_path: Path, replicas: list[Replica]) -> Iterator[Proxy]:
+    with proxied(request.param, tmp_path, replicas) as running:
+        yield running
+
+
+class Watcher:
+    """A user with one stream, who comes back whenever it breaks."""
+
+    def __init__(self, client: Client, picture: Picture) -> None:
+        self._client, self._picture = client, picture
+        self.masks: list[Array] = []
+        self.breaks: list[str] = []
+        """What each break was called."""
+        self.returned = 0.0
+        """When the first mask after a break came, on the monotonic clock."""
+
+    async def run(self) -> None:
+        """Stream until cancelled."""
+        while True:
+            try:
+                async with self._client.open_stream(every_frame=True) as stream:
+                    await self._send(stream)
+            except ClientError as error:
+                self.breaks.append(error.code)
+                await asyncio.sleep(0.05)
+
+    async def _send(self, stream: Stream) -> None:
+        for i in range(10**9):
+            await stream.send(self._picture, i)
+            reply = await stream.receive()
+            if reply is None:
+                return
+            self.masks.append(reply.array)
+            if self.breaks and not self.returned:
+                self.returned = time.monotonic()
+            await asyncio.sleep(0.1)
+
+
+@asynccontextmanager
+async def watching(target: str) -> AsyncIterator[list[Watcher]]:
+    """Eight users over one connection."""
+    picture = jpeg(clip(640, 360, 1).frames[0])
+    async with Client(target) as client:
+        watchers = [Watcher(client, picture) for _ in range(STREAMS)]
+        tasks = [asyncio.create_task(watcher.run()) for watcher in watchers]
+        try:
+            yield watchers
+        finally:
+            for task in tasks:
+                task.cancel()
+            results = await asyncio.gather(*tasks, return_exceptions=True)
+            broken = [each for each in results if not isinstance(each, asyncio.CancelledError)]
+            assert not broken, broken
+
+
+async def reached(condition: Callable[[], bool], seconds: float, what: str) -> float:
+    """Wait for a condition on this loop; how long it took."""
+    started = time.monotonic()
+    while not condition():
+        assert time.monotonic() - started < seconds, f"not {what} within {seconds:g} s"
+        await asyncio.sleep(0.02)
+    return time.monotonic() - started
+
+
+async def test_streams_of_one_connection_go_to_both_and_outlive_the_death_of_one(
+    proxy: Proxy, replicas: list[Replica]
+) -> None:
+    async with watching(f"127.0.0.1:{proxy.grpc}") as watchers:
+        await reached(lambda: all(len(watcher.masks) > 5 for watcher in watchers), 30, "streaming")
+        assert [await asyncio.to_thread(lambda each=each: each.sessions) for each in replicas] == [4, 4]
+
+        replicas[0].process.kill()
+        killed, before = time.monotonic(), [len(watcher.masks) for watcher in watchers]
+        await reached(lambda: sum(watcher.returned > 0 for watcher in watchers) == 4, 20, "streaming again")
+        await reached(lambda: all(len(w.masks) > n + 10 for w, n in zip(watchers, before, strict=True)), 20, "going on")
+        gone = [watcher for watcher in watchers if watcher.breaks]
+        assert len(gone) == 4, "the four on the other replica noticed nothing"
+        # How a proxy ends the streams of a dead box, as docs/deployment.md says: nginx INTERNAL, HAProxy CANCELLED.
+        assert {code for watcher in gone for code in watcher.breaks} <= {"INTERNAL", "CANCELLED", "UNAVAILABLE"}
+        assert max(watcher.returned for watcher in gone) - killed < BACK_SECONDS
+        assert replicas[1].sessions == STREAMS
+        for watcher in watchers:
+            assert min(iou(watcher.masks[4], mask) for mask in watcher.masks[5:]) > 0.9, "a mask jumped"
+
+
+async def test_a_box_that_drains_keeps_its_streams_and_gets_no_new_ones(
+    tmp_path: Path, replicas: list[Replica]
+) -> None:
+    """HAProxy only: nginx does not ask for readiness."""
+    picture = jpeg(clip(160, 120, 1).frames[0])
+    with proxied("haproxy", tmp_path, replicas) as proxy:
+        async with (
+            Client(f"127.0.0.1:{proxy.grpc}") as client,
+            client.open_stream(every_frame=True) as one,
+            client.open_stream(every_frame=True) as other,
+        ):
+            replicas[0].process.terminate()
+            url = f"http://127.0.0.1:{replicas[0].http}/readyz"
+            await reached(lambda: not answers(url), 10, "draining")
+            # Until the proxy has asked twice, it may still send a stream to the box, which refuses it.
+            placed = 0
+            async with asyncio.timeout(20):
+                while placed < 4:
+                    try:
+                        async with client.open_stream():
+                            placed += 1
+                    except ClientError as error:
+                        assert error.reason == "DRAINING"  # noqa: PT017  it is one of two good outcomes
+                        placed = 0
+                        await asyncio.sleep(0.2)
+            for stream in (one, other):
+                await stream.send(picture, 1)
+                assert await stream.receive() is not None
+
+
+async def offer() -> tuple[RTCPeerConnection, str]:
+    connection = RTCPeerConnection()
+    connection.addTransceiver("video", direction="sendrecv")
+    await connection.setLocalDescription(await connection.createOffer())
+    return connection, connection.localDescription.sdp
+
+
+def ask(method: str, url: str, body: str | None = None, kind: str = "application/json") -> tuple[int, Any]:
+    """Status and headers of one request."""
+    request = urllib.request.Request(url, body.encode() if body else None, {"Content-Type": kind}, method=method)
+    try:
+        with urllib.request.urlopen(request, timeout=10) as response:
+            return response.status, response.headers
+    except urllib.error.HTTPError as error:
+        return error.code, error.headers
+
+
+async def test_sessions_are_found_again_wherever_they_are(proxy: Proxy, replicas: list[Replica]) -> None:
+    """WebRTC's signalling: four sessions by POST; each answers PATCH and DELETE at its own address."""
+    base = f"http://127.0.0.1:{proxy.http}"
+    async with AsyncExitStack() as stack:
+        locations = []
+        for _ in range(4):
+            connection, sdp = await offer()
+            stack.push_async_callback(connection.close)
+            status, headers = await asyncio.to_thread(ask, "POST", f"{base}/webrtc", sdp, "application/sdp")
+            assert status == 201
+            locations.append(headers["Location"])
+        assert [each.sessions for each in replicas] == [2, 2]
+        for location in locations:
+            assert (await asyncio.to_thread(ask, "PATCH", base + location, '{"mode": "mask"}'))[0] == 200
+            assert (await asyncio.to_thread(ask, "DELETE", base + location))[0] == 200
+        await reached(lambda: not any(each.sessions for each in replicas), 10, "ended")
+        assert (await asyncio.to_thread(ask, "GET", f"{base}/v1/sessions/nobody"))[0] == 404
+
+
+async def test_a_full_box_sends_nobody_away_while_another_has_room(proxy: Proxy, replicas: list[Replica]) -> None:
+    async with AsyncExitStack() as stack:
+
+        async def post(port: int) -> int:
+            connection, sdp = await offer()
+            stack.push_async_callback(connection.close)
+            url = f"http://127.0.0.1:{port}/webrtc"
+            return (await asyncio.to_thread(ask, "POST", url, sdp, "application/sdp"))[0]
+
+        assert [await post(replicas[0].http) for _ in range(STREAMS)] == [201] * STREAMS
+        assert await post(replicas[0].http) == 503
+        assert [await post(proxy.http) for _ in range(4)] == [201] * 4
+        assert replicas[1].sessions == 4
+
+
+async def test_who_watches_a_stream_comes_to_the_box_of_who_publishes_it(proxy: Proxy) -> None:
+    """Names enough for both boxes; a viewer of another box would be told that nobody publishes."""
+    base = f"http://127.0.0.1:{proxy.http}"
+    async with AsyncExitStack() as stack:
+        for name in ("hall", "desk", "door", "yard"):
+            connection, sdp = await offer()
+            stack.push_async_callback(connection.close)
+            status, headers = await asyncio.to_thread(ask, "POST", f"{base}/whip/{name}", sdp, "application/sdp")
+            assert status == 201
+            published = headers["Location"]
+            viewer, sdp = await offer()
+            stack.push_async_callback(viewer.close)
+            status, headers = await asyncio.to_thread(ask, "POST", f"{base}/whep/{name}", sdp, "application/sdp")
+            assert status == 201
+            assert (await asyncio.to_thread(ask, "DELETE", base + headers["Location"]))[0] == 200
+            assert (await asyncio.to_thread(ask, "DELETE", base + published))[0] == 200
+
+
+async def test_numbers_are_not_shown_to_the_world(proxy: Proxy) -> None:
+    assert (await asyncio.to_thread(ask, "GET", f"http://127.0.0.1:{proxy.http}/metrics"))[0] == 404
+
+
+async def test_stills_go_to_whoever_is_alive(proxy: Proxy, replicas: list[Replica]) -> None:
+    url = f"http://127.0.0.1:{proxy.http}/v1/segment?mode=mask"
+    picture = cv2.imencode(".jpg", np.zeros((64, 64, 3), np.uint8))[1].tobytes()
+
+    def segment() -> int:
+        request = urllib.request.Request(url, picture, {"Content-Type": "image/jpeg"})
+        with urllib.request.urlopen(request, timeout=10) as response:
+            return int(response.status)
+
+    assert await asyncio.to_thread(segment) == 200
+    replicas[1].process.kill()
+    replicas[1].process.wait()
+    assert [await asyncio.to_thread(segment) for _ in range(6)] == [200] * 6

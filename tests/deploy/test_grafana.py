@@ -1,0 +1,52 @@
+"""The dashboards as files. That every expression returns data is seen in tests/deploy/live."""
+
+import itertools
+import json
+from typing import Any
+
+import pytest
+import yaml
+
+from tests.deploy import DEPLOY
+from tests.deploy.dashboards import BOARDS, expressions, plain
+from tests.deploy.test_prometheus import RECORDED, promtool
+
+DATA_SOURCE = yaml.safe_load((DEPLOY / "grafana/provisioning/datasources/prometheus.yml").read_text())["datasources"][0]
+
+dashboards = pytest.mark.parametrize("board", [json.loads(path.read_text()) for path in BOARDS], ids=lambda b: b["uid"])
+
+
+def overlap(one: dict[str, int], other: dict[str, int]) -> bool:
+    return all(
+        one[start] < other[start] + other[size] and other[start] < one[start] + one[size]
+        for start, size in (("x", "w"), ("y", "h"))
+    )
+
+
+@dashboards
+def test_panels_explain_themselves_and_use_the_provisioned_source(board: dict[str, Any]) -> None:
+    assert len({panel["id"] for panel in board["panels"]}) == len(board["panels"])
+    for panel in board["panels"]:
+        assert panel["title"]
+        assert panel["description"]
+        assert panel["fieldConfig"]["defaults"]["unit"]
+        for target in panel["targets"]:
+            assert target["datasource"] == {"type": DATA_SOURCE["type"], "uid": DATA_SOURCE["uid"]}
+
+
+@dashboards
+def test_panels_lie_side_by_side(board: dict[str, Any]) -> None:
+    places = [panel["gridPos"] for panel in board["panels"]]
+    assert all(place["x"] + place["w"] <= 24 for place in places)
+    assert not [pair for pair in itertools.combinations(places, 2) if overlap(*pair)]
+
+
+def test_every_expression_is_promql_and_every_recorded_name_exists(tmp_path: Any) -> None:
+    rules = [{"record": f"panel:{i}", "expr": plain(expr)} for i, expr in enumerate(expressions())]
+    assert len(rules) > 30
+    file = tmp_path / "rules.yml"
+    file.write_text(yaml.safe_dump({"groups": [{"name": "panels", "rules": rules}]}))
+    promtool("check", "rules", file)
+    for rule in rules:
+        for word in rule["expr"].replace("(", " ").replace("{", " ").split():
+            assert ":" not in word or word in RECORDED or "=" in word, f"{word} is recorded nowhere"

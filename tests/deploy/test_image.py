@@ -1,0 +1,60 @@
+"""The Dockerfile and what it pins."""
+
+import re
+import subprocess
+import tomllib
+from pathlib import Path
+
+import pytest
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+
+from tests.deploy import DEPLOY, ROOT, tool
+
+LOCKS = [DEPLOY / "requirements.lock", DEPLOY / "build.lock"]
+
+
+def pinned(lock: Path) -> dict[str, list[str]]:
+    """Name to versions: one, or one for each range of Pythons."""
+    found: dict[str, list[str]] = {}
+    for name, version in re.findall(r"^([\w.-]+)==([\w.]+)", lock.read_text(), re.MULTILINE):
+        found.setdefault(canonicalize_name(name), []).append(version)
+    return found
+
+
+def test_the_dockerfile_passes_its_linter() -> None:
+    result = subprocess.run([tool("hadolint"), ROOT / "Dockerfile"], capture_output=True, text=True)
+    assert result.returncode == 0, result.stdout
+
+
+def test_the_image_runs_without_root_and_says_what_it_is() -> None:
+    final = (ROOT / "Dockerfile").read_text().rpartition("FROM ")[2]
+    for line in ("USER 10001:10001", "HEALTHCHECK ", 'ENTRYPOINT ["tini", "--", "portrait"]', "PORTRAIT_HOST=0.0.0.0"):
+        assert line in final
+    for label in ("title", "description", "licenses", "version", "revision"):
+        assert f"org.opencontainers.image.{label}=" in final
+    assert "pip" not in final, "what installs is left in the first stage"
+
+
+@pytest.mark.parametrize("lock", LOCKS, ids=lambda lock: lock.name)
+def test_every_wheel_is_pinned_by_hash_and_no_index_is_named(lock: Path) -> None:
+    text = lock.read_text()
+    requirements = re.split(r"\n(?=[a-z])", text)[1:]
+    assert len(requirements) > 20
+    for requirement in requirements:
+        assert "--hash=sha256:" in requirement, requirement.splitlines()[0]
+    for word in ("http:", "https:", "file:", "--find-links", "--index-url", "--extra-index-url"):
+        assert word not in text
+
+
+def test_the_lock_holds_what_the_package_asks_for() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    versions = pinned(DEPLOY / "requirements.lock")
+    for requirement in map(Requirement, project["dependencies"]):
+        for version in versions[canonicalize_name(requirement.name)]:
+            assert requirement.specifier.contains(version), f"{requirement} but {version} in the lock: make lock"
+
+
+def test_no_training_package_and_no_build_tool_is_in_the_lock() -> None:
+    unwanted = {"torch", "tensorflow-cpu", "keras", "albumentations", "litert-torch", "pip", "hatchling", "pytest"}
+    assert not unwanted & pinned(DEPLOY / "requirements.lock").keys()

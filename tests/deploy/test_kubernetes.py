@@ -1,0 +1,86 @@
+"""The manifests: rendered, held to Kubernetes' schemas, and to what they promise."""
+
+import kubernetes_validate
+import pytest
+import yaml
+
+from portrait.settings import PREFIX, Settings
+from tests.deploy import DEPLOY
+from tests.deploy.manifests import TREES, Manifest, pick, render
+
+FOREIGN = {"ServiceMonitor", "ScaledObject"}
+"""Kinds of operators, which Kubernetes' own schemas do not know."""
+
+
+def pod(manifests: list[Manifest]) -> Manifest:
+    spec: Manifest = pick(manifests, "Deployment")["spec"]["template"]["spec"]
+    return spec
+
+
+@pytest.mark.parametrize("tree", TREES)
+def test_every_manifest_keeps_to_its_schema(tree: str) -> None:
+    manifests = render(tree)
+    assert len(manifests) >= 9
+    for manifest in manifests:
+        if manifest["kind"] not in FOREIGN:
+            kubernetes_validate.validate(manifest, kubernetes_validate.latest_version(), strict=True)
+
+
+@pytest.mark.parametrize("tree", TREES)
+def test_no_pod_has_root_or_a_writable_file_system(tree: str) -> None:
+    spec = pod(render(tree))
+    assert spec["securityContext"]["runAsNonRoot"] is True
+    (container,) = spec["containers"]
+    assert container["securityContext"]["readOnlyRootFilesystem"] is True
+    assert container["securityContext"]["capabilities"]["drop"] == ["ALL"]
+    assert container["securityContext"]["allowPrivilegeEscalation"] is False
+
+
+@pytest.mark.parametrize("tree", TREES)
+def test_the_pod_lives_longer_than_its_drain(tree: str) -> None:
+    manifests = render(tree)
+    settings, spec = pick(manifests, "ConfigMap")["data"], pod(manifests)
+    (container,) = spec["containers"]
+    pause = int(container["lifecycle"]["preStop"]["exec"]["command"][1])
+    assert pause + float(settings["PORTRAIT_DRAIN_SECONDS"]) < spec["terminationGracePeriodSeconds"]
+
+
+@pytest.mark.parametrize("tree", TREES)
+def test_the_service_is_given_only_settings_it_knows(tree: str) -> None:
+    manifests = render(tree)
+    for name in pick(manifests, "ConfigMap")["data"]:
+        assert name.removeprefix(PREFIX).lower() in Settings.model_fields
+    # Kubernetes would add PORTRAIT_SERVICE_HOST and its like, which the service refuses.
+    assert pod(manifests)["enableServiceLinks"] is False
+
+
+def test_grpc_clients_see_every_pod() -> None:
+    services = {each["metadata"]["name"]: each["spec"] for each in render("base") if each["kind"] == "Service"}
+    assert services["portrait-grpc"]["clusterIP"] == "None"
+
+
+def test_media_leaves_from_the_nodes_own_network() -> None:
+    manifests = render("overlays/media")
+    assert pod(manifests)["hostNetwork"] is True
+    # The same ports twice on a node: the old pod must go first.
+    assert pick(manifests, "Deployment")["spec"]["strategy"]["rollingUpdate"]["maxSurge"] == 0
+
+
+@pytest.mark.parametrize(("tree", "kind"), [("base", "HorizontalPodAutoscaler"), ("overlays/keda", "ScaledObject")])
+def test_exactly_one_autoscaler_owns_the_number_of_pods(tree: str, kind: str) -> None:
+    manifests = render(tree)
+    scalers = [each["kind"] for each in manifests if each["kind"] in ("HorizontalPodAutoscaler", "ScaledObject")]
+    assert scalers == [kind]
+    assert "replicas" not in pick(manifests, "Deployment")["spec"]
+
+
+def test_the_autoscaler_and_its_adapter_speak_of_the_same_metric() -> None:
+    (rule,) = yaml.safe_load((DEPLOY / "kubernetes" / "prometheus-adapter.yml").read_text())["rules"]["custom"]
+    (metric,) = pick(render("base"), "HorizontalPodAutoscaler")["spec"]["metrics"]
+    assert metric["pods"]["metric"]["name"] == rule["name"]["as"]
+
+
+def test_numbers_are_not_shown_to_the_world() -> None:
+    paths = pick(render("base"), "Ingress")["spec"]["rules"][0]["http"]["paths"]
+    prefixes = [path["path"] for path in paths if path["pathType"] == "Prefix"]
+    assert not [prefix for prefix in prefixes if "/metrics".startswith(prefix)]

@@ -1,0 +1,138 @@
+"""A browser's part in WebRTC, played by aiortc, and a service around a fake network."""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager
+from fractions import Fraction
+
+import aiohttp
+import av
+import numpy as np
+from aiohttp import web
+from aiortc import MediaStreamTrack, RTCConfiguration, RTCPeerConnection, RTCSessionDescription
+
+from portrait.backgrounds import Backgrounds
+from portrait.metrics import Metrics
+from portrait.sessions import Sessions
+from portrait.transports.http import HttpRoutes, serve_http
+from portrait.transports.webrtc import serve_webrtc
+from tests.fakes import FakeModel, only
+from tests.people import Array, Clip
+
+SIZE = (320, 240)
+
+
+class Camera(MediaStreamTrack):
+    """Plays a clip for ever, 30 frames per second, until it is stopped."""
+
+    kind = "video"
+
+    def __init__(self, shown: Clip) -> None:
+        super().__init__()
+        self._shown, self.sent = shown, 0
+
+    async def recv(self) -> av.VideoFrame:
+        await asyncio.sleep(1 / 30)
+        frame = av.VideoFrame.from_ndarray(self._shown.frames[self.sent % len(self._shown.frames)], format="bgr24")
+        frame.pts, frame.time_base = 3000 * self.sent, Fraction(1, 90_000)
+        self.sent += 1
+        return frame.reformat(format="yuv420p")
+
+
+class Viewer:
+    """A browser's part: offers a camera, takes the result."""
+
+    def __init__(self, url: str, http: aiohttp.ClientSession) -> None:
+        self.url, self.http = url, http
+        self.pc = RTCPeerConnection(RTCConfiguration(iceServers=[]))
+        self.result: asyncio.Future[MediaStreamTrack] = asyncio.get_running_loop().create_future()
+        self.pc.on("track", self._on_track)
+        self.location = self.etag = ""
+
+    def _on_track(self, track: MediaStreamTrack) -> None:
+        if track.kind == "video":
+            self.result.set_result(track)
+
+    async def offer(self) -> str:
+        await self.pc.setLocalDescription(await self.pc.createOffer())
+        return str(self.pc.localDescription.sdp)
+
+    async def post(self, offer: str, path: str = "/webrtc", **query: str) -> aiohttp.ClientResponse:
+        headers = {"Content-Type": "application/sdp"}
+        return await self.http.post(f"{self.url}{path}", params=query, data=offer, headers=headers)
+
+    async def connect(self, path: str = "/webrtc", **query: str) -> None:
+        response = await self.post(await self.offer(), path, **query)
+        assert response.status == 201, await response.text()
+        assert response.content_type == "application/sdp"
+        self.location, self.etag = self.url + response.headers["Location"], response.headers["ETag"]
+        await self.take(await response.text())
+
+    async def take(self, answer: str) -> None:
+        await self.pc.setRemoteDescription(RTCSessionDescription(answer, "answer"))
+
+    async def frame(self) -> av.VideoFrame:
+        async with asyncio.timeout(20):
+            track = await self.result
+            frame = await track.recv()
+        assert isinstance(frame, av.VideoFrame)
+        return frame
+
+    async def picture(self) -> Array:
+        return np.asarray((await self.frame()).to_ndarray(format="bgr24"), np.uint8)
+
+    async def until(self, wanted: Callable[[Array], bool]) -> Array:
+        """The first picture that is as wanted; fails after twenty seconds of others."""
+        async with asyncio.timeout(20):
+            while True:
+                if wanted(picture := await self.picture()):
+                    return picture
+
+    async def numbers(self) -> dict[str, object]:
+        async with self.http.get(self.location) as response:
+            assert response.status == 200
+            document: dict[str, object] = await response.json()
+            return document
+
+
+@asynccontextmanager
+async def viewer(url: str, *tracks: MediaStreamTrack) -> AsyncIterator[Viewer]:
+    async with aiohttp.ClientSession() as http:
+        one = Viewer(url, http)
+        for track in tracks:
+            one.pc.addTrack(track)
+        try:
+            yield one
+        finally:
+            await one.pc.close()
+
+
+@asynccontextmanager
+async def fake_service(
+    model: FakeModel,
+    idle_seconds: float = 20.0,
+    max_frame_pixels: int = 10**6,
+    ports: range = range(0),
+    advertised: Sequence[str] = (),
+    max_viewers: int = 8,
+) -> AsyncIterator[tuple[str, Sessions]]:
+    """Real signalling and media around a fake network."""
+    metrics, backgrounds = Metrics(), Backgrounds()
+    async with (
+        Sessions(only(model), 4, metrics) as sessions,
+        serve_webrtc(
+            sessions,
+            backgrounds,
+            max_frame_pixels=max_frame_pixels,
+            idle_seconds=idle_seconds,
+            ports=ports,
+            advertised=advertised,
+            max_viewers=max_viewers,
+        ) as webrtc,
+    ):
+        routes: list[web.RouteDef] = [
+            *HttpRoutes(sessions, backgrounds, metrics.expose, lambda: True, webrtc.resources.trickle).routes,
+            *webrtc.routes,
+        ]
+        async with serve_http(routes, host="127.0.0.1", port=0, max_body_bytes=2**20) as port:
+            yield f"http://127.0.0.1:{port}", sessions

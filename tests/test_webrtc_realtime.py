@@ -1,0 +1,214 @@
+"""What is changed in aiortc, and where media arrives: without a network."""
+
+import asyncio
+import copy
+import random
+import subprocess
+import sys
+from itertools import pairwise
+from types import SimpleNamespace
+
+import aiortc
+import pytest
+from aiortc.jitterbuffer import JitterBuffer, JitterFrame
+from aiortc.rtcdtlstransport import RTCCertificate
+from aiortc.rtp import RtpPacket
+from OpenSSL import SSL
+
+from portrait.transports.webrtc import realtime
+from portrait.transports.webrtc.addresses import advertise, media_ports
+from tests.ports import free_ports
+
+
+class StockBuffer(JitterBuffer):
+    """As aiortc ships it."""
+
+    _remove_frame = realtime._stock_remove_frame
+
+
+class LiveBuffer(JitterBuffer):
+    """As the service uses it."""
+
+    _remove_frame = realtime._remove_frame
+
+
+def test_aiortc_is_the_one_this_was_written_for() -> None:
+    assert aiortc.__version__ == realtime.TESTED
+
+
+def test_another_aiortc_is_refused() -> None:
+    script = (
+        "import aiortc; aiortc.__version__ = '9.9'; from portrait.transports.webrtc import realtime; realtime.install()"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    assert "aiortc is 9.9; it is made real-time for 1.16.0 only" in done.stderr
+
+
+def test_installing_twice_changes_nothing_more() -> None:
+    realtime.install()
+    first = JitterBuffer._remove_frame, RTCCertificate._create_ssl_context
+    realtime.install()
+    assert (JitterBuffer._remove_frame, RTCCertificate._create_ssl_context) == first
+    assert first[0] is realtime._remove_frame
+
+
+def picture_packets(rng: random.Random, count: int) -> list[RtpPacket]:
+    """The packets of `count` pictures of one to six packets, the last of each with the marker."""
+    packets, sequence = [], rng.randrange(65536)
+    for number in range(count):
+        size = rng.randint(1, 6)
+        for part in range(size):
+            packet = RtpPacket(
+                payload_type=97, marker=int(part == size - 1), sequence_number=sequence, timestamp=3000 * number
+            )
+            packet._data = f"{number}.{part} ".encode()  # type: ignore[attr-defined]  # as aiortc's receiver adds it
+            packets.append(packet)
+            sequence = (sequence + 1) % 65536
+    return packets
+
+
+def delivered(buffer: JitterBuffer, packets: list[RtpPacket]) -> list[tuple[int, JitterFrame]]:
+    """(the packet it came with, the picture) of everything the buffer gives back."""
+    found = []
+    for number, packet in enumerate(packets):
+        _, frame = buffer.add(copy.copy(packet))
+        if frame is not None:
+            found.append((number, frame))
+    return found
+
+
+@pytest.mark.parametrize("seed", range(100))
+def test_pictures_are_the_same_as_stock_in_the_same_order_and_never_later(seed: int) -> None:
+    rng = random.Random(seed)
+    packets = picture_packets(rng, 40)
+    arriving = sorted(packets, key=lambda packet: packets.index(packet) + rng.uniform(0, seed % 5))
+    late = [packet for packet in arriving if rng.random() < 0.05]
+    # A lost packet comes again, as a retransmission, some packets later.
+    for packet in late:
+        place = arriving.index(packet)
+        arriving.remove(packet)
+        arriving.insert(place + rng.randint(1, 12), packet)
+    stock = delivered(StockBuffer(capacity=128, is_video=True), arriving)
+    live = delivered(LiveBuffer(capacity=128, is_video=True), arriving)
+    came = {frame.timestamp: (number, frame.data) for number, frame in live}
+    assert [frame.timestamp for _, frame in live] == sorted(came)
+    assert len(stock) >= 30
+    for number, frame in stock:
+        assert came[frame.timestamp][1] == frame.data
+        assert came[frame.timestamp][0] <= number
+
+
+def test_a_picture_is_there_with_its_last_packet() -> None:
+    packets = picture_packets(random.Random(1), 10)
+    ends = [number for number, packet in enumerate(packets) if packet.marker]
+    assert [number for number, _ in delivered(LiveBuffer(capacity=128, is_video=True), packets)] == ends
+    assert len(delivered(StockBuffer(capacity=128, is_video=True), packets)) == len(ends) - 1
+
+
+def test_sound_is_left_as_it_was() -> None:
+    packets = picture_packets(random.Random(1), 10)
+    stock = delivered(StockBuffer(capacity=16, prefetch=4), packets)
+    live = delivered(LiveBuffer(capacity=16, prefetch=4), packets)
+    assert [(n, f.timestamp) for n, f in live] == [(n, f.timestamp) for n, f in stock]
+
+
+def test_the_budget_falls_with_real_loss_and_comes_back() -> None:
+    bandwidth = realtime.Bandwidth(None)
+    bandwidth.note(100, 100)
+    assert bandwidth.budget == realtime.BUDGET
+    budgets = [bandwidth.budget]
+    for i in range(1, 8):
+        bandwidth.note(100 + 100 * i, 100 + 70 * i)
+        budgets.append(bandwidth.budget)
+    assert all(b < a for a, b in pairwise(budgets))
+    low = bandwidth.budget
+    # Between little and much loss it stays; retransmissions may even make up for more than was due.
+    bandwidth.note(900, 685)
+    assert bandwidth.budget == low
+    for i in range(1, 60):
+        bandwidth.note(900 + 100 * i, 685 + 101 * i)
+    assert bandwidth.budget == realtime.BUDGET
+    for i in range(1, 60):
+        bandwidth.note(7000 + 100 * i, 6644)
+    assert bandwidth.budget == realtime.FLOOR
+
+
+def test_a_report_goes_out_when_it_is_due_and_names_the_senders(monkeypatch: pytest.MonkeyPatch) -> None:
+    streams = {7: SimpleNamespace(packets_expected=10, packets_received=10)}
+    bandwidth = realtime.Bandwidth(SimpleNamespace(_RTCRtpReceiver__remote_streams=streams))
+    now = 1000.0
+    monkeypatch.setattr(realtime.time, "monotonic", lambda: now)
+    bandwidth._last = now
+    assert bandwidth.add(0, 0, 1000, 7) is None
+    now += realtime.REPORT_SECONDS
+    assert bandwidth.add(0, 0, 1000, 7) == (realtime.BUDGET, [7])
+    assert bandwidth.add(0, 0, 1000, 7) is None
+
+
+async def test_a_receiver_can_be_steered() -> None:
+    connection = aiortc.RTCPeerConnection(aiortc.RTCConfiguration(iceServers=[]))
+    receiver = connection.addTransceiver("video").receiver
+    # These are private names: the test fails when upstream renames them.
+    assert type(receiver._RTCRtpReceiver__remote_bitrate_estimator).__name__ == "RemoteBitrateEstimator"
+    assert receiver._RTCRtpReceiver__remote_streams == {}
+    realtime.steer(receiver)
+    assert isinstance(receiver._RTCRtpReceiver__remote_bitrate_estimator, realtime.Bandwidth)
+    await connection.close()
+
+
+ANSWER = (
+    "v=0\r\nm=video 9 UDP/TLS/RTP/SAVPF 97 98 99\r\n"
+    "a=rtpmap:97 VP8/90000\r\na=rtpmap:98 rtx/90000\r\na=fmtp:98 apt=97\r\n"
+    "a=rtpmap:99 H264/90000\r\na=fmtp:99 packetization-mode=1\r\n"
+    "a=candidate:abc 1 udp 2130706431 172.17.0.2 50007 typ host\r\n"
+    "a=candidate:def 1 udp 1694498815 203.0.113.5 61000 typ srflx raddr 172.17.0.2 rport 50007\r\n"
+    "a=end-of-candidates\r\n"
+)
+
+
+def test_the_answer_asks_for_a_high_start_for_every_video_format() -> None:
+    lines = realtime.start_high(ANSWER).split("\r\n")
+    assert lines.count("a=fmtp:97 x-google-start-bitrate=1500") == 1
+    assert lines.index("a=fmtp:97 x-google-start-bitrate=1500") == lines.index("a=rtpmap:97 VP8/90000") + 1
+    assert "a=fmtp:99 packetization-mode=1;x-google-start-bitrate=1500" in lines
+    assert "a=fmtp:98 apt=97" in lines
+
+
+def test_dtls_takes_rsa_certificates_as_well() -> None:
+    realtime.install()
+    certificate = RTCCertificate.generateCertificate()
+    context = certificate._create_ssl_context(srtp_profiles=aiortc.rtcdtlstransport.SRTP_PROFILES)
+    offered = SSL.Connection(context).get_cipher_list()
+    assert "ECDHE-RSA-AES128-GCM-SHA256" in offered
+    assert offered.index("ECDHE-ECDSA-AES128-GCM-SHA256") < offered.index("ECDHE-RSA-AES128-GCM-SHA256")
+
+
+def test_addresses_outside_become_host_candidates_of_their_own() -> None:
+    told = advertise(ANSWER, ["192.0.2.10", "2001:db8::1"])
+    assert "a=candidate:abca0 1 udp 2130706430 192.0.2.10 50007 typ host\r\n" in told
+    assert "a=candidate:abca1 1 udp 2130706430 2001:db8::1 50007 typ host\r\n" in told
+    assert told.count("typ srflx") == 1
+    assert advertise(ANSWER, []) == ANSWER
+
+
+LOOPBACK = ("127.0.0.1", 0)
+
+
+async def test_media_takes_ports_of_the_range_until_none_is_left() -> None:
+    loop, ports = asyncio.get_running_loop(), free_ports(3)
+    opened = []
+    with media_ports(loop, ports):
+        opened += [await loop.create_datagram_endpoint(asyncio.DatagramProtocol, LOOPBACK) for _ in ports]
+        taken = {transport.get_extra_info("sockname")[1] for transport, _ in opened}
+        assert taken == set(ports)
+        with pytest.raises(OSError, match="in use"):
+            await loop.create_datagram_endpoint(asyncio.DatagramProtocol, LOOPBACK)
+        opened.pop()[0].close()
+        await asyncio.sleep(0)
+        opened.append(await loop.create_datagram_endpoint(asyncio.DatagramProtocol, LOOPBACK))
+    opened.append(await loop.create_datagram_endpoint(asyncio.DatagramProtocol, LOOPBACK))
+    assert opened[-1][0].get_extra_info("sockname")[1] not in ports
+    for transport, _ in opened:
+        transport.close()
+    await asyncio.sleep(0)

@@ -1,0 +1,267 @@
+"""WHIP (RFC 9725) and WHEP: one publishes, others watch; the rules of the signalling, one by one."""
+
+import asyncio
+import re
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import aiohttp
+import av
+import numpy as np
+import pytest
+from aiortc import MediaStreamTrack
+from aiortc.mediastreams import AudioStreamTrack
+
+from portrait.app import Running
+from portrait.frame import Frame
+from portrait.mask import Mask
+from tests.fakes import FakeModel, full_mask
+from tests.people import Clip, clip
+from tests.rtc import SIZE, Camera, Viewer, fake_service, viewer
+
+pytestmark = pytest.mark.usefixtures("no_sockets_left")
+
+FRAGMENT = {"Content-Type": "application/trickle-ice-sdpfrag"}
+
+
+@pytest.fixture(scope="module")
+def shown() -> Clip:
+    return clip(*SIZE, 30)
+
+
+@asynccontextmanager
+async def publisher(url: str, shown: Clip, *more: MediaStreamTrack) -> AsyncIterator[Viewer]:
+    """Somebody who has not yet published, and sends only."""
+    async with viewer(url) as one:
+        for track in (Camera(shown), *more):
+            one.pc.addTransceiver(track, direction="sendonly")
+        yield one
+
+
+@asynccontextmanager
+async def watcher(url: str) -> AsyncIterator[Viewer]:
+    """Somebody who has not yet connected, and wants a video."""
+    async with viewer(url) as one:
+        one.pc.addTransceiver("video", direction="recvonly")
+        yield one
+
+
+def left_half(frame: Frame) -> Mask:
+    values = np.zeros((32, 32), np.uint8)
+    values[:, :16] = 255
+    return Mask(values)
+
+
+async def test_one_publishes_and_two_watch_the_composed_picture(service: Running, shown: Clip) -> None:
+    url = f"http://127.0.0.1:{service.http_port}"
+    async with publisher(url, shown) as one, watcher(url) as first, watcher(url) as second:
+        await one.connect("/whip/desk", mode="color", color="#ff0000")
+        for each in (first, second):
+            await each.connect("/whep/desk")
+            # The real network leaves the person and paints the rest.
+            await each.until(lambda picture: picture[10, 10, 2] > 200 and picture[10, 10, 1] < 60)
+        assert (await one.numbers())["frames_done"] > 0
+
+
+async def test_the_mask_is_a_video_of_its_own_whose_luma_is_the_probability(shown: Clip) -> None:
+    async with (
+        fake_service(FakeModel(left_half)) as (url, _),
+        publisher(url, shown) as one,
+        watcher(url) as two,
+    ):
+        await one.connect("/whip/desk")
+        await two.connect("/whep/desk/mask")
+        frame = await two.frame()
+        assert (frame.width, frame.height) == (32, 32)
+        luma = frame.to_ndarray(format="yuv420p")[:32]
+        assert np.abs(luma[:, 2:14].astype(int) - 235).max() < 12
+        assert np.abs(luma[:, 18:30].astype(int) - 16).max() < 12
+
+
+async def test_nothing_is_worked_on_while_nobody_watches(shown: Clip) -> None:
+    worked: list[Frame] = []
+
+    def count(frame: Frame) -> Mask:
+        worked.append(frame)
+        return full_mask(frame)
+
+    async with fake_service(FakeModel(count)) as (url, _), publisher(url, shown) as one, watcher(url) as two:
+        await one.connect("/whip/desk")
+        async with asyncio.timeout(20):
+            while (await one.numbers())["frames_dropped"] == 0:
+                await asyncio.sleep(0.02)
+        assert not worked
+        await two.connect("/whep/desk")
+        await two.frame()
+        assert worked
+
+
+async def test_the_answers_go_one_way_as_the_standards_say(shown: Clip) -> None:
+    async with (
+        fake_service(FakeModel(full_mask)) as (url, _),
+        publisher(url, shown, AudioStreamTrack()) as one,
+        watcher(url) as two,
+    ):
+        await one.connect("/whip/desk")
+        answer = one.pc.remoteDescription.sdp
+        video, audio = answer[answer.index("m=video") :], answer[answer.index("m=audio") :]
+        assert "a=recvonly" in video.split("m=audio")[0]
+        assert "a=inactive" in audio
+        await two.connect("/whep/desk")
+        assert "a=sendonly" in two.pc.remoteDescription.sdp
+
+
+async def test_the_end_of_the_stream_ends_its_viewers_and_its_name_is_free(shown: Clip) -> None:
+    async with (
+        fake_service(FakeModel(full_mask)) as (url, sessions),
+        publisher(url, shown) as one,
+        publisher(url, shown) as again,
+        watcher(url) as two,
+    ):
+        await one.connect("/whip/desk")
+        await two.connect("/whep/desk")
+        await two.frame()
+        taken = await again.post(await again.offer(), "/whip/desk")
+        assert (taken.status, (await taken.json())["title"]) == (409, "STREAM_TAKEN")
+        async with one.http.delete(one.location) as response:
+            assert response.status == 200
+        async with asyncio.timeout(20):
+            while (await viewers(two))[0] == 200:
+                await asyncio.sleep(0.02)
+            while (await again.post(again.pc.localDescription.sdp, "/whip/desk")).status != 201:
+                await asyncio.sleep(0.05)
+        assert len(sessions) == 1
+
+
+async def viewers(one: Viewer) -> tuple[int, str]:
+    async with one.http.get(one.location) as response:
+        return response.status, await response.text()
+
+
+async def test_a_viewer_can_be_asked_about_and_ended(shown: Clip) -> None:
+    async with (
+        fake_service(FakeModel(full_mask)) as (url, sessions),
+        publisher(url, shown) as one,
+        watcher(url) as two,
+    ):
+        await one.connect("/whip/desk")
+        await two.connect("/whep/desk/mask")
+        async with two.http.get(two.location) as response:
+            described = await response.json()
+        assert (described["stream"], described["output"]) == ("desk", "mask")
+        async with two.http.delete(two.location) as response:
+            assert response.status == 200
+        async with asyncio.timeout(20):
+            while (await viewers(two))[0] != 404:
+                await asyncio.sleep(0.02)
+        assert len(sessions) == 1
+
+
+async def test_a_stream_nobody_publishes_is_to_be_tried_again(shown: Clip) -> None:
+    async with fake_service(FakeModel(full_mask)) as (url, _), watcher(url) as two:
+        response = await two.post(await two.offer(), "/whep/nobody")
+        assert (response.status, (await response.json())["title"]) == (409, "NOT_PUBLISHED")
+        assert int(response.headers["Retry-After"]) > 0
+        assert (await two.post(await two.offer(), "/whep/nobody/sound")).status == 404
+
+
+async def test_viewers_over_the_limit_are_refused_and_leave_nothing(shown: Clip) -> None:
+    async with (
+        fake_service(FakeModel(full_mask), max_viewers=1) as (url, _),
+        publisher(url, shown) as one,
+        watcher(url) as two,
+        watcher(url) as three,
+    ):
+        await one.connect("/whip/desk")
+        await two.connect("/whep/desk")
+        response = await three.post(await three.offer(), "/whep/desk")
+        assert (response.status, (await response.json())["title"]) == (503, "TOO_MANY_VIEWERS")
+        async with two.http.delete(two.location) as ended:
+            assert ended.status == 200
+        async with asyncio.timeout(20):
+            while (await three.post(three.pc.localDescription.sdp, "/whep/desk")).status != 201:
+                await asyncio.sleep(0.05)
+
+
+async def test_offers_of_the_wrong_direction_or_with_two_videos_are_refused(shown: Clip) -> None:
+    async with (
+        fake_service(FakeModel(full_mask)) as (url, sessions),
+        publisher(url, shown, Camera(shown)) as two_videos,
+        watcher(url) as wants,
+        publisher(url, shown) as sends,
+    ):
+        response = await two_videos.post(await two_videos.offer(), "/whip/desk")
+        assert (response.status, (await response.json())["title"]) == (400, "BAD_OFFER")
+        assert (await wants.post(await wants.offer(), "/whip/desk")).status == 400
+        await sends.connect("/whip/desk")
+        assert (await sends.post(sends.pc.localDescription.sdp, "/whep/desk")).status == 400
+        assert len(sessions) == 1
+
+
+async def test_signalling_keeps_the_rules_of_its_content_types_and_tags(shown: Clip) -> None:
+    async with (
+        fake_service(FakeModel(full_mask)) as (url, _),
+        publisher(url, shown) as one,
+        watcher(url) as two,
+    ):
+        await one.connect("/whip/desk")
+        await two.connect("/whep/desk")
+        for path in ("/whip/desk", "/whep/desk", "/whep/desk/mask", "/webrtc"):
+            async with one.http.options(url + path) as response:
+                assert (response.status, response.headers["Accept-Post"]) == (204, "application/sdp")
+                assert "Link" not in response.headers
+        assert (await one.http.post(f"{url}/whip/other", json={"sdp": "v=0"})).status == 415
+        for each in (one, two):
+            fragment = trickled(each)
+            patch = each.http.patch
+            assert (await patch(each.location, data="x", headers={"Content-Type": "text/plain"})).status == 415
+            assert (await patch(each.location, data=fragment, headers=FRAGMENT)).status == 428
+            stale = await patch(each.location, data=fragment, headers={**FRAGMENT, "If-Match": '"other"'})
+            assert stale.status == 412
+            restart = await patch(each.location, data=fragment, headers={**FRAGMENT, "If-Match": "*"})
+            assert restart.status == 422
+            taken = await patch(each.location, data=fragment, headers={**FRAGMENT, "If-Match": each.etag})
+            assert (taken.status, await taken.text(), "ETag" in taken.headers) == (204, "", False)
+            foreign = re.sub("a=ice-ufrag:.*", "a=ice-ufrag:someone", fragment)
+            refused = await patch(each.location, data=foreign, headers={**FRAGMENT, "If-Match": each.etag})
+            assert (refused.status, (await refused.json())["title"]) == (400, "BAD_OFFER")
+        await two.frame()
+
+
+def trickled(one: Viewer) -> str:
+    """A fragment with a candidate that works, one behind mDNS and one that is none."""
+    sdp = one.pc.localDescription.sdp
+    lines = [re.search(f"a={name}:.*", sdp)[0].strip() for name in ("ice-ufrag", "ice-pwd", "mid")]  # type: ignore[index]
+    candidate = re.search("a=candidate:.*", sdp)[0].strip()  # type: ignore[index]
+    mdns = "a=candidate:1 1 udp 2113937151 0b3a.local 51234 typ host"
+    return "\r\n".join([*lines, candidate, mdns, "a=candidate:nonsense", "a=end-of-candidates", ""])
+
+
+async def test_candidates_may_come_after_the_offer(shown: Clip) -> None:
+    async with fake_service(FakeModel(full_mask)) as (url, _), publisher(url, shown) as one, watcher(url) as two:
+        await one.connect("/whip/desk")
+        offer = re.sub(r"a=(candidate|end-of-candidates).*\r\n", "", await two.offer())
+        assert "candidate" not in offer
+        response = await two.post(offer, "/whep/desk")
+        assert response.status == 201
+        two.location, two.etag = url + response.headers["Location"], response.headers["ETag"]
+        async with two.http.patch(
+            two.location, data=trickled(two), headers={**FRAGMENT, "If-Match": two.etag}
+        ) as patched:
+            assert patched.status == 204
+        await two.take(await response.text())
+        assert isinstance(await two.frame(), av.VideoFrame)
+
+
+async def test_a_publisher_that_leaves_leaves_nothing_behind(shown: Clip) -> None:
+    model = FakeModel(full_mask)
+    async with fake_service(model) as (url, sessions):
+        async with publisher(url, shown) as one, watcher(url) as two:
+            await one.connect("/whip/desk")
+            await two.connect("/whep/desk")
+            await two.frame()
+        async with asyncio.timeout(30):
+            while len(sessions) or model.open_count:
+                await asyncio.sleep(0.02)
+        async with aiohttp.ClientSession() as http, http.get(f"{url}/v1/sessions") as response:
+            assert await response.json() == []
