@@ -30,18 +30,20 @@ RUN apt-get update \
  && groupadd --system --gid 10001 portrait \
  && useradd --system --uid 10001 --gid 10001 --no-create-home --home-dir /nonexistent --shell /usr/sbin/nologin portrait
 COPY --from=build /opt/portrait /opt/portrait
-# In a container there is no other way in than all addresses. jemalloc is found by its name on every architecture.
+# In a container there is no other way in than all addresses; who publishes its ports decides who may call, or configures
+# tokens and TLS. jemalloc is found by its name on every architecture.
 ENV PATH=/opt/portrait/bin:$PATH \
     LD_PRELOAD=libjemalloc.so.2 \
     PYTHONDONTWRITEBYTECODE=1 \
     PYTHONUNBUFFERED=1 \
     PORTRAIT_HOST=0.0.0.0 \
+    PORTRAIT_INSECURE=true \
     PORTRAIT_LOG_FORMAT=json
 USER 10001:10001
 EXPOSE 8080/tcp 50051/tcp 50000-50199/udp
 STOPSIGNAL SIGTERM
 HEALTHCHECK --interval=15s --timeout=3s --start-period=10s --retries=3 CMD ["python", "-c", \
-  "import os, urllib.request as r; r.urlopen(f\"http://127.0.0.1:{os.environ.get('PORTRAIT_HTTP_PORT', 8080)}/readyz\", timeout=2)"]
+  "import os, ssl, urllib.request as r; e = os.environ; s = 'https' if e.get('PORTRAIT_TLS_CERTIFICATE') else 'http'; r.urlopen(f\"{s}://127.0.0.1:{e.get('PORTRAIT_HTTP_PORT', 8080)}/readyz\", timeout=2, context=ssl._create_unverified_context())"]
 ENTRYPOINT ["tini", "--", "portrait"]
 CMD ["serve"]
 ARG VERSION=unversioned
