@@ -30,8 +30,8 @@ RUN apt-get update \
  && groupadd --system --gid 10001 portrait \
  && useradd --system --uid 10001 --gid 10001 --no-create-home --home-dir /nonexistent --shell /usr/sbin/nologin portrait
 COPY --from=build /opt/portrait /opt/portrait
-# In a container there is no other way in than all addresses; who publishes its ports decides who may call, or configures
-# tokens and TLS. jemalloc is found by its name on every architecture.
+# In a container there is no other way in than all addresses; who may come in that way is decided where its ports are
+# published. PORTRAIT_INSECURE=false refuses to start without tokens and TLS. jemalloc is found by its name on every architecture.
 ENV PATH=/opt/portrait/bin:$PATH \
     LD_PRELOAD=libjemalloc.so.2 \
     PYTHONDONTWRITEBYTECODE=1 \
