@@ -125,6 +125,12 @@ async def test_a_long_link_gets_more_frames_in_flight_than_a_short_one() -> None
         assert await most_in_flight(near, enough=64, frames=100) < 7
 
 
+@pytest.fixture
+def settings(settings: Settings) -> Settings:
+    """Of several services in one process: a range of media ports has one owner."""
+    return settings.model_copy(update={"media_ports": "0-0"})
+
+
 async def test_a_stopping_servers_stream_goes_on_at_the_next_without_a_jump(shown: Clip, settings: Settings) -> None:
     async with AsyncExitStack() as stack:
         old, new = [await stack.enter_async_context(run_service(settings)) for _ in range(2)]

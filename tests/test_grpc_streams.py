@@ -10,9 +10,10 @@ import numpy as np
 import pytest
 
 from portrait.app import Running
-from portrait.client import Client, ClientError, Picture, Reply, Stream
+from portrait.client import Client, ClientError, Picture, Reply
 from portrait.client.values import decode
 from portrait.compositors import Options
+from portrait.frame import Frame
 from portrait.mask import Mask
 from portrait.transports.grpc.servicer import MAX_IN_FLIGHT
 from portrait.v1 import segmentation_pb2 as pb
@@ -80,8 +81,13 @@ async def test_the_answer_to_the_configuration_says_what_is_in_force(client: Cli
 
 
 async def test_controls_hold_for_the_frames_after_them_and_for_none_before() -> None:
-    gate = Gate()
-    model = FakeModel(gate)
+    gate, resets = Gate(), []
+
+    def noting(frame: Frame) -> Mask:
+        resets.append(model.resets)
+        return gate(frame)
+
+    model = FakeModel(noting)
     frame = i420(room(64, 48))  # so small that none is held up on the way
     async with fake_service(model) as (client, _), client.open_stream(every_frame=True) as stream:
         for i in range(3):  # one at work, one in the slot, one read
@@ -89,13 +95,10 @@ async def test_controls_hold_for_the_frames_after_them_and_for_none_before() -> 
         await stream.change({"mode": "alpha"}, reset_prior=True)
         await stream.send(frame, 3)
         await stream.finish()
-        gate.let_through.release(3)
-        sizes = [(await received(stream)).array.shape for _ in range(3)]
-        assert model.resets == 0
-        gate.let_through.release()
-        sizes.append((await received(stream)).array.shape)
+        gate.let_through.release(4)
+        sizes = [reply.array.shape async for reply in stream]
     assert sizes == [(32, 32)] * 3 + [(48, 64)]
-    assert model.resets == 1
+    assert resets == [0, 0, 0, 1]
 
 
 async def test_a_control_before_a_frame_that_is_given_up_holds_for_the_newer_one() -> None:
@@ -271,17 +274,12 @@ async def test_a_stream_says_goaway_goes_on_and_is_cut_at_the_deadline(service: 
         assert await draining == 1
 
 
-async def send_controls_for_ever(stream: Stream) -> None:
-    while True:
-        await stream.change(reset_prior=True)
-        await asyncio.sleep(0.01)
-
-
 async def test_a_stream_that_never_sends_a_frame_ends(shown: Clip) -> None:
     async with fake_service(FakeModel(full_mask), idle_seconds=0.3) as (client, sessions):
         async with client.open_stream() as stream:
+            await stream.change(reset_prior=True)  # a control is no frame
             with pytest.raises(ClientError, match=r"no frame for 0\.3 s") as ended:
-                await send_controls_for_ever(stream)
+                await stream.receive()
             assert (ended.value.code, ended.value.reason) == ("DEADLINE_EXCEEDED", "IDLE")
         call = client._stub.SegmentStream()
         with pytest.raises(grpc.aio.AioRpcError, match=r"no message for 0\.3 s; expected config"):

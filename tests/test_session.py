@@ -1,6 +1,7 @@
 """Pipelines and sessions: the prior's rules, failing closed, limits, and leaving nothing behind."""
 
 import asyncio
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from fractions import Fraction
@@ -15,6 +16,7 @@ from portrait.mask import Mask
 from portrait.metrics import Metrics
 from portrait.pictures import frame_from_bgr
 from portrait.pipeline import Pipeline, Result
+from portrait.segmenters import Segmenter
 from portrait.session import Session
 from portrait.sessions import Sessions
 from tests.fakes import FakeModel, Gate, failing, full_mask, only
@@ -160,6 +162,32 @@ async def test_a_cancelled_turn_leaves_nothing_behind() -> None:
     await asyncio.to_thread(gate.entered.acquire)
     task.cancel()
     gate.let_through.release()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert await held.drain(10) == 0
+    assert model.open_count == 0
+
+
+async def test_a_session_cancelled_while_it_opens_gives_its_segmenter_back() -> None:
+    entered, let_through = threading.Event(), threading.Event()
+
+    class Slow(FakeModel):
+        def open(self) -> Segmenter:
+            entered.set()
+            assert let_through.wait(30)
+            return super().open()
+
+    model = Slow(full_mask)
+    held = sessions(model)
+
+    async def stream() -> None:
+        async with held.open("grpc", FrameCodec(), GREEN):
+            pass
+
+    task = asyncio.create_task(stream())
+    await asyncio.to_thread(entered.wait)
+    task.cancel()
+    let_through.set()
     with pytest.raises(asyncio.CancelledError):
         await task
     assert await held.drain(10) == 0

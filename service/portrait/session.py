@@ -172,6 +172,11 @@ class Session(Generic[P, W]):
         if not self._leaving.done():
             self._leaving.set_result(seconds)
 
+    @property
+    def leaving(self) -> bool:
+        """Whether the client has been asked to go elsewhere."""
+        return self._leaving.done()
+
     async def wait_leaving(self) -> float:
         """Wait until the client shall go elsewhere; the seconds it has. Cancelling is safe."""
         return await asyncio.shield(self._leaving)
@@ -182,19 +187,26 @@ class Session(Generic[P, W]):
         Raises:
             BadOption: the prior has not the model's size.
         """
-        loop = asyncio.get_running_loop()
-        segmenter = await loop.run_in_executor(self._executor, self.model.open)
+        await asyncio.get_running_loop().run_in_executor(self._executor, self._open, prior)
+
+    async def close(self) -> None:
+        """Wait for what the thread is doing, if anything, and give thread and interpreter back."""
+        self.end("closed")
+        await asyncio.get_running_loop().run_in_executor(self._executor, self._shut)
+        self._executor.shutdown(wait=False)
+
+    # Both on the thread, one after the other: a start that is cancelled half-way is closed as well.
+
+    def _open(self, prior: Mask | None) -> None:
+        segmenter = self.model.open()
         self._pipeline = Pipeline(segmenter, (self.model.width, self.model.height), self._counting)
         if prior is not None and self.model.stateful:
             self._pipeline.resume(prior)
 
-    async def close(self) -> None:
-        """Wait for the turn under way, if any, and give thread and interpreter back."""
-        self.end("closed")
+    def _shut(self) -> None:
         if self._pipeline is not None:
-            await asyncio.get_running_loop().run_in_executor(self._executor, self._pipeline.close)
+            self._pipeline.close()
             self._pipeline = None
-        self._executor.shutdown(wait=False)
 
     def _turn(self, picture: P, arrived: float) -> tuple[Turn[W], tuple[int, int]]:
         assert self._pipeline is not None, "turn() before start()"

@@ -117,7 +117,7 @@ class Stream:
         except Closed:
             if ended.done():
                 kind = f"the stream was ended: {ended.result()}"
-                raise (Draining(kind, RETRY_AFTER) if leaving.done() else SessionEnded(kind)) from None
+                raise (Draining(kind, RETRY_AFTER) if self._session.leaving else SessionEnded(kind)) from None
             await reader
         finally:
             self._session.drop(self._slot.dropped - self._dropped)
