@@ -4,6 +4,8 @@ PYTHON ?= python3
 BIN := .venv/bin
 APT = $(if $(filter 0,$(shell id -u)),,sudo) apt-get
 OLD := .venv-tflite-runtime/bin
+TRITON := .venv-tritonclient/bin
+NODE := tests/node/node_modules/ready docs/examples/node/node_modules/ready
 
 .DEFAULT_GOAL := help
 
@@ -16,7 +18,7 @@ run: .venv/run ## Set up and serve with the embedded model: http://localhost:808
 	$(BIN)/portrait serve
 
 .PHONY: test
-test: .venv/test system-packages ## Set up and run all tests
+test: .venv/test system-packages $(NODE) .venv-tritonclient/ready ## Set up and run all tests
 	$(BIN)/pytest tests --ignore tests/training
 	$(BIN)/pytest tests/training
 	@$(MAKE) --no-print-directory test-tflite-runtime
@@ -30,10 +32,11 @@ test-tflite-runtime: ## Run the core's tests on tflite-runtime (Python 3.11 only
 	else echo "tflite-runtime has no wheel for this Python: its tests are left out"; fi
 
 .PHONY: lint
-lint: .venv/test ## Check style, types and generated code
+lint: .venv/test system-packages tests/node/node_modules/ready ## Check style, types, the contract and generated code
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/pytest -q tests/test_protos.py
 
 .PHONY: bench
 bench: .venv/run ## Measure what a frame costs on this machine
@@ -56,11 +59,11 @@ peers/selfie_segmentation.tflite: | .venv/test
 	  mv wheel/mediapipe/modules/selfie_segmentation/*.tflite . && rm -r wheel mediapipe-*.whl
 
 .PHONY: protos
-protos: .venv/test ## Regenerate service/portrait/v1 from protos/
+protos: .venv/test ## Regenerate service/portrait/v1, kserve and the tables of docs/protocol.md from protos/
 	$(BIN)/python -m grpc_tools.protoc -I protos \
-	  -I $$($(BIN)/python -c 'import google.rpc, pathlib; print(pathlib.Path(google.rpc.__path__[0]).parents[1])') \
 	  --python_out=service --grpc_python_out=service --mypy_out=quiet:service --mypy_grpc_out=quiet:service \
-	  protos/portrait/v1/segmentation.proto
+	  protos/portrait/v1/segmentation.proto protos/portrait/kserve/inference.proto
+	$(BIN)/python -m tests.proto_tables --write
 
 # Every wheel of the image with its hash, for every platform at once.
 LOCK = $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --custom-compile-command 'make lock'
@@ -123,4 +126,15 @@ image: ## Build the image portrait:dev (ENGINE=podman, BUILD_FLAGS=... for a pro
 .venv-tflite-runtime/ready: pyproject.toml | .venv/bin/pip
 	$(PYTHON) -m venv .venv-tflite-runtime
 	$(OLD)/pip install --quiet --disable-pip-version-check -e '.[tflite-runtime]' pytest pytest-asyncio
+	@touch $@
+
+# buf, which checks the contract, and the gRPC client of the Node example. Exact versions, hence no lock files.
+%/node_modules/ready: %/package.json | .venv/test
+	PATH="$(CURDIR)/$(BIN):$$PATH" npm install --prefix $* --no-package-lock --no-audit --no-fund --silent
+	@touch $@
+
+# Its protobuf is older than ours: an environment of its own.
+.venv-tritonclient/ready: | .venv/bin/pip
+	$(PYTHON) -m venv .venv-tritonclient
+	$(TRITON)/pip install --quiet --disable-pip-version-check 'tritonclient[grpc]>=2.60,<3'
 	@touch $@

@@ -20,6 +20,7 @@ class FakeModel:
         self._segment = segment
         self.open_count = 0
         self.resets = 0
+        self.priors: list[Mask] = []
 
     def open(self) -> Segmenter:
         self.open_count += 1
@@ -35,6 +36,9 @@ class _FakeSegmenter:
 
     def reset(self) -> None:
         self._model.resets += 1
+
+    def resume(self, prior: Mask) -> None:
+        self._model.priors.append(prior)
 
     def close(self) -> None:
         self._model.open_count -= 1

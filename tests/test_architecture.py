@@ -24,6 +24,7 @@ FLOORS = {
     "portrait.compositors": 1,
     "portrait.backgrounds": 1,
     "portrait.metrics": 1,
+    "portrait.security": 1,
     "portrait.video": 1,
     "portrait.pictures": 0,
     "portrait.mask": 0,
@@ -32,12 +33,15 @@ FLOORS = {
     "portrait.launch": 0,
     "portrait.logs": 0,
     "portrait.v1": 0,
+    "portrait.kserve": 0,
     "portrait.frame": -1,
     "portrait.errors": -1,
     "portrait": -2,
 }
 
-MODULES = sorted(path for path in PACKAGE.rglob("*.py") if "v1" not in path.parts)
+GENERATED = {"v1", "kserve"}
+
+MODULES = sorted(path for path in PACKAGE.rglob("*.py") if not GENERATED & set(path.parts))
 
 
 def module_name(path: Path) -> str:

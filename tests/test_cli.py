@@ -113,6 +113,7 @@ def test_a_busy_port_is_said_in_one_line() -> None:
     ("arguments", "message"),
     [
         (["serve", "--http-port", "70000"], "PORTRAIT_HTTP_PORT='70000': Input should be less than or equal to 65535"),
+        (["serve", *FREE, "--host", "0.0.0.0"], "other machines are served without authentication and TLS"),
         (["serve", "--model", "/nowhere.tflite"], "/nowhere.tflite: cannot be read: No such file"),
         (["models", "--runtime", "onnx"], "PORTRAIT_RUNTIME='onnx'"),
     ],

@@ -14,6 +14,7 @@ import pytest
 
 from portrait.app import Running
 from portrait.cli import main
+from portrait.client import Client
 from portrait.compositors import Options
 from portrait.frame import Frame, Timestamp
 from portrait.pictures import frame_from_bgr
@@ -151,7 +152,7 @@ async def test_a_running_service_gives_the_very_frames_a_pipeline_here_gives(ser
             return [opened(frame) for frame in shown]
 
     here = await asyncio.to_thread(through, local_work(model, Options("color", "#2040c0")))
-    there = await asyncio.to_thread(through, remote_work(address, "", mode="color", color="#2040c0"))
+    there = await asyncio.to_thread(through, remote_work(Client(address), "", mode="color", color="#2040c0"))
     for one, other in zip(here, there, strict=True):
         assert one.timestamp == other.timestamp
         for plane in ("y", "u", "v"):

@@ -52,12 +52,14 @@ async def client(service: Running) -> AsyncIterator[Client]:
 
 
 @asynccontextmanager
-async def fake_service(model: FakeModel, limit: int = 4) -> AsyncIterator[tuple[Client, Sessions]]:
+async def fake_service(
+    model: FakeModel, limit: int = 4, idle_seconds: float = 30.0
+) -> AsyncIterator[tuple[Client, Sessions]]:
     """A real server around a fake network."""
-    limits = {"max_frame_pixels": 10**6, "max_still_pixels": 10**6, "max_message_bytes": 4 * 10**6}
+    limits: dict[str, Any] = {"max_frame_pixels": 10**6, "max_still_pixels": 10**6, "max_message_bytes": 4 * 10**6}
     async with (
         Sessions(only(model), limit, Metrics()) as sessions,
-        serve_grpc(sessions, Backgrounds(), host="127.0.0.1", port=0, **limits) as server,
+        serve_grpc(sessions, Backgrounds(), host="127.0.0.1", port=0, idle_seconds=idle_seconds, **limits) as server,
         Client(f"127.0.0.1:{server.port}") as opened,
     ):
         yield opened, sessions

@@ -188,7 +188,8 @@ async def test_a_missing_camera_is_explained(service: Running, tmp_path: Path) -
 
 async def test_an_insecure_page_is_explained(tmp_path: Path) -> None:
     """By a name that is not localhost, plain http is no secure context, and browsers hide the camera there."""
-    async with run_service(Settings(http_port=0, grpc_port=0, drain_seconds=0.0, host="0.0.0.0")) as running:
+    settings = Settings(http_port=0, grpc_port=0, drain_seconds=0.0, host="0.0.0.0", insecure=True)
+    async with run_service(settings) as running:
         url = f"http://portrait.test:{running.http_port}/"
         resolver = ["--host-resolver-rules=MAP portrait.test 127.0.0.1"]
         async with open_page(url, tmp_path / "profile", None, extra=resolver) as page:

@@ -8,12 +8,14 @@ from collections.abc import AsyncIterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from functools import partial
 
 import cv2
 
 from portrait import __version__
 from portrait.backgrounds import Backgrounds
 from portrait.metrics import Metrics
+from portrait.security import Certificates, Security, open_security
 from portrait.segmenters import Models, load_models, warm
 from portrait.sessions import Sessions
 from portrait.settings import Settings
@@ -54,12 +56,17 @@ async def run_service(settings: Settings) -> AsyncIterator[Running]:
 
     Raises:
         BadModel: the model cannot be used.
+        BadSettings: the settings of security cannot be used, or allow what nobody has asked for.
         OSError: an address cannot be bound.
     """
     _tune_process()
     loop = asyncio.get_running_loop()
     loop.set_default_executor(ThreadPoolExecutor(CODEC_THREADS, thread_name_prefix="codec"))
     metrics = Metrics()
+    security = open_security(settings, metrics.session_refused)
+    if security.certificates is not None:
+        for name in security.certificates.expiries():
+            metrics.certificate(name, partial(_expiry, security.certificates, name))
     models = await asyncio.to_thread(load_models, settings.model, settings.runtime)
     default = models.pick(None)
     await asyncio.to_thread(warm, default)
@@ -70,7 +77,7 @@ async def run_service(settings: Settings) -> AsyncIterator[Running]:
     try:
         async with (
             Sessions(models, settings.max_sessions, metrics) as sessions,
-            _serve(settings, sessions, backgrounds, metrics) as running,
+            _serve(settings, sessions, backgrounds, metrics, security) as running,
         ):
             metrics.modes.list_open = sessions.list_modes
             yield running
@@ -81,7 +88,7 @@ async def run_service(settings: Settings) -> AsyncIterator[Running]:
 
 @asynccontextmanager
 async def _serve(
-    settings: Settings, sessions: Sessions, backgrounds: Backgrounds, metrics: Metrics
+    settings: Settings, sessions: Sessions, backgrounds: Backgrounds, metrics: Metrics, security: Security
 ) -> AsyncIterator[Running]:
     pixels = settings.max_frame_pixels
     stills = Stills(sessions, backgrounds, settings.max_still_pixels)
@@ -100,7 +107,11 @@ async def _serve(
         routes = [*http.routes, *stills.routes, *webrtc.routes]
         async with (
             serve_http(
-                routes, host=settings.host, port=settings.http_port, max_body_bytes=settings.max_still_bytes
+                routes,
+                host=settings.host,
+                port=settings.http_port,
+                max_body_bytes=settings.max_still_bytes,
+                security=security,
             ) as http_port,
             serve_grpc(
                 sessions,
@@ -110,6 +121,8 @@ async def _serve(
                 max_frame_pixels=pixels,
                 max_still_pixels=settings.max_still_pixels,
                 max_message_bytes=max(3 * pixels, settings.max_still_bytes) + MESSAGE_MARGIN,
+                idle_seconds=settings.idle_seconds,
+                security=security,
             ) as grpc_server,
         ):
             try:
@@ -139,6 +152,10 @@ def _tune_process() -> None:
     # One thread per stream is the promise; OpenCV would start one per core for every call.
     cv2.setNumThreads(1)
     sys.setswitchinterval(SWITCH_INTERVAL)
+
+
+def _expiry(certificates: Certificates, name: str) -> float:
+    return certificates.expiries()[name]
 
 
 async def _measure_lag(metrics: Metrics, period: float = 0.25) -> None:

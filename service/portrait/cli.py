@@ -7,6 +7,7 @@ import json
 import logging
 import sys
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
@@ -16,15 +17,15 @@ from portrait import __version__
 from portrait.app import Running, run_service, wait_for_signal
 from portrait.backgrounds import Backgrounds, load_background
 from portrait.bench import bench, table
-from portrait.client import ClientError
-from portrait.compositors import MODES, Options
+from portrait.client import Client, ClientError, Tls
+from portrait.compositors import MODES, Options, open_compositor
 from portrait.doctor import examine
-from portrait.errors import BadOption, PortraitError
+from portrait.errors import PortraitError
 from portrait.launch import relaunch_tuned
 from portrait.logs import configure_logs
 from portrait.segmenters import load_models
 from portrait.settings import Settings, load_settings
-from portrait.transports.files import STILLS, local_work, process_still, process_video, remote_work
+from portrait.transports.files import Job, Work, is_done, local_work, plan, remote_work, run
 
 logger = logging.getLogger(__name__)
 
@@ -60,13 +61,16 @@ def _parser() -> argparse.ArgumentParser:
         return sub
 
     add("serve", _serve, "Serve WebRTC, gRPC, stills and the page until SIGTERM.")
-    process = add("process", _process, "Process a picture or a video file.")
-    process.add_argument("source", type=Path, metavar="IN")
-    process.add_argument("target", type=Path, metavar="OUT")
+    process = add("process", _process, "Process pictures and videos: files, folders, pipes, cameras.")
+    process.add_argument("sources", nargs="+", metavar="IN", help="files, folders, - or one camera or address")
+    process.add_argument("target", metavar="OUT", help="a file, a folder for several results, - or an address")
     process.add_argument("--mode", default="blur", choices=list(MODES))
     process.add_argument("--color", default=Options().color, help="background of mode color, #rrggbb")
     process.add_argument("--background", help="background of mode image: a name or a picture file")
+    process.add_argument("--resume", action="store_true", help="leave results that are there already as they are")
     process.add_argument("--server", metavar="HOST:PORT", help="let a running service do the work, over gRPC")
+    process.add_argument("--server-token", metavar="FILE", type=Path, help="file of the token that service asks for")
+    process.add_argument("--server-ca", metavar="FILE", type=Path, help="PEM file to trust that service by: TLS")
     bench_command = add("bench", _bench, "Measure what a frame costs on this box.")
     bench_command.add_argument("--frames", type=int, default=200, help="frames per row")
     add("doctor", _doctor, "Look whether this box can serve.")
@@ -80,7 +84,11 @@ def _add_settings(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--config", metavar="FILE", help="settings file (TOML)")
     for name, setting in Settings.model_fields.items():
         text = f"{setting.description} (default: {setting.default})"
-        group.add_argument(f"--{name.replace('_', '-')}", dest=name, metavar="VALUE", help=text)
+        flag = f"--{name.replace('_', '-')}"
+        if setting.annotation is bool:
+            group.add_argument(flag, dest=name, action=argparse.BooleanOptionalAction, default=None, help=text)
+        else:
+            group.add_argument(flag, dest=name, metavar="VALUE", help=text)
 
 
 def _settings(parsed: argparse.Namespace) -> Settings:
@@ -105,46 +113,68 @@ async def _serve_until_signal(settings: Settings, as_json: bool) -> None:
 def _announce(running: Running, as_json: bool) -> None:
     host = running.settings.host
     shown = f"[{host}]" if ":" in host else host
-    page, grpc_address = f"http://{shown}:{running.http_port}/", f"{shown}:{running.grpc_port}"
+    scheme = "https" if running.settings.tls_certificate else "http"
+    page, grpc_address = f"{scheme}://{shown}:{running.http_port}/", f"{shown}:{running.grpc_port}"
     if as_json:
         document = {"page": page, "grpc": grpc_address, "model": running.models.default}
         print(json.dumps(document), flush=True)
     else:
         print(f"page {page}   gRPC {grpc_address}   model {running.models.default}", flush=True)
-    if host not in ("127.0.0.1", "::1", "localhost"):
-        logger.warning("listening on %s without authentication: everybody who reaches it can use it", host)
 
 
 def _process(parsed: argparse.Namespace) -> int:
     settings = _settings(parsed)
-    still = parsed.source.suffix.lower() in STILLS
-    if parsed.mode == "cutout" and not still:
-        raise BadOption("mode", "a video has no alpha; expected another mode than cutout")
-    if parsed.target.exists() and parsed.source.exists() and parsed.target.samefile(parsed.source):
-        raise BadOption("OUT", f"{parsed.target} is IN itself")
-    background = _read_background(parsed.background, settings)
-    if parsed.server:
-        output: dict[str, Any] = {"mode": parsed.mode, "color": parsed.color}
-        if background is not None:
-            output["background_picture"] = background
-        opened = remote_work(parsed.server, parsed.model or "", **output)
-    else:
-        picture = None if background is None else load_background(background)
-        model = load_models(settings.model, settings.runtime).pick(None)
-        opened = local_work(model, Options(parsed.mode, parsed.color, picture))
-    with opened as work, tqdm(unit="frame", disable=parsed.json or still or None) as bar:
+    jobs = plan(parsed.sources, parsed.target, parsed.mode)
+    opening = _opening(parsed, settings)
+    # Standard output may carry pictures.
+    report = sys.stderr if parsed.target == "-" else sys.stdout
+    if len(jobs) == 1 and not Path(parsed.sources[0]).is_dir():
+        row = _run_job(jobs[0], opening, parsed)
+        if parsed.json:
+            print(json.dumps({"frames": row["frames"], "out": row["out"]}), file=report)
+        return 0
+    rows = []
+    for job in jobs:
+        try:
+            rows.append(_run_job(job, opening, parsed))
+        except (PortraitError, ClientError) as error:  # one bad file of many costs itself only
+            print(f"portrait: {job.source}: {error}", file=sys.stderr)
+            rows.append({"in": job.source, "out": job.target, "frames": 0, "error": str(error)})
+    if parsed.json:
+        print(json.dumps({"frames": sum(row["frames"] for row in rows), "out": parsed.target, "files": rows}))
+    return 1 if any("error" in row for row in rows) else 0
+
+
+def _run_job(
+    job: Job, opening: Callable[[], AbstractContextManager[Work]], parsed: argparse.Namespace
+) -> dict[str, Any]:
+    row: dict[str, Any] = {"in": job.source, "out": job.target}
+    if parsed.resume and is_done(job):
+        return row | {"frames": 0, "skipped": True}
+    with tqdm(desc=Path(job.source).name, unit="frame", disable=parsed.json or job.still or None) as bar:
 
         def progress(done: int, expected: int) -> None:
             bar.total = max(done, expected)
             bar.update(done - bar.n)
 
-        if still:
-            frames = process_still(parsed.source, parsed.target, work)
-        else:
-            frames = process_video(parsed.source, parsed.target, work, progress)
-    if parsed.json:
-        print(json.dumps({"frames": frames, "out": str(parsed.target)}))
-    return 0
+        return row | {"frames": run(job, opening, progress)}
+
+
+def _opening(parsed: argparse.Namespace, settings: Settings) -> Callable[[], AbstractContextManager[Work]]:
+    """What opens the work of one job."""
+    background = _read_background(parsed.background, settings)
+    if parsed.server:
+        output: dict[str, Any] = {"mode": parsed.mode, "color": parsed.color}
+        if background is not None:
+            output["background_picture"] = background
+        token = parsed.server_token.read_text().strip() if parsed.server_token else None
+        tls = Tls(parsed.server_ca.read_bytes()) if parsed.server_ca else None
+        return lambda: remote_work(Client(parsed.server, token=token, tls=tls), parsed.model or "", **output)
+    picture = None if background is None else load_background(background)
+    options = Options(parsed.mode, parsed.color, picture)
+    open_compositor(options)  # a mode that lacks something is refused before anything is opened
+    model = load_models(settings.model, settings.runtime).pick(None)
+    return lambda: local_work(model, options)
 
 
 def _read_background(name: str | None, settings: Settings) -> bytes | None:

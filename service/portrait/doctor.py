@@ -7,10 +7,12 @@ import sys
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
+from datetime import UTC, datetime
 
 from portrait.cgroup import cpu_budget
 from portrait.errors import PortraitError
 from portrait.launch import missing_variables
+from portrait.security import open_security
 from portrait.segmenters import load_models, warm
 from portrait.settings import Settings
 
@@ -30,6 +32,7 @@ def examine(settings: Settings) -> Iterator[Check]:
     """Everything the service needs of the box, one check after the other."""
     yield Check("python", sys.version_info >= (3, 11), sys.version.split()[0])
     yield _model(settings)
+    yield _security(settings)
     yield _port("http port", settings.host, settings.http_port)
     yield _port("grpc port", settings.host, settings.grpc_port)
     missing = missing_variables(os.environ)
@@ -58,6 +61,18 @@ def _model(settings: Settings) -> Check:
         True,
         f"{model.name} {model.width}x{model.height} on {model.runtime}, opened and run in {milliseconds:.0f} ms",
     )
+
+
+def _security(settings: Settings) -> Check:
+    try:
+        security = open_security(settings)
+    except PortraitError as error:
+        return Check("security", False, str(error))
+    certificates = security.certificates
+    ends = min(certificates.expiries().values()) if certificates else None
+    tls = "no TLS" if ends is None else f"TLS until {datetime.fromtimestamp(ends, UTC):%Y-%m-%d}"
+    finding = f"{'everybody may call' if security.open else 'callers are authenticated'}, {tls}"
+    return Check("security", ends is None or ends > time.time(), finding)
 
 
 def _port(name: str, host: str, port: int) -> Check:

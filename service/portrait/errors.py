@@ -4,9 +4,13 @@
     ├── BadInput            the sender's fault; says what came and what is expected
     │   ├── BadPicture      not a picture, cut short, of a wrong size or byte count
     │   ├── BadOption       an unknown mode, model, colour, background or delivery
+    │   ├── BadMessage      bytes that are no message of the contract
     │   ├── BadOffer        an SDP offer that is not one or offers no video
     │   └── NotConfigured   a frame before the configuration
+    ├── Unauthenticated     no credentials, or none that are known
     ├── NoSuchSession       no session of that id, or it has ended
+    ├── SessionEnded        somebody ended the session
+    ├── Idle                no frame came for too long
     ├── Refused             nothing wrong with the request: try again later
     │   ├── TooManySessions
     │   ├── NoMediaPort
@@ -50,6 +54,12 @@ class BadOption(BadInput):
     reason = "BAD_OPTION"
 
 
+class BadMessage(BadInput):
+    """Bytes that are no message of the contract."""
+
+    reason = "BAD_MESSAGE"
+
+
 class BadOffer(BadInput):
     """A session description that cannot be answered."""
 
@@ -66,6 +76,24 @@ class NoSuchSession(PortraitError):
     """No session of that id, or it has ended."""
 
     reason = "NO_SUCH_SESSION"
+
+
+class Unauthenticated(PortraitError):
+    """No credentials came, or none that are known. Says which kind is expected, never what came."""
+
+    reason = "UNAUTHENTICATED"
+
+
+class SessionEnded(PortraitError):
+    """Somebody ended the session; nothing was wrong with it."""
+
+    reason = "SESSION_ENDED"
+
+
+class Idle(PortraitError):
+    """No frame came for too long."""
+
+    reason = "IDLE"
 
 
 class Refused(PortraitError):

@@ -110,6 +110,10 @@ class Metrics:
             "portrait_event_loop_lag_seconds", "How late the event loop ran a timer.",
             buckets=AGE_BUCKETS, registry=self.registry,
         )  # fmt: skip
+        self._certificates = Gauge(
+            "portrait_certificate_expiry_timestamp_seconds", "When a certificate ends.", ["certificate"],
+            registry=self.registry,
+        )  # fmt: skip
         self._build = Gauge("portrait_build_info", "Always 1; the version.", ["version"], registry=self.registry)
         self._model = Gauge(
             "portrait_model_info", "Always 1; the default model.", ["model", "runtime"], registry=self.registry
@@ -150,6 +154,10 @@ class Metrics:
     def session_refused(self, reason: str) -> None:
         """Count a session that was not admitted."""
         self._refused.labels(reason.lower()).inc()
+
+    def certificate(self, name: str, expiry: Callable[[], float]) -> None:
+        """State when a certificate ends, in seconds of the epoch, as it is at every scrape."""
+        self._certificates.labels(name).set_function(expiry)
 
     def identify(self, version: str, model: str, runtime: str) -> None:
         """State what is running."""

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Protocol, TypeVar
 
 from portrait.compositors import Compositor, Options
+from portrait.errors import BadOption
 from portrait.frame import Frame
 from portrait.mask import Mask
 from portrait.segmenters import Segmenter
@@ -83,6 +84,17 @@ class Pipeline:
     def reset(self) -> None:
         """Forget the prior: the next frame is a first frame."""
         self._segmenter.reset()
+
+    def resume(self, prior: Mask) -> None:
+        """Go on from a mask made elsewhere, whatever the size of the next frame.
+
+        Raises:
+            BadOption: it has not the model's size.
+        """
+        if (prior.width, prior.height) != (self._mask_width, self._mask_height):
+            expected = f"the model's {self._mask_width}x{self._mask_height}"
+            raise BadOption("prior", f"the size is {prior.width}x{prior.height}; expected {expected}")
+        self._segmenter.resume(prior)
 
     def close(self) -> None:
         """Close the segmenter."""

@@ -12,6 +12,7 @@ from typing import Any, Generic, Protocol, TypeVar
 
 from portrait.compositors import Compositor, Options, open_compositor
 from portrait.errors import BadOption, PortraitError
+from portrait.mask import Mask
 from portrait.pipeline import Codec, Pipeline, Recorder
 from portrait.segmenters import Model
 
@@ -80,6 +81,7 @@ class Session(Generic[P, W]):
         self._pipeline: Pipeline | None = None
         self._reset = False
         self._ended: asyncio.Future[str] = asyncio.get_running_loop().create_future()
+        self._leaving: asyncio.Future[float] = asyncio.get_running_loop().create_future()
 
     @property
     def options(self) -> Options:
@@ -165,11 +167,26 @@ class Session(Generic[P, W]):
             "latency_seconds": round(numbers.latency, 4),
         }
 
-    async def start(self) -> None:
-        """Open the segmenter on the session's thread."""
+    def leave(self, seconds: float) -> None:
+        """Ask the client to go elsewhere: the session will be ended in so many seconds. Idempotent."""
+        if not self._leaving.done():
+            self._leaving.set_result(seconds)
+
+    async def wait_leaving(self) -> float:
+        """Wait until the client shall go elsewhere; the seconds it has. Cancelling is safe."""
+        return await asyncio.shield(self._leaving)
+
+    async def start(self, prior: Mask | None = None) -> None:
+        """Open the segmenter on the session's thread; its first frame goes on from `prior`.
+
+        Raises:
+            BadOption: the prior has not the model's size.
+        """
         loop = asyncio.get_running_loop()
         segmenter = await loop.run_in_executor(self._executor, self.model.open)
         self._pipeline = Pipeline(segmenter, (self.model.width, self.model.height), self._counting)
+        if prior is not None and self.model.stateful:
+            self._pipeline.resume(prior)
 
     async def close(self) -> None:
         """Wait for the turn under way, if any, and give thread and interpreter back."""

@@ -8,6 +8,7 @@ from typing import Any, Protocol, TypeVar
 
 from portrait.compositors import Options
 from portrait.errors import Draining, NoSuchSession, TooManySessions
+from portrait.mask import Mask
 from portrait.pipeline import Codec
 from portrait.segmenters import Models
 from portrait.session import Counting, Session
@@ -75,12 +76,18 @@ class Sessions:
 
     @asynccontextmanager
     async def open(
-        self, transport: str, codec: Codec[P, W], options: Options, model: str | None = None
+        self,
+        transport: str,
+        codec: Codec[P, W],
+        options: Options,
+        model: str | None = None,
+        *,
+        prior: Mask | None = None,
     ) -> AsyncIterator[Session[P, W]]:
-        """A session of its own thread and interpreter, for the length of the block.
+        """A session of its own thread and interpreter, for the length of the block; it goes on from `prior`.
 
         Raises:
-            BadOption: unknown model or mode, or an option missing.
+            BadOption: unknown model or mode, an option missing, or a prior of another size than the model's.
             TooManySessions, Draining: nothing was made yet when these are raised.
         """
         self._admit()
@@ -90,7 +97,7 @@ class Sessions:
         self._counting.session_opened(transport)
         logger.info("session %s: opened, %s, mode %s", session.id[:6], transport, options.mode)
         try:
-            await session.start()
+            await session.start(prior)
             yield session
         finally:
             # Shielded: a cancelled transport must still give the thread and the interpreter back.
@@ -111,8 +118,13 @@ class Sessions:
         return [(session.transport, session.options.mode) for session in self._open.values()]
 
     async def drain(self, seconds: float) -> int:
-        """Refuse new sessions, wait up to `seconds` for the open ones, then end the rest; how many that were."""
+        """Refuse new sessions, ask the open ones to leave, wait up to `seconds` for that, then end the rest.
+
+        Returns how many had to be ended.
+        """
         self._draining = True
+        for session in self._open.values():
+            session.leave(seconds)
         try:
             async with asyncio.timeout(seconds):
                 await self._none_left.wait()

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, DirectoryPath, Field, ValidationError
+from pydantic import AfterValidator, DirectoryPath, Field, FilePath, ValidationError
 from pydantic_settings import (
     BaseSettings,
     InitSettingsSource,
@@ -61,8 +61,16 @@ class Settings(BaseSettings):
     max_frame_pixels: int = Field(1920 * 1088, ge=256, le=2**26, description="Pixels of a stream's frame, at most.")
     max_still_pixels: int = Field(25_000_000, ge=256, le=2**28, description="Pixels of a still picture, at most.")
     max_still_bytes: int = Field(32 * 2**20, ge=1024, le=2**30, description="Bytes of an HTTP request, at most.")
-    idle_seconds: float = Field(15.0, gt=0, le=3600, description="A WebRTC session without a frame for so long ends.")
+    idle_seconds: float = Field(15.0, gt=0, le=3600, description="A stream without a frame for so long ends.")
     drain_seconds: float = Field(5.0, ge=0, le=3600, description="How long open sessions may go on after SIGTERM.")
+    tls_certificate: FilePath | None = Field(None, description="PEM file of the server's certificate and its chain.")
+    tls_key: FilePath | None = Field(None, description="PEM file of its key, not encrypted.")
+    tls_client_ca: FilePath | None = Field(None, description="PEM file of the authority whose clients may call.")
+    tokens: FilePath | None = Field(None, description="File of bearer tokens: a name and a token on each line.")
+    jwt_keys: FilePath | None = Field(None, description="File of keys for signed tokens: a JWK set, or PEM.")
+    jwt_audience: str | None = Field(None, min_length=1, description="What a signed token's aud must hold.")
+    jwt_issuer: str | None = Field(None, min_length=1, description="What a signed token's iss must be.")
+    insecure: bool = Field(False, description="Serve other machines without authentication or without TLS.")
     log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="Least severity logged.")
     log_format: Literal["text", "json"] = Field("text", description="One line per event, for people or programs.")
 

@@ -2,11 +2,18 @@
 
 async with Client("localhost:50051") as client:
     reply = await client.segment(Picture.jpeg(data), mode="cutout")
-    async for reply in client.stream(pictures, mode="mask"):
-        reply.array      # (H, W) uint8
+    async for reply in client.stream(frames, mode="mask"):   # frames: pictures, or (H, W, 3) uint8 RGB
+        reply.array                                          # (H, W) uint8
+
+with SyncClient("localhost:50051") as client:
+    for reply in client.stream(frames, mode="mask"):
+        reply.array
 """
 
-from portrait.client.client import Client, Stream
-from portrait.client.values import ClientError, Picture, Reply
+from portrait.client.client import Client
+from portrait.client.journey import Frames
+from portrait.client.stream import Stream
+from portrait.client.sync import SyncClient
+from portrait.client.values import ClientError, Picture, Reply, Tls
 
-__all__ = ["Client", "ClientError", "Picture", "Reply", "Stream"]
+__all__ = ["Client", "ClientError", "Frames", "Picture", "Reply", "Stream", "SyncClient", "Tls"]

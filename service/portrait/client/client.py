@@ -1,174 +1,167 @@
-"""Client and Stream."""
+"""Client: a service to call."""
 
-import asyncio
-from collections.abc import AsyncIterable, AsyncIterator, Mapping
-from contextlib import asynccontextmanager
-from typing import Any
+from collections.abc import AsyncGenerator, AsyncIterator, Sequence
+from contextlib import aclosing, asynccontextmanager
+from typing import Any, Unpack
 
 import grpc
 import grpc.aio
 
-from portrait.client.values import ClientError, Picture, Reply
+from portrait.client.journey import Frames, Journey, Patience
+from portrait.client.stream import Stream, make_output, make_prior, make_reply, read
+from portrait.client.values import Array, ClientError, OutputFields, Picture, Reply, Tls
+from portrait.client.window import Window
 from portrait.v1 import segmentation_pb2 as pb
 from portrait.v1 import segmentation_pb2_grpc as pb_grpc
 
-MAX_IN_FLIGHT = 2
-"""Frames sent and not yet answered: one being worked on, one on its way. More would only grow old."""
+START_IN_FLIGHT = 2
+"""Frames sent and not yet answered, to begin with: one being worked on, one on its way."""
 
-# See WINDOW_OPTIONS of the server: the client's end of the same windows.
+MOST_IN_FLIGHT = 64
+"""Whatever a server says."""
+
+PRIOR_EVERY = 15
+"""Results between two priors, kept in case the stream is lost: half a second of video."""
+
+# See WINDOW_OPTIONS of the server: the client's end of the same windows. Subchannels of its own let every stream have a
+# connection of its own, which a balancer can place.
 OPTIONS: list[tuple[str, Any]] = [
     ("grpc.http2.bdp_probe", 0),
     ("grpc.http2.write_buffer_size", 65536),
     ("grpc.max_receive_message_length", -1),
+    ("grpc.use_local_subchannel_pool", 1),
 ]
 
 
-class Stream:
-    """One live stream with a prior of its own. Opened by `Client.open_stream`."""
-
-    def __init__(self, call: Any, info: pb.StreamInfo) -> None:
-        self.info = info
-        """What the server has put in force."""
-        self._call = call
-
-    async def send(self, picture: Picture, frame_id: int, timestamp_us: int = 0) -> None:
-        """Send a frame.
-
-        Raises:
-            ClientError: the stream has ended.
-        """
-        frame = pb.Frame(id=frame_id, timestamp_us=timestamp_us, picture=picture.message)
-        await self._write(pb.SegmentStreamRequest(frame=frame))
-
-    async def change(self, output: Mapping[str, Any] | None = None, reset_prior: bool = False) -> None:
-        """Let the frames that follow look otherwise, or forget the prior.
-
-        `output` are the fields of portrait.v1.Output; they replace the ones in force whole.
-        """
-        control = pb.Control(reset_prior=reset_prior)
-        if output is not None:
-            control.output.CopyFrom(make_output(**output))
-        await self._write(pb.SegmentStreamRequest(control=control))
-
-    async def finish(self) -> None:
-        """Say that no frame follows; the replies to the ones sent still come."""
-        await self._call.done_writing()
-
-    async def receive(self) -> Reply | None:
-        """The next reply; None after the last.
-
-        Raises:
-            ClientError: the stream was refused or cut.
-        """
-        message = await _reading(self._call)
-        return None if message is None else make_reply(message.result)
-
-    async def __aiter__(self) -> AsyncIterator[Reply]:
-        while (reply := await self.receive()) is not None:
-            yield reply
-
-    async def _write(self, request: pb.SegmentStreamRequest) -> None:
-        try:
-            await self._call.write(request)
-        except grpc.aio.AioRpcError as error:
-            raise ClientError.from_rpc(error) from None
-        except asyncio.InvalidStateError:
-            await _reading(self._call)  # the call is over: this raises why
-            raise ClientError("CANCELLED", "the stream is over") from None
-
-
 class Client:
-    """A connection to one service.
+    """A connection to one service, or to the replicas of one.
 
     Args:
-        target: `host:port`.
+        targets: `host:port`. With several, a stream whose server fails or stops goes on at the next one.
+        token: a bearer token, where the service asks for one.
+        tls: None for a service without TLS.
     """
 
-    def __init__(self, target: str) -> None:
-        self._target = target
+    def __init__(self, *targets: str, token: str | None = None, tls: Tls | None = None) -> None:
+        if not targets:
+            raise TypeError("no target; expected host:port")
+        self._targets, self._tls = targets, tls
+        self._metadata = (("authorization", f"Bearer {token}"),) if token else ()
         self._channel: grpc.aio.Channel | None = None
 
     async def __aenter__(self) -> "Client":
         """Open the connection; the first call connects."""
-        self._channel = grpc.aio.insecure_channel(self._target, options=OPTIONS)
+        self._channel = self._open_channel(self._targets[0])
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        """Close it; open streams end."""
+        """Close it. Streams have connections of their own and end with their blocks."""
         if self._channel is not None:
             await self._channel.close()
             self._channel = None
 
-    async def models(self) -> list[pb.Model]:
-        """The models a stream may ask for."""
+    async def models(self, *, timeout: float | None = None) -> list[pb.Model]:
+        """The models a stream may ask for. `timeout` in seconds."""
         try:
-            return list((await self._stub.ListModels(pb.ListModelsRequest())).models)
+            return list((await self._stub.ListModels(pb.ListModelsRequest(), **self._call(timeout))).models)
         except grpc.aio.AioRpcError as error:
             raise ClientError.from_rpc(error) from None
 
-    async def segment(self, picture: Picture, *, model: str = "", timeout: float | None = None, **output: Any) -> Reply:
-        """One picture. `output` are the fields of portrait.v1.Output: mode, color, background_name, ...
+    async def segment(
+        self,
+        frame: Picture | Array,
+        *,
+        model: str = "",
+        timeout: float | None = None,
+        **output: Unpack[OutputFields],
+    ) -> Reply:
+        """One picture, or pixels (H, W, 3) uint8 RGB. `timeout` in seconds.
 
         Raises:
-            ClientError: refused or failed.
+            ClientError: refused, failed or not in time.
         """
-        request = pb.SegmentRequest(picture=picture.message, output=make_output(**output), model=model)
+        request = pb.SegmentRequest(picture=Picture.of(frame).message, output=make_output(output), model=model)
         try:
-            response = await self._stub.Segment(request, timeout=timeout)
+            response = await self._stub.Segment(request, **self._call(timeout))
         except grpc.aio.AioRpcError as error:
             raise ClientError.from_rpc(error) from None
-        return Reply(0, 0, response.picture, None, 0, 0.0, response.work_time.ToMicroseconds() / 1e6)
+        return make_reply(pb.FrameResult(picture=response.picture, work_time=response.work_time))
 
     @asynccontextmanager
-    async def open_stream(self, *, model: str = "", every_frame: bool = False, **output: Any) -> AsyncIterator[Stream]:
+    async def open_stream(
+        self,
+        *,
+        model: str = "",
+        every_frame: bool = False,
+        prior: Array | pb.Picture | None = None,
+        prior_every: int = 0,
+        target: str | None = None,
+        **output: Unpack[OutputFields],
+    ) -> AsyncIterator[Stream]:
         """A stream for the length of the block; it is cut at the end, finished or not.
+
+        Args:
+            prior: the last mask of a stream elsewhere, (H, W) uint8 of the model's size.
+            prior_every: every how many results one carries its prior; 0: none does.
+            target: one of the client's; the first by default.
 
         Raises:
             ClientError: refused.
         """
-        delivery = pb.DELIVERY_EVERY_FRAME if every_frame else pb.DELIVERY_NEWEST
-        config = pb.StreamConfig(output=make_output(**output), model=model, delivery=delivery)
-        call = self._stub.SegmentStream()
-        try:
-            await call.write(pb.SegmentStreamRequest(config=config))
-            first = await _reading(call)
-            if first is None:
-                raise ClientError("UNAVAILABLE", "the stream ended before it began")
-            yield Stream(call, first.info)
-        except grpc.aio.AioRpcError as error:
-            raise ClientError.from_rpc(error) from None
-        finally:
-            call.cancel()
+        config = pb.StreamConfig(
+            output=make_output(output),
+            model=model,
+            delivery=pb.DELIVERY_EVERY_FRAME if every_frame else pb.DELIVERY_NEWEST,
+            prior=None if prior is None else make_prior(prior),
+            prior_every=prior_every,
+        )
+        async with self._open_channel(target or self._targets[0]) as channel:
+            call = pb_grpc.SegmentationServiceStub(channel).SegmentStream(**self._call(None))
+            try:
+                await call.write(pb.SegmentStreamRequest(config=config))
+                first = await read(call)
+                if first is None:
+                    raise ClientError("UNAVAILABLE", "the stream ended before it began")
+                yield Stream(call, first.info)
+            except grpc.aio.AioRpcError as error:
+                raise ClientError.from_rpc(error) from None
+            finally:
+                call.cancel()
 
     async def stream(
         self,
-        pictures: AsyncIterable[Picture],
+        frames: Frames,
         *,
         model: str = "",
         every_frame: bool = False,
-        max_in_flight: int = MAX_IN_FLIGHT,
-        **output: Any,
-    ) -> AsyncIterator[Reply]:
-        """Send pictures, numbered from 0, and give the replies as they come.
+        max_in_flight: int = MOST_IN_FLIGHT,
+        reconnect_seconds: float = 10.0,
+        reply_seconds: float = 10.0,
+        **output: Unpack[OutputFields],
+    ) -> AsyncGenerator[Reply, None]:
+        """Send frames, numbered from 0, and give the replies as they come.
 
-        Never more than `max_in_flight` frames are unanswered, so that none grows old on the way. Close the iterator
-        (`contextlib.aclosing`) when leaving it early.
+        Frames are pictures or pixels, (H, W, 3) uint8 RGB. As few are unanswered as keep the server at work, and never
+        more than `max_in_flight` or than the server finds useful. A stream whose server fails, stops, or leaves a frame
+        unanswered for `reply_seconds` goes on at the next target from the last mask it got, for `reconnect_seconds`
+        at most; 0 raises instead. Close the iterator (`contextlib.aclosing`) when leaving it early.
 
         Raises:
-            ClientError: refused or cut.
+            ClientError: refused or lost.
         """
-        window = asyncio.Semaphore(max_in_flight)
-        async with self.open_stream(model=model, every_frame=every_frame, **output) as stream:
-            sender = asyncio.create_task(_send_all(stream, pictures, window), name="portrait-client-sender")
-            try:
-                async for reply in stream:
-                    for _ in range(1 + reply.dropped):
-                        window.release()
-                    yield reply
-                await sender
-            finally:
-                sender.cancel()
-                await asyncio.gather(sender, return_exceptions=True)
+        turns = _Turns(self._targets)
+
+        def opening(prior: pb.Picture | None) -> Any:
+            every = PRIOR_EVERY if reconnect_seconds else 0
+            return self.open_stream(
+                model=model, every_frame=every_frame, prior=prior, prior_every=every, target=turns.next(), **output
+            )
+
+        window, patience = Window(START_IN_FLIGHT, max_in_flight), Patience(reconnect_seconds, reply_seconds)
+        journey = Journey(frames, opening, window, patience, every_frame)
+        async with aclosing(journey.replies()) as replies:
+            async for reply in replies:
+                yield reply
 
     @property
     def _stub(self) -> Any:
@@ -176,43 +169,22 @@ class Client:
             raise RuntimeError("the client is not open; use `async with Client(...)`")
         return pb_grpc.SegmentationServiceStub(self._channel)
 
+    def _call(self, timeout: float | None) -> dict[str, Any]:
+        return {"timeout": timeout, "metadata": self._metadata}
 
-async def _send_all(stream: Stream, pictures: AsyncIterable[Picture], window: asyncio.Semaphore) -> None:
-    frame_id = 0
-    async for picture in pictures:
-        await window.acquire()
-        await stream.send(picture, frame_id)
-        frame_id += 1
-    await stream.finish()
-
-
-async def _reading(call: Any) -> pb.SegmentStreamResponse | None:
-    try:
-        message = await call.read()
-    except grpc.aio.AioRpcError as error:
-        raise ClientError.from_rpc(error) from None
-    if message is grpc.aio.EOF:
-        return None
-    assert isinstance(message, pb.SegmentStreamResponse)
-    return message
+    def _open_channel(self, target: str) -> grpc.aio.Channel:
+        if self._tls is None:
+            return grpc.aio.insecure_channel(target, options=OPTIONS)
+        credentials = grpc.ssl_channel_credentials(self._tls.roots, self._tls.key, self._tls.certificate)
+        return grpc.aio.secure_channel(target, credentials, options=OPTIONS)
 
 
-def make_output(**fields: Any) -> pb.Output:
-    """An Output message; a TypeError for a field that is none."""
-    try:
-        return pb.Output(**fields)
-    except ValueError as error:
-        raise TypeError(f"unknown output option: {error}") from error
+class _Turns:
+    """One target after the other, for ever."""
 
+    def __init__(self, targets: Sequence[str]) -> None:
+        self._targets, self._taken = targets, 0
 
-def make_reply(result: pb.FrameResult) -> Reply:
-    """A Reply of a message."""
-    return Reply(
-        id=result.id,
-        timestamp_us=result.timestamp_us,
-        picture=result.picture,
-        error=ClientError.from_status(result.error) if result.HasField("error") else None,
-        dropped=result.dropped,
-        wait_seconds=result.wait_time.ToMicroseconds() / 1e6,
-        work_seconds=result.work_time.ToMicroseconds() / 1e6,
-    )
+    def next(self) -> str:
+        self._taken += 1
+        return self._targets[(self._taken - 1) % len(self._targets)]

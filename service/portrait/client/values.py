@@ -1,7 +1,8 @@
 """What goes into the client and what comes out."""
 
+import zlib
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypedDict
 
 import grpc
 import numpy as np
@@ -16,11 +17,38 @@ STATUS_DETAILS = "grpc-status-details-bin"
 """Where gRPC carries a google.rpc.Status."""
 
 
+class OutputFields(TypedDict, total=False):
+    """The fields of portrait.v1.Output: how results look."""
+
+    mode: str
+    color: str
+    background_name: str
+    background_picture: bytes
+    format: "pb.PictureFormat.ValueType"
+    mask_size: "pb.MaskSize.ValueType"
+
+
+@dataclass(frozen=True, slots=True)
+class Tls:
+    """How to trust the server, and to be trusted by it. All PEM."""
+
+    roots: bytes | None = None
+    """Certificates the server's is checked against; None: the system's."""
+    certificate: bytes | None = None
+    """The client's own, where the server asks for one."""
+    key: bytes | None = None
+
+
 @dataclass(frozen=True, slots=True)
 class Picture:
     """A picture to send."""
 
     message: pb.Picture
+
+    @classmethod
+    def of(cls, frame: "Picture | Array") -> "Picture":
+        """A picture as it is; of pixels, (H, W, 3) uint8 RGB, the picture."""
+        return frame if isinstance(frame, Picture) else cls.rgb24(frame)
 
     @classmethod
     def jpeg(cls, data: bytes) -> "Picture":
@@ -54,17 +82,37 @@ class Reply:
     wait_seconds: float
     """In the server, from arrival to the start of work."""
     work_seconds: float
+    prior_picture: pb.Picture | None = None
+    """The mask of this frame for another stream to go on from, where it was asked for."""
 
     @property
     def array(self) -> Array:
-        """The pixels: (H,W) of GRAY8, (H,W,3) of RGB24, (H,W,4) of RGBA32; flat bytes of I420 and files."""
-        pixels: Array = np.frombuffer(self.picture.data, np.uint8)
-        height, width = self.picture.height, self.picture.width
-        if self.picture.format == pb.PICTURE_FORMAT_GRAY8:
-            return pixels.reshape(height, width)
-        if self.picture.format in (pb.PICTURE_FORMAT_RGB24, pb.PICTURE_FORMAT_RGBA32):
-            return pixels.reshape(height, width, -1)
-        return pixels
+        """The pixels, uint8, not to be written to.
+
+        (H,W) of GRAY8, GRAY8_ZLIB and, as 0 or 255, GRAY1; (H,W,3) of RGB24; (H,W,4) of RGBA32; flat bytes of I420,
+        JPEG and PNG.
+        """
+        return decode(self.picture)
+
+    @property
+    def prior(self) -> Array | None:
+        """(H,W) uint8 of the model's size, or None."""
+        return None if self.prior_picture is None else decode(self.prior_picture)
+
+
+def decode(picture: pb.Picture) -> Array:
+    """The pixels of a result, as `Reply.array` gives them."""
+    height, width = picture.height, picture.width
+    if picture.format == pb.PICTURE_FORMAT_GRAY8_ZLIB:
+        return np.frombuffer(zlib.decompress(picture.data), np.uint8).reshape(height, width)
+    pixels: Array = np.frombuffer(picture.data, np.uint8)
+    if picture.format == pb.PICTURE_FORMAT_GRAY1:
+        return np.unpackbits(pixels.reshape(height, -1), axis=1, count=width) * np.uint8(255)
+    if picture.format == pb.PICTURE_FORMAT_GRAY8:
+        return pixels.reshape(height, width)
+    if picture.format in (pb.PICTURE_FORMAT_RGB24, pb.PICTURE_FORMAT_RGBA32):
+        return pixels.reshape(height, width, -1)
+    return pixels
 
 
 class ClientError(Exception):
@@ -98,4 +146,7 @@ class ClientError(Exception):
         for name, value in error.trailing_metadata() or ():
             if name == STATUS_DETAILS:
                 return cls.from_status(status_pb2.Status.FromString(value))
+        if error.code() is grpc.StatusCode.INTERNAL:
+            # The server's own have details. This one is grpc.aio's word for a message that could not be sent any more.
+            return cls("UNAVAILABLE", f"the connection was lost: {error.details()}")
         return cls(error.code().name, error.details() or "no details")

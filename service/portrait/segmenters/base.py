@@ -19,6 +19,9 @@ class Segmenter(Protocol):
     def reset(self) -> None:
         """Forget the prior: the next frame is a first frame."""
 
+    def resume(self, prior: Mask) -> None:
+        """Take `prior`, of the model's size, as the mask before the next frame. Without effect on a stateless model."""
+
     def close(self) -> None:
         """Give the interpreter's memory back. Idempotent; nothing else may be called afterwards."""
 

@@ -136,6 +136,10 @@ class TFLiteSegmenter:
         """Forget the prior: the next frame is a first frame."""
         self._prior = np.zeros_like(self._prior)
 
+    def resume(self, prior: Mask) -> None:
+        """Take `prior`, of the model's size, as the mask before the next frame. Without effect on a stateless model."""
+        self._prior = np.multiply(prior.values, np.float32(1 / 255))[None, ..., None]
+
     def close(self) -> None:
         """Give the interpreter's memory back. Idempotent; nothing else may be called afterwards."""
         self._interpreter = None

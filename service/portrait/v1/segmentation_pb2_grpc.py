@@ -66,6 +66,7 @@ class SegmentationServiceServicer:
     def SegmentStream(self, request_iterator, context):
         """One stream of frames with a prior mask of its own. The first message is `config`; it is answered by `info`.
         Every frame after it is answered by one `result`, or, with DELIVERY_NEWEST, given up for a newer one and counted.
+        A server that is about to stop says `goaway` first; frames are answered until it cuts the stream.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -1,4 +1,4 @@
-"""The gRPC transport: portrait.v1, health v1 and reflection on one port."""
+"""The gRPC transport: portrait.v1, KServe v2, health v1 and reflection on one port."""
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -9,11 +9,17 @@ from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
 from portrait.backgrounds import Backgrounds
+from portrait.kserve import inference_pb2, inference_pb2_grpc
+from portrait.security import Security
 from portrait.sessions import Sessions
-from portrait.transports.grpc.servicer import SegmentationServicer
+from portrait.transports.grpc.guard import Guard, credentials
+from portrait.transports.grpc.kserve import InferenceServicer
+from portrait.transports.grpc.servicer import Limits, SegmentationServicer
+from portrait.transports.grpc.strict import Strict
 from portrait.v1 import segmentation_pb2, segmentation_pb2_grpc
 
 SERVICE = segmentation_pb2.DESCRIPTOR.services_by_name["SegmentationService"].full_name
+INFERENCE = inference_pb2.DESCRIPTOR.services_by_name["GRPCInferenceService"].full_name
 
 # HTTP/2 windows bound memory, not latency: by default a client is megabytes ahead of a busy stream. These keep it to
 # about 64 KB; the slot does the rest.
@@ -53,21 +59,30 @@ async def serve_grpc(
     max_frame_pixels: int,
     max_still_pixels: int,
     max_message_bytes: int,
+    idle_seconds: float,
+    security: Security | None = None,
 ) -> AsyncIterator[GrpcServer]:
-    """A server for the length of the block; what is open at its end is cut.
+    """A server for the length of the block; what is open at its end is cut. Without `security` everybody may call.
 
     Raises:
         OSError: the address cannot be bound.
     """
     options = [("grpc.max_receive_message_length", max_message_bytes), ("grpc.so_reuseport", 0)]
-    server = grpc.aio.server(options=[*options, *WINDOW_OPTIONS, *KEEPALIVE_OPTIONS])
-    servicer = SegmentationServicer(sessions, backgrounds, max_frame_pixels, max_still_pixels)
+    interceptors = [*([Guard(security)] if security else []), Strict()]
+    server = grpc.aio.server(interceptors=interceptors, options=[*options, *WINDOW_OPTIONS, *KEEPALIVE_OPTIONS])
+    limits = Limits(max_frame_pixels, max_still_pixels, max_message_bytes, idle_seconds)
+    servicer = SegmentationServicer(sessions, backgrounds, limits)
     segmentation_pb2_grpc.add_SegmentationServiceServicer_to_server(servicer, server)
+    inference_pb2_grpc.add_GRPCInferenceServiceServicer_to_server(InferenceServicer(sessions, max_still_pixels), server)
     health_servicer = health.aio.HealthServicer()
     health_pb2_grpc.add_HealthServicer_to_server(health_servicer, server)
-    reflection.enable_server_reflection((SERVICE, health.SERVICE_NAME, reflection.SERVICE_NAME), server)
+    reflection.enable_server_reflection((SERVICE, INFERENCE, health.SERVICE_NAME, reflection.SERVICE_NAME), server)
     try:
-        bound = server.add_insecure_port(f"[{host}]:{port}" if ":" in host else f"{host}:{port}")
+        address = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+        if security is None or security.certificates is None:
+            bound = server.add_insecure_port(address)
+        else:
+            bound = server.add_secure_port(address, credentials(security.certificates))
     except RuntimeError as error:
         raise OSError(f"gRPC cannot listen on {host}:{port}: {error}") from error
     await server.start()

@@ -1,5 +1,6 @@
 """gRPC messages to frames, results to messages."""
 
+import zlib
 from dataclasses import dataclass
 from fractions import Fraction
 
@@ -8,8 +9,10 @@ import numpy as np
 
 from portrait.backgrounds import Backgrounds, load_background
 from portrait.compositors import MODES, Options
+from portrait.compositors.base import alpha, resize
 from portrait.errors import BadOption, BadPicture
 from portrait.frame import Frame, Plane, Timestamp, pack_i420
+from portrait.mask import Mask
 from portrait.pictures import (
     bgr_from_frame,
     check_size,
@@ -32,6 +35,15 @@ DEFAULT_FORMATS: dict[str, "pb.PictureFormat.ValueType"] = {
 }
 """What a mode's result looks like when the client does not say; other modes answer in the frame's own format."""
 
+PROBABILITIES = ("mask", "alpha")
+"""The modes whose result is one number per pixel."""
+
+GREY_ONLY = (pb.PICTURE_FORMAT_GRAY8, pb.PICTURE_FORMAT_GRAY1, pb.PICTURE_FORMAT_GRAY8_ZLIB)
+GREY = (*GREY_ONLY, pb.PICTURE_FORMAT_PNG)
+
+ZLIB_LEVEL = 1
+"""A mask is mostly plain areas: higher levels take three times as long and save a tenth."""
+
 COMPRESSED = (pb.PICTURE_FORMAT_JPEG, pb.PICTURE_FORMAT_PNG)
 RAW = {pb.PICTURE_FORMAT_I420: frame_from_i420, pb.PICTURE_FORMAT_RGB24: frame_from_rgb24}
 
@@ -42,6 +54,7 @@ class Output:
 
     options: Options
     format: "pb.PictureFormat.ValueType"
+    mask_size: "pb.MaskSize.ValueType"
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +64,15 @@ class Arrival:
     picture: pb.Picture
     output: Output
     timestamp_us: int
+    wants_prior: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What a result becomes on the wire."""
+
+    picture: pb.Picture
+    prior: pb.Picture | None
 
 
 def read_output(message: pb.Output, backgrounds: Backgrounds) -> Output:
@@ -69,9 +91,33 @@ def read_output(message: pb.Output, backgrounds: Backgrounds) -> Output:
         raise BadOption("format", f"unknown format {message.format}; expected one of {pb.PictureFormat.keys()}")
     if message.format == pb.PICTURE_FORMAT_RGBA32 and mode != "cutout":
         raise BadOption("format", f"RGBA32 was asked for with mode {mode!r}; only cutout has an alpha")
-    if message.format == pb.PICTURE_FORMAT_GRAY8 and mode not in ("mask", "alpha"):
-        raise BadOption("format", f"GRAY8 was asked for with mode {mode!r}; only mask and alpha are grey")
-    return Output(Options(mode, color, background), message.format)
+    if message.format in GREY_ONLY and mode not in PROBABILITIES:
+        name = pb.PictureFormat.Name(message.format).removeprefix("PICTURE_FORMAT_")
+        raise BadOption("format", f"{name} was asked for with mode {mode!r}; only mask and alpha are grey")
+    if message.mask_size not in pb.MaskSize.values():
+        raise BadOption("mask_size", f"unknown size {message.mask_size}; expected one of {pb.MaskSize.keys()}")
+    return Output(Options(mode, color, background), message.format, message.mask_size)
+
+
+def read_prior(picture: pb.Picture, max_pixels: int) -> Mask:
+    """The mask a client goes on from.
+
+    Raises:
+        BadPicture: another layout than GRAY8 and GRAY8_ZLIB, too large, or a byte count that does not fit.
+    """
+    check_size(picture.width, picture.height, max_pixels, "prior")
+    expected, data = picture.width * picture.height, picture.data
+    if picture.format == pb.PICTURE_FORMAT_GRAY8_ZLIB:
+        try:
+            # One byte more than is expected tells too much from enough, and no bomb goes off.
+            data = zlib.decompressobj().decompress(data, expected + 1)
+        except zlib.error as error:
+            raise BadPicture("prior", f"no zlib stream: {error}") from error
+    elif picture.format != pb.PICTURE_FORMAT_GRAY8:
+        raise BadPicture("prior", f"format {picture.format} was sent; expected GRAY8 (4) or GRAY8_ZLIB (8)")
+    if len(data) != expected:
+        raise BadPicture("prior", f"{len(data)} bytes for {picture.width}x{picture.height} GRAY8; expected {expected}")
+    return Mask(np.frombuffer(data, np.uint8).reshape(picture.height, picture.width))
 
 
 class GrpcCodec:
@@ -96,43 +142,57 @@ class GrpcCodec:
         check_size(message.width, message.height, self._max_pixels, "picture")
         return RAW[message.format](message.data, message.width, message.height, timestamp, arrived)
 
-    def encode(self, result: Result, picture: Arrival) -> pb.Picture:
-        """The result in the format asked for."""
-        mode = result.options.mode
-        layout = picture.output.format or DEFAULT_FORMATS.get(mode, picture.picture.format)
-        if mode == "mask" and layout in (pb.PICTURE_FORMAT_GRAY8, pb.PICTURE_FORMAT_PNG):
-            return self._grey(result, result.mask.values, layout)
+    def encode(self, result: Result, picture: Arrival) -> Answer:
+        """The result in the format asked for, with the mask itself if that was asked for as well."""
+        prior = None
+        if picture.wants_prior and result.failure is None:
+            prior = _grey_picture(result.mask.values, pb.PICTURE_FORMAT_GRAY8_ZLIB)
+        return Answer(self._picture(result, picture), prior)
+
+    def _picture(self, result: Result, picture: Arrival) -> pb.Picture:
+        mode, output = result.options.mode, picture.output
+        layout = output.format or DEFAULT_FORMATS.get(mode, picture.picture.format)
+        if mode in PROBABILITIES and layout in GREY:
+            with result.recorder.stage("compose"):
+                values = _probability(result, output.mask_size)
+            with result.recorder.stage("encode"):
+                return _grey_picture(values, layout)
+        if layout in GREY_ONLY:  # the mode was changed from outside the stream
+            layout = picture.picture.format
         frame = result.compose()
         with result.recorder.stage("encode"):
-            return _write(frame, mode, layout)
-
-    def _grey(self, result: Result, values: Plane, layout: "pb.PictureFormat.ValueType") -> pb.Picture:
-        with result.recorder.stage("encode"):
-            return _picture(values, layout, encode(values, ".png") if layout == pb.PICTURE_FORMAT_PNG else None)
+            return _write(frame, layout)
 
 
-def _write(frame: Frame, mode: str, layout: "pb.PictureFormat.ValueType") -> pb.Picture:
+def _probability(result: Result, size: "pb.MaskSize.ValueType") -> Plane:
+    """(H,W) uint8: the mask or the alpha at the size asked for."""
+    mask, frame = result.mask, result.frame
+    if result.options.mode == "alpha":
+        small = size == pb.MASK_SIZE_MODEL
+        return alpha(mask, *((mask.width, mask.height) if small else (frame.width, frame.height)))
+    return resize(mask.values, frame.width, frame.height) if size == pb.MASK_SIZE_FRAME else mask.values
+
+
+def _grey_picture(values: Plane, layout: "pb.PictureFormat.ValueType") -> pb.Picture:
+    if layout == pb.PICTURE_FORMAT_GRAY1:
+        return _picture(values, layout, np.packbits(values > 127, axis=1).tobytes())
+    if layout == pb.PICTURE_FORMAT_GRAY8_ZLIB:
+        return _picture(values, layout, zlib.compress(values.tobytes(), ZLIB_LEVEL))
+    return _picture(values, layout, encode(values, ".png") if layout == pb.PICTURE_FORMAT_PNG else None)
+
+
+def _write(frame: Frame, layout: "pb.PictureFormat.ValueType") -> pb.Picture:
     if layout == pb.PICTURE_FORMAT_I420:
         return pb.Picture(format=layout, width=frame.width, height=frame.height, data=pack_i420(frame))
-    if layout == pb.PICTURE_FORMAT_GRAY8:
-        return _picture(_full_range(frame), layout)
     if layout == pb.PICTURE_FORMAT_RGBA32:
         return _picture(np.asarray(cv2.cvtColor(rgba_from_frame(frame), cv2.COLOR_BGRA2RGBA), np.uint8), layout)
     if layout == pb.PICTURE_FORMAT_PNG:
-        if mode == "alpha":
-            pixels = _full_range(frame)
-        else:
-            pixels = rgba_from_frame(frame) if frame.alpha is not None else bgr_from_frame(frame)
+        pixels = rgba_from_frame(frame) if frame.alpha is not None else bgr_from_frame(frame)
         return _picture(pixels, layout, encode(pixels, ".png"))
     pixels = bgr_from_frame(frame)
     if layout == pb.PICTURE_FORMAT_JPEG:
         return _picture(pixels, layout, encode(pixels, ".jpg"))
     return _picture(np.asarray(cv2.cvtColor(pixels, cv2.COLOR_BGR2RGB), np.uint8), layout)
-
-
-def _full_range(frame: Frame) -> Plane:
-    """The luma of a grey picture as 0..255."""
-    return np.asarray(cv2.convertScaleAbs(frame.y, alpha=255 / 219, beta=-16 * 255 / 219), np.uint8)
 
 
 def _picture(pixels: Plane, layout: "pb.PictureFormat.ValueType", data: bytes | None = None) -> pb.Picture:

@@ -1,5 +1,8 @@
 """Errors as gRPC statuses with google.rpc details."""
 
+import logging
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from typing import Any
 
 import grpc.aio
@@ -10,12 +13,17 @@ from grpc_status import rpc_status
 
 from portrait.errors import (
     BadInput,
-    Draining,
+    Idle,
     NoSuchSession,
     NotConfigured,
     PortraitError,
+    Refused,
+    SessionEnded,
     TooManySessions,
+    Unauthenticated,
 )
+
+logger = logging.getLogger(__name__)
 
 DOMAIN = "portrait"
 
@@ -23,9 +31,12 @@ DOMAIN = "portrait"
 CODES: tuple[tuple[type[PortraitError], grpc.StatusCode], ...] = (
     (NotConfigured, grpc.StatusCode.FAILED_PRECONDITION),
     (BadInput, grpc.StatusCode.INVALID_ARGUMENT),
+    (Unauthenticated, grpc.StatusCode.UNAUTHENTICATED),
     (TooManySessions, grpc.StatusCode.RESOURCE_EXHAUSTED),
-    (Draining, grpc.StatusCode.UNAVAILABLE),
+    (Refused, grpc.StatusCode.UNAVAILABLE),
     (NoSuchSession, grpc.StatusCode.NOT_FOUND),
+    (SessionEnded, grpc.StatusCode.ABORTED),
+    (Idle, grpc.StatusCode.DEADLINE_EXCEEDED),
     (PortraitError, grpc.StatusCode.INTERNAL),
 )
 
@@ -35,14 +46,15 @@ def to_status(error: Exception) -> Any:
 
     An error outside the tree becomes INTERNAL without its text, which might tell a stranger about the machine.
     """
-    if not isinstance(error, PortraitError):
-        return status_pb2.Status(code=grpc.StatusCode.INTERNAL.value[0], message="internal error")
-    code = next(code for kind, code in CODES if isinstance(error, kind))
-    details: list[Any] = [error_details_pb2.ErrorInfo(reason=error.reason, domain=DOMAIN)]
+    if isinstance(error, PortraitError):
+        code, reason, text = next(code for kind, code in CODES if isinstance(error, kind)), error.reason, str(error)
+    else:
+        code, reason, text = grpc.StatusCode.INTERNAL, "INTERNAL", "internal error"
+    details: list[Any] = [error_details_pb2.ErrorInfo(reason=reason, domain=DOMAIN)]
     if isinstance(error, BadInput):
         violation = error_details_pb2.BadRequest.FieldViolation(field=error.field, description=str(error))
         details.append(error_details_pb2.BadRequest(field_violations=[violation]))
-    if isinstance(error, TooManySessions | Draining):
+    if isinstance(error, Refused):
         delay = Duration()
         delay.FromMilliseconds(round(error.retry_after * 1000))
         details.append(error_details_pb2.RetryInfo(retry_delay=delay))
@@ -51,10 +63,25 @@ def to_status(error: Exception) -> Any:
         message = AnyMessage()
         message.Pack(detail)
         packed.append(message)
-    return status_pb2.Status(code=code.value[0], message=str(error), details=packed)
+    return status_pb2.Status(code=code.value[0], message=text, details=packed)
 
 
 async def abort(context: grpc.aio.ServicerContext[Any, Any], error: Exception) -> None:
     """End the call with the error's status."""
     status = rpc_status.to_status(to_status(error))
     await context.abort(status.code, status.details, status.trailing_metadata)
+
+
+@asynccontextmanager
+async def aborting(context: grpc.aio.ServicerContext[Any, Any]) -> AsyncIterator[None]:
+    """Whatever goes wrong in the block ends the call with a status that has details."""
+    try:
+        yield
+    except PortraitError as error:
+        await abort(context, error)
+    except grpc.aio.AbortError:
+        raise
+    except Exception as error:
+        if not context.done():  # a client that has gone is no error
+            logger.exception("a call failed")
+        await abort(context, error)

@@ -16,7 +16,9 @@ from portrait.backgrounds import Backgrounds, load_background
 from portrait.compositors import MODES, Options
 from portrait.errors import BadOption
 from portrait.frame import Frame
+from portrait.security import Security
 from portrait.sessions import Sessions
+from portrait.transports.http.guard import guard
 from portrait.transports.http.problems import problems
 from portrait.transports.http.stills import Stills
 
@@ -162,21 +164,28 @@ async def _add_security_headers(request: web.Request, response: web.StreamRespon
 
 @asynccontextmanager
 async def serve_http(
-    routes: Iterable[web.RouteDef], *, host: str, port: int, max_body_bytes: int
+    routes: Iterable[web.RouteDef],
+    *,
+    host: str,
+    port: int,
+    max_body_bytes: int,
+    security: Security | None = None,
 ) -> AsyncIterator[int]:
-    """A server for the length of the block; gives the TCP port in use.
+    """A server for the length of the block; gives the TCP port in use. Without `security` everybody may call.
 
     Raises:
         OSError: the address cannot be bound.
     """
-    application = web.Application(middlewares=[problems], client_max_size=max_body_bytes)
+    guards = [guard(security)] if security else []
+    application = web.Application(middlewares=[problems, *guards], client_max_size=max_body_bytes)
     application.on_response_prepare.append(_add_security_headers)
     application.add_routes(routes)
     application.router.add_static("/web", WEB)
     runner = web.AppRunner(application, access_log=None, handle_signals=False, shutdown_timeout=1.0)
     await runner.setup()
     try:
-        site = web.TCPSite(runner, host, port)
+        certificates = security.certificates if security else None
+        site = web.TCPSite(runner, host, port, ssl_context=certificates.context() if certificates else None)
         await site.start()
         yield runner.addresses[0][1]
     finally:

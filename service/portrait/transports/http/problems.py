@@ -9,15 +9,20 @@ from portrait.errors import (
     BadInput,
     BadPicture,
     Draining,
+    Idle,
     NoMediaPort,
     NoSuchSession,
     NotPublished,
     PortraitError,
     Refused,
+    SessionEnded,
     StreamTaken,
     TooManySessions,
     TooManyViewers,
+    Unauthenticated,
 )
+
+SCHEMES = ("Bearer", "Basic")
 
 logger = logging.getLogger(__name__)
 
@@ -25,7 +30,10 @@ logger = logging.getLogger(__name__)
 STATUSES: tuple[tuple[type[PortraitError], int], ...] = (
     (BadPicture, 422),
     (BadInput, 400),
+    (Unauthenticated, 401),
     (NoSuchSession, 404),
+    (SessionEnded, 410),
+    (Idle, 408),
     (TooManySessions, 503),
     (NoMediaPort, 503),
     (TooManyViewers, 503),
@@ -48,6 +56,9 @@ async def problems(
         response = problem(status, error.reason, str(error))
         if isinstance(error, Refused):
             response.headers["Retry-After"] = f"{error.retry_after:.0f}"
+        if isinstance(error, Unauthenticated):
+            # Basic as well: it is what makes a browser ask its user, who gives the token as the password.
+            response.headers.extend([("WWW-Authenticate", f'{scheme} realm="portrait"') for scheme in SCHEMES])
         return response
     except web.HTTPException as error:
         if error.status < 400:

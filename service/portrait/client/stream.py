@@ -1,0 +1,126 @@
+"""Stream: one call of SegmentStream."""
+
+import asyncio
+from collections.abc import AsyncIterator, Mapping
+from typing import Any
+
+import grpc.aio
+
+from portrait.client.values import Array, ClientError, OutputFields, Picture, Reply
+from portrait.v1 import segmentation_pb2 as pb
+
+
+class Stream:
+    """One live stream with a prior of its own. Opened by `Client.open_stream`."""
+
+    def __init__(self, call: Any, info: pb.StreamInfo) -> None:
+        self.info = info
+        """What the server has put in force."""
+        self.leaving = False
+        """Whether the server has said that it is about to stop."""
+        self._call = call
+
+    async def send(self, frame: Picture | Array, frame_id: int, timestamp_us: int = 0) -> None:
+        """Send a frame: a picture, or pixels (H, W, 3) uint8 RGB.
+
+        Raises:
+            ClientError: the stream has ended.
+        """
+        message = pb.Frame(id=frame_id, timestamp_us=timestamp_us, picture=Picture.of(frame).message)
+        await self._write(pb.SegmentStreamRequest(frame=message))
+
+    async def change(
+        self, output: Mapping[str, Any] | None = None, reset_prior: bool = False, send_prior: bool = False
+    ) -> None:
+        """Let the frames that follow look otherwise, forget the prior, or ask for it with the next result.
+
+        `output` are the fields of portrait.v1.Output; they replace the ones in force whole.
+        """
+        control = pb.Control(reset_prior=reset_prior, send_prior=send_prior)
+        if output is not None:
+            control.output.CopyFrom(make_output(output))
+        await self._write(pb.SegmentStreamRequest(control=control))
+
+    async def finish(self) -> None:
+        """Say that no frame follows; the replies to the ones sent still come."""
+        await self._call.done_writing()
+
+    async def receive(self) -> Reply | None:
+        """The next reply; None after the last. Cancelling ends the stream.
+
+        Raises:
+            ClientError: the stream was refused or cut.
+        """
+        while (message := await read(self._call)) is not None:
+            if message.HasField("result"):
+                return make_reply(message.result)
+            self.leaving = self.leaving or message.HasField("goaway")
+        return None
+
+    async def __aiter__(self) -> AsyncIterator[Reply]:
+        while (reply := await self.receive()) is not None:
+            yield reply
+
+    async def _write(self, request: pb.SegmentStreamRequest) -> None:
+        try:
+            await self._call.write(request)
+        except grpc.aio.AioRpcError as error:
+            raise ClientError.from_rpc(error) from None
+        except asyncio.InvalidStateError:
+            raise await _ending(self._call) from None
+
+
+async def _ending(call: Any) -> ClientError:
+    """Why a call is over."""
+    status = grpc.aio.AioRpcError(
+        await call.code(), await call.initial_metadata(), await call.trailing_metadata(), await call.details()
+    )
+    if status.code() is grpc.StatusCode.OK:
+        return ClientError("CANCELLED", "the stream is over")
+    return ClientError.from_rpc(status)
+
+
+async def read(call: Any) -> pb.SegmentStreamResponse | None:
+    """The next message; None after the last.
+
+    Raises:
+        ClientError: the call failed.
+    """
+    try:
+        message = await call.read()
+    except grpc.aio.AioRpcError as error:
+        raise ClientError.from_rpc(error) from None
+    if message is grpc.aio.EOF:
+        return None
+    assert isinstance(message, pb.SegmentStreamResponse)
+    return message
+
+
+def make_output(fields: OutputFields | Mapping[str, Any]) -> pb.Output:
+    """An Output message; a TypeError for a field that is none."""
+    try:
+        return pb.Output(**fields)
+    except ValueError as error:
+        raise TypeError(f"unknown output option: {error}") from error
+
+
+def make_prior(prior: Array | pb.Picture) -> pb.Picture:
+    """The message of a mask, (H, W) uint8."""
+    if isinstance(prior, pb.Picture):
+        return prior
+    height, width = prior.shape
+    return pb.Picture(format=pb.PICTURE_FORMAT_GRAY8, width=width, height=height, data=prior.tobytes())
+
+
+def make_reply(result: pb.FrameResult) -> Reply:
+    """A Reply of a message."""
+    return Reply(
+        id=result.id,
+        timestamp_us=result.timestamp_us,
+        picture=result.picture,
+        error=ClientError.from_status(result.error) if result.HasField("error") else None,
+        dropped=result.dropped,
+        wait_seconds=result.wait_time.ToMicroseconds() / 1e6,
+        work_seconds=result.work_time.ToMicroseconds() / 1e6,
+        prior_picture=result.prior if result.HasField("prior") else None,
+    )

@@ -1,0 +1,40 @@
+"""Window: how many frames may be unanswered."""
+
+
+class Window:
+    """Additive increase, multiplicative decrease, as TCP has it; used on one event loop.
+
+    The window grows by one for every window of replies that came as soon as they could, and is halved when frames were
+    dropped or waited behind others for longer than two frames' work. So a short link keeps one frame at work and one on
+    its way, and a long one as many as it takes to keep the server at work.
+    """
+
+    LEAST = 1
+
+    def __init__(self, start: int, most: int) -> None:
+        self._size, self._most = float(min(start, most)), most
+        self._fastest = float("inf")
+        self._spared = 0
+
+    @property
+    def size(self) -> int:
+        """Frames that may be unanswered; 1 or more."""
+        return int(self._size)
+
+    def limit(self, most: int) -> None:
+        """The server's own limit, 1 or more."""
+        self._most = most
+        self._size = min(self._size, most)
+
+    def replied(self, round_trip: float, work: float, dropped: int) -> None:
+        """Note a reply: seconds since its frame was sent, seconds of work, frames given up before it."""
+        self._fastest = min(self._fastest, round_trip)
+        # A quarter of the way is what a long link may vary by itself.
+        if dropped or round_trip - self._fastest > 2 * work + self._fastest / 4:
+            # The replies already on their way tell of the same moment: one moment halves once.
+            if not self._spared:
+                self._spared = self.size
+                self._size = max(self.LEAST, self._size / 2)
+        else:
+            self._size = min(self._most, self._size + 1 / self._size)
+        self._spared = max(0, self._spared - 1)

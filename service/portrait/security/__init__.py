@@ -1,0 +1,122 @@
+"""Security: one policy for gRPC, HTTP and WebRTC's signalling alike.
+
+What is configured must be satisfied: a client's certificate where there is an authority for them, and a bearer token
+where there are tokens or keys. Nothing configured is an open service, which is right on the loopback interface only.
+"""
+
+import base64
+import binascii
+import ipaddress
+import logging
+from collections.abc import Callable, Sequence
+
+from portrait.errors import BadSettings, Unauthenticated
+from portrait.security.bearers import Bearer, SignedTokens, Tokens
+from portrait.security.certificates import Certificates, Pem
+from portrait.settings import Settings
+
+__all__ = ["Certificates", "Pem", "Security", "open_security"]
+
+logger = logging.getLogger(__name__)
+
+LONGEST = 16 * 1024
+"""Characters of an Authorization header; a signed token has about one thousand."""
+
+
+class Security:
+    """Who may call. Opened by `open_security`."""
+
+    def __init__(
+        self, certificates: Certificates | None, bearers: Sequence[Bearer], refused: Callable[[str], None]
+    ) -> None:
+        self.certificates = certificates
+        self._bearers, self._refused = bearers, refused
+
+    @property
+    def open(self) -> bool:
+        """Whether everybody may call."""
+        return not self._bearers and not (self.certificates and self.certificates.mutual)
+
+    def check(self, authorization: str | None, has_certificate: bool) -> None:
+        """Let a call pass, or not.
+
+        Args:
+            authorization: the header or metadata entry of that name: `Bearer TOKEN`, or `Basic` with the token as the
+                password, which is what a browser can ask its user for.
+            has_certificate: whether TLS has verified a certificate of the client's.
+
+        Raises:
+            Unauthenticated: says what is missing, never what came.
+        """
+        try:
+            self._check(authorization, has_certificate)
+        except Unauthenticated as error:
+            self._refused(error.reason)
+            raise
+
+    def _check(self, authorization: str | None, has_certificate: bool) -> None:
+        if self.certificates is not None and self.certificates.mutual and not has_certificate:
+            raise Unauthenticated("no certificate came; expected one of a known authority")
+        if not self._bearers:
+            return
+        if authorization is None:
+            raise Unauthenticated("no credentials came; expected Authorization: Bearer TOKEN")
+        token = _token(authorization)
+        if token is None:
+            raise Unauthenticated("credentials of another form came; expected Authorization: Bearer TOKEN")
+        if all(bearer.name_of(token) is None for bearer in self._bearers):
+            raise Unauthenticated("the token is unknown, not valid yet or no longer valid")
+
+
+def open_security(settings: Settings, refused: Callable[[str], None] = lambda _: None) -> Security:
+    """The policy of the settings; `refused` is told the reason of every refusal.
+
+    Raises:
+        BadSettings: a file cannot be used, settings do not fit together, or other machines would be served without
+            authentication and TLS and `insecure` is not set.
+    """
+    certificate, key = settings.tls_certificate, settings.tls_key
+    if (certificate is None) != (key is None) or (settings.tls_client_ca and certificate is None):
+        raise BadSettings("PORTRAIT_TLS_CERTIFICATE and PORTRAIT_TLS_KEY go together, and come before a client CA")
+    if settings.jwt_keys is None and (settings.jwt_audience or settings.jwt_issuer):
+        raise BadSettings("PORTRAIT_JWT_AUDIENCE and PORTRAIT_JWT_ISSUER need PORTRAIT_JWT_KEYS")
+    certificates = Certificates(certificate, key, settings.tls_client_ca) if certificate and key else None
+    bearers: list[Bearer] = []
+    if settings.tokens is not None:
+        bearers.append(Tokens(settings.tokens))
+    if settings.jwt_keys is not None:
+        bearers.append(SignedTokens(settings.jwt_keys, settings.jwt_audience, settings.jwt_issuer))
+    security = Security(certificates, bearers, refused)
+    _check_exposure(security, settings)
+    return security
+
+
+def _check_exposure(security: Security, settings: Settings) -> None:
+    missing = [*(["authentication"] if security.open else []), *(["TLS"] if security.certificates is None else [])]
+    if _is_loopback(settings.host) or not missing:
+        return
+    what = f"PORTRAIT_HOST={settings.host!r}: other machines are served without {' and '.join(missing)}"
+    if not settings.insecure:
+        raise BadSettings(f"{what}; set PORTRAIT_TOKENS and PORTRAIT_TLS_*, or PORTRAIT_INSECURE=true to allow it")
+    logger.warning("%s; whoever reaches it can %s", what, "use it" if security.open else "read what travels")
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
+def _token(authorization: str) -> str | None:
+    scheme, _, rest = authorization.strip().partition(" ")
+    if len(authorization) > LONGEST:
+        return None
+    if scheme.lower() == "bearer":
+        return rest.strip()
+    if scheme.lower() == "basic":
+        try:
+            return base64.b64decode(rest, validate=True).decode().partition(":")[2]
+        except (binascii.Error, UnicodeDecodeError):
+            return None
+    return None

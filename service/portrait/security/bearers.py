@@ -1,0 +1,149 @@
+"""Bearer tokens: those of a file, and signed ones (JWT, RFC 7519)."""
+
+import hashlib
+import hmac
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import jwt
+from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
+from cryptography.hazmat.primitives.serialization import load_pem_public_key
+
+from portrait.errors import BadSettings
+from portrait.security.watched import Watched, read
+
+SHORTEST = 16
+"""Characters of a token, at least: shorter ones can be guessed."""
+
+SHORTEST_SECRET = 32
+"""Bytes of a shared key of JWT, at least (RFC 7518, section 3.2)."""
+
+LEEWAY = 10
+"""Seconds by which clocks may differ."""
+
+CURVES = {"secp256r1": "ES256", "secp384r1": "ES384", "secp521r1": "ES512"}
+RSA = ("RS256", "RS384", "RS512", "PS256", "PS384", "PS512")
+
+
+class Bearer(Protocol):
+    """One kind of token."""
+
+    def name_of(self, token: str) -> str | None:
+        """Whose token it is; None: nobody's."""
+
+
+class Tokens:
+    """The tokens of a file: on each line a name, white space, a token; `#` begins a comment.
+
+    Raises:
+        BadSettings: the file cannot be read or has a line of another form.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._known = Watched([path], lambda: _read_tokens(path))
+
+    def name_of(self, token: str) -> str | None:
+        """Whose token it is. Takes the same time for every token, near or far."""
+        digest, found = _digest(token), None
+        for name, known in self._known.get().items():
+            if hmac.compare_digest(digest, known):
+                found = name
+        return found
+
+
+@dataclass(frozen=True, slots=True)
+class Key:
+    """What a signature is checked with. The algorithms are the key's: a token does not choose."""
+
+    key: Any
+    algorithms: tuple[str, ...]
+    id: str | None
+
+
+class SignedTokens:
+    """JWT signed with the keys of a file: a JWK set or a PEM public key. A token must say when it expires.
+
+    Raises:
+        BadSettings: the file cannot be read or holds no key.
+    """
+
+    def __init__(self, path: Path, audience: str | None, issuer: str | None) -> None:
+        self._keys = Watched([path], lambda: _read_keys(path))
+        self._audience, self._issuer = audience, issuer
+
+    def name_of(self, token: str) -> str | None:
+        """The subject of a token that is valid now."""
+        try:
+            wanted = jwt.get_unverified_header(token).get("kid")
+        except jwt.InvalidTokenError:
+            return None
+        for key in self._keys.get():
+            if wanted is not None and key.id is not None and key.id != wanted:
+                continue
+            try:
+                claims = jwt.decode(
+                    token, key.key, [*key.algorithms], audience=self._audience, issuer=self._issuer, leeway=LEEWAY,
+                    options={"require": ["exp"], "verify_aud": self._audience is not None},
+                )  # fmt: skip
+            except jwt.InvalidTokenError:
+                continue
+            return str(claims.get("sub", "unnamed"))
+        return None
+
+
+def _digest(token: str) -> bytes:
+    return hashlib.sha256(token.encode()).digest()
+
+
+def _read_tokens(path: Path) -> Mapping[str, bytes]:
+    known: dict[str, bytes] = {}
+    for number, line in enumerate(read("PORTRAIT_TOKENS", path).decode("utf-8", "replace").splitlines(), 1):
+        words = re.sub("(^|\\s)#.*", "", line).split()
+        if not words:
+            continue
+        # The line itself is not repeated: it may hold a token.
+        if len(words) != 2 or len(words[1]) < SHORTEST or words[0] in known:
+            expected = f"a new name, white space, a token of {SHORTEST} characters or more"
+            raise BadSettings(f"PORTRAIT_TOKENS={str(path)!r}: line {number} is not {expected}")
+        known[words[0]] = _digest(words[1])
+    if not known:
+        raise BadSettings(f"PORTRAIT_TOKENS={str(path)!r}: holds no token")
+    return known
+
+
+def _read_keys(path: Path) -> list[Key]:
+    data = read("PORTRAIT_JWT_KEYS", path)
+    try:
+        keys = [_pem_key(data)] if data.lstrip().startswith(b"-----") else _jwk_keys(data)
+    except (ValueError, TypeError, KeyError, AttributeError, jwt.PyJWTError) as error:
+        raise BadSettings(f"PORTRAIT_JWT_KEYS={str(path)!r}: neither a JWK set nor a PEM public key") from error
+    if not keys:
+        raise BadSettings(f"PORTRAIT_JWT_KEYS={str(path)!r}: holds no key")
+    return keys
+
+
+def _jwk_keys(data: bytes) -> list[Key]:
+    keys = []
+    for entry in json.loads(data)["keys"]:
+        if entry.get("use", "sig") != "sig":
+            continue
+        key = jwt.PyJWK(entry)
+        if isinstance(key.key, bytes) and len(key.key) < SHORTEST_SECRET:
+            raise ValueError(f"a shared key of less than {SHORTEST_SECRET} bytes")
+        keys.append(Key(key.key, (key.algorithm_name,), key.key_id))
+    return keys
+
+
+def _pem_key(data: bytes) -> Key:
+    key = load_pem_public_key(data)
+    if isinstance(key, rsa.RSAPublicKey):
+        return Key(key, RSA, None)
+    if isinstance(key, ec.EllipticCurvePublicKey):
+        return Key(key, (CURVES[key.curve.name],), None)
+    if isinstance(key, ed25519.Ed25519PublicKey):
+        return Key(key, ("EdDSA",), None)
+    raise ValueError("a key of another kind")

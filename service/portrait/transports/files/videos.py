@@ -1,0 +1,171 @@
+"""Videos in, videos out: files, pipes, cameras and addresses, all through FFmpeg."""
+
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from fractions import Fraction
+from typing import Any
+
+import av
+import cv2
+import numpy as np
+
+from portrait.errors import BadOption, BadPicture
+from portrait.frame import Frame, Plane
+from portrait.transports.files.work import Work
+from portrait.video import av_from_frame, frame_from_av
+
+PIPE = "-"
+MAX_PIXELS = 2**26
+QUALITY = "18"
+"""x264's constant rate factor; the eye hardly tells it from the original."""
+
+TIMEOUT = (10.0, 10.0)
+"""Seconds to open an address, and to wait for its next packet."""
+
+
+@dataclass(frozen=True, slots=True)
+class Sink:
+    """What a target is written as."""
+
+    format: str | None = None
+    """FFmpeg's name of the container; None: as the name's suffix says."""
+    codec: str = "libx264"
+    options: dict[str, str] = field(default_factory=lambda: {"crf": QUALITY, "preset": "veryfast"})
+    sound: bool = True
+
+
+LIVE = {"crf": "23", "preset": "veryfast", "tune": "zerolatency"}
+SINKS = {
+    PIPE: Sink("yuv4mpegpipe", "rawvideo", {}, sound=False),
+    "rtmp": Sink("flv", options=LIVE),
+    "rtmps": Sink("flv", options=LIVE),
+    "rtsp": Sink("rtsp", options=LIVE),
+    "tcp": Sink("mpegts", options=LIVE),
+    "udp": Sink("mpegts", options=LIVE),
+}
+"""By `-` or scheme."""
+
+
+def is_live(place: str) -> bool:
+    """Whether a source is endless, or a target no file: a pipe, a camera, an address."""
+    return place == PIPE or "://" in place or place.startswith("/dev/")
+
+
+def process_video(source: str, target: str, work: Work, progress: Callable[[int, int], None]) -> int:
+    """Every frame of a video, its sound copied as it is. Returns the number of frames.
+
+    A place is the path of a file, `-` (standard input in whatever container FFmpeg knows by its first bytes, standard
+    output as YUV4MPEG2), a camera (`/dev/video0`) or an address (RTSP, RTMP, TCP, UDP). An endless source ends with an
+    interrupt from the keyboard; what has come until then is written whole. `progress` is called with the frames done
+    and the frames expected (0: not known) after each.
+
+    Raises:
+        BadPicture: the source is no video.
+        BadOption: the target's format cannot hold it.
+    """
+    try:
+        opened = _open_source(source)
+    except (av.error.FFmpegError, OSError) as error:
+        raise BadPicture("IN", f"{source}: no video: {error}") from error
+    sink = Sink() if not is_live(target) else SINKS.get(target.partition("://")[0], Sink())
+    with opened:
+        if not opened.streams.video:
+            raise BadPicture("IN", f"{source}: has no video stream")
+        try:
+            place = sys.stdout.buffer if target == PIPE else target
+            with av.open(place, "w", format=sink.format) as output:
+                return _transcode(opened, output, sink, work, progress, endless=is_live(source))
+        except (av.error.FFmpegError, ValueError) as error:
+            raise BadOption("OUT", f"{target}: cannot be written: {error}") from error
+
+
+def _open_source(source: str) -> av.container.InputContainer:
+    if source == PIPE:
+        return av.open(sys.stdin.buffer, "r")
+    if source.startswith("/dev/video"):
+        return av.open(source, "r", format="v4l2")
+    if source.startswith("rtsp"):
+        # Over UDP a camera's picture tears at the first lost packet.
+        return av.open(source, "r", options={"rtsp_transport": "tcp"}, timeout=TIMEOUT)
+    return av.open(source, "r", timeout=TIMEOUT if is_live(source) else None)
+
+
+def _transcode(
+    source: av.container.InputContainer,
+    target: av.container.OutputContainer,
+    sink: Sink,
+    work: Work,
+    progress: Callable[[int, int], None],
+    *,
+    endless: bool,
+) -> int:
+    video = source.streams.video[0]
+    video.thread_type = "AUTO"
+    rate = video.average_rate or Fraction(30)
+    expected = video.frames or int(float((source.duration or 0) / av.time_base) * float(rate))
+    copies = {stream: target.add_stream_from_template(stream) for stream in source.streams.audio if sink.sound}
+    encoder: Any = None
+    done = 0
+    # Sound that comes before the first picture waits: no stream can be added once anything has been written, and the
+    # size of the video is known from its first picture only.
+    waiting: list[av.Packet[Any]] = []
+    try:
+        for packet in source.demux([video, *copies]):
+            if packet.stream in copies:
+                if packet.dts is not None:  # the flushing packet at the end carries nothing
+                    packet.stream = copies[packet.stream]
+                    waiting.append(packet)
+            else:
+                for picture in packet.decode():
+                    assert isinstance(picture, av.VideoFrame)
+                    result = work(_upright(picture))
+                    if encoder is None:
+                        encoder = _open_encoder(target, sink, result, rate, video.time_base)
+                    target.mux(encoder.encode(av_from_frame(_even(result))))
+                    done += 1
+                    progress(done, expected)
+            if encoder is not None:
+                target.mux(waiting)
+                waiting = []
+    except KeyboardInterrupt:
+        if not endless:
+            raise
+    if encoder is None:
+        raise BadPicture("IN", "no picture of the video could be decoded")
+    target.mux(encoder.encode())
+    return done
+
+
+def _open_encoder(
+    target: av.container.OutputContainer, sink: Sink, frame: Frame, rate: Fraction, time_base: Fraction | None
+) -> Any:
+    encoder: Any = target.add_stream(sink.codec, rate=rate, options=dict(sink.options))
+    encoder.width, encoder.height = frame.width - frame.width % 2, frame.height - frame.height % 2
+    encoder.pix_fmt = "yuv420p"
+    if time_base is not None:
+        encoder.time_base = time_base
+    return encoder
+
+
+def _upright(picture: av.VideoFrame) -> Frame:
+    """A Frame turned as the display matrix says: phones write their videos lying on the side."""
+    seconds = float(picture.time or 0.0)
+    frame = frame_from_av(picture, MAX_PIXELS, arrived=seconds)
+    turns = round(picture.rotation / 90) % 4
+    if not turns:
+        return frame
+    y, u, v = (_turned(plane, turns) for plane in (frame.y, frame.u, frame.v))
+    return frame.with_planes(y, u, v)
+
+
+def _turned(plane: Plane, quarter_turns: int) -> Plane:
+    codes = {1: cv2.ROTATE_90_COUNTERCLOCKWISE, 2: cv2.ROTATE_180, 3: cv2.ROTATE_90_CLOCKWISE}
+    return np.asarray(cv2.rotate(np.ascontiguousarray(plane), codes[quarter_turns]), np.uint8)
+
+
+def _even(frame: Frame) -> Frame:
+    """H.264 in 4:2:0 has even sizes only: the last odd row or column goes."""
+    height, width = frame.height - frame.height % 2, frame.width - frame.width % 2
+    chroma = slice(height // 2), slice(width // 2)
+    return frame.with_planes(frame.y[:height, :width], frame.u[chroma], frame.v[chroma])

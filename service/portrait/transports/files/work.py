@@ -1,0 +1,62 @@
+"""Who does the work: a pipeline of this process, or a service elsewhere."""
+
+import asyncio
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any, TypeAlias
+
+from portrait.client import Client, Picture
+from portrait.compositors import Options, open_compositor
+from portrait.errors import SegmentationFailed
+from portrait.frame import Frame, pack_i420
+from portrait.metrics import Metrics
+from portrait.pictures import frame_from_i420
+from portrait.pipeline import Pipeline
+from portrait.segmenters import Model
+from portrait.v1 import segmentation_pb2 as pb
+
+Work: TypeAlias = Callable[[Frame], Frame]
+"""A frame to its composed result."""
+
+
+@contextmanager
+def local_work(model: Model, options: Options) -> Iterator[Work]:
+    """Through a pipeline of this process."""
+    compositor, metrics = open_compositor(options), Metrics()
+    pipeline = Pipeline(model.open(), (model.width, model.height), metrics)
+
+    def work(frame: Frame) -> Frame:
+        result = pipeline.run(frame, options, compositor)
+        if result.failure is not None:
+            raise SegmentationFailed(f"frame at {frame.arrived:.3f} s: {result.failure}") from result.failure
+        return result.compose()
+
+    try:
+        yield work
+    finally:
+        pipeline.close()
+
+
+@contextmanager
+def remote_work(client: Client, model: str, **output: Any) -> Iterator[Work]:
+    """Through a stream of a running service; every frame is answered. Opens the client and closes it."""
+    with asyncio.Runner() as runner:
+        runner.run(client.__aenter__())
+        opened = client.open_stream(model=model, every_frame=True, format=pb.PICTURE_FORMAT_I420, **output)
+        stream = runner.run(opened.__aenter__())
+
+        async def turn(frame: Frame) -> Frame:
+            await stream.send(Picture.i420(pack_i420(frame), frame.width, frame.height), frame.timestamp.ticks)
+            reply = await stream.receive()
+            if reply is None:
+                raise SegmentationFailed("the server ended the stream")
+            if reply.error is not None:
+                raise reply.error
+            width, height = reply.picture.width, reply.picture.height
+            return frame_from_i420(reply.picture.data, width, height, frame.timestamp, frame.arrived)
+
+        try:
+            yield lambda frame: runner.run(turn(frame))
+        finally:
+            runner.run(opened.__aexit__(None, None, None))
+            runner.run(client.__aexit__(None, None, None))

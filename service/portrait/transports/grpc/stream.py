@@ -1,0 +1,233 @@
+"""One SegmentStream call: frames through the slot and the session, results back."""
+
+import asyncio
+import contextlib
+import time
+from collections.abc import AsyncIterator
+from dataclasses import dataclass, replace
+from datetime import timedelta
+from typing import Any, TypeAlias
+
+import grpc.aio
+from google.protobuf.duration_pb2 import Duration
+from google.protobuf.timestamp_pb2 import Timestamp
+
+from portrait.backgrounds import Backgrounds
+from portrait.errors import BadOption, Draining, Idle, NotConfigured, PortraitError, SessionEnded
+from portrait.latest import Closed, Latest
+from portrait.session import Session
+from portrait.sessions import RETRY_AFTER
+from portrait.transports.grpc.codec import Answer, Arrival, Output, read_output
+from portrait.transports.grpc.status import to_status
+from portrait.v1 import segmentation_pb2 as pb
+
+StreamSession: TypeAlias = Session[Arrival, Answer]
+StreamContext: TypeAlias = grpc.aio.ServicerContext[pb.SegmentStreamRequest, pb.SegmentStreamResponse]
+
+MAX_PRIOR_EVERY = 1_000_000
+
+
+@dataclass(frozen=True, slots=True)
+class Orders:
+    """What the client has asked for up to some frame; a control replaces it whole.
+
+    Resets and priors are counted, not flagged: an order that came before a frame which was given up holds for the frame
+    that was taken instead.
+    """
+
+    output: Output
+    resets: int = 0
+    priors: int = 0
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Waiting:
+    """A frame between its arrival and its turn."""
+
+    frame: pb.Frame
+    orders: Orders
+    arrived: float
+    """Seconds on the monotonic clock."""
+    received_at: float
+    """Seconds of the epoch."""
+
+
+async def read_config(
+    requests: AsyncIterator[pb.SegmentStreamRequest], idle_seconds: float, backgrounds: Backgrounds
+) -> tuple[pb.StreamConfig, Output]:
+    """The first message of a stream.
+
+    Raises:
+        NotConfigured: another message, or none.
+        BadOption, BadPicture: a field of it is wrong.
+        Idle: it did not come.
+    """
+    try:
+        async with asyncio.timeout(idle_seconds):
+            first = await anext(requests, None)
+    except TimeoutError:
+        raise Idle(f"no message for {idle_seconds:g} s; expected config") from None
+    kind = first.WhichOneof("message") if first is not None else None
+    if first is None or kind != "config":
+        raise NotConfigured("message", f"the first message is {kind or 'empty'}; expected config")
+    config = first.config
+    if config.delivery not in pb.Delivery.values():
+        raise BadOption("delivery", f"unknown delivery {config.delivery}; expected one of {pb.Delivery.keys()}")
+    if config.prior_every > MAX_PRIOR_EVERY:
+        raise BadOption("prior_every", f"{config.prior_every} came; expected 0 to {MAX_PRIOR_EVERY}")
+    return config, await asyncio.to_thread(read_output, config.output, backgrounds)
+
+
+class Stream:
+    """The call after its configuration. `run` is the whole life."""
+
+    def __init__(
+        self,
+        session: StreamSession,
+        context: StreamContext,
+        config: pb.StreamConfig,
+        output: Output,
+        *,
+        backgrounds: Backgrounds,
+        idle_seconds: float,
+    ) -> None:
+        self._session, self._context, self._backgrounds = session, context, backgrounds
+        self._every = config.delivery == pb.DELIVERY_EVERY_FRAME
+        self._prior_every = config.prior_every if session.model.stateful else 0
+        self._idle_seconds = idle_seconds
+        self._slot: Latest[Waiting] = Latest()
+        self._writing = asyncio.Lock()
+        self._applied = Orders(output)
+        self._results = self._dropped = 0
+
+    async def run(self, requests: AsyncIterator[pb.SegmentStreamRequest]) -> None:
+        """Answer frames until the client has sent its last or the session is ended.
+
+        Raises:
+            BadInput: a message that has no place here.
+            Idle: no frame for too long.
+            Draining, SessionEnded: the session was ended.
+        """
+        reader = asyncio.create_task(self._read(requests), name="grpc-reader")
+        ended = asyncio.create_task(self._close_at_end(), name="grpc-ended")
+        leaving = asyncio.create_task(self._say_goaway(), name="grpc-leaving")
+        try:
+            while True:
+                await self._answer(await self._slot.get())
+        except Closed:
+            if ended.done():
+                kind = f"the stream was ended: {ended.result()}"
+                raise (Draining(kind, RETRY_AFTER) if leaving.done() else SessionEnded(kind)) from None
+            await reader
+        finally:
+            self._session.drop(self._slot.dropped - self._dropped)
+            for task in (reader, ended, leaving):
+                task.cancel()
+            await asyncio.gather(reader, ended, leaving, return_exceptions=True)
+
+    async def _read(self, requests: AsyncIterator[pb.SegmentStreamRequest]) -> None:
+        """Put frames into the slot; nothing else happens here, so that the newest frame is never late."""
+        orders = self._applied
+        deadline = asyncio.timeout(self._idle_seconds)
+        try:
+            async with deadline:
+                async for request in requests:
+                    kind = request.WhichOneof("message")
+                    if kind == "control":
+                        orders = await self._control(request.control, orders)
+                    elif kind == "frame":
+                        deadline.reschedule(None)  # a sender that is slowed down is not idle
+                        if self._every:
+                            await self._slot.wait_empty()
+                        self._slot.put(Waiting(request.frame, orders, time.monotonic(), time.time()))
+                        deadline.reschedule(asyncio.get_running_loop().time() + self._idle_seconds)
+                    else:
+                        raise NotConfigured(
+                            "message", f"{kind or 'an empty message'} after the first; expected frame or control"
+                        )
+        except TimeoutError:
+            raise Idle(f"no frame for {self._idle_seconds:g} s") from None
+        except Closed:
+            pass  # the session was ended
+        finally:
+            self._slot.close()
+
+    async def _control(self, control: pb.Control, orders: Orders) -> Orders:
+        output = orders.output
+        if control.HasField("output"):
+            output = await asyncio.to_thread(read_output, control.output, self._backgrounds)
+            # Tried now, so that a bad one is refused here and not at the next frame.
+            self._session.check(output.options)
+        return replace(
+            orders,
+            output=output,
+            resets=orders.resets + control.reset_prior,
+            priors=orders.priors + control.send_prior,
+        )
+
+    async def _answer(self, waiting: Waiting) -> None:
+        lost, self._dropped = self._slot.dropped - self._dropped, self._slot.dropped
+        self._session.drop(lost)
+        reason = pb.DROP_REASON_NEWER_FRAME if lost else pb.DROP_REASON_UNSPECIFIED
+        result = pb.FrameResult(dropped=lost, drop_reason=reason)
+        await self._turn(waiting, self._apply(waiting.orders), result)
+        await self._write(pb.SegmentStreamResponse(result=result))
+
+    def _apply(self, orders: Orders) -> bool:
+        """Put in force what was asked for up to this frame; whether its result shall carry the prior."""
+        before, self._applied = self._applied, orders
+        if orders.output is not before.output:
+            self._session.change(orders.output.options)
+        if orders.resets > before.resets:
+            self._session.reset()
+        self._results += 1
+        due = bool(self._prior_every) and self._results % self._prior_every == 0
+        return self._session.model.stateful and (due or orders.priors > before.priors)
+
+    async def _turn(self, waiting: Waiting, wants_prior: bool, result: pb.FrameResult) -> None:
+        frame = waiting.frame
+        result.id, result.timestamp_us = frame.id, frame.timestamp_us
+        result.received_at.CopyFrom(_timestamp(waiting.received_at))
+        arrival = Arrival(frame.picture, waiting.orders.output, frame.timestamp_us, wants_prior)
+        try:
+            turn = await self._session.turn(arrival, waiting.arrived)
+        except PortraitError as error:
+            self._session.refuse(error)
+            result.error.CopyFrom(to_status(error))
+            return
+        if turn.failure is not None:
+            result.error.CopyFrom(to_status(turn.failure))
+        result.picture.CopyFrom(turn.wire.picture)
+        if turn.wire.prior is not None:
+            result.prior.CopyFrom(turn.wire.prior)
+        result.wait_time.CopyFrom(duration(turn.waited))
+        result.work_time.CopyFrom(duration(turn.worked))
+
+    async def _close_at_end(self) -> str:
+        """When somebody ends the session, wake the loop that waits for frames."""
+        reason = await self._session.wait_ended()
+        self._slot.close()
+        return reason
+
+    async def _say_goaway(self) -> None:
+        """Tell the client that the server is about to stop."""
+        goaway = pb.Goaway(time_left=duration(await self._session.wait_leaving()))
+        with contextlib.suppress(grpc.aio.UsageError, grpc.aio.InternalError):  # the call is over already
+            await self._write(pb.SegmentStreamResponse(goaway=goaway))
+
+    async def _write(self, response: pb.SegmentStreamResponse) -> None:
+        async with self._writing:  # one write at a time is all a call can take
+            await self._context.write(response)
+
+
+def duration(seconds: float) -> Duration:
+    """Seconds as the contract writes them."""
+    message = Duration()
+    message.FromTimedelta(timedelta(seconds=seconds))
+    return message
+
+
+def _timestamp(seconds: float) -> Any:
+    message = Timestamp()
+    message.FromMicroseconds(round(seconds * 1e6))
+    return message

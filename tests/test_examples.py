@@ -1,0 +1,95 @@
+"""The examples of docs/examples, run as they stand there."""
+
+import asyncio
+import os
+import shutil
+import sys
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import pytest
+
+from portrait.app import Running, run_service
+from portrait.client import Client
+from portrait.settings import Settings
+from tests.people import Clip, iou
+from tests.test_grpc import client, jpeg, pictures, shown
+from tests.test_security import TOKEN, Authority, authority, tokens
+
+__all__ = ["authority", "client", "shown", "tokens"]  # fixtures
+
+EXAMPLES = Path(__file__).parents[1] / "docs" / "examples"
+NODE = shutil.which("node", path=f"{Path(sys.executable).parent}:{os.environ['PATH']}")
+
+
+async def run(*command: Any, **environ: str) -> tuple[int, str]:
+    """Exit status and what was said."""
+    peer = await asyncio.create_subprocess_exec(
+        *command, env={"PATH": "/usr/local/bin:/usr/bin:/bin", **environ},
+        stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.STDOUT,
+    )  # fmt: skip
+    said, _ = await asyncio.wait_for(peer.communicate(), 60)
+    return peer.returncode or 0, said.decode()
+
+
+@pytest.fixture
+def frames(tmp_path: Path, shown: Clip) -> list[Path]:
+    files = [tmp_path / f"{i:02}.jpg" for i in range(len(shown.frames))]
+    for file, frame in zip(files, shown.frames, strict=True):
+        file.write_bytes(jpeg(frame).message.data)
+    return files
+
+
+needs_node = pytest.mark.skipif(
+    NODE is None or not (EXAMPLES / "node" / "node_modules").exists(),
+    reason="Node.js or its packages are missing: run make docs/examples/node/node_modules/ready",
+)
+
+
+@needs_node
+async def test_the_node_client_gets_the_python_clients_masks(
+    service: Running, client: Client, shown: Clip, frames: list[Path]
+) -> None:
+    expected = [reply.array async for reply in client.stream(pictures(shown.frames, jpeg), every_frame=True)]
+    status, said = await run(NODE, EXAMPLES / "node" / "stream.mjs", f"127.0.0.1:{service.grpc_port}", *frames)
+    assert status == 0, said
+    assert "model portrait 224x224" in said
+    for file, mask in zip(frames, expected, strict=True):
+        assert file.with_suffix(".pgm").read_bytes() == b"P5 224 224 255\n" + mask.tobytes()
+
+
+@needs_node
+async def test_the_node_client_says_what_was_refused(service: Running, frames: list[Path]) -> None:
+    frames[1].write_bytes(b"hello")
+    target = f"127.0.0.1:{service.grpc_port}"
+    status, said = await run(NODE, EXAMPLES / "node" / "stream.mjs", target, *frames[:3])
+    assert status == 1
+    assert "01.jpg: data: 5 bytes that are no picture" in said
+    assert frames[2].with_suffix(".pgm").exists()
+
+
+async def test_every_example_brings_credentials(
+    settings: Settings, tokens: Path, authority: Authority, frames: list[Path], shown: Clip, tmp_path: Path
+) -> None:
+    certificate, key = authority.issue(tmp_path, "server")
+    ca = tmp_path / "ca.pem"
+    ca.write_bytes(authority.pem)
+    secured = settings.model_copy(update={"tls_certificate": certificate, "tls_key": key, "tokens": tokens})
+    async with run_service(secured) as running:
+        server, out = f"https://localhost:{running.http_port}", tmp_path / "cutout.png"
+        given = {"SERVER": server, "CA": str(ca)}
+        status, said = await run(EXAMPLES / "cutout.sh", frames[0], out, TOKEN=TOKEN, **given)
+        assert status == 0, said
+        alpha = np.asarray(cv2.imread(str(out), cv2.IMREAD_UNCHANGED))[..., 3]
+        assert iou(shown.masks[0], alpha) > 0.85
+        status, said = await run(EXAMPLES / "cutout.sh", frames[0], out, **given)
+        assert status != 0
+        assert "401" in said
+        if NODE is not None and (EXAMPLES / "node" / "node_modules").exists():
+            script, target = EXAMPLES / "node" / "stream.mjs", f"localhost:{running.grpc_port}"
+            assert (await run(NODE, script, target, frames[0], TOKEN=TOKEN, CA=str(ca)))[0] == 0
+            status, said = await run(NODE, script, target, frames[0], CA=str(ca))
+            assert status == 1
+            assert "UNAUTHENTICATED: no credentials came" in said

@@ -1,0 +1,139 @@
+"""KServe v2: the real tritonclient, and requests it would never send."""
+
+import asyncio
+import json
+from pathlib import Path
+from typing import Any
+
+import cv2
+import grpc.aio
+import numpy as np
+import pytest
+
+from portrait import __version__
+from portrait.app import Running
+from portrait.client import Client, ClientError
+from portrait.kserve import inference_pb2 as kserve
+from portrait.kserve import inference_pb2_grpc as kserve_grpc
+from portrait.v1 import segmentation_pb2 as pb
+from tests.people import Clip
+from tests.test_grpc import client, jpeg, shown
+
+__all__ = ["client", "shown"]  # fixtures
+
+ROOT = Path(__file__).parents[1]
+TRITON = ROOT / ".venv-tritonclient" / "bin" / "python"
+
+
+@pytest.mark.skipif(not TRITON.exists(), reason="tritonclient is not installed: run make .venv-tritonclient/ready")
+async def test_tritonclient_gets_the_python_clients_masks(
+    service: Running, client: Client, shown: Clip, tmp_path: Path
+) -> None:
+    frames = np.array([frame[..., ::-1] for frame in shown.frames[:8]])
+    still = jpeg(shown.frames[0]).message.data
+    np.savez(tmp_path / "frames.npz", frames=frames, jpeg=np.frombuffer(still, np.uint8))
+    peer = await asyncio.create_subprocess_exec(
+        TRITON, ROOT / "tests" / "triton_peer.py", f"127.0.0.1:{service.grpc_port}",
+        tmp_path / "frames.npz", tmp_path / "masks.npz",
+    )  # fmt: skip
+    assert await asyncio.wait_for(peer.wait(), 60) == 0
+    found = np.load(tmp_path / "masks.npz")
+    answers = json.loads(str(found["answers"]))
+
+    prior = None
+    for frame, mask in zip(frames, found["masks"], strict=True):
+        async with client.open_stream(every_frame=True, prior=prior) as stream:
+            await stream.send(np.ascontiguousarray(frame), 0)
+            reply = await stream.receive()
+        assert reply is not None
+        assert mask.shape == (1, 224, 224, 1)
+        assert mask.tobytes() == reply.array.tobytes()
+        prior = reply.array
+    assert found["still"].tobytes() == (await client.segment(jpeg(shown.frames[0]))).array.tobytes()
+
+    assert [answers[asked] for asked in ("live", "ready", "model", "other model")] == [True, True, True, False]
+    assert answers["server"] == {"name": "portrait", "version": __version__}
+    assert answers["metadata"]["versions"] == ["1"]
+    assert answers["metadata"]["inputs"] == [
+        {"name": "image", "datatype": "UINT8", "shape": ["1", "-1", "-1", "3"]},
+        {"name": "prior", "datatype": "UINT8", "shape": ["1", "224", "224", "1"]},
+    ]
+    assert answers["metadata"]["outputs"] == [{"name": "mask", "datatype": "UINT8", "shape": ["1", "224", "224", "1"]}]
+    expected = ["unknown model 'nobody'", "['picture'] came", "UINT8 (360, 640) came; expected", "the size is 8x8"]
+    for refusal, message in zip(answers["refusals"], expected, strict=True):
+        assert refusal.startswith("StatusCode.INVALID_ARGUMENT")
+        assert message in refusal
+
+
+def image(**fields: Any) -> kserve.ModelInferRequest.InferInputTensor:
+    return kserve.ModelInferRequest.InferInputTensor(
+        **{"name": "image", "datatype": "UINT8", "shape": [1, 2, 2, 3], **fields}
+    )
+
+
+async def infer(service: Running, request: kserve.ModelInferRequest) -> kserve.ModelInferResponse:
+    async with grpc.aio.insecure_channel(f"127.0.0.1:{service.grpc_port}") as channel:
+        try:
+            answer = await kserve_grpc.GRPCInferenceServiceStub(channel).ModelInfer(request)
+        except grpc.aio.AioRpcError as error:
+            raise ClientError.from_rpc(error) from None
+    assert isinstance(answer, kserve.ModelInferResponse)
+    return answer
+
+
+async def test_contents_may_be_lists_of_numbers_or_of_files(service: Running, client: Client, shown: Clip) -> None:
+    small = np.asarray(cv2.resize(shown.frames[0], (32, 24)), np.uint8)[..., ::-1]
+    contents = kserve.InferTensorContents(uint_contents=small.reshape(-1).tolist())
+    request = kserve.ModelInferRequest(
+        model_name="portrait", id="7", inputs=[image(shape=[24, 32, 3], contents=contents)]
+    )
+    answer = await infer(service, request)
+    assert (answer.id, answer.model_version) == ("7", "1")
+    expected = await client.segment(np.ascontiguousarray(small))
+    assert answer.raw_output_contents[0] == expected.array.tobytes()
+
+    file = jpeg(shown.frames[0]).message.data
+    contents = kserve.InferTensorContents(bytes_contents=[file])
+    answer = await infer(
+        service, kserve.ModelInferRequest(inputs=[image(datatype="BYTES", shape=[1], contents=contents)])
+    )
+    still = await client.segment(jpeg(shown.frames[0]), format=pb.PICTURE_FORMAT_GRAY8)
+    assert answer.raw_output_contents[0] == still.array.tobytes()
+
+
+def request(*inputs: Any, raw: list[bytes] | None = None, **fields: Any) -> kserve.ModelInferRequest:
+    return kserve.ModelInferRequest(inputs=inputs, raw_input_contents=raw or [], **fields)
+
+
+BAD: dict[str, tuple[kserve.ModelInferRequest, str]] = {
+    "nothing": (request(), "[] came; expected image"),
+    "twice": (request(image(), image(), raw=[b"", b""]), "['image', 'image'] came"),
+    "no contents": (request(image()), "0 bytes for (1, 2, 2, 3); expected 12"),
+    "too many contents": (request(image(), raw=[b"", b""]), "2 came for 1 inputs"),
+    "another version": (request(image(), model_version="2"), "unknown version '2'; expected '1'"),
+    "another output": (
+        request(image(), outputs=[kserve.ModelInferRequest.InferRequestedOutputTensor(name="x")]),
+        "['x'] came; expected mask",
+    ),
+    "no size": (request(image(shape=[])), "UINT8 () came"),
+    "a batch": (request(image(shape=[2, 2, 2, 3])), "UINT8 (2, 2, 2, 3) came"),
+    "negative": (request(image(shape=[-2, -2, 3]), raw=[bytes(12)]), "the size is -2x-2"),
+    "huge": (request(image(shape=[2**31, 2**31, 3])), "expected at most"),
+    "floats": (request(image(datatype="FP32"), raw=[bytes(48)]), "FP32 (1, 2, 2, 3) came"),
+    "numbers above 255": (
+        request(image(contents=kserve.InferTensorContents(uint_contents=[256] * 12))), "a number above 255"
+    ),
+    "no file": (request(image(datatype="BYTES", shape=[1]), raw=[b"\5\0\0\0hello"]), "no picture"),
+    "a wrong length": (request(image(datatype="BYTES", shape=[1]), raw=[b"\xff\xff\xff\xffhello"]), "9 bytes came"),
+    "two files": (request(image(datatype="BYTES", shape=[1])), "0 elements came; expected 1"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", BAD)
+async def test_a_bad_request_is_refused_saying_why(service: Running, name: str) -> None:
+    bad, message = BAD[name]
+    with pytest.raises(ClientError) as refused:
+        await infer(service, bad)
+    assert message in refused.value.message
+    assert refused.value.code == "INVALID_ARGUMENT"
+    assert refused.value.reason in ("BAD_OPTION", "BAD_PICTURE")
