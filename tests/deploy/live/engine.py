@@ -107,7 +107,7 @@ class Engine:
     def serving(self, image: str, *options: str) -> Iterator["Container"]:
         """A container that serves, published on free ports of 127.0.0.1; removed at the end."""
         published = ("--publish", "127.0.0.1::8080", "--publish", "127.0.0.1::50051")
-        run = ("run", "--detach", "--read-only", "--cap-drop=all", "--security-opt=no-new-privileges")
+        run = ("run", "--detach", "--env=PORTRAIT_INSECURE=true", "--read-only", "--cap-drop=all", "--security-opt=no-new-privileges")
         # Without systemd podman has no timer for the health check; the test runs it itself.
         name = self.podman(*run, "--no-healthcheck", *LIMITS, *published, *options, image).strip()
         try:
