@@ -146,7 +146,8 @@ class ClientError(Exception):
         for name, value in error.trailing_metadata() or ():
             if name == STATUS_DETAILS:
                 return cls.from_status(status_pb2.Status.FromString(value))
-        if error.code() is grpc.StatusCode.INTERNAL:
-            # The server's own have details. This one is grpc.aio's word for a message that could not be sent any more.
+        if error.code() in (grpc.StatusCode.INTERNAL, grpc.StatusCode.CANCELLED):
+            # The server's own have details. INTERNAL is grpc.aio's word for a message that could not be sent any more,
+            # and nginx's for a server that died; CANCELLED is HAProxy's.
             return cls("UNAVAILABLE", f"the connection was lost: {error.details()}")
         return cls(error.code().name, error.details() or "no details")
