@@ -30,12 +30,14 @@ RUN apt-get update \
  && groupadd --system --gid 10001 portrait \
  && useradd --system --uid 10001 --gid 10001 --no-create-home --home-dir /nonexistent --shell /usr/sbin/nologin portrait
 COPY --from=build /opt/portrait /opt/portrait
-# In a container there is no other way in than all addresses. jemalloc is found by its name on every architecture.
+# In a container there is no other way in than all addresses; who may come in that way is decided where its ports are
+# published. PORTRAIT_INSECURE=false refuses to start without tokens and TLS. jemalloc is found by its name on every architecture.
 ENV PATH=/opt/portrait/bin:$PATH \
     LD_PRELOAD=libjemalloc.so.2 \
     PYTHONDONTWRITEBYTECODE=1 \
     PYTHONUNBUFFERED=1 \
     PORTRAIT_HOST=0.0.0.0 \
+    PORTRAIT_INSECURE=true \
     PORTRAIT_LOG_FORMAT=json
 USER 10001:10001
 EXPOSE 8080/tcp 50051/tcp 50000-50199/udp

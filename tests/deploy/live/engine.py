@@ -16,9 +16,6 @@ from tests.deploy import ROOT, tool
 LIMITS = ("--ulimit", "nofile=1024:1024", "--ulimit", "nproc=1000:1000")
 """Given with every run: a root without CAP_SYS_RESOURCE, as inside a container, may not raise them to the defaults."""
 
-INSECURE = "--env=PORTRAIT_INSECURE=true"
-"""The container listens on all its addresses; they are published on 127.0.0.1 only."""
-
 CONTAINERS = """
 [containers]
 default_ulimits = ["nofile=1024:1024", "nproc=1000:1000"]
@@ -110,7 +107,7 @@ class Engine:
     def serving(self, image: str, *options: str) -> Iterator["Container"]:
         """A container that serves, published on free ports of 127.0.0.1; removed at the end."""
         published = ("--publish", "127.0.0.1::8080", "--publish", "127.0.0.1::50051")
-        run = ("run", "--detach", "--read-only", "--cap-drop=all", "--security-opt=no-new-privileges", INSECURE)
+        run = ("run", "--detach", "--read-only", "--cap-drop=all", "--security-opt=no-new-privileges")
         # Without systemd podman has no timer for the health check; the test runs it itself.
         name = self.podman(*run, "--no-healthcheck", *LIMITS, *published, *options, image).strip()
         try:
