@@ -84,8 +84,8 @@ system-packages: .venv/test .venv/bin/promtool ## Install what the tests need of
 
 # Unpacked, not installed: installed, Debian's package would start a server.
 .venv/bin/promtool: | .venv/bin/pip
-	@apt-cache show prometheus >/dev/null 2>&1 || $(APT) update -q
-	cd .venv && apt-get download -q prometheus && dpkg-deb -x prometheus_*.deb prometheus && rm prometheus_*.deb
+	cd .venv && { apt-get download -q prometheus || { $(APT) update -q && apt-get download -q prometheus; }; }
+	cd .venv && dpkg-deb -x prometheus_*.deb prometheus && rm prometheus_*.deb
 	ln -sf ../prometheus/usr/bin/prometheus ../prometheus/usr/bin/promtool .venv/bin/
 
 # RUNLEVEL=1: what is installed is not started.

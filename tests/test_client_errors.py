@@ -1,6 +1,7 @@
 """What a client is told when a proxy stands between it and the service."""
 
 import grpc
+import pytest
 from google.protobuf.any_pb2 import Any
 from google.rpc import code_pb2, error_details_pb2, status_pb2
 from grpc.aio import AioRpcError, Metadata
@@ -18,6 +19,7 @@ def test_the_services_own_words_win_over_the_code_of_a_proxy_that_cut_the_stream
     assert (error.code, error.reason, error.message) == ("UNAVAILABLE", "DRAINING", "connect elsewhere")
 
 
-def test_without_words_of_the_service_the_code_of_grpc_stands() -> None:
-    error = ClientError.from_rpc(AioRpcError(grpc.StatusCode.INTERNAL, Metadata(), Metadata(), "reset"))
-    assert (error.code, error.reason, error.message) == ("INTERNAL", "", "reset")
+@pytest.mark.parametrize("code", [grpc.StatusCode.INTERNAL, grpc.StatusCode.CANCELLED], ids=["nginx", "HAProxy"])
+def test_a_stream_that_a_proxy_cut_is_a_lost_connection(code: grpc.StatusCode) -> None:
+    error = ClientError.from_rpc(AioRpcError(code, Metadata(), Metadata(), "reset"))
+    assert (error.code, error.reason, error.message) == ("UNAVAILABLE", "", "the connection was lost: reset")

@@ -13,8 +13,6 @@ from portrait.v1 import segmentation_pb2 as pb
 
 Array = NDArray[np.uint8]
 
-SEND_FAILED = "Internal error from Core"
-"""What grpc.aio calls, with the code INTERNAL, a message that could not be sent since the connection is gone."""
 
 STATUS_DETAILS = "grpc-status-details-bin"
 """Where gRPC carries a google.rpc.Status."""
@@ -149,6 +147,8 @@ class ClientError(Exception):
         for name, value in error.trailing_metadata() or ():
             if name == STATUS_DETAILS:
                 return cls.from_status(status_pb2.Status.FromString(value))
-        if error.details() == SEND_FAILED:
-            return cls("UNAVAILABLE", "the connection was lost")
+        if error.code() in (grpc.StatusCode.INTERNAL, grpc.StatusCode.CANCELLED):
+            # The server's own have details. INTERNAL is grpc.aio's word for a message that could not be sent any more,
+            # and nginx's for a server that died; CANCELLED is HAProxy's.
+            return cls("UNAVAILABLE", f"the connection was lost: {error.details()}")
         return cls(error.code().name, error.details() or "no details")

@@ -18,7 +18,8 @@ from portrait.client import Client, ClientError, Picture
 from tests.deploy import DEPLOY, tool
 from tests.deploy.dashboards import expressions, plain
 from tests.deploy.live.engine import Container, Engine, answers, wait_until
-from tests.deploy.live.test_proxies import free_port, reached, replaced
+from tests.deploy.live.proxies import free_port, replaced
+from tests.deploy.live.test_proxies import reached
 from tests.people import clip
 from tests.test_grpc import jpeg
 

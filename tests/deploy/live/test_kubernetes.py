@@ -10,7 +10,7 @@ import yaml
 
 from portrait.client import Client
 from tests.deploy.live.engine import Engine, answers, wait_until
-from tests.deploy.live.test_proxies import free_port
+from tests.deploy.live.proxies import free_port
 from tests.deploy.manifests import pick, render
 from tests.people import clip
 from tests.test_grpc import jpeg, pictures
