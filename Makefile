@@ -98,7 +98,7 @@ deploy-packages: system-packages ## Install what deploy-test needs besides (Debi
 	  RUNLEVEL=1 $(APT) install -y -q --no-install-recommends $(CONTAINER_PACKAGES); fi
 
 .PHONY: deploy-test
-deploy-test: deploy-packages ## Build the image, run it, kill replicas, question the dashboards (root; ten minutes)
+deploy-test: deploy-packages ## Build the image, run it, kill replicas, question the dashboards (root; six minutes)
 	$(BIN)/pytest tests/deploy/live -m live
 
 ENGINE ?= docker
