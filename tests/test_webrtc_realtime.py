@@ -195,6 +195,24 @@ def test_addresses_outside_become_host_candidates_of_their_own() -> None:
 LOOPBACK = ("127.0.0.1", 0)
 
 
+@pytest.mark.parametrize("first_out", [0, 1])
+async def test_two_services_on_one_loop_keep_to_their_own_ports_and_leave_nothing(first_out: int) -> None:
+    loop = asyncio.get_running_loop()
+    ranges = free_ports(1), free_ports(1)
+    blocks = [media_ports(loop, ports) for ports in ranges]
+    for block in blocks:
+        block.__enter__()
+    blocks[first_out].__exit__(None, None, None)
+    transport, _ = await loop.create_datagram_endpoint(asyncio.DatagramProtocol, LOOPBACK)
+    assert transport.get_extra_info("sockname")[1] in ranges[1 - first_out]
+    blocks[1 - first_out].__exit__(None, None, None)
+    other, _ = await loop.create_datagram_endpoint(asyncio.DatagramProtocol, LOOPBACK)
+    assert other.get_extra_info("sockname")[1] not in (*ranges[0], *ranges[1])
+    for each in (transport, other):
+        each.close()
+    await asyncio.sleep(0)
+
+
 async def test_media_takes_ports_of_the_range_until_none_is_left() -> None:
     loop, ports = asyncio.get_running_loop(), free_ports(3)
     opened = []

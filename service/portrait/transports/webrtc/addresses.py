@@ -9,6 +9,8 @@ from typing import Any
 
 HOST_CANDIDATE = re.compile(r"^a=candidate:(\S+) (\d+) udp (\d+) (\S+) (\d+) typ host\r\n", re.MULTILINE)
 
+REPLACED = "create_datagram_endpoint"
+
 
 @contextmanager
 def media_ports(loop: asyncio.AbstractEventLoop, ports: range) -> Iterator[None]:
@@ -17,10 +19,11 @@ def media_ports(loop: asyncio.AbstractEventLoop, ports: range) -> Iterator[None]
     aioice binds to port 0 and has no setting for it; it asks the running loop, and nothing else in the service binds
     UDP sockets. With every port taken, binding raises the OSError it would raise for a port in use.
     """
-    stock = loop.create_datagram_endpoint
+    stock, inherited = loop.create_datagram_endpoint, vars(loop).get(REPLACED)
+    in_force = True
 
     async def bind(protocol_factory: Any, local_addr: Any = None, **options: Any) -> Any:
-        if local_addr is None or local_addr[1] != 0:
+        if not in_force or local_addr is None or local_addr[1] != 0:
             return await stock(protocol_factory, local_addr=local_addr, **options)
         error = OSError("no media ports")
         # At random: a port just given up may still receive its last peer's packets.
@@ -38,7 +41,12 @@ def media_ports(loop: asyncio.AbstractEventLoop, ports: range) -> Iterator[None]
     try:
         yield
     finally:
-        del loop.create_datagram_endpoint
+        in_force = False
+        # Where a second service has replaced it again, ours stays below, and lets everything pass.
+        if vars(loop).get(REPLACED) is bind:
+            del loop.create_datagram_endpoint
+            if inherited is not None:
+                vars(loop)[REPLACED] = inherited
 
 
 def advertise(answer: str, addresses: Sequence[str]) -> str:
