@@ -102,6 +102,10 @@ def _published():
 
 
 def _files():
+    drawn = stored("speed").get("native", {}).get("paper_as_drawn")
+    if drawn:
+        gaps = [""] * (len(PORTRAIT) + 4)
+        yield ["the paper's network as drawn (speed only)", *gaps, *_rates("paper_as_drawn")]
     for name, label in {**{path.stem: f"`{path.stem}`" for path in embedded()}, **PEERS}.items():
         if found := stored(name):
             parts = [f"{found['val'][part]['iou']:.2f}" for part in ("self", "street", "face", "wild")]
