@@ -16,6 +16,7 @@ from portrait.client import Client, ClientError
 from portrait.kserve import inference_pb2 as kserve
 from portrait.kserve import inference_pb2_grpc as kserve_grpc
 from portrait.v1 import segmentation_pb2 as pb
+from tests.embedded import SIDE
 from tests.people import Clip
 from tests.test_grpc import client, jpeg, shown
 
@@ -46,7 +47,7 @@ async def test_tritonclient_gets_the_python_clients_masks(
             await stream.send(np.ascontiguousarray(frame), 0)
             reply = await stream.receive()
         assert reply is not None
-        assert mask.shape == (1, 224, 224, 1)
+        assert mask.shape == (1, SIDE, SIDE, 1)
         assert mask.tobytes() == reply.array.tobytes()
         prior = reply.array
     assert found["still"].tobytes() == (await client.segment(jpeg(shown.frames[0]))).array.tobytes()
@@ -56,9 +57,11 @@ async def test_tritonclient_gets_the_python_clients_masks(
     assert answers["metadata"]["versions"] == ["1"]
     assert answers["metadata"]["inputs"] == [
         {"name": "image", "datatype": "UINT8", "shape": ["1", "-1", "-1", "3"]},
-        {"name": "prior", "datatype": "UINT8", "shape": ["1", "224", "224", "1"]},
+        {"name": "prior", "datatype": "UINT8", "shape": ["1", str(SIDE), str(SIDE), "1"]},
     ]
-    assert answers["metadata"]["outputs"] == [{"name": "mask", "datatype": "UINT8", "shape": ["1", "224", "224", "1"]}]
+    assert answers["metadata"]["outputs"] == [
+        {"name": "mask", "datatype": "UINT8", "shape": ["1", str(SIDE), str(SIDE), "1"]}
+    ]
     expected = ["unknown model 'nobody'", "['picture'] came", "UINT8 (360, 640) came; expected", "the size is 8x8"]
     for refusal, message in zip(answers["refusals"], expected, strict=True):
         assert refusal.startswith("StatusCode.INVALID_ARGUMENT")
