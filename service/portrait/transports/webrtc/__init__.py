@@ -134,7 +134,7 @@ class WebRTC:
                 async with self._connected(publisher.connection, session.id, publisher.close):
                     answer = await publisher.answer(offer)
                     answered.set_result((f"/v1/sessions/{session.id}", publisher.connection, answer))
-                    await publisher.run()
+                    await publisher.run(publisher.show())
 
     async def _run_viewer(self, name: str, output: str, offer: str, answered: Answered) -> None:
         with self._streams.view(name) as stream, stream.watch(output) as slot:
