@@ -14,14 +14,14 @@ import albumentations as A
 import cv2
 import numpy as np
 
-from training import priors
+from training import losses, priors
 
 PORTRAIT_PARTS = ("self", "street", "face")
 
 
 @dataclass(frozen=True)
 class Batch:
-    """One step's arrays, float32 in 0..1: image (N,H,W,3), prior and mask (N,H,W,1).
+    """One step's arrays, float32 in 0..1: image (N,H,W,3), prior, mask and its contour's band (N,H,W,1).
 
     `own` are the indices whose prior is still to be predicted, `distorted` (len(own),H,W,3) the pictures to do it on.
     """
@@ -29,6 +29,7 @@ class Batch:
     image: np.ndarray
     prior: np.ndarray
     mask: np.ndarray
+    band: np.ndarray
     own: np.ndarray
     distorted: np.ndarray
 
@@ -159,6 +160,7 @@ class Batches:
             image=_unit(images),
             prior=_unit(previous)[..., None],
             mask=_unit(masks)[..., None],
+            band=_unit([losses.boundary(mask) for mask in masks])[..., None],
             own=np.flatnonzero(kinds == "self"),
             distorted=_unit(distorted) if distorted else np.zeros((0, *size, 3), np.float32),
         )

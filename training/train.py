@@ -75,13 +75,13 @@ class Trainer:
         for step, batch in enumerate(self._batches.epoch(self.epoch, size)):
             for group in self._optimizer.param_groups:
                 group["lr"] = self.learning_rate(step)
-            image, prior, truth, distorted = (
-                self._tensor(array) for array in (batch.image, batch.prior, batch.mask, batch.distorted)
+            image, prior, truth, band, distorted = (
+                self._tensor(array) for array in (batch.image, batch.prior, batch.mask, batch.band, batch.distorted)
             )
             if self.network.takes_prior and len(batch.own):
                 prior[batch.own] = self._own_mask(distorted)
             logits = self._logits(image, prior)
-            loss = losses.portrait_loss(logits, truth)
+            loss = losses.portrait_loss(logits, truth, band)
             self._optimizer.zero_grad()
             loss.backward()
             self._optimizer.step()

@@ -94,18 +94,24 @@ def test_losses_match_sums_made_by_hand() -> None:
     # 8 true pixels at 0.5 overlap by 4; the union is 8 + 8 - 4; plus one.
     assert float(losses.jaccard(torch.sigmoid(half), truth)) == pytest.approx(1 - 4 / 13, abs=1e-6)
     assert float(losses.jaccard(truth, truth)) == pytest.approx(1 - 8 / 9, abs=1e-6)
-    # A band of 15 covers all 16 pixels, so both Jaccard terms are the same here.
-    assert float(losses.portrait_loss(half, truth)) == pytest.approx(np.log(2) + 2 * (1 - 4 / 13), abs=1e-5)
+    # A band that covers all 16 pixels makes both Jaccard terms the same.
+    loss = losses.portrait_loss(half, truth, torch.ones_like(truth))
+    assert float(loss) == pytest.approx(np.log(2) + 2 * (1 - 4 / 13), abs=1e-5)
 
 
 def test_the_boundary_band_lies_around_the_contour() -> None:
-    truth = torch.zeros(1, 1, 64, 64)
-    truth[..., 32:] = 1
-    band = losses.boundary(truth)[0, 0, 32]
-    assert torch.nonzero(band).flatten().tolist() == list(range(25, 39))
-    wrong_inside = truth.clone()
+    mask = np.zeros((64, 64), np.uint8)
+    mask[:, 32:] = 255
+    band = losses.boundary(mask)
+    assert np.flatnonzero(band[32]).tolist() == list(range(25, 39))
+    assert set(np.unique(band)) == {0, 255}
+    truth, band = (torch.from_numpy(value)[None, None] / 255 for value in (mask, band))
+    wrong_inside, wrong_at_the_contour = truth.clone(), truth.clone()
     wrong_inside[..., 60:] = 0
-    assert float(losses.boundary_jaccard(wrong_inside, truth)) == float(losses.boundary_jaccard(truth, truth))
+    wrong_at_the_contour[..., 32:36] = 0
+    right = float(losses.jaccard(truth, truth, band))
+    assert float(losses.jaccard(wrong_inside, truth, band)) == right
+    assert float(losses.jaccard(wrong_at_the_contour, truth, band)) > right + 0.1
 
 
 def test_the_remapped_head_is_the_transposed_convolution() -> None:
