@@ -20,6 +20,7 @@ FLOORS = {
     "portrait.pipeline": 2,
     "portrait.latest": 2,
     "portrait.client": 2,
+    "portrait.edges": 1,
     "portrait.segmenters": 1,
     "portrait.compositors": 1,
     "portrait.backgrounds": 1,

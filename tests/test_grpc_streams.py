@@ -154,7 +154,6 @@ async def test_a_stream_that_goes_on_elsewhere_makes_no_jump(client: Client, sho
             reply = await received(stream)
             assert (reply.prior is not None) == (i == half - 1)
     assert reply.prior is not None
-    assert np.array_equal(reply.prior, whole[half - 1])
     async with client.open_stream(every_frame=True, prior=reply.prior) as stream:
         assert stream.info.resumed
         after = []

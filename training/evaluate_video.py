@@ -3,8 +3,9 @@
     python -m training.evaluate_video service/portrait/models/portrait.tflite [--peer selfie_segmentation.tflite]
 
 Generated sequences with exact masks, and the seven clips of the data folder (`sequences.py`). A model with a prior is
-fed its own masks, and shown once more without; a peer is shown raw and behind the filters of `smoothing.py`. An empty,
-constant or lagging mask looks perfectly steady, so no figure of steadiness stands alone.
+fed its own masks, shown as the service shows them and as they are, and once more without its prior; a peer is shown raw
+and behind the filters of `smoothing.py`. An empty, constant or lagging mask looks perfectly steady, so no figure of
+steadiness stands alone.
 
 slow, fast   mean IoU while the person sways by 2 % and by 15 % of the width
 flips        pixels per 10,000 that change sides from frame to frame while nothing moves but noise, from frame 3 on
@@ -45,7 +46,7 @@ class Stream:
         """The probability (H,W) float32 at the frame's size."""
         mask = self._file(frame, self._last)
         self._last = mask if self._prior and self._file.takes_prior else None
-        return cv2.resize(self._smooth(mask), frame.shape[1::-1], interpolation=cv2.INTER_LINEAR)
+        return cv2.resize(self._smooth(mask, frame), frame.shape[1::-1], interpolation=cv2.INTER_LINEAR)
 
 
 def measure(open_stream, material):
@@ -140,6 +141,7 @@ def rows(models, peers):
     found = {}
     for path in models:
         file = evaluate.File(path)
+        found[f"{path.stem}, as served"] = lambda file=file: Stream(file, smooth=smoothing.Edges)
         found[path.stem] = lambda file=file: Stream(file)
         if file.takes_prior:
             found[f"{path.stem}, without prior"] = lambda file=file: Stream(file, prior=False)

@@ -106,7 +106,8 @@ def _files():
     if drawn:
         gaps = [""] * (len(PORTRAIT) + 4)
         yield ["the paper's network as drawn (speed only)", *gaps, *_rates("paper_as_drawn")]
-    for name, label in {**{path.stem: f"`{path.stem}`" for path in embedded()}, **PEERS}.items():
+    shipped = {path.stem: f"`{path.stem}`" for path in embedded()}
+    for name, label in {"served": "`portrait` as the service shows it", **shipped, **PEERS}.items():
         if found := stored(name):
             parts = [f"{found['val'][part]['iou']:.2f}" for part in ("self", "street", "face", "wild")]
             yield [label, *_figures(found["val"]["portrait"]), *parts, *_rates(name)]

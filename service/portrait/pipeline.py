@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Protocol, TypeVar
 
 from portrait.compositors import Compositor, Options
+from portrait.edges import follow_edges
 from portrait.errors import BadOption
 from portrait.frame import Frame
 from portrait.mask import Mask
@@ -31,6 +32,8 @@ class Result:
 
     frame: Frame
     mask: Mask
+    prior: Mask
+    """What the network said: the prior of the next frame. `mask` is it with its contour on the picture's edges."""
     options: Options
     compositor: Compositor
     recorder: Recorder
@@ -74,12 +77,13 @@ class Pipeline:
         self._forget_if_stale(frame)
         try:
             with self._recorder.stage("segment"):
-                mask = self._segmenter.segment(frame)
+                prior = self._segmenter.segment(frame)
+                mask = follow_edges(prior, frame.y)
         except Exception as failure:  # whatever a runtime raises, the camera's background must not go out
             self.reset()
             mask = Mask.empty(self._mask_width, self._mask_height)
-            return Result(frame, mask, options, compositor, self._recorder, failure)
-        return Result(frame, mask, options, compositor, self._recorder)
+            return Result(frame, mask, mask, options, compositor, self._recorder, failure)
+        return Result(frame, mask, prior, options, compositor, self._recorder)
 
     def reset(self) -> None:
         """Forget the prior: the next frame is a first frame."""

@@ -1,12 +1,18 @@
 """Metrics against cases counted by hand."""
 
+from fractions import Fraction
 from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from portrait.edges import follow_edges
+from portrait.frame import Timestamp
+from portrait.pictures import frame_from_bgr
+from portrait.segmenters import EMBEDDED, open_model
 from training import evaluate, evaluate_video, metrics, sequences, smoothing
+from training.data import Portraits
 
 
 def block(rows: slice, columns: slice, size: int = 100) -> np.ndarray:
@@ -185,3 +191,15 @@ def test_scores_are_grouped_by_part() -> None:
     assert list(found) == ["portrait", "wild", "face", "self", "coco"]
     assert (found["portrait"]["iou"], found["wild"]["iou"], found["portrait"]["pictures"]) == (90.0, 20.0, 2)
     assert found["coco"]["miou"] == 100.0
+
+
+def test_what_is_served_is_what_the_service_makes_of_the_file(folder: Path) -> None:
+    val = Portraits(folder, "val")
+    model = open_model(EMBEDDED / "portrait.tflite")
+    for image, _ in (val[i] for i in range(2)):
+        frame = frame_from_bgr(np.ascontiguousarray(image[..., ::-1]), Timestamp(0, Fraction(1)), 0.0)
+        segmenter = model.open()
+        expected = follow_edges(segmenter.segment(frame), frame.y).values / 255.0
+        served = evaluate.served_segment(evaluate.File(EMBEDDED / "portrait.tflite"))(image)
+        # The service resizes planes, training resizes colours: half a level here and there.
+        assert np.abs(served - expected).mean() < 0.01

@@ -249,9 +249,9 @@ class StreamConfig(_message.Message):
 
     @_builtins.property
     def prior(self) -> Global___Picture:
-        """The last mask of a stream elsewhere, to go on from: GRAY8 or GRAY8_ZLIB at the model's size. The network's own
-        prior is a float; 8 bits of it are enough for a mask that goes on without a jump. Default: none, the first frame is
-        a first frame. Ignored by a model that takes no prior.
+        """The last prior of a stream elsewhere, or its last mask, to go on from: GRAY8 or GRAY8_ZLIB at the model's size. The
+        network's own prior is a float; 8 bits of it are enough for a mask that goes on without a jump. Default: none, the
+        first frame is a first frame. Ignored by a model that takes no prior.
         """
 
     def __init__(
@@ -581,8 +581,8 @@ class FrameResult(_message.Message):
 
     @_builtins.property
     def prior(self) -> Global___Picture:
-        """The mask of this frame, GRAY8_ZLIB at the model's size, for StreamConfig.prior of another stream. Present when asked
-        for and the model takes a prior.
+        """What the network said of this frame, GRAY8_ZLIB at the model's size, for StreamConfig.prior of another stream: the
+        mask before its contour was brought to the picture's edges. Present when asked for and the model takes a prior.
         """
 
     def __init__(

@@ -146,7 +146,7 @@ class GrpcCodec:
         """The result in the format asked for, with the mask itself if that was asked for as well."""
         prior = None
         if picture.wants_prior and result.failure is None:
-            prior = _grey_picture(result.mask.values, pb.PICTURE_FORMAT_GRAY8_ZLIB)
+            prior = _grey_picture(result.prior.values, pb.PICTURE_FORMAT_GRAY8_ZLIB)
         return Answer(self._picture(result, picture), prior)
 
     def _picture(self, result: Result, picture: Arrival) -> pb.Picture:
