@@ -4,7 +4,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from portrait.compositors.base import Options, alpha, blend_planes, resize
+from portrait.compositors.base import Options, alpha, blend_into, resize
 from portrait.frame import Frame, Plane, chroma_size
 from portrait.mask import Mask
 
@@ -30,7 +30,7 @@ class BlurCompositor:
         full, half = (frame.width, frame.height), chroma_size(frame.width, frame.height)
         planes = ((frame.y, full), (frame.u, half), (frame.v, half))
         y, u, v = (_blurred(plane, width, height, room, weight, size) for plane, size in planes)
-        return blend_planes(frame, mask, (y, u, v))
+        return blend_into((y, u, v), frame, mask)
 
 
 def _blurred(

@@ -3,7 +3,7 @@
 import cv2
 import numpy as np
 
-from portrait.compositors.base import Options, blend_color, parse_color
+from portrait.compositors.base import Options, blend_into, parse_color
 from portrait.frame import Frame
 from portrait.mask import Mask
 
@@ -19,4 +19,5 @@ class ColorCompositor:
 
     def compose(self, frame: Frame, mask: Mask) -> Frame:
         """The person over the colour."""
-        return blend_color(frame, mask, self._color)
+        y, u, v = map(np.full_like, (frame.y, frame.u, frame.v), self._color)
+        return blend_into((y, u, v), frame, mask)

@@ -1,9 +1,10 @@
 """Mode cutout: the person alone, with an alpha plane."""
 
+import cv2
 import numpy as np
 
 from portrait.compositors.base import Options, alpha
-from portrait.frame import GREY, Frame
+from portrait.frame import GREY, Frame, Plane
 from portrait.mask import Mask
 
 BLACK = 16
@@ -18,10 +19,13 @@ class CutoutCompositor:
     def compose(self, frame: Frame, mask: Mask) -> Frame:
         """The frame with its alpha; fully transparent pixels are black, since an alpha plane alone hides nothing."""
         share = alpha(mask, frame.width, frame.height)
-        y = np.where(share, frame.y, np.uint8(BLACK))
-        # A chroma sample belongs to four pixels and is kept if any of them shows.
-        height, width = frame.u.shape
-        padded = np.pad(share, ((0, 2 * height - frame.height), (0, 2 * width - frame.width)))
-        shown = padded.reshape(height, 2, width, 2).max(axis=(1, 3))
-        u, v = (np.where(shown, plane, np.uint8(GREY)) for plane in (frame.u, frame.v))
-        return frame.with_planes(y, u, v, share)
+        # A chroma sample belongs to four pixels and is kept if any of them shows: the largest of a pixel and of those
+        # right, below, and right below.
+        any_of_four = np.asarray(cv2.dilate(share, np.ones((2, 2), np.uint8), anchor=(0, 0)), np.uint8)
+        shown = np.ascontiguousarray(any_of_four[::2, ::2])
+        y = _where(share, frame.y, BLACK)
+        return frame.with_planes(y, _where(shown, frame.u, GREY), _where(shown, frame.v, GREY), share)
+
+
+def _where(share: Plane, plane: Plane, otherwise: int) -> Plane:
+    return np.asarray(cv2.copyTo(plane, share, np.full_like(plane, otherwise)), np.uint8)

@@ -1,6 +1,6 @@
 """Mode image: the person in front of another picture."""
 
-from portrait.compositors.base import Options, blend_planes
+from portrait.compositors.base import Options, blend_into
 from portrait.errors import BadOption
 from portrait.frame import Frame
 from portrait.mask import Mask
@@ -24,4 +24,4 @@ class ImageCompositor:
         """The person over the background, which covers the frame."""
         if self._fitted is None or self._fitted.y.shape != frame.y.shape:
             self._fitted = fit_cover(self._background, frame.width, frame.height)
-        return blend_planes(frame, mask, (self._fitted.y, self._fitted.u, self._fitted.v))
+        return blend_into((self._fitted.y.copy(), self._fitted.u.copy(), self._fitted.v.copy()), frame, mask)
