@@ -58,6 +58,12 @@ peers/selfie_segmentation.tflite: | .venv/test
 	cd peers && $(PYTHON) -m zipfile -e mediapipe-*.whl wheel && \
 	  mv wheel/mediapipe/modules/selfie_segmentation/*.tflite . && rm -r wheel mediapipe-*.whl
 
+# MediaPipe's Python API wants NumPy 1: an environment of its own.
+.venv-mediapipe/ready:
+	$(PYTHON) -m venv .venv-mediapipe
+	.venv-mediapipe/bin/pip install --quiet --disable-pip-version-check mediapipe==0.10.21
+	@touch $@
+
 .PHONY: protos
 protos: .venv/test ## Regenerate service/portrait/v1, kserve and the tables of docs/protocol.md from protos/
 	$(BIN)/python -m grpc_tools.protoc -I protos \
