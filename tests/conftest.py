@@ -56,8 +56,10 @@ def no_sockets_left() -> Iterator[None]:
 
 @pytest.fixture
 def settings() -> Settings:
-    """Settings of a service under test: any free port, no waiting at the end."""
-    return Settings(http_port=0, grpc_port=0, max_sessions=4, drain_seconds=0.0, idle_seconds=5.0)
+    """Settings of a service under test: any free port, no waiting at the end, and no measuring of the machine."""
+    return Settings(
+        http_port=0, grpc_port=0, max_sessions=4, cpu_share=0.0, quality_steps=0, drain_seconds=0.0, idle_seconds=5.0
+    )
 
 
 @pytest.fixture

@@ -2,8 +2,7 @@
 
 import asyncio
 import logging
-import signal
-import sys
+import socket
 from collections.abc import AsyncIterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
@@ -14,6 +13,8 @@ import cv2
 
 from portrait import __version__
 from portrait.backgrounds import Backgrounds
+from portrait.board import Board
+from portrait.launch import tune_interpreter
 from portrait.metrics import Metrics
 from portrait.security import Certificates, Security, open_security
 from portrait.segmenters import Models, load_models, warm
@@ -27,10 +28,6 @@ logger = logging.getLogger(__name__)
 
 CODEC_THREADS = 4
 """aiortc encodes on the loop's default executor; the standard one grows to 36 threads."""
-
-SWITCH_INTERVAL = 2e-4
-"""Seconds. A busy Python thread makes every inference wait this long for the GIL; the standard is 5 ms. What that is
-worth stands in docs/tuning.md."""
 
 MESSAGE_MARGIN = 64 * 1024
 """Bytes of a gRPC message besides its picture."""
@@ -48,8 +45,13 @@ class Running:
 
 
 @asynccontextmanager
-async def run_service(settings: Settings) -> AsyncIterator[Running]:
+async def run_service(
+    settings: Settings, board: Board | None = None, listening: socket.socket | None = None, restarts: int = 0
+) -> AsyncIterator[Running]:
     """The whole service for the length of the block; drains at its end.
+
+    One worker of several has a place at the `board`, a listening HTTP socket that it shares, and has been restarted so
+    often.
 
     Stops in this order: readiness and gRPC health say no; new sessions are refused; open ones may go on for
     `drain_seconds`; the rest is ended; gRPC, WebRTC and at last HTTP, with its metrics, close.
@@ -62,7 +64,9 @@ async def run_service(settings: Settings) -> AsyncIterator[Running]:
     _tune_process()
     loop = asyncio.get_running_loop()
     loop.set_default_executor(ThreadPoolExecutor(CODEC_THREADS, thread_name_prefix="codec"))
-    metrics = Metrics()
+    board = board or Board()
+    metrics = Metrics(str(board.index) if board.count > 1 else None)
+    metrics.restarts.inc(restarts)
     security = open_security(settings, metrics.session_refused)
     if security.certificates is not None:
         for name in security.certificates.expiries():
@@ -73,11 +77,11 @@ async def run_service(settings: Settings) -> AsyncIterator[Running]:
     metrics.identify(__version__, default.name, default.runtime)
     metrics.capacity.set(settings.max_sessions)
     backgrounds = Backgrounds(settings.backgrounds)
-    lag = asyncio.create_task(_measure_lag(metrics), name="loop-lag")
+    lag = asyncio.create_task(_measure_lag(metrics, board), name="loop-lag")
     try:
         async with (
-            Sessions(models, settings.max_sessions, metrics) as sessions,
-            _serve(settings, sessions, backgrounds, metrics, security) as running,
+            Sessions(models, settings.max_sessions, metrics, board) as sessions,
+            _serve(settings, sessions, backgrounds, metrics, security, listening) as running,
         ):
             metrics.modes.list_open = sessions.list_modes
             yield running
@@ -88,7 +92,12 @@ async def run_service(settings: Settings) -> AsyncIterator[Running]:
 
 @asynccontextmanager
 async def _serve(
-    settings: Settings, sessions: Sessions, backgrounds: Backgrounds, metrics: Metrics, security: Security
+    settings: Settings,
+    sessions: Sessions,
+    backgrounds: Backgrounds,
+    metrics: Metrics,
+    security: Security,
+    listening: socket.socket | None,
 ) -> AsyncIterator[Running]:
     pixels = settings.max_frame_pixels
     stills = Stills(sessions, backgrounds, settings.max_still_pixels)
@@ -112,6 +121,8 @@ async def _serve(
                 port=settings.http_port,
                 max_body_bytes=settings.max_still_bytes,
                 security=security,
+                board=sessions.board,
+                listening=listening,
             ) as http_port,
             serve_grpc(
                 sessions,
@@ -123,8 +134,10 @@ async def _serve(
                 max_message_bytes=max(3 * pixels, settings.max_still_bytes) + MESSAGE_MARGIN,
                 idle_seconds=settings.idle_seconds,
                 security=security,
+                shared_port=sessions.board.count > 1,
             ) as grpc_server,
         ):
+            sessions.board.tell(ready=True)
             try:
                 yield Running(settings, sessions.models, sessions, http_port, grpc_server.port)
             finally:
@@ -133,34 +146,20 @@ async def _serve(
                 logger.info("drained, %d sessions cut", cut)
 
 
-async def wait_for_signal() -> None:
-    """Wait for SIGTERM or SIGINT. A second one is answered as Python does by itself."""
-    loop, stop = asyncio.get_running_loop(), asyncio.Event()
-
-    def stopped(number: signal.Signals) -> None:
-        logger.info("%s: stopping", number.name)
-        for each in (signal.SIGTERM, signal.SIGINT):
-            loop.remove_signal_handler(each)
-        stop.set()
-
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, stopped, number)
-    await stop.wait()
-
-
 def _tune_process() -> None:
     # One thread per stream is the promise; OpenCV would start one per core for every call.
     cv2.setNumThreads(1)
-    sys.setswitchinterval(SWITCH_INTERVAL)
+    tune_interpreter()
 
 
 def _expiry(certificates: Certificates, name: str) -> float:
     return certificates.expiries()[name]
 
 
-async def _measure_lag(metrics: Metrics, period: float = 0.25) -> None:
+async def _measure_lag(metrics: Metrics, board: Board, period: float = 0.25) -> None:
     loop = asyncio.get_running_loop()
     while True:
         due = loop.time() + period
         await asyncio.sleep(period)
         metrics.loop_lag.observe(max(0.0, loop.time() - due))
+        board.tell()

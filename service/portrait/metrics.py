@@ -67,11 +67,31 @@ class Grants(Collector):
             yield CounterMetricFamily(name, text, count)
 
 
-class Metrics:
-    """The service's numbers under the names of docs/metrics.md."""
+class OfWorker:
+    """A registry whose samples say which worker they are of.
 
-    def __init__(self) -> None:
+    They are never summed here: a worker that starts anew counts from 0, which in a sum would look like a rise of
+    all that the others have counted.
+    """
+
+    def __init__(self, registry: CollectorRegistry, worker: str) -> None:
+        self._registry, self._worker = registry, worker
+
+    def collect(self) -> Iterator[Metric]:
+        """Every family, labelled."""
+        for family in self._registry.collect():
+            family.samples = [
+                sample._replace(labels={**sample.labels, "worker": self._worker}) for sample in family.samples
+            ]
+            yield family
+
+
+class Metrics:
+    """The service's numbers under the names of docs/metrics.md. `worker`: which of several, if there are several."""
+
+    def __init__(self, worker: str | None = None) -> None:
         self.registry = CollectorRegistry()
+        self._exposed = self.registry if worker is None else OfWorker(self.registry, worker)
         ProcessCollector(registry=self.registry)
         PlatformCollector(registry=self.registry)
         GCCollector(registry=self.registry)
@@ -114,6 +134,9 @@ class Metrics:
             "portrait_certificate_expiry_timestamp_seconds", "When a certificate ends.", ["certificate"],
             registry=self.registry,
         )  # fmt: skip
+        self.restarts = Counter(
+            "portrait_worker_restarts", "How often the supervisor started the worker again.", registry=self.registry
+        )
         self._build = Gauge("portrait_build_info", "Always 1; the version.", ["version"], registry=self.registry)
         self._model = Gauge(
             "portrait_model_info", "Always 1; the default model.", ["model", "runtime"], registry=self.registry
@@ -167,4 +190,5 @@ class Metrics:
     def expose(self, accept: str) -> tuple[bytes, str]:
         """(body, content type) of a scrape, in the format the `Accept` header prefers."""
         encoder, content_type = choose_encoder(accept)
-        return encoder(self.registry), content_type
+        # An encoder asks nothing of a registry but `collect`.
+        return encoder(self._exposed), content_type

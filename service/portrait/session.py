@@ -2,7 +2,6 @@
 
 import asyncio
 import logging
-import secrets
 import time
 from collections import deque
 from collections.abc import Mapping
@@ -69,8 +68,10 @@ class Numbers:
 class Session(Generic[P, W]):
     """One stream: its thread, its pipeline with its own prior, its numbers. Opened by `Sessions.open` (sessions.py)."""
 
-    def __init__(self, transport: str, model: Model, options: Options, codec: Codec[P, W], counting: Counting) -> None:
-        self.id = secrets.token_urlsafe(18)
+    def __init__(
+        self, name: str, transport: str, model: Model, options: Options, codec: Codec[P, W], counting: Counting
+    ) -> None:
+        self.id = name
         self.transport, self.model = transport, model
         self.opened = time.time()
         self.numbers = Numbers()

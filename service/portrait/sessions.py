@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from typing import Any, Protocol, TypeVar
 
+from portrait.board import Board
 from portrait.compositors import Options
 from portrait.errors import Draining, NoSuchSession, TooManySessions
 from portrait.mask import Mask
@@ -45,8 +46,9 @@ class Sessions:
     An async context manager: at its end every session is ended and has given its thread back.
     """
 
-    def __init__(self, models: Models, limit: int, counting: Admitting) -> None:
+    def __init__(self, models: Models, limit: int, counting: Admitting, board: Board | None = None) -> None:
         self.models, self.limit = models, limit
+        self.board = board or Board()
         self._counting = counting
         self._open: dict[str, Session[Any, Any]] = {}
         self._draining = False
@@ -90,9 +92,8 @@ class Sessions:
             BadOption: unknown model or mode, an option missing, or a prior of another size than the model's.
             TooManySessions, Draining: nothing was made yet when these are raised.
         """
-        self._admit()
-        session = Session(transport, self.models.pick(model), options, codec, self._counting)
-        self._open[session.id] = session
+        session = Session(self.board.new_id(), transport, self.models.pick(model), options, codec, self._counting)
+        self._admit(session)
         self._none_left.clear()
         self._counting.session_opened(transport)
         logger.info("session %s: opened, %s, mode %s", session.id[:6], transport, options.mode)
@@ -123,6 +124,7 @@ class Sessions:
         Returns how many had to be ended.
         """
         self._draining = True
+        self.board.tell(draining=True)
         for session in self._open.values():
             session.leave(seconds)
         try:
@@ -135,21 +137,30 @@ class Sessions:
             return len(rest)
         return 0
 
-    def _admit(self) -> None:
-        refusal: TooManySessions | Draining | None = None
-        if self._draining:
-            refusal = Draining("the service stops; connect elsewhere or later", RETRY_AFTER)
-        elif len(self._open) >= self.limit:
-            refusal = TooManySessions(f"{self.limit} of {self.limit} sessions are open", RETRY_AFTER)
+    def _admit(self, session: Session[Any, Any]) -> None:
+        with self.board.locked():
+            refusal = self._refusal()
+            if refusal is None:
+                self._open[session.id] = session
+                self.board.tell(sessions=len(self._open))
         if refusal is not None:
             self._counting.session_refused(refusal.reason)
             raise refusal
+
+    def _refusal(self) -> TooManySessions | Draining | None:
+        if self._draining:
+            return Draining("the service stops; connect elsewhere or later", RETRY_AFTER)
+        count = sum(row.sessions for row in self.board.rows)
+        if count >= self.limit:
+            return TooManySessions(f"{count} of {self.limit} sessions are open", RETRY_AFTER)
+        return None
 
     async def _close(self, session: Session[Any, Any]) -> None:
         try:
             await session.close()
         finally:
             del self._open[session.id]
+            self.board.tell(sessions=len(self._open))
             if not self._open:
                 self._none_left.set()
             self._counting.session_closed(session.transport)

@@ -20,6 +20,7 @@ from portrait.errors import (
     TooManySessions,
     TooManyViewers,
     Unauthenticated,
+    WorkerLost,
 )
 
 SCHEMES = ("Bearer", "Basic")
@@ -35,6 +36,7 @@ STATUSES: tuple[tuple[type[PortraitError], int], ...] = (
     (SessionEnded, 410),
     (Idle, 408),
     (TooManySessions, 503),
+    (WorkerLost, 503),
     (NoMediaPort, 503),
     (TooManyViewers, 503),
     (NotPublished, 409),
