@@ -122,7 +122,9 @@ class Neighbours:
                 return answer
         except aiohttp.ClientError as error:
             if answer is not None and answer.prepared:
-                raise  # half an answer has gone out: all that is left is to cut it
+                if request.transport is not None:
+                    request.transport.abort()  # half an answer has gone out: a problem would look like the rest of it
+                return answer
             if "id" in request.match_info:
                 raise NoSuchSession("no session of that id; it has ended or never was") from error
             raise WorkerLost("the worker that was asked has ended; try again", RETRY_AFTER) from error
