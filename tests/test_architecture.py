@@ -9,11 +9,12 @@ PACKAGE = Path(__file__).parents[1] / "service" / "portrait"
 
 # A module belongs to the first prefix it starts with; it may import from lower floors and from its own package.
 FLOORS = {
-    "portrait.__main__": 8,
-    "portrait.cli": 7,
-    "portrait.commands": 7,
-    "portrait.worker": 7,
-    "portrait.app": 6,
+    "portrait.__main__": 9,
+    "portrait.cli": 8,
+    "portrait.commands": 8,
+    "portrait.worker": 8,
+    "portrait.app": 7,
+    "portrait.calibration": 6,
     "portrait.doctor": 6,
     "portrait.supervisor": 6,
     "portrait.transports": 5,
@@ -21,6 +22,9 @@ FLOORS = {
     "portrait.sessions": 4,
     "portrait.session": 3,
     "portrait.pipeline": 2,
+    "portrait.capacity": 2,
+    "portrait.numbers": 2,
+    "portrait.terms": 2,
     "portrait.latest": 2,
     "portrait.client": 2,
     "portrait.edges": 1,
@@ -32,6 +36,9 @@ FLOORS = {
     "portrait.video": 1,
     "portrait.pictures": 0,
     "portrait.mask": 0,
+    "portrait.reuse": 1,
+    "portrait.governor": 0,
+    "portrait.costs": 0,
     "portrait.settings": 0,
     "portrait.board": 0,
     "portrait.signals": 0,
@@ -42,6 +49,7 @@ FLOORS = {
     "portrait.kserve": 0,
     "portrait.frame": -1,
     "portrait.errors": -1,
+    "portrait.quality": -1,
     "portrait": -2,
 }
 

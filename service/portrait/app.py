@@ -14,8 +14,12 @@ import cv2
 from portrait import __version__
 from portrait.backgrounds import Backgrounds
 from portrait.board import Board
+from portrait.calibration import load_costs
+from portrait.capacity import Capacity, Limits
+from portrait.cgroup import cpu_budget
 from portrait.launch import tune_interpreter
 from portrait.metrics import Metrics
+from portrait.quality import Quality
 from portrait.security import Certificates, Security, open_security
 from portrait.segmenters import Models, load_models, warm
 from portrait.sessions import Sessions
@@ -75,19 +79,20 @@ async def run_service(
     default = models.pick(None)
     await asyncio.to_thread(warm, default)
     metrics.identify(__version__, default.name, default.runtime)
-    metrics.capacity.set(settings.max_sessions)
+    metrics.limit.set(settings.max_sessions)
     backgrounds = Backgrounds(settings.backgrounds)
-    lag = asyncio.create_task(_measure_lag(metrics, board), name="loop-lag")
+    capacity = await _measure_capacity(settings, models, board, metrics)
+    watch = asyncio.create_task(capacity.watch(), name="loop-lag")
     try:
         async with (
-            Sessions(models, settings.max_sessions, metrics, board) as sessions,
+            Sessions(models, settings.max_sessions, metrics, board, capacity) as sessions,
             _serve(settings, sessions, backgrounds, metrics, security, listening) as running,
         ):
             metrics.modes.list_open = sessions.list_modes
             yield running
     finally:
-        lag.cancel()
-        await asyncio.gather(lag, return_exceptions=True)
+        watch.cancel()
+        await asyncio.gather(watch, return_exceptions=True)
 
 
 @asynccontextmanager
@@ -156,10 +161,10 @@ def _expiry(certificates: Certificates, name: str) -> float:
     return certificates.expiries()[name]
 
 
-async def _measure_lag(metrics: Metrics, board: Board, period: float = 0.25) -> None:
-    loop = asyncio.get_running_loop()
-    while True:
-        due = loop.time() + period
-        await asyncio.sleep(period)
-        metrics.loop_lag.observe(max(0.0, loop.time() - due))
-        board.tell()
+async def _measure_capacity(settings: Settings, models: Models, board: Board, metrics: Metrics) -> Capacity:
+    """What this box can do, by what it costs here; nothing is measured where nobody asks."""
+    limits = Limits(cpu_budget(), settings.cpu_share, Quality(settings.quality_steps))
+    wanted = settings.cpu_share or settings.quality_steps
+    costs = await asyncio.to_thread(load_costs, models, board.folder) if wanted else None
+    metrics.admitted.set(limits.budget * limits.share)
+    return Capacity(costs, board, limits, metrics)

@@ -25,7 +25,7 @@ TRANSPORTS = ("webrtc", "grpc", "http")
 RESULTS = ("done", "dropped", "failed_closed", "refused")
 USUAL = (("done", ""), ("dropped", "newer_frame"), ("failed_closed", "segmentation_failed"))
 """Results with the reasons that are counted from 0 on: the first of a kind would not show as a rise otherwise."""
-REFUSALS = ("too_many_sessions", "draining")
+REFUSALS = ("too_many_sessions", "out_of_cpu", "draining")
 
 STAGE_BUCKETS = (
     .0005, .001, .002, .003, .004, .005, .0075, .01, .015, .02, .033, .05, .075, .1, .15, .25, .5, 1.0,
@@ -125,8 +125,26 @@ class Metrics:
         )
         for reason in REFUSALS:
             self._refused.labels(reason)
-        self.capacity = Gauge("portrait_sessions_limit", "Sessions admitted at once.", registry=self.registry)
-        self.loop_lag = Histogram(
+        self.limit = Gauge("portrait_sessions_limit", "Sessions admitted at once.", registry=self.registry)
+        self._carried = Counter(
+            "portrait_masks_carried", "Results with the mask of an earlier frame.", ["reason"], registry=self.registry
+        )
+        for reason in ("still", "alternate"):
+            self._carried.labels(reason)
+        self._quality = Gauge("portrait_quality_step", "How far quality is down; 0: full.", registry=self.registry)
+        self._quality_changes = Counter(
+            "portrait_quality_changes", "Steps of quality.", ["direction"], registry=self.registry
+        )
+        for direction in ("down", "up"):
+            self._quality_changes.labels(direction)
+        self._used = Gauge("portrait_cpu_used_cores", "Cores in use, over a second.", registry=self.registry)
+        self._committed = Gauge(
+            "portrait_cpu_committed_cores", "Cores the open streams take at the least quality.", registry=self.registry
+        )
+        self.admitted = Gauge(
+            "portrait_cpu_admitted_cores", "Cores streams are admitted to; 0: not counted.", registry=self.registry
+        )
+        self._loop_lag = Histogram(
             "portrait_event_loop_lag_seconds", "How late the event loop ran a timer.",
             buckets=AGE_BUCKETS, registry=self.registry,
         )  # fmt: skip
@@ -164,6 +182,24 @@ class Metrics:
     def frame_age(self, transport: str, seconds: float) -> None:
         """Note how old a result is."""
         self._age[transport].observe(seconds)
+
+    def carried(self, reason: str) -> None:
+        """Count a result with the mask of an earlier frame."""
+        self._carried.labels(reason).inc()
+
+    def lag(self, seconds: float) -> None:
+        """Note how late the event loop ran a timer."""
+        self._loop_lag.observe(seconds)
+
+    def quality_changed(self, quality: int, step: int) -> None:
+        """Note a step down (1) or up (-1) to `quality`."""
+        self._quality.set(quality)
+        self._quality_changes.labels("down" if step > 0 else "up").inc()
+
+    def capacity_used(self, used: float, committed: float) -> None:
+        """Note this worker's cores."""
+        self._used.set(used)
+        self._committed.set(committed)
 
     def session_opened(self, transport: str) -> None:
         """Count a session in."""

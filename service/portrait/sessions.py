@@ -7,20 +7,22 @@ from contextlib import asynccontextmanager
 from typing import Any, Protocol, TypeVar
 
 from portrait.board import Board
+from portrait.capacity import RETRY_AFTER, Capacity
 from portrait.compositors import Options
+from portrait.costs import Demand
 from portrait.errors import Draining, NoSuchSession, TooManySessions
 from portrait.mask import Mask
+from portrait.numbers import first_demand
 from portrait.pipeline import Codec
-from portrait.segmenters import Models
+from portrait.quality import Delivery
+from portrait.segmenters import Model, Models
 from portrait.session import Counting, Session
+from portrait.terms import Terms
 
 logger = logging.getLogger(__name__)
 
 P = TypeVar("P")
 W = TypeVar("W")
-
-RETRY_AFTER = 5.0
-"""Seconds a refused client is told to wait."""
 
 
 class Admitting(Counting, Protocol):
@@ -46,9 +48,18 @@ class Sessions:
     An async context manager: at its end every session is ended and has given its thread back.
     """
 
-    def __init__(self, models: Models, limit: int, counting: Admitting, board: Board | None = None) -> None:
+    def __init__(
+        self,
+        models: Models,
+        limit: int,
+        counting: Admitting,
+        board: Board | None = None,
+        capacity: Capacity | None = None,
+    ) -> None:
         self.models, self.limit = models, limit
-        self.board = board or Board()
+        self.board, self._capacity = board or Board(), capacity
+        if capacity is not None:
+            capacity.list_open = lambda: self._open.values()
         self._counting = counting
         self._open: dict[str, Session[Any, Any]] = {}
         self._draining = False
@@ -85,15 +96,21 @@ class Sessions:
         model: str | None = None,
         *,
         prior: Mask | None = None,
+        delivery: Delivery = Delivery.LIVE,
     ) -> AsyncIterator[Session[P, W]]:
         """A session of its own thread and interpreter, for the length of the block; it goes on from `prior`.
 
         Raises:
             BadOption: unknown model or mode, an option missing, or a prior of another size than the model's.
-            TooManySessions, Draining: nothing was made yet when these are raised.
+            TooManySessions, OutOfCpu, Draining: nothing was made yet when these are raised.
         """
-        session = Session(self.board.new_id(), transport, self.models.pick(model), options, codec, self._counting)
-        self._admit(session)
+        picked = self.models.pick(model)
+        with self.board.locked():
+            self._admit(first_demand(transport, options.mode, picked.name, delivery))
+            terms = self._terms(delivery, picked)
+            session = Session(self.board.new_id(), transport, picked, options, codec, self._counting, terms)
+            self._open[session.id] = session
+            self.board.tell(sessions=len(self._open))
         self._none_left.clear()
         self._counting.session_opened(transport)
         logger.info("session %s: opened, %s, mode %s", session.id[:6], transport, options.mode)
@@ -137,23 +154,25 @@ class Sessions:
             return len(rest)
         return 0
 
-    def _admit(self, session: Session[Any, Any]) -> None:
-        with self.board.locked():
-            refusal = self._refusal()
-            if refusal is None:
-                self._open[session.id] = session
-                self.board.tell(sessions=len(self._open))
+    def _admit(self, demand: Demand) -> None:
+        refusal = self._refusal(demand)
         if refusal is not None:
             self._counting.session_refused(refusal.reason)
             raise refusal
 
-    def _refusal(self) -> TooManySessions | Draining | None:
+    def _terms(self, delivery: Delivery, model: Model) -> Terms:
+        if self._capacity is None:
+            return Terms(delivery)
+        smaller = self._capacity.smaller(model.name)
+        return Terms(delivery, self._capacity.in_force, self.models.pick(smaller) if smaller else None)
+
+    def _refusal(self, demand: Demand) -> TooManySessions | Draining | None:
         if self._draining:
             return Draining("the service stops; connect elsewhere or later", RETRY_AFTER)
         count = sum(row.sessions for row in self.board.rows)
         if count >= self.limit:
             return TooManySessions(f"{count} of {self.limit} sessions are open", RETRY_AFTER)
-        return None
+        return self._capacity.refusal(demand) if self._capacity is not None else None
 
     async def _close(self, session: Session[Any, Any]) -> None:
         try:
