@@ -17,6 +17,7 @@ FLOORS = {
     "portrait.calibration": 6,
     "portrait.doctor": 6,
     "portrait.supervisor": 6,
+    "portrait.load": 6,
     "portrait.transports": 5,
     "portrait.bench": 5,
     "portrait.sessions": 4,

@@ -128,6 +128,40 @@ def test_bench_measures_every_size_and_mode(capsys: pytest.CaptureFixture[str]) 
     assert all((row["compose"] > 0) == (row["mode"] != "mask only") for row in rows)
 
 
+def test_bench_loads_a_box_up_to_refusal_and_beyond(tmp_path: Path) -> None:
+    """Every number is the box's own. A tiny share of CPU makes it refuse the second stream."""
+    plot = tmp_path / "load.png"
+    done = subprocess.run(
+        [sys.executable, "-m", "portrait", "bench", "--json", "--load", "grpc,360p,mask only", "--seconds", "0.5",
+         "--cpu-share", "0.001", "--quality-steps", "0", "--plot", str(plot)],
+        capture_output=True, text=True, timeout=120, check=True, env={**os.environ, "XDG_CACHE_HOME": str(tmp_path)},
+    )  # fmt: skip
+    levels = json.loads(done.stdout)["load"]
+    assert [(level["asked"], level["admitted"]) for level in levels] == [(1, 1), (2, 1), (3, 1)]
+    assert all(level["cpu"] > 0 and level["streams_per_core"] > 0 for level in levels)
+    assert all(level["age_p99"] >= level["age_p50"] > 0 for level in levels)
+    assert levels[0]["stages"].keys() == {"decode", "segment", "compose", "encode"}
+    assert plot.exists() or "matplotlib is not installed" in done.stderr
+
+
+def test_bench_measures_a_stream_of_every_kind() -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "portrait", "bench", "--json", "--streams", "--seconds", "0.3"],
+        capture_output=True, text=True, timeout=300, check=True,
+    )  # fmt: skip
+    rows = json.loads(done.stdout)["streams"]
+    kinds = {(row["transport"], row["size"], row["mode"]) for row in rows}
+    assert len(kinds) == len(rows) == 12
+    assert all(row["admitted"] == 1 and row["frames_per_second"] > 0 and row["streams_per_core"] > 0 for row in rows)
+
+
+@pytest.mark.parametrize("kind", ["grpc", "grpc,8k,mask only", "smoke,360p,composite"])
+def test_bench_refuses_a_kind_of_stream_it_does_not_know(kind: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        main(["bench", "--load", kind])
+    assert "expected one of grpc,360p,mask only; " in capsys.readouterr().err
+
+
 def test_doctor_finds_a_healthy_box_healthy_and_says_what_is_wrong(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["doctor", *FREE]) == 0
     assert "ok   model" in capsys.readouterr().out

@@ -148,6 +148,11 @@ class Running:
     def done_rate(self) -> float:
         return self.demand.rate
 
+    def believe(self) -> None:
+        self.believed += 1
+
+    believed: int = 0
+
 
 def make_capacity(costs: Costs, board: Board, streams: Iterable[Running], lowest: Quality = FULL) -> Capacity:
     capacity = Capacity(costs, board, Limits(budget=2.0, share=0.8, lowest=lowest), Metrics())
@@ -220,6 +225,19 @@ def test_a_box_under_pressure_at_its_lowest_quality_admits_nobody(costs: Costs) 
     refusal = capacity.refusal(Demand("grpc", "mask", "big"))
     assert refusal is not None
     assert "as low as it may go" in str(refusal)
+
+
+def test_a_stream_is_believed_to_want_less_only_while_nothing_presses(costs: Costs) -> None:
+    """A gRPC client that is answered late sends less; the next one must not be admitted for it."""
+    stream = Running(Demand("grpc", "mask", "big"))
+    capacity = make_capacity(costs, Board(), [stream], SLOWER)
+    capacity._note(0.0, used=0.1, lag=0.0)
+    assert stream.believed == 1
+    capacity._note(1.0, used=1.95, lag=0.0)
+    capacity._note(2.0, used=1.95, lag=0.0)
+    assert capacity.quality > FULL
+    capacity._note(3.0, used=0.1, lag=0.0)
+    assert stream.believed == 1
 
 
 def test_calibration_measures_every_part_and_is_kept_for_this_machine(
@@ -375,6 +393,8 @@ async def test_a_stream_too_many_is_told_why_and_when_to_try_again(counting_cpu:
                 assert (await response.json())["title"] == "OUT_OF_CPU"
                 async with other.http.get(f"{other.url}/metrics") as scrape:
                     assert 'portrait_admission_refused_total{reason="out_of_cpu"} 2.0' in await scrape.text()
+        while box.sessions.describe():
+            await asyncio.sleep(0.01)
         async with client.open_stream():
             pass
 

@@ -52,6 +52,9 @@ class Stream(Protocol):
     def settled(self) -> bool:
         """Whether it has run for SETTLED_SECONDS."""
 
+    def believe(self) -> None:
+        """Take what arrives now for all it asks for, until more does."""
+
 
 class Meter(Protocol):
     """What capacity asks of metrics."""
@@ -141,8 +144,12 @@ class Capacity:
         committed = self._committed()
         self._board.tell(used=used, committed=committed, saturated=self._governor.saturated)
         self._meter.capacity_used(used, committed)
-        quality = self.quality
-        step = self._governor.note(now, self._pressure(lag))
+        quality, pressure = self.quality, self._pressure(lag)
+        if quality is Quality.FULL and not pressure.high:
+            # Only now: a gRPC client that is answered late sends less than it would like to.
+            for stream in self.list_open():
+                stream.believe()
+        step = self._governor.note(now, pressure)
         if step:
             self._meter.quality_changed(self.quality, step)
             logger.warning("quality %s: %s -> %s", "down" if step > 0 else "up", quality.name, self.quality.name)

@@ -7,6 +7,7 @@ import json
 import logging
 import sys
 from collections.abc import Callable, Sequence
+from itertools import product
 from pathlib import Path
 from typing import TypeAlias
 
@@ -24,6 +25,8 @@ Command: TypeAlias = Callable[[argparse.Namespace, Settings], int]
 logger = logging.getLogger(__name__)
 
 USAGE_ERROR = 2
+
+BENCH_MODES = ("mask only", "composite")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -69,9 +72,25 @@ def _parser() -> argparse.ArgumentParser:
     process.add_argument("--server-ca", metavar="FILE", type=Path, help="PEM file to trust that service by: TLS")
     bench_command = add("bench", _later("measure"), "Measure what a frame costs on this box.")
     bench_command.add_argument("--frames", type=int, default=200, help="frames per row")
+    bench_command.add_argument(
+        "--streams", action="store_true", help="measure a whole box: a stream of every size, mode and transport"
+    )
+    bench_command.add_argument(
+        "--load", metavar="KIND", nargs="?", const="grpc,360p,mask only", type=_kind,
+        help="load a whole box up to refusal and beyond with streams of a kind (default: grpc,360p,mask only)",
+    )  # fmt: skip
+    bench_command.add_argument("--seconds", type=float, default=5.0, help="how long each row of these is measured")
+    bench_command.add_argument("--plot", metavar="FILE", help="draw the load as a picture; needs matplotlib")
     add("doctor", _later("doctor"), "Look whether this box can serve.")
     add("models", _later("models"), "List the models.")
     return parser
+
+
+def _kind(text: str) -> str:
+    possible = [",".join(kind) for kind in product(("grpc", "webrtc"), ("360p", "480p", "720p"), BENCH_MODES)]
+    if text not in possible:
+        raise argparse.ArgumentTypeError(f"{text!r} came; expected one of {'; '.join(possible)}")
+    return text
 
 
 def _add_settings(parser: argparse.ArgumentParser) -> None:

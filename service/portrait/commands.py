@@ -1,6 +1,7 @@
 """The commands that load the native libraries: process, bench, doctor, models. Their flags are in cli.py."""
 
 import argparse
+import asyncio
 import dataclasses
 import json
 import sys
@@ -11,6 +12,7 @@ from typing import Any
 
 from tqdm import tqdm
 
+from portrait import load
 from portrait.backgrounds import Backgrounds, load_background
 from portrait.bench import bench, table
 from portrait.client import Client, ClientError, Tls
@@ -93,10 +95,34 @@ def _read_background(name: str | None, settings: Settings) -> bytes | None:
 
 
 def measure(parsed: argparse.Namespace, settings: Settings) -> int:
-    """What a frame costs on this box."""
+    """What a frame costs on this box, and what a box of streams does; the exit status."""
+    if parsed.streams or parsed.load:
+        return asyncio.run(_measure_box(parsed, settings))
     model = load_models(settings.model, settings.runtime).pick(None)
     rows = list(bench(model, parsed.frames))
     print(json.dumps([dataclasses.asdict(row) for row in rows], indent=2) if parsed.json else table(rows))
+    return 0
+
+
+async def _measure_box(parsed: argparse.Namespace, settings: Settings) -> int:
+    arguments = ["--model", settings.model, "--runtime", settings.runtime, "--workers", str(settings.workers)]
+    document: dict[str, list[dict[str, Any]]] = {}
+    if parsed.streams:
+        levels = [level async for level in load.measure_kinds(arguments, parsed.seconds)]
+        document["streams"] = [level.as_document() for level in levels]
+        if not parsed.json:
+            print(load.table(levels))
+    if parsed.load:
+        kind = load.Kind(*parsed.load.split(","))
+        limits = ["--cpu-share", str(settings.cpu_share), "--quality-steps", str(settings.quality_steps)]
+        levels = [level async for level in load.measure_load([*arguments, *limits], kind, parsed.seconds)]
+        document["load"] = [level.as_document() for level in levels]
+        if not parsed.json:
+            print(load.table(levels))
+        if parsed.plot and not load.plot(levels, parsed.plot):
+            print("portrait: no plot: matplotlib is not installed", file=sys.stderr)
+    if parsed.json:
+        print(json.dumps(document, indent=2))
     return 0
 
 

@@ -74,6 +74,7 @@ class Session(Generic[P, W]):
         self.transport, self.model = transport, model
         self.opened = time.time()
         self._terms, self._opened, self._next_turn = terms, time.monotonic(), 0.0
+        self._believed: float | None = None
         self.numbers = Numbers()
         self._codec, self._counting = codec, counting
         # One value, replaced whole: the session's thread never sees new options with an old compositor.
@@ -110,8 +111,13 @@ class Session(Generic[P, W]):
         return replace(
             first,
             pixels=numbers.width * numbers.height or first.pixels,
-            rate=numbers.arriving(time.monotonic()) if self.settled else first.rate,
+            rate=first.rate if self._believed is None else max(self._believed, numbers.arriving(time.monotonic())),
         )
+
+    def believe(self) -> None:
+        """Take what arrives now for all it asks for, until more does."""
+        if self.settled:
+            self._believed = self.numbers.arriving(time.monotonic())
 
     @property
     def settled(self) -> bool:
