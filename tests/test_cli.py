@@ -190,6 +190,22 @@ def test_the_cpu_budget_is_the_cgroups(tmp_path: Path, files: dict[str, str], co
     assert cpu_budget(tmp_path) == (cores or len(os.sched_getaffinity(0)))
 
 
+def test_pinned_workers_share_the_cores_out(tmp_path: Path) -> None:
+    cores = sorted(os.sched_getaffinity(0))
+    code = (
+        "import os, sys; from portrait.launch import pin; pin(*map(int, sys.argv[1:])); print(*os.sched_getaffinity(0))"
+    )
+
+    def pinned(index: int, count: int) -> list[int]:
+        done = subprocess.run([sys.executable, "-c", code, str(index), str(count)], capture_output=True, check=True)
+        return [int(core) for core in done.stdout.split()]
+
+    count = len(cores)
+    assert [core for index in range(count) for core in pinned(index, count)] == cores
+    assert pinned(count, count + 1)  # more workers than cores: one core each
+    assert pinned(0, 1) == cores
+
+
 @pytest.mark.parametrize(("budget", "count"), [(0.5, 1), (1.0, 1), (2.0, 1), (3.0, 2), (7.9, 6)])
 def test_a_core_is_left_beside_the_workers(budget: float, count: int) -> None:
     assert default_workers(budget) == count

@@ -145,7 +145,7 @@ class Capacity:
         self._board.tell(used=used, committed=committed, saturated=self._governor.saturated)
         self._meter.capacity_used(used, committed)
         quality, pressure = self.quality, self._pressure(lag)
-        if quality is Quality.FULL and not pressure.high:
+        if quality is Quality.FULL and pressure.low:
             # Only now: a gRPC client that is answered late sends less than it would like to.
             for stream in self.list_open():
                 stream.believe()

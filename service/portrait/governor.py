@@ -59,8 +59,9 @@ class Governor:
         """Decide by what was measured until `now`, in seconds: 1 for a step down, -1 for one up, 0 for neither."""
         self._high_since = (self._high_since if self._high_since is not None else now) if pressure.high else None
         self._low_since = (self._low_since if self._low_since is not None else now) if pressure.low else None
-        self.saturated = pressure.high and self.quality == self.lowest
-        if self._high_since is not None and now - self._high_since >= DOWN_SECONDS and self.quality < self.lowest:
+        too_long = self._high_since is not None and now - self._high_since >= DOWN_SECONDS
+        self.saturated = too_long and self.quality == self.lowest
+        if too_long and self.quality < self.lowest:
             return self._go(1)
         if self._low_since is not None and now - self._low_since >= UP_SECONDS and self.quality > Quality.FULL:
             return self._go(-1)
