@@ -15,11 +15,11 @@ FREE = ["--http-port", "0", "--grpc-port", "0"]
 
 @contextmanager
 def serving(*arguments: str, **environ: str) -> Iterator[tuple[subprocess.Popen[str], dict[str, Any]]]:
-    """`portrait serve` as a process, and what it announced. CPU is not counted unless a flag says so."""
+    """`portrait serve` as a process, and what it announced."""
     process = subprocess.Popen(
         [sys.executable, "-m", "portrait", "serve", "--json", *FREE, *arguments],
         stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-        env={"PORTRAIT_CPU_SHARE": "0", "PORTRAIT_QUALITY_STEPS": "0", **os.environ, **environ},
+        env={**os.environ, **environ},
     )  # fmt: skip
     try:
         assert process.stdout is not None

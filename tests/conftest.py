@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import os
 import threading
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
@@ -11,6 +12,9 @@ import pytest
 from portrait.app import Running, run_service
 from portrait.segmenters import Model, Models, load_models
 from portrait.settings import Settings
+
+# Services under test measure nothing of a machine that does other things meanwhile, unless a test says so.
+os.environ |= {"PORTRAIT_CPU_SHARE": "0", "PORTRAIT_QUALITY_STEPS": "0"}
 
 
 @pytest.fixture(scope="session")
@@ -56,10 +60,8 @@ def no_sockets_left() -> Iterator[None]:
 
 @pytest.fixture
 def settings() -> Settings:
-    """Settings of a service under test: any free port, no waiting at the end, and no measuring of the machine."""
-    return Settings(
-        http_port=0, grpc_port=0, max_sessions=4, cpu_share=0.0, quality_steps=0, drain_seconds=0.0, idle_seconds=5.0
-    )
+    """Settings of a service under test: any free port, no waiting at the end."""
+    return Settings(http_port=0, grpc_port=0, max_sessions=4, drain_seconds=0.0, idle_seconds=5.0)
 
 
 @pytest.fixture
