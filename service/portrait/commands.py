@@ -12,7 +12,7 @@ from typing import Any
 
 from tqdm import tqdm
 
-from portrait import load
+from portrait import levels, load
 from portrait.backgrounds import Backgrounds, load_background
 from portrait.bench import bench, table
 from portrait.client import Client, ClientError, Tls
@@ -108,18 +108,18 @@ async def _measure_box(parsed: argparse.Namespace, settings: Settings) -> int:
     arguments = ["--model", settings.model, "--runtime", settings.runtime, "--workers", str(settings.workers)]
     document: dict[str, list[dict[str, Any]]] = {}
     if parsed.streams:
-        levels = [level async for level in load.measure_kinds(arguments, parsed.seconds)]
-        document["streams"] = [level.as_document() for level in levels]
+        found = [level async for level in load.measure_kinds(arguments, parsed.seconds)]
+        document["streams"] = [level.as_document() for level in found]
         if not parsed.json:
-            print(load.table(levels))
+            print(levels.table(found))
     if parsed.load:
-        kind = load.Kind(*parsed.load.split(","))
+        kind = levels.Kind(*parsed.load.split(","))
         limits = ["--cpu-share", str(settings.cpu_share), "--quality-steps", str(settings.quality_steps)]
-        levels = [level async for level in load.measure_load([*arguments, *limits], kind, parsed.seconds)]
-        document["load"] = [level.as_document() for level in levels]
+        found = [level async for level in load.measure_load([*arguments, *limits], kind, parsed.seconds)]
+        document["load"] = [level.as_document() for level in found]
         if not parsed.json:
-            print(load.table(levels))
-        if parsed.plot and not load.plot(levels, parsed.plot):
+            print(levels.table(found))
+        if parsed.plot and not levels.plot(found, parsed.plot):
             print("portrait: no plot: matplotlib is not installed", file=sys.stderr)
     if parsed.json:
         print(json.dumps(document, indent=2))

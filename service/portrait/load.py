@@ -5,13 +5,11 @@ The box is a process of its own and is measured by its own numbers: what the str
 
 import asyncio
 import json
-import re
 import sys
-import urllib.request
 from collections import Counter
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from fractions import Fraction
 from typing import Any
 
@@ -23,8 +21,10 @@ from aiortc.mediastreams import MediaStreamError
 from portrait.bench import RATE, SIZES, make_frames
 from portrait.client import Client, ClientError, Picture
 from portrait.errors import PortraitError
+from portrait.levels import Kind, Level
 from portrait.metrics import STAGES
 from portrait.pictures import bgr_from_frame, encode
+from portrait.scrape import buckets_of, quantile, scrape, total
 from portrait.video import av_from_frame
 
 TRANSPORTS = ("grpc", "webrtc")
@@ -44,51 +44,6 @@ class BenchFailed(PortraitError):
     """The box that was to be measured did not start."""
 
     reason = "BENCH_FAILED"
-
-
-@dataclass(frozen=True, slots=True)
-class Kind:
-    """What a stream is."""
-
-    transport: str
-    size: str
-    mode: str
-    """One of MODES."""
-
-
-@dataclass(frozen=True)
-class Level:
-    """A box under so many streams of one kind. Times in milliseconds, counted over all streams."""
-
-    kind: Kind
-    asked: int
-    """Streams that wanted in."""
-    admitted: int
-    frames_per_second: float
-    """Of one stream."""
-    dropped: float
-    """Share of the frames that were given up."""
-    age_p50: float
-    age_p99: float
-    cpu: float
-    """CPU of the box for one frame, everything included."""
-    cores: float
-    """Cores the box kept busy."""
-    quality: int
-    """Steps that quality was down at the end."""
-    stages: Mapping[str, tuple[float, float]] = field(default_factory=dict)
-    """p50 and p99 of each stage."""
-
-    @property
-    def streams_per_core(self) -> float:
-        """How many such streams one core carries."""
-        return 1000 / RATE / self.cpu if self.cpu else 0.0
-
-    def as_document(self) -> dict[str, Any]:
-        """The level for programs."""
-        kind = {"transport": self.kind.transport, "size": self.kind.size, "mode": self.kind.mode}
-        rest = {name: getattr(self, name) for name in self.__dataclass_fields__ if name != "kind"}
-        return kind | rest | {"streams_per_core": round(self.streams_per_core, 2)}
 
 
 async def measure_kinds(arguments: Sequence[str], seconds: float) -> AsyncIterator[Level]:
@@ -194,29 +149,29 @@ class _Streams:
         """What the box says of the next `seconds`."""
         await asyncio.sleep(WARM_SECONDS)
         loop = asyncio.get_running_loop()
-        began, before = loop.time(), await asyncio.to_thread(_scrape, self._box.page)
+        began, before = loop.time(), await asyncio.to_thread(scrape, self._box.page)
         await asyncio.sleep(seconds)
-        after, took = await asyncio.to_thread(_scrape, self._box.page), loop.time() - began
+        after, took = await asyncio.to_thread(scrape, self._box.page), loop.time() - began
         counted = Counter(after)
         counted.subtract(before)
-        done = _sum(counted, "portrait_frames_total", 'result="done"')
-        dropped = _sum(counted, "portrait_frames_total", 'result="dropped"')
-        cpu, ages = _sum(counted, "process_cpu_seconds_total"), _buckets(counted, "portrait_frame_age_seconds")
+        done = total(counted, "portrait_frames_total", 'result="done"')
+        dropped = total(counted, "portrait_frames_total", 'result="dropped"')
+        cpu, ages = total(counted, "process_cpu_seconds_total"), buckets_of(counted, "portrait_frame_age_seconds")
         return Level(
             kind=self._kind,
             asked=self.asked,
             admitted=self.open,
             frames_per_second=round(done / took / max(1, self.open), 1),
             dropped=round(dropped / max(1.0, done + dropped), 3),
-            age_p50=_quantile(ages, 0.5),
-            age_p99=_quantile(ages, 0.99),
+            age_p50=quantile(ages, 0.5),
+            age_p99=quantile(ages, 0.99),
             cpu=round(1000 * cpu / max(1.0, done), 3),
             cores=round(cpu / took, 2),
             quality=int(max((v for k, v in after.items() if k.startswith("portrait_quality_step")), default=0)),
             stages={
-                stage: (_quantile(buckets, 0.5), _quantile(buckets, 0.99))
+                stage: (quantile(buckets, 0.5), quantile(buckets, 0.99))
                 for stage in STAGES
-                if (buckets := _buckets(counted, "portrait_stage_seconds", f'stage="{stage}"'))
+                if (buckets := buckets_of(counted, "portrait_stage_seconds", f'stage="{stage}"'))
             },
         )
 
@@ -296,93 +251,3 @@ async def _paced(pictures: Sequence[Picture]) -> AsyncIterator[Picture]:
         await asyncio.sleep(began + sent / RATE - loop.time())
         yield pictures[sent % len(pictures)]
         sent += 1
-
-
-def _scrape(page: str) -> dict[str, float]:
-    """The box's samples, every worker's by itself."""
-    with urllib.request.urlopen(f"{page}/metrics") as response:
-        text = response.read().decode()
-    return {name: float(value) for name, value in re.findall(r"^(\w+(?:\{.*\})?) (\S+)$", text, re.MULTILINE)}
-
-
-def _sum(samples: Mapping[str, float], name: str, label: str = "") -> float:
-    return sum(value for key, value in samples.items() if key.partition("{")[0] == name and label in key)
-
-
-def _buckets(samples: Mapping[str, float], name: str, label: str = "") -> list[tuple[float, float]]:
-    """(upper bound in seconds, results up to it) of a histogram's series that have `label`; [] when it is empty."""
-    found: dict[float, float] = {}
-    for key, value in samples.items():
-        if key.startswith(f"{name}_bucket") and label in key:
-            bound = re.search(r'le="([^"]+)"', key)
-            assert bound is not None
-            found[float(bound[1])] = found.get(float(bound[1]), 0.0) + value
-    rows = sorted(found.items())
-    return rows if rows and rows[-1][1] else []
-
-
-def _quantile(buckets: Sequence[tuple[float, float]], share: float) -> float:
-    """Milliseconds, on a straight line within a bucket, as Prometheus does it; 0 without results."""
-    if not buckets:
-        return 0.0
-    rank, below, lower = share * buckets[-1][1], 0.0, 0.0
-    for bound, count in buckets:
-        if count >= rank:
-            upper = lower if bound == float("inf") else bound
-            inside = (rank - below) / (count - below) if count > below else 1.0
-            return round(1000 * (lower + (upper - lower) * inside), 2)
-        below, lower = count, bound
-    return 0.0
-
-
-HEADS: tuple[tuple[str, Callable[[Level], object]], ...] = (
-    ("transport", lambda level: level.kind.transport),
-    ("size", lambda level: level.kind.size),
-    ("mode", lambda level: level.kind.mode),
-    ("asked", lambda level: level.asked),
-    ("admitted", lambda level: level.admitted),
-    ("fps", lambda level: level.frames_per_second),
-    ("dropped", lambda level: f"{100 * level.dropped:.1f} %"),
-    ("age p50", lambda level: f"{level.age_p50:.1f}"),
-    ("age p99", lambda level: f"{level.age_p99:.1f}"),
-    ("cpu ms", lambda level: f"{level.cpu:.2f}"),
-    ("cores", lambda level: f"{level.cores:.2f}"),
-    ("streams/core", lambda level: f"{level.streams_per_core:.1f}"),
-    ("quality", lambda level: -level.quality),
-)
-
-
-def table(levels: Sequence[Level]) -> str:
-    """The levels for people, and the stages of each below."""
-    rows = [[head for head, _ in HEADS], *([str(cell(level)) for _, cell in HEADS] for level in levels)]
-    widths = [max(len(row[i]) for row in rows) for i in range(len(HEADS))]
-    lines = ["  ".join(cell.rjust(width) for cell, width in zip(row, widths, strict=True)) for row in rows]
-    return "\n".join([*lines, "", *_stage_lines(levels)])
-
-
-def _stage_lines(levels: Sequence[Level]) -> Iterator[str]:
-    yield "p50 / p99 of the stages, ms"
-    for level in levels:
-        kind = level.kind
-        stages = "   ".join(f"{name} {p50:.2f} / {p99:.2f}" for name, (p50, p99) in level.stages.items())
-        yield f"{kind.transport} {kind.size} {kind.mode}, {level.admitted} streams:   {stages}"
-
-
-def plot(levels: Sequence[Level], path: str) -> bool:
-    """Draw age and cores over the number of streams into a picture file; False where matplotlib is not installed."""
-    try:
-        from matplotlib.figure import Figure
-    except ImportError:
-        return False
-    figure = Figure(figsize=(8, 4.5), layout="constrained")
-    ages = figure.subplots()
-    counts = [level.admitted for level in levels]
-    ages.plot(counts, [level.age_p99 for level in levels], "o-", color="tab:red", label="age p99, ms")
-    ages.plot(counts, [level.age_p50 for level in levels], "o-", color="tab:orange", label="age p50, ms")
-    ages.set(xlabel="streams", ylabel="ms", ylim=(0, None))
-    cores = ages.twinx()
-    cores.plot(counts, [level.cores for level in levels], "s--", color="tab:blue", label="cores in use")
-    cores.set(ylabel="cores", ylim=(0, None))
-    figure.legend(loc="outside upper center", ncols=3)
-    figure.savefig(path)
-    return True

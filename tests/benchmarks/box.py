@@ -17,7 +17,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from portrait.load import Kind, _box, _Streams, measure_load, table
+from portrait.levels import Kind, table
+from portrait.load import _box, _Streams, measure_load
 
 KIND = Kind("grpc", "360p", "mask only")
 
