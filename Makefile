@@ -75,7 +75,8 @@ protos: .venv/test ## Regenerate service/portrait/v1, kserve and the tables of d
 LOCK = $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --custom-compile-command 'make lock'
 .PHONY: lock
 lock: .venv/test ## Pin anew what the image installs (deploy/*.lock)
-	$(LOCK) --upgrade --constraint deploy/constraints.in --output-file deploy/requirements.lock pyproject.toml
+	$(LOCK) --upgrade --extra tracing --constraint deploy/constraints.in \
+	  --output-file deploy/requirements.lock pyproject.toml
 	$(LOCK) --upgrade --output-file deploy/build.lock deploy/build.in
 
 # Chromium for the page, and libatomic1 for the Node.js inside playwright that drives it. Ubuntu's chromium is a snap,
