@@ -57,7 +57,7 @@ class Engine:
         storage.write_text(f'[storage]\ndriver = "overlay"\ngraphroot = "{folder}/images"\nrunroot = "{folder}/run"\n')
         containers.write_text(CONTAINERS)
         self._folder = folder
-        self._environ = {
+        self.environ = {
             **os.environ,
             "CONTAINERS_STORAGE_CONF": str(storage),
             "CONTAINERS_CONF": str(containers),
@@ -77,6 +77,15 @@ class Engine:
         self._call([tool("buildah"), *command, f"--file={ROOT}/Dockerfile", f"--tag={name}", ROOT], True, 1800)
         return name
 
+    def stand_in(self, name: str, package: str, entry: str, context: Path) -> None:
+        """An image of another project, made of Debian's package; nothing is done where the image itself is there."""
+        if self._call([tool("podman"), "images", "--quiet", name], True, 60).strip():
+            return
+        install = f"apt-get update && apt-get install -y --no-install-recommends {package}"
+        (context / "Dockerfile").write_text(f"FROM {self._stand_in()}\nRUN {install}\nENTRYPOINT {entry}\n")
+        shared = [f"--volume={path}:{path}:ro" for path in SHARED if Path(path).exists()]
+        self._call([tool("buildah"), "bud", "--network=host", *shared, f"--tag={name}", context], True, 600)
+
     def _stand_in(self) -> str:
         """Debian with Python: what is asked of python:3.11-slim-bookworm, where no registry can be reached."""
         if self._call([tool("podman"), "images", "--quiet", STAND_IN], True, 60).strip():
@@ -91,7 +100,7 @@ class Engine:
         return STAND_IN
 
     def _call(self, command: list[str | Path], check: bool, timeout: float) -> str:
-        result = subprocess.run(command, env=self._environ, capture_output=True, text=True, timeout=timeout)
+        result = subprocess.run(command, env=self.environ, capture_output=True, text=True, timeout=timeout)
         assert not check or result.returncode == 0, f"{command}:\n{result.stdout[-4000:]}{result.stderr[-4000:]}"
         return result.stdout
 
