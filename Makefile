@@ -108,8 +108,12 @@ deploy-packages: system-packages ## Install what deploy-test needs besides (Debi
 	  RUNLEVEL=1 $(APT) install -y -q --no-install-recommends $(CONTAINER_PACKAGES); fi
 
 .PHONY: deploy-test
-deploy-test: deploy-packages ## Build the image, run it, kill replicas, question the dashboards (root; six minutes)
+deploy-test: deploy-packages ## Build the image, run it, kill replicas, question the dashboards (root; ten minutes)
 	$(BIN)/pytest tests/deploy/live -m live
+
+.PHONY: pictures
+pictures: deploy-packages ## Load a container for ten minutes and draw the dashboards of the docs (root)
+	$(BIN)/python -m tests.deploy.live.take_pictures docs/dashboards
 
 ENGINE ?= docker
 BUILD_FLAGS ?=

@@ -28,8 +28,9 @@ def everything(caplog: pytest.LogCaptureFixture) -> None:
 
 
 def told(caplog: pytest.LogCaptureFixture) -> list[tuple[str, dict[str, Any]]]:
-    """(event, fields) of every line."""
-    return [(record.getMessage(), getattr(record, "fields", {})) for record in caplog.records]
+    """(event, fields) of every line of the service."""
+    ours = [record for record in caplog.records if record.name.startswith("portrait.")]
+    return [(record.getMessage(), getattr(record, "fields", {})) for record in ours]
 
 
 @pytest.fixture

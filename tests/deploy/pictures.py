@@ -6,19 +6,16 @@ are matplotlib's.
 
 import json
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
-import matplotlib as mpl
 import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 
 from tests.deploy.dashboards import plain
-
-mpl.use("agg")
-from matplotlib import pyplot as plt
-from matplotlib.axes import Axes
 
 COLUMNS = 24
 """The width of Grafana's grid, by its documentation."""
@@ -63,52 +60,53 @@ def legend(pattern: str, labels: dict[str, str]) -> str:
 def draw(path: Path, source: Source, into: Path) -> list[str]:
     """Draw a dashboard's file as a PNG; the titles of the panels that had data."""
     board = json.loads(path.read_text())
-    rows = max(panel["gridPos"]["y"] + panel["gridPos"]["h"] for panel in board["panels"])
-    width, height = COLUMNS * INCHES[0], (rows + 1) * INCHES[1]
-    figure = plt.figure(figsize=(width, height), dpi=80)
-    figure.text(0.01, 1 - 0.7 * INCHES[1] / height, board["title"], fontsize=13, weight="bold", va="center")
-    starts = [
-        moment
-        for annotation in board["annotations"]["list"]
-        for series in source(plain(annotation["expr"]))
-        for moment in series.times
-    ]
+    panels = [(panel, [source(plain(target["expr"])) for target in panel["targets"]]) for panel in board["panels"]]
+    told = [series for annotation in board["annotations"]["list"] for series in source(plain(annotation["expr"]))]
+    times = np.concatenate([series.times for _, answers in panels for answer in answers for series in answer])
+    rows = 1 + max(panel["gridPos"]["y"] + panel["gridPos"]["h"] for panel in board["panels"])
+    figure = Figure(figsize=(COLUMNS * INCHES[0], rows * INCHES[1]), dpi=80)
+    figure.text(0.01, 1 - 0.7 / rows, board["title"], fontsize=13, weight="bold", va="center")
     drawn = []
-    for panel in board["panels"]:
-        place = panel["gridPos"]
-        bottom = 1 - (place["y"] + place["h"] + 1) / (rows + 1)
-        margins = (0.9 / COLUMNS, 1.1 / (rows + 1), 0.25 / COLUMNS, 1.3 / (rows + 1))
-        axes = figure.add_axes(
-            (
-                place["x"] / COLUMNS + margins[0],
-                bottom + margins[1],
-                place["w"] / COLUMNS - margins[0] - margins[2],
-                place["h"] / (rows + 1) - margins[1] - margins[3],
-            )
-        )
-        axes.set_title(panel["title"], fontsize=9, loc="left", weight="bold")
-        axes.tick_params(labelsize=7)
-        answers = [source(plain(target["expr"])) for target in panel["targets"]]
+    for panel, answers in panels:
+        axes = _place(figure, panel, rows)
         if any(answers):
             PANELS[panel["type"]](axes, panel, answers)
             drawn.append(panel["title"])
         else:
             axes.text(0.5, 0.5, "no data", ha="center", va="center", transform=axes.transAxes)
         if panel["type"] in ("timeseries", "heatmap"):
-            _show_time(axes, answers, starts if panel["type"] == "timeseries" else [])
+            _show_time(axes, times.min(), times.max())
+        if panel["type"] == "timeseries":
+            for moment in (moment for series in told for moment in series.times):
+                axes.axvline(moment, color=COLORS["orange"], linestyle="--", linewidth=0.8)
     into.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(into)
-    plt.close(figure)
     return drawn
 
 
-def _show_time(axes: Axes, answers: Sequence[Sequence[Series]], starts: Sequence[float]) -> None:
-    times = np.concatenate([series.times for answer in answers for series in answer] or [np.zeros(1)])
-    axes.set_xlim(times.min(), times.max() if np.ptp(times) else times.max() + 1)
-    for moment in starts:
-        axes.axvline(moment, color=COLORS["orange"], linestyle="--", linewidth=0.8)
-    axes.xaxis.set_major_formatter(lambda moment, _: f"{(moment - times.max()) / 60:+.1f} min")
-    axes.locator_params(axis="x", nbins=6)
+def _place(figure: Figure, panel: dict[str, Any], rows: int) -> Axes:
+    """Where the file puts a panel, below the board's title; with room for its own and for numbers beside it."""
+    place = panel["gridPos"]
+    left, below, above = (0.1, 0.1, 0.9) if panel["type"] == "stat" else (0.95, 1.0, 1.0)
+    axes: Axes = figure.add_axes(
+        (
+            (place["x"] + left) / COLUMNS,
+            1 - (1 + place["y"] + place["h"] - below) / rows,
+            (place["w"] - left - 0.15) / COLUMNS,
+            (place["h"] - below - above) / rows,
+        )
+    )
+    axes.set_title(panel["title"], fontsize=9, loc="left", weight="bold")
+    axes.tick_params(labelsize=7)
+    return axes
+
+
+def _show_time(axes: Axes, first: float, last: float) -> None:
+    """The same span in every panel, in minutes before its end."""
+    minutes = (last - first) / 60
+    ticks = np.arange(0, minutes, max(1, round(minutes / 6)))
+    axes.set_xlim(first, last)
+    axes.set_xticks(last - 60 * ticks, [f"-{tick:g} min" if tick else "now" for tick in ticks])
 
 
 def _draw_stat(axes: Axes, panel: dict[str, Any], answers: list[list[Series]]) -> None:
@@ -142,7 +140,9 @@ def _draw_lines(axes: Axes, panel: dict[str, Any], answers: list[list[Series]]) 
         if (name, series) not in pile:
             axes.plot(series.times, series.values, label=name, linewidth=1.2)
     axes.yaxis.set_major_formatter(lambda value, _: number(value, defaults["unit"]))
-    axes.set_ylim(bottom=min(0, axes.get_ylim()[0]))
+    low, high = min(0.0, axes.dataLim.ymin), axes.dataLim.ymax
+    top = 1.3 * high if high > 0 else 1.0  # with room for the legend
+    axes.set_ylim(low - 0.02 * top, top)
     axes.grid(alpha=0.3)
     axes.legend(fontsize=7, loc="upper left", ncols=3, framealpha=0.6)
 
@@ -155,9 +155,8 @@ def _draw_heatmap(axes: Axes, panel: dict[str, Any], answers: list[list[Series]]
     cells = np.maximum(np.diff(counts, axis=0, prepend=0), 0)
     axes.pcolormesh(times, np.arange(len(buckets)), cells, cmap=panel["options"]["color"]["scheme"], shading="nearest")
     bounds = [float(series.labels["le"]) for series in buckets]
-    axes.set_yticks(
-        np.arange(len(bounds))[::2], [number(bound, panel["options"]["yAxis"]["unit"]) for bound in bounds[::2]]
-    )
+    names = ["more" if bound == np.inf else number(bound, panel["options"]["yAxis"]["unit"]) for bound in bounds]
+    axes.set_yticks(np.arange(len(bounds))[::2], names[::2])
 
 
 def _draw_table(axes: Axes, panel: dict[str, Any], answers: list[list[Series]]) -> None:

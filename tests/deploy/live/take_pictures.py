@@ -1,6 +1,6 @@
 """The pictures of docs/deployment.md: a container under a real load, scraped as shipped, and the dashboards drawn.
 
-python -m tests.deploy.live.take_pictures docs/pictures [--seconds 600]
+python -m tests.deploy.live.take_pictures docs/dashboards [--seconds 600]
 """
 
 import argparse
@@ -12,6 +12,7 @@ from functools import partial
 from pathlib import Path
 
 import numpy as np
+from PIL import Image
 
 from portrait.client import Client, ClientError, Picture
 from tests.deploy import ROOT
@@ -103,8 +104,10 @@ async def main() -> None:
         await some_minutes(container, wanted.seconds)
         source = partial(prometheus.ask_range, seconds=wanted.seconds, step=PACE)
         for path in BOARDS:
-            await asyncio.to_thread(draw, path, source, wanted.folder / f"{path.stem}.png")
-            print(wanted.folder / f"{path.stem}.png")
+            picture = wanted.folder / f"{path.stem}.png"
+            await asyncio.to_thread(draw, path, source, picture)
+            Image.open(picture).convert("RGB").quantize(64).save(picture, optimize=True)
+            print(picture)
 
 
 if __name__ == "__main__":

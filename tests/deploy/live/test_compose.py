@@ -51,11 +51,16 @@ class Compose:
         assert result.returncode == 0, result.stdout[-4000:] + result.stderr[-4000:]
 
 
+def stand_in_for_registries(engine: Engine, folder: Path) -> None:
+    """Have an image by each of the names, the real one or Debian's."""
+    for number, (name, (package, entry)) in enumerate(STAND_INS.items()):
+        engine.stand_in(name, package, entry, folder / f"stand-in-{number}")
+
+
 @pytest.fixture(scope="module")
 def compose(engine: Engine, image: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Compose]:
     """All but Grafana, up; one variable of `.env` after the other as an operator would set it."""
-    for name, (package, entry) in STAND_INS.items():
-        engine.stand_in(name, package, entry, tmp_path_factory.mktemp("stand-in"))
+    stand_in_for_registries(engine, tmp_path_factory.mktemp("stand-ins"))
     wishes = {"LISTEN": ADDRESS, "ADVERTISED_ADDRESS": ADDRESS, "TURN_SECRET": "secret", "PORTRAIT_IMAGE": image}
     running = Compose({**engine.environ, "PATH": f"{Path(tool('podman')).parent}:{os.environ['PATH']}", **wishes})
     running("up", "--detach", *STARTED)
@@ -105,7 +110,7 @@ async def test_nginx_stands_before_it_by_a_profile(compose: Compose) -> None:
 def test_coturn_answers_by_a_profile(compose: Compose, engine: Engine) -> None:
     said = engine.podman("exec", "portrait_coturn_1", "turnutils_stunclient", "127.0.0.1")
     assert "UDP reflexive addr" in said
-    log = engine.podman("logs", "portrait_coturn_1")
+    log = engine.logs("portrait_coturn_1")
     assert "TURN_SECRET is empty" not in log
 
 
