@@ -50,7 +50,8 @@ def environ(engine: Engine, tmp_path: Path) -> Iterator[dict[str, str]]:
     places = [tmp_path, *{Path(tool(name)).parent for name in ("podman", "podman-compose", "promtool")}]
     found = {**engine.environ, "PATH": ":".join([*map(str, places), os.environ["PATH"]]), "TURN_SECRET": "secret"}
     yield found
-    for undo in ("docker rm --force portrait", f"docker compose -f {DEPLOY}/compose/compose.yml down --volumes"):
+    down = f"docker compose -f {DEPLOY}/compose/compose.yml --profile proxy --profile turn down --volumes"
+    for undo in ("docker rm --force portrait", down):
         subprocess.run(["bash", "-c", undo], env=found, capture_output=True, cwd=ROOT)
 
 
@@ -59,7 +60,7 @@ def test_the_guide_has_commands() -> None:
     assert commands(BLOCKS[0])[0] == "make image"
 
 
-def test_every_command_of_the_guide_runs_as_written(environ: dict[str, str]) -> None:
+def test_every_command_of_the_guide_runs_as_written(engine: Engine, environ: dict[str, str]) -> None:
     said = {}
     for block in BLOCKS:
         for command in commands(block):
@@ -68,6 +69,7 @@ def test_every_command_of_the_guide_runs_as_written(environ: dict[str, str]) -> 
             )
             assert done.returncode == 0, f"{command}\n{done.stdout[-2000:]}{done.stderr[-4000:]}"
             said[command] = done.stdout
+    assert "portrait" not in engine.podman("ps", "--all", "--format={{.Names}}"), "the last commands clear up"
     assert {'{"status": "ready"}'} == {text for command, text in said.items() if command.startswith("curl")}
     assert any("CycloneDX" in text for text in said.values())
     assert any("kind: HorizontalPodAutoscaler" in text for text in said.values())
