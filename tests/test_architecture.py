@@ -26,6 +26,7 @@ FLOORS = {
     "portrait.backgrounds": 1,
     "portrait.metrics": 1,
     "portrait.security": 1,
+    "portrait.tracing": 1,
     "portrait.video": 1,
     "portrait.pictures": 0,
     "portrait.mask": 0,

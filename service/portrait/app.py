@@ -14,11 +14,13 @@ import cv2
 
 from portrait import __version__
 from portrait.backgrounds import Backgrounds
+from portrait.logs import log_event
 from portrait.metrics import Metrics
 from portrait.security import Certificates, Security, open_security
 from portrait.segmenters import Models, load_models, warm
 from portrait.sessions import Sessions
 from portrait.settings import Settings
+from portrait.tracing import open_tracing
 from portrait.transports.grpc import serve_grpc
 from portrait.transports.http import HttpRoutes, Stills, serve_http
 from portrait.transports.webrtc import serve_webrtc
@@ -76,7 +78,8 @@ async def run_service(settings: Settings) -> AsyncIterator[Running]:
     lag = asyncio.create_task(_measure_lag(metrics), name="loop-lag")
     try:
         async with (
-            Sessions(models, settings.max_sessions, metrics) as sessions,
+            open_tracing(settings) as tracing,
+            Sessions(models, settings.max_sessions, metrics, tracing) as sessions,
             _serve(settings, sessions, backgrounds, metrics, security) as running,
         ):
             metrics.modes.list_open = sessions.list_modes
@@ -126,11 +129,15 @@ async def _serve(
             ) as grpc_server,
         ):
             try:
+                log_event(
+                    logger, logging.INFO, "serving", version=__version__, http_port=http_port,
+                    grpc_port=grpc_server.port, model=sessions.models.default,
+                )  # fmt: skip
                 yield Running(settings, sessions.models, sessions, http_port, grpc_server.port)
             finally:
                 await grpc_server.announce_end()
                 cut = await sessions.drain(settings.drain_seconds)
-                logger.info("drained, %d sessions cut", cut)
+                log_event(logger, logging.INFO, "drained", sessions_cut=cut)
 
 
 async def wait_for_signal() -> None:
@@ -138,7 +145,7 @@ async def wait_for_signal() -> None:
     loop, stop = asyncio.get_running_loop(), asyncio.Event()
 
     def stopped(number: signal.Signals) -> None:
-        logger.info("%s: stopping", number.name)
+        log_event(logger, logging.INFO, "stopping", reason=number.name)
         for each in (signal.SIGTERM, signal.SIGINT):
             loop.remove_signal_handler(each)
         stop.set()

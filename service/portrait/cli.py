@@ -22,7 +22,7 @@ from portrait.compositors import MODES, Options, open_compositor
 from portrait.doctor import examine
 from portrait.errors import PortraitError
 from portrait.launch import relaunch_tuned
-from portrait.logs import configure_logs
+from portrait.logs import configure_logs, log_event
 from portrait.segmenters import load_models
 from portrait.settings import Settings, load_settings
 from portrait.transports.files import Job, Work, is_done, local_work, plan, remote_work, run
@@ -99,7 +99,7 @@ def _serve(parsed: argparse.Namespace) -> int:
     settings = _settings(parsed)
     relaunch_tuned()
     configure_logs(settings.log_level, settings.log_format)
-    logger.info("settings: %s", settings.model_dump_json())
+    log_event(logger, logging.INFO, "settings", **settings.model_dump(mode="json"))
     asyncio.run(_serve_until_signal(settings, parsed.json))
     return 0
 

@@ -5,13 +5,14 @@ import logging
 import secrets
 import time
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any, Generic, Protocol, TypeVar
 
 from portrait.compositors import Compositor, Options, open_compositor
 from portrait.errors import BadOption, PortraitError
+from portrait.logs import log_event
 from portrait.mask import Mask
 from portrait.pipeline import Codec, Pipeline, Recorder
 from portrait.segmenters import Model
@@ -30,6 +31,16 @@ class Counting(Recorder, Protocol):
 
     def frame_age(self, transport: str, seconds: float) -> None:
         """Note how old a result is."""
+
+
+class Span(Protocol):
+    """What a session asks of tracing."""
+
+    def event(self, name: str, fields: Mapping[str, Any]) -> None:
+        """Note a life event."""
+
+    def end(self, fields: Mapping[str, Any], failed: bool) -> None:
+        """Say what became of the session."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +80,15 @@ class Numbers:
 class Session(Generic[P, W]):
     """One stream: its thread, its pipeline with its own prior, its numbers. Opened by `Sessions.open` (sessions.py)."""
 
-    def __init__(self, transport: str, model: Model, options: Options, codec: Codec[P, W], counting: Counting) -> None:
+    def __init__(
+        self,
+        transport: str,
+        model: Model,
+        options: Options,
+        codec: Codec[P, W],
+        counting: Counting,
+        open_span: Callable[[str], Span],
+    ) -> None:
         self.id = secrets.token_urlsafe(18)
         self.transport, self.model = transport, model
         self.opened = time.time()
@@ -77,11 +96,17 @@ class Session(Generic[P, W]):
         self._codec, self._counting = codec, counting
         # One value, replaced whole: the session's thread never sees new options with an old compositor.
         self._output: tuple[Options, Compositor] = options, self.check(options)
+        self._span = open_span(self.short_id)
         self._executor = ThreadPoolExecutor(1, thread_name_prefix=f"session-{self.id[:6]}")
         self._pipeline: Pipeline | None = None
         self._reset = False
         self._ended: asyncio.Future[str] = asyncio.get_running_loop().create_future()
         self._leaving: asyncio.Future[float] = asyncio.get_running_loop().create_future()
+
+    @property
+    def short_id(self) -> str:
+        """What logs and traces call the session. They are read by more people than may end it, which the id allows."""
+        return self.id[:6]
 
     @property
     def options(self) -> Options:
@@ -107,7 +132,9 @@ class Session(Generic[P, W]):
         Raises:
             BadOption: the options do not fit together; nothing has changed then.
         """
-        self._output = options, self.check(options)
+        mode, self._output = self.options.mode, (options, self.check(options))
+        if options.mode != mode:
+            self.tell("session changed", logging.DEBUG, mode=options.mode)
 
     def reset(self) -> None:
         """Forget the prior before the next frame."""
@@ -143,7 +170,7 @@ class Session(Generic[P, W]):
     def refuse(self, error: PortraitError) -> None:
         """Count a frame that could not be worked on because of what came."""
         if not self.numbers.refused:
-            logger.warning("session %s: frame refused: %s", self.id[:6], error)
+            self.tell("frame refused", logging.WARNING, reason=str(error))
         self.numbers.refused += 1
         self._counting.frame(self.transport, "refused", error.reason.lower())
 
@@ -170,6 +197,7 @@ class Session(Generic[P, W]):
     def leave(self, seconds: float) -> None:
         """Ask the client to go elsewhere: the session will be ended in so many seconds. Idempotent."""
         if not self._leaving.done():
+            self.tell("session asked to leave", seconds=seconds)
             self._leaving.set_result(seconds)
 
     @property
@@ -191,9 +219,29 @@ class Session(Generic[P, W]):
 
     async def close(self) -> None:
         """Wait for what the thread is doing, if anything, and give thread and interpreter back."""
-        self.end("closed")
+        self.end("finished")
         await asyncio.get_running_loop().run_in_executor(self._executor, self._shut)
         self._executor.shutdown(wait=False)
+
+    def tell(self, event: str, level: int = logging.INFO, **fields: Any) -> None:
+        """One event of the session's life: a line of the log, and an event of its span. Never once per frame."""
+        log_event(logger, level, event, session=self.short_id, **fields)
+        self._span.event(event, fields)
+
+    def tell_end(self) -> None:
+        """The last event: why it ended, and what it did."""
+        numbers = self.numbers
+        fields: dict[str, Any] = {
+            "reason": self._ended.result(),
+            "frames_done": numbers.done,
+            "frames_dropped": numbers.dropped,
+            "frames_failed": numbers.failed,
+            "frames_refused": numbers.refused,
+        }
+        self.tell("session closed", **fields)
+        end = {"transport": self.transport, "mode": self.options.mode, "model": self.model.name}
+        size = {"width": numbers.width, "height": numbers.height}
+        self._span.end({**end, **size, **fields}, failed=numbers.failed > 0)
 
     # Both on the thread, one after the other: a start that is cancelled half-way is closed as well.
 
@@ -223,6 +271,8 @@ class Session(Generic[P, W]):
 
     def _count(self, turn: Turn[W], size: tuple[int, int], arrived: float) -> None:
         now, numbers = time.monotonic(), self.numbers
+        if not numbers.width:
+            self.tell("first frame", logging.DEBUG, width=size[0], height=size[1])
         numbers.width, numbers.height = size
         numbers.latency = now - arrived
         numbers.recent.append(now)
@@ -232,7 +282,7 @@ class Session(Generic[P, W]):
             self._counting.frame(self.transport, "done")
             return
         if not numbers.failed:
-            logger.error("session %s: segmentation failed, failing closed: %s", self.id[:6], turn.failure)
+            self.tell("segmentation failed", logging.ERROR, reason=str(turn.failure))
         numbers.failed += 1
         reason = turn.failure.reason if isinstance(turn.failure, PortraitError) else type(turn.failure).__name__
         self._counting.frame(self.transport, "failed_closed", reason.lower())

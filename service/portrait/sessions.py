@@ -7,11 +7,13 @@ from contextlib import asynccontextmanager
 from typing import Any, Protocol, TypeVar
 
 from portrait.compositors import Options
-from portrait.errors import Draining, NoSuchSession, TooManySessions
+from portrait.errors import Draining, NoSuchSession, PortraitError, TooManySessions
+from portrait.logs import log_event
 from portrait.mask import Mask
 from portrait.pipeline import Codec
 from portrait.segmenters import Models
-from portrait.session import Counting, Session
+from portrait.session import Counting, Session, Span
+from portrait.tracing import Untraced
 
 logger = logging.getLogger(__name__)
 
@@ -35,6 +37,13 @@ class Admitting(Counting, Protocol):
         """Count a session that was not admitted."""
 
 
+class Tracing(Protocol):
+    """What opens the span of a session."""
+
+    def open(self, session_id: str, parent: str | None) -> Span:
+        """A span, below the caller's own where `parent` is a W3C `traceparent`."""
+
+
 CLOSE_SECONDS = 10.0
 """How long the end of the service waits for turns under way. Only a network that hangs takes longer."""
 
@@ -45,9 +54,9 @@ class Sessions:
     An async context manager: at its end every session is ended and has given its thread back.
     """
 
-    def __init__(self, models: Models, limit: int, counting: Admitting) -> None:
+    def __init__(self, models: Models, limit: int, counting: Admitting, tracing: Tracing | None = None) -> None:
         self.models, self.limit = models, limit
-        self._counting = counting
+        self._counting, self._tracing = counting, tracing or Untraced()
         self._open: dict[str, Session[Any, Any]] = {}
         self._draining = False
         self._none_left = asyncio.Event()
@@ -83,22 +92,37 @@ class Sessions:
         model: str | None = None,
         *,
         prior: Mask | None = None,
+        traceparent: str | None = None,
     ) -> AsyncIterator[Session[P, W]]:
         """A session of its own thread and interpreter, for the length of the block; it goes on from `prior`.
+
+        `traceparent` is the caller's place in a trace (W3C Trace Context), if it told one.
 
         Raises:
             BadOption: unknown model or mode, an option missing, or a prior of another size than the model's.
             TooManySessions, Draining: nothing was made yet when these are raised.
         """
-        self._admit()
-        session = Session(transport, self.models.pick(model), options, codec, self._counting)
+        self._admit(transport)
+        picked = self.models.pick(model)
+        session = Session(
+            transport, picked, options, codec, self._counting, lambda name: self._tracing.open(name, traceparent)
+        )
         self._open[session.id] = session
         self._none_left.clear()
         self._counting.session_opened(transport)
-        logger.info("session %s: opened, %s, mode %s", session.id[:6], transport, options.mode)
+        session.tell("session opened", transport=transport, mode=options.mode, model=picked.name)
         try:
             await session.start(prior)
             yield session
+        except PortraitError as error:
+            session.end(str(error))
+            raise
+        except asyncio.CancelledError:
+            session.end("the caller went away")
+            raise
+        except Exception as error:
+            session.end(f"{type(error).__name__}: {error}")
+            raise
         finally:
             # Shielded: a cancelled transport must still give the thread and the interpreter back.
             await asyncio.shield(self._close(session))
@@ -135,7 +159,7 @@ class Sessions:
             return len(rest)
         return 0
 
-    def _admit(self) -> None:
+    def _admit(self, transport: str) -> None:
         refusal: TooManySessions | Draining | None = None
         if self._draining:
             refusal = Draining("the service stops; connect elsewhere or later", RETRY_AFTER)
@@ -143,6 +167,7 @@ class Sessions:
             refusal = TooManySessions(f"{self.limit} of {self.limit} sessions are open", RETRY_AFTER)
         if refusal is not None:
             self._counting.session_refused(refusal.reason)
+            log_event(logger, logging.WARNING, "session refused", transport=transport, reason=str(refusal))
             raise refusal
 
     async def _close(self, session: Session[Any, Any]) -> None:
@@ -153,8 +178,4 @@ class Sessions:
             if not self._open:
                 self._none_left.set()
             self._counting.session_closed(session.transport)
-            numbers = session.numbers
-            logger.info(
-                "session %s: closed, %d frames done, %d dropped, %d failed: %s",
-                session.id[:6], numbers.done, numbers.dropped, numbers.failed, await session.wait_ended(),
-            )  # fmt: skip
+            session.tell_end()

@@ -14,6 +14,7 @@ from portrait.sessions import Sessions
 from portrait.transports.grpc.codec import Arrival, GrpcCodec, Output, read_output, read_prior
 from portrait.transports.grpc.status import aborting
 from portrait.transports.grpc.stream import Stream, StreamContext, StreamSession, duration, read_config
+from portrait.transports.grpc.trace import traceparent
 from portrait.v1 import segmentation_pb2 as pb
 from portrait.v1 import segmentation_pb2_grpc as pb_grpc
 
@@ -44,7 +45,9 @@ class SegmentationServicer(pb_grpc.SegmentationServiceServicer):
         async with aborting(context):
             output = await asyncio.to_thread(read_output, request.output, self._backgrounds)
             codec = GrpcCodec(self._limits.still_pixels)
-            async with self._sessions.open("grpc", codec, output.options, request.model) as session:
+            async with self._sessions.open(
+                "grpc", codec, output.options, request.model, traceparent=traceparent(context)
+            ) as session:
                 turn = await session.turn(Arrival(request.picture, output, 0), time.monotonic())
             if turn.failure is not None:
                 raise turn.failure
@@ -68,7 +71,9 @@ class SegmentationServicer(pb_grpc.SegmentationServiceServicer):
             config, output = await read_config(request_iterator, self._limits.idle_seconds, self._backgrounds)
             prior = read_prior(config.prior, self._limits.frame_pixels) if config.HasField("prior") else None
             codec = GrpcCodec(self._limits.frame_pixels)
-            async with self._sessions.open("grpc", codec, output.options, config.model, prior=prior) as session:
+            async with self._sessions.open(
+                "grpc", codec, output.options, config.model, prior=prior, traceparent=traceparent(context)
+            ) as session:
                 await context.write(pb.SegmentStreamResponse(info=self._info(session, config, output)))
                 stream = Stream(
                     session,

@@ -80,7 +80,8 @@ class Stills:
         options = await self._options(form)
         content_type = _negotiate(request.headers.get("Accept", "*/*"), options.mode)
         codec = StillCodec(self._max_pixels, SUFFIXES[content_type])
-        async with self._sessions.open("http", codec, options, form.texts.get("model")) as session:
+        model, caller = form.texts.get("model"), request.headers.get("traceparent")
+        async with self._sessions.open("http", codec, options, model, traceparent=caller) as session:
             try:
                 turn = await session.turn(form.image, time.monotonic())
             except BadPicture as error:
