@@ -4,6 +4,8 @@ ARG BASE=python:3.11-slim-bookworm
 FROM ${BASE} AS build
 ENV PIP_NO_CACHE_DIR=1 PIP_DISABLE_PIP_VERSION_CHECK=1
 WORKDIR /src
+# hadolint ignore=DL3008
+RUN apt-get update && apt-get install -y --no-install-recommends binutils && rm -rf /var/lib/apt/lists/*
 COPY deploy/build.lock deploy/requirements.lock deploy/
 # Two environments: what builds stays here, what runs is copied. Only wheels whose hash is in the lock are installed.
 RUN python3 -m venv /opt/tools && python3 -m venv --without-pip /opt/portrait \
@@ -16,10 +18,16 @@ RUN /opt/tools/bin/pip wheel --no-deps --no-build-isolation --wheel-dir /wheel .
  && /opt/tools/bin/pip --python /opt/portrait/bin/python install --no-deps --no-index /wheel/*.whl \
  && /opt/tools/bin/cyclonedx-py environment /opt/portrait/bin/python \
       --output-reproducible --output-format JSON --output-file /opt/portrait/sbom.cdx.json
-# Parts of the wheels that a service on a CPU never loads: LiteRT's GPU backend and compilers, the tests of NumPy.
+# Parts of the wheels that a service on a CPU never loads: LiteRT's GPU backend and compilers, NumPy's tests and bridge to
+# Fortran, types for checkers, the symbols of extension modules. What lies in *.libs was patched after it was linked, and
+# strip would break it. The import at the end is the proof that nothing was.
 RUN set -- /opt/portrait/lib/python3*/site-packages \
  && rm -r "$1"/ai_edge_litert/libLiteRtWebGpuAccelerator.so "$1"/ai_edge_litert/tools "$1"/ai_edge_litert/vendors \
- && find "$1"/numpy -type d -name tests -prune -exec rm -r {} +
+ && rm -rf "$1"/numpy/f2py "$1"/numpy/distutils "$1"/numpy/_core/include \
+ && find "$1"/numpy -type d -name tests -prune -exec rm -r {} + \
+ && find "$1" -name '*.pyi' -delete \
+ && find "$1" -name '*.so' -not -path '*.libs/*' -exec strip --strip-unneeded {} + \
+ && /opt/portrait/bin/portrait bench --frames 1
 
 FROM ${BASE}
 # Debian's own security updates reach an image built anew; pinned versions would only make the build fail.

@@ -75,10 +75,12 @@ protos: .venv/test ## Regenerate service/portrait/v1, kserve and the tables of d
 LOCK = $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --custom-compile-command 'make lock'
 .PHONY: lock
 lock: .venv/test ## Pin anew what the image installs (deploy/*.lock)
-	$(LOCK) --upgrade --constraint deploy/constraints.in --output-file deploy/requirements.lock pyproject.toml
+	$(LOCK) --upgrade --extra tracing --constraint deploy/constraints.in \
+	  --output-file deploy/requirements.lock pyproject.toml
 	$(LOCK) --upgrade --output-file deploy/build.lock deploy/build.in
 
-# Chromium for the page, and libatomic1 for the Node.js inside playwright that drives it. Ubuntu's chromium is a snap,
+# Chromium for the page, and libatomic1 for the Node.js inside playwright that drives it; kubectl, where the distribution
+# has one that knows today's kustomizations (Debian 12 has not: there it comes from Kubernetes' own packages). Ubuntu's chromium is a snap,
 # which cannot read a test's files: there playwright brings its own.
 .PHONY: system-packages
 system-packages: .venv/test .venv/bin/promtool ## Install what the tests need of the system (Debian, Ubuntu)
@@ -87,6 +89,8 @@ system-packages: .venv/test .venv/bin/promtool ## Install what the tests need of
 	elif ! command -v chromium >/dev/null || \
 	    ! $(PYTHON) -c 'import ctypes; ctypes.CDLL("libatomic.so.1")' 2>/dev/null; then \
 	  $(APT) update -q && $(APT) install -y -q --no-install-recommends chromium libatomic1; fi
+	@command -v kubectl >/dev/null || ! apt-cache policy kubernetes-client | grep -q 'Candidate: 1\.[3-9]' || \
+	  $(APT) install -y -q --no-install-recommends kubernetes-client
 
 # Unpacked, not installed: installed, Debian's package would start a server.
 .venv/bin/promtool: | .venv/bin/pip
@@ -104,8 +108,12 @@ deploy-packages: system-packages ## Install what deploy-test needs besides (Debi
 	  RUNLEVEL=1 $(APT) install -y -q --no-install-recommends $(CONTAINER_PACKAGES); fi
 
 .PHONY: deploy-test
-deploy-test: deploy-packages ## Build the image, run it, kill replicas, question the dashboards (root; six minutes)
+deploy-test: deploy-packages ## Build the image, run it, kill replicas, question the dashboards (root; ten minutes)
 	$(BIN)/pytest tests/deploy/live -m live
+
+.PHONY: pictures
+pictures: deploy-packages ## Load a container for ten minutes and draw the dashboards of the docs (root)
+	$(BIN)/python -m tests.deploy.live.take_pictures docs/dashboards
 
 ENGINE ?= docker
 BUILD_FLAGS ?=

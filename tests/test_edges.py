@@ -1,10 +1,12 @@
 """Contours go where the picture turns, and nowhere else."""
 
+from fractions import Fraction
+
 import numpy as np
 import pytest
 
-from portrait.edges import follow_edges
-from portrait.frame import Plane
+from portrait.edges import follow_edges, make_guide
+from portrait.frame import GREY, Frame, Plane, Timestamp
 from portrait.mask import Mask
 
 SIDE = 192
@@ -27,14 +29,20 @@ def contour(mask: Mask) -> float:
     return float(np.mean(np.argmax(mask.values > 127, axis=1)))
 
 
+def followed(mask: Mask, luma: Plane) -> Mask:
+    grey = np.full(((luma.shape[0] + 1) // 2, (luma.shape[1] + 1) // 2), GREY, np.uint8)
+    frame = Frame(luma, grey, grey, Timestamp(0, Fraction(1)), 0.0)
+    return follow_edges(mask, make_guide(frame, mask.width, mask.height))
+
+
 @pytest.mark.parametrize("drawn", [96, 97, 103])
 def test_a_contour_beside_an_edge_moves_towards_it(drawn: int) -> None:
     mask = Mask(ramp(drawn, 8))
-    assert abs(contour(follow_edges(mask, step(100))) - 100) <= abs(contour(mask) - 100) - 1
+    assert abs(contour(followed(mask, step(100))) - 100) <= abs(contour(mask) - 100) - 1
 
 
 def test_the_size_of_the_picture_does_not_matter() -> None:
-    large = follow_edges(Mask(ramp(97, 8)), step(750, 1440))
+    large = followed(Mask(ramp(97, 8)), step(750, 1440))
     assert abs(contour(large) - 100) <= 2
     assert large.values.shape == (SIDE, SIDE)
 
@@ -42,23 +50,21 @@ def test_the_size_of_the_picture_does_not_matter() -> None:
 def test_where_the_picture_is_flat_the_contour_stays() -> None:
     mask = Mask(ramp(98, 8))
     noise = np.random.default_rng(1).normal(128, 3, (SIDE, SIDE)).astype(np.uint8)
-    assert abs(contour(follow_edges(mask, noise)) - contour(mask)) <= 0.5
+    assert abs(contour(followed(mask, noise)) - contour(mask)) <= 0.5
 
 
 def test_edges_away_from_the_contour_draw_nothing() -> None:
     mask = Mask(ramp(60, 8))
-    change = follow_edges(mask, step(150)).values[:, 120:].astype(int) - mask.values[:, 120:]
+    change = followed(mask, step(150)).values[:, 120:].astype(int) - mask.values[:, 120:]
     assert np.abs(change).max() <= 1
 
 
 @pytest.mark.parametrize("value", [0, 255])
 def test_nobody_stays_nobody_and_everybody_everybody(value: int) -> None:
     noise = np.random.default_rng(1).integers(0, 256, (480, 640)).astype(np.uint8)
-    assert (
-        np.abs(follow_edges(Mask(np.full((SIDE, SIDE), value, np.uint8)), noise).values.astype(int) - value).max() == 0
-    )
+    assert np.abs(followed(Mask(np.full((SIDE, SIDE), value, np.uint8)), noise).values.astype(int) - value).max() == 0
 
 
 def test_other_sizes_than_square_and_the_smallest() -> None:
     for height, width in ((144, 256), (2, 2)):
-        assert follow_edges(Mask(np.zeros((height, width), np.uint8)), step(100)).values.shape == (height, width)
+        assert followed(Mask(np.zeros((height, width), np.uint8)), step(100)).values.shape == (height, width)

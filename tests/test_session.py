@@ -70,6 +70,29 @@ def test_the_prior_is_forgotten_when_it_says_nothing(first: Frame, second: Frame
     assert model.resets == resets
 
 
+@pytest.mark.parametrize(
+    ("changed", "resets"),
+    [(slice(0, 0), 0), (slice(0, 24), 1), (slice(24, 48), 0)],
+    ids=["nothing", "where the person was", "elsewhere"],
+)
+def test_the_prior_is_forgotten_when_its_person_is_no_longer_there(changed: slice, resets: int) -> None:
+    model = FakeModel(upper_half)
+    tested, first = pipeline(model), make_frame()
+    other = first.y.copy()
+    other[changed] = 255 - other[changed]
+    noise = np.random.default_rng(1).normal(0, 3, other.shape)
+    second = first.with_planes(np.clip(other + noise, 0, 255).astype(np.uint8), first.u, first.v)
+    for frame in (first, second):
+        tested.run(frame, GREEN, open_compositor(GREEN))
+    assert model.resets == resets
+
+
+def upper_half(_: Frame) -> Mask:
+    values = np.zeros((32, 32), np.uint8)
+    values[:16] = 255
+    return Mask(values)
+
+
 def test_a_failing_network_shows_nothing_of_the_camera() -> None:
     model = FakeModel(failing)
     result = pipeline(model).run(make_frame(), GREEN, open_compositor(GREEN))

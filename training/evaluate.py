@@ -18,7 +18,7 @@ import numpy as np
 import torch
 from ai_edge_litert.interpreter import Interpreter
 
-from training import metrics, smoothing
+from training import metrics
 from training.data import PORTRAIT_PARTS, Portraits
 
 
@@ -80,11 +80,6 @@ def network_segment(network, height, width):
         return torch.sigmoid(network(*inputs))[0, 0].cpu().numpy()
 
     return segment
-
-
-def served_segment(file):
-    """`segment` by a file as clients of the service see it, with an empty prior."""
-    return lambda image: smoothing.Edges()(file(image), image)
 
 
 class File:

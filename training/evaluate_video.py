@@ -27,7 +27,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from training import evaluate, metrics, sequences, smoothing, table
+from training import evaluate, metrics, sequences, served, smoothing, table
 
 STEADY_FROM = 3
 """The first frames build the prior up and are no flicker."""
@@ -46,7 +46,7 @@ class Stream:
         """The probability (H,W) float32 at the frame's size."""
         mask = self._file(frame, self._last)
         self._last = mask if self._prior and self._file.takes_prior else None
-        return cv2.resize(self._smooth(mask, frame), frame.shape[1::-1], interpolation=cv2.INTER_LINEAR)
+        return cv2.resize(self._smooth(mask), frame.shape[1::-1], interpolation=cv2.INTER_LINEAR)
 
 
 def measure(open_stream, material):
@@ -141,7 +141,7 @@ def rows(models, peers):
     found = {}
     for path in models:
         file = evaluate.File(path)
-        found[f"{path.stem}, as served"] = lambda file=file: Stream(file, smooth=smoothing.Edges)
+        found[f"{path.stem}, as served"] = lambda path=path: served.Stream(path)
         found[path.stem] = lambda file=file: Stream(file)
         if file.takes_prior:
             found[f"{path.stem}, without prior"] = lambda file=file: Stream(file, prior=False)

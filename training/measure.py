@@ -14,7 +14,7 @@ from pathlib import Path
 
 import cv2
 
-from training import evaluate, evaluate_video, export, metrics, model, slices, speed, table
+from training import evaluate, evaluate_video, export, metrics, model, served, slices, speed, table
 from training.data import Portraits
 
 
@@ -34,8 +34,8 @@ def measure(runs, data, peers, web):
             stored["slices"] = {label: _slice([scores[i] for i in members]) for label, members in parts.items()}
         table.store(name, stored | (_facts(runs / name) if (runs / name).is_dir() else {}))
         print(name, stored["val"]["portrait"], flush=True)
-    default = evaluate.File(shipped["portrait"])
-    table.store("served", {"val": evaluate.summary(evaluate.evaluate(evaluate.served_segment(default), val))})
+    first_frames = evaluate.evaluate(lambda image: served.Stream(shipped["portrait"])(image), val)
+    table.store("served", {"val": evaluate.summary(first_frames)})
     measure_speed(files, web)
     material = evaluate_video.prepare(data)
     rows = evaluate_video.rows(shipped.values(), list(others.values())[:1])

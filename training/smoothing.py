@@ -3,32 +3,15 @@
 Averages steady the masks of a network without a prior; `Edges` is what this project's service does.
 """
 
-from fractions import Fraction
-
-import cv2
 import numpy as np
-
-from portrait.edges import follow_edges
-from portrait.frame import Timestamp
-from portrait.mask import Mask
-from portrait.pictures import frame_from_bgr
 
 
 class Raw:
     """Nothing at all."""
 
-    def __call__(self, mask, frame=None):
+    def __call__(self, mask):
         """The mask itself."""
         return mask
-
-
-class Edges:
-    """What clients of the service see: 8 bits, the contour on the picture's edges."""
-
-    def __call__(self, mask, frame):
-        """The mask as it goes out."""
-        luma = frame_from_bgr(cv2.cvtColor(frame, cv2.COLOR_RGB2BGR), Timestamp(0, Fraction(1)), 0.0).y
-        return follow_edges(Mask(cv2.convertScaleAbs(mask, alpha=255.0)), luma).values.astype(np.float32) / 255.0
 
 
 class Average:
@@ -37,7 +20,7 @@ class Average:
     def __init__(self, kept):
         self._kept, self._shown = kept, None
 
-    def __call__(self, mask, frame=None):
+    def __call__(self, mask):
         """The average so far."""
         self._shown = mask if self._shown is None else self._kept * self._shown + (1 - self._kept) * mask
         return self._shown
@@ -50,7 +33,7 @@ class OneEuro:
         self._rate, self._cutoff, self._beta, self._slope_cutoff = rate, cutoff, beta, slope_cutoff
         self._shown = self._slope = None
 
-    def __call__(self, mask, frame=None):
+    def __call__(self, mask):
         """The filtered mask."""
         if self._shown is None:
             self._shown, self._slope = mask, np.zeros_like(mask)

@@ -18,12 +18,14 @@ from portrait.calibration import load_costs
 from portrait.capacity import Capacity, Limits
 from portrait.cgroup import cpu_budget
 from portrait.launch import tune_interpreter
+from portrait.logs import log_event
 from portrait.metrics import Metrics
 from portrait.quality import Quality
 from portrait.security import Certificates, Security, open_security
 from portrait.segmenters import Models, load_models, warm
 from portrait.sessions import Sessions
 from portrait.settings import Settings
+from portrait.tracing import open_tracing
 from portrait.transports.grpc import serve_grpc
 from portrait.transports.http import HttpRoutes, Stills, serve_http
 from portrait.transports.webrtc import serve_webrtc
@@ -85,7 +87,8 @@ async def run_service(
     watch = asyncio.create_task(capacity.watch(), name="loop-lag")
     try:
         async with (
-            Sessions(models, settings.max_sessions, metrics, board, capacity) as sessions,
+            open_tracing(settings) as tracing,
+            Sessions(models, settings.max_sessions, metrics, board, capacity, tracing) as sessions,
             _serve(settings, sessions, backgrounds, metrics, security, listening) as running,
         ):
             metrics.modes.list_open = sessions.list_modes
@@ -144,11 +147,15 @@ async def _serve(
         ):
             sessions.board.tell(ready=True)
             try:
+                log_event(
+                    logger, logging.INFO, "serving", version=__version__, http_port=http_port,
+                    grpc_port=grpc_server.port, model=sessions.models.default,
+                )  # fmt: skip
                 yield Running(settings, sessions.models, sessions, http_port, grpc_server.port)
             finally:
                 await grpc_server.announce_end()
                 cut = await sessions.drain(settings.drain_seconds)
-                logger.info("drained, %d sessions cut", cut)
+                log_event(logger, logging.INFO, "drained", sessions_cut=cut)
 
 
 def _tune_process() -> None:

@@ -20,7 +20,7 @@ import numpy as np
 from portrait import __version__
 from portrait.compositors import MODES, Options, open_compositor
 from portrait.costs import SIZES, Costs
-from portrait.edges import follow_edges
+from portrait.edges import follow_edges, make_guide
 from portrait.frame import Frame, Timestamp
 from portrait.mask import Mask
 from portrait.pictures import bgr_from_frame, decode_bgr, encode, frame_from_bgr
@@ -137,13 +137,13 @@ class _Unrecorded:
 def _segment(model: Model, scene: _Scene) -> float:
     segmenter, frames = model.open(), iter(scene.frames)
     try:
-        return _time(lambda: _mask(segmenter, next(frames)))
+        return _time(lambda: _mask(model, segmenter, next(frames)))
     finally:
         segmenter.close()
 
 
-def _mask(segmenter: Segmenter, frame: Frame) -> Mask:
-    return follow_edges(segmenter.segment(frame), frame.y)
+def _mask(model: Model, segmenter: Segmenter, frame: Frame) -> Mask:
+    return follow_edges(segmenter.segment(frame), make_guide(frame, model.width, model.height))
 
 
 def _compose(mode: str, scene: _Scene) -> float:

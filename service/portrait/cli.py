@@ -15,7 +15,7 @@ from portrait import __version__
 from portrait.cgroup import cpu_budget
 from portrait.errors import PortraitError
 from portrait.launch import default_workers, relaunch_tuned
-from portrait.logs import configure_logs
+from portrait.logs import configure_logs, log_event
 from portrait.settings import Settings, load_settings
 from portrait.signals import catch_signals
 from portrait.supervisor import WorkerFailed, run_workers
@@ -119,7 +119,7 @@ def _later(name: str) -> Command:
 def _serve(parsed: argparse.Namespace, settings: Settings) -> int:
     count = settings.workers or default_workers(cpu_budget())
     configure_logs(settings.log_level, settings.log_format)
-    logger.info("settings: %s", settings.model_dump_json())
+    log_event(logger, logging.INFO, "settings", **settings.model_dump(mode="json"))
     if count == 1:
         asyncio.run(_serve_alone(settings, parsed.json))
         return 0

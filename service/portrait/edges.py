@@ -8,7 +8,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from portrait.frame import Plane
+from portrait.frame import Frame, Plane
 from portrait.mask import Mask
 
 SCALE = 2
@@ -22,28 +22,30 @@ FLAT = 1e-3 * 255**2
 """Variance of luma below which a neighbourhood counts as flat: there the mask is only smoothed, and noise stays out."""
 
 
-def follow_edges(mask: Mask, luma: Plane) -> Mask:
-    """`mask` with its contour on the edges of `luma` (any size, uint8) near it. An empty mask stays empty."""
-    size = mask.width // SCALE, mask.height // SCALE
-    guide, values = _small(luma, mask, size), _halved(mask.values, size)
-    mean_guide, mean_values = _mean(guide), _mean(values)
-    covariance = _mean(guide * values) - mean_guide * mean_values
-    variance = _mean(guide * guide) - mean_guide * mean_guide
+def make_guide(frame: Frame, width: int, height: int) -> Plane:
+    """(height // 2, width // 2) uint8: the luma of `frame` at half the size of a mask of (width, height)."""
+    # By way of the mask's size: averaging a whole frame takes longer than the filter, and picking pixels lets noise in.
+    luma = cv2.resize(frame.y, (width, height), interpolation=cv2.INTER_LINEAR)
+    return halve(np.asarray(luma, np.uint8))
+
+
+def halve(plane: Plane) -> Plane:
+    """A plane at half its size, averaged."""
+    size = plane.shape[1] // SCALE, plane.shape[0] // SCALE
+    return np.asarray(cv2.resize(plane, size, interpolation=cv2.INTER_AREA), np.uint8)
+
+
+def follow_edges(mask: Mask, guide: Plane) -> Mask:
+    """`mask` with its contour on the edges near it of the frame that `guide` was made of. An empty mask stays empty."""
+    luma, values = guide.astype(np.float32), halve(mask.values).astype(np.float32)
+    mean_luma, mean_values = _mean(luma), _mean(values)
+    covariance = _mean(luma * values) - mean_luma * mean_values
+    variance = _mean(luma * luma) - mean_luma * mean_luma
     slope = np.asarray(covariance / (variance + FLAT), np.float32)
-    fitted = _mean(slope) * guide + _mean(mean_values - slope * mean_guide)
+    fitted = _mean(slope) * luma + _mean(mean_values - slope * mean_luma)
     # A fit may leave 0..255 on either side; the conversion takes absolutes.
     small = cv2.convertScaleAbs(np.maximum(fitted, 0, out=fitted))
     return Mask(np.asarray(cv2.resize(small, (mask.width, mask.height), interpolation=cv2.INTER_LINEAR), np.uint8))
-
-
-def _small(luma: Plane, mask: Mask, size: tuple[int, int]) -> NDArray[np.float32]:
-    # By way of the mask's size: averaging a whole frame takes longer than the filter, and picking pixels lets noise in.
-    plane = cv2.resize(luma, (mask.width, mask.height), interpolation=cv2.INTER_LINEAR)
-    return _halved(np.asarray(plane, np.uint8), size)
-
-
-def _halved(plane: Plane, size: tuple[int, int]) -> NDArray[np.float32]:
-    return cv2.resize(plane, size, interpolation=cv2.INTER_AREA).astype(np.float32)
 
 
 def _mean(values: NDArray[np.float32]) -> NDArray[np.float32]:

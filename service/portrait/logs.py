@@ -2,8 +2,19 @@
 
 import json
 import logging
+import re
 import sys
-from typing import Literal
+from typing import Any, Literal
+
+FIELDS = "fields"
+"""What `log_event` has to tell besides the event's name, as an attribute of the record."""
+
+PLAIN = re.compile(r"[^\s\"=]+")
+
+
+def log_event(logger: logging.Logger, level: int, event: str, **fields: Any) -> None:
+    """Log an event by its name, with what there is to tell of it: keys of the JSON object, or `key=value` words."""
+    logger.log(level, event, extra={FIELDS: fields})
 
 
 class JsonFormatter(logging.Formatter):
@@ -16,18 +27,34 @@ class JsonFormatter(logging.Formatter):
             "level": record.levelname.lower(),
             "logger": record.name,
             "message": record.getMessage(),
+            **getattr(record, FIELDS, {}),
         }
         if record.exc_info:
             document["exception"] = self.formatException(record.exc_info)
         return json.dumps(document)
 
 
+class TextFormatter(logging.Formatter):
+    """One line for people, which `grep` takes apart as well."""
+
+    def __init__(self) -> None:
+        super().__init__("%(asctime)s %(levelname)-7s %(name)s: %(message)s")
+
+    def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802  the name is logging's
+        """The line before a traceback, if there is one."""
+        words = [f"{key}={_quoted(value)}" for key, value in getattr(record, FIELDS, {}).items()]
+        return " ".join([super().formatMessage(record), *words])
+
+
+def _quoted(value: Any) -> str:
+    text = str(value)
+    return text if PLAIN.fullmatch(text) else json.dumps(text, ensure_ascii=False)
+
+
 def configure_logs(level: str, form: Literal["text", "json"]) -> None:
     """Log to stderr."""
     handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(
-        JsonFormatter() if form == "json" else logging.Formatter("%(asctime)s %(levelname)-7s %(name)s: %(message)s")
-    )
+    handler.setFormatter(JsonFormatter() if form == "json" else TextFormatter())
     logging.basicConfig(level=level.upper(), handlers=[handler], force=True)
     # aiortc and aioice narrate every packet and candidate at their lower levels.
     for name in ("aiortc", "aioice", "aiohttp.access"):

@@ -3,58 +3,28 @@
 import asyncio
 import logging
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
-from typing import Any, Generic, Protocol, TypeVar
+from dataclasses import replace
+from typing import Any, Generic, TypeVar
 
 from portrait.capacity import SETTLED_SECONDS
 from portrait.compositors import Compositor, Options, open_compositor
 from portrait.costs import Demand
 from portrait.errors import BadOption, PortraitError
+from portrait.logs import log_event
 from portrait.mask import Mask
 from portrait.numbers import Numbers, first_demand
-from portrait.pipeline import Codec, Pipeline, Recorder
-from portrait.quality import Delivery, Quality
-from portrait.reuse import Carried
+from portrait.pipeline import Codec, Pipeline
+from portrait.quality import Delivery
 from portrait.segmenters import Model
 from portrait.terms import Terms
+from portrait.turn import Counting, Span, Turn
 
 logger = logging.getLogger(__name__)
 
 P = TypeVar("P")
 W = TypeVar("W")
-
-
-class Counting(Recorder, Protocol):
-    """What a session asks of metrics, besides stages."""
-
-    def frame(self, transport: str, result: str, reason: str = "", count: int = 1) -> None:
-        """Count frames by what became of them."""
-
-    def frame_age(self, transport: str, seconds: float) -> None:
-        """Note how old a result is."""
-
-    def carried(self, reason: str) -> None:
-        """Count a result with the mask of an earlier frame."""
-
-
-@dataclass(frozen=True, slots=True)
-class Turn(Generic[W]):
-    """One frame's way through a session."""
-
-    wire: W
-    """What the codec made of the result."""
-    failure: Exception | None
-    """Why the mask is empty, if segmentation failed."""
-    waited: float
-    """Seconds from arrival to the start of the work."""
-    worked: float
-    """Seconds of work."""
-    quality: Quality = Quality.FULL
-    """The quality that was in force."""
-    carried: Carried = ""
-    """Why the mask is an earlier frame's, if it is."""
 
 
 class Session(Generic[P, W]):
@@ -69,6 +39,7 @@ class Session(Generic[P, W]):
         codec: Codec[P, W],
         counting: Counting,
         terms: Terms,
+        open_span: Callable[[str], Span],
     ) -> None:
         self.id = name
         self.transport, self.model = transport, model
@@ -79,11 +50,17 @@ class Session(Generic[P, W]):
         self._codec, self._counting = codec, counting
         # One value, replaced whole: the session's thread never sees new options with an old compositor.
         self._output: tuple[Options, Compositor] = options, self.check(options)
+        self._span = open_span(self.short_id)
         self._executor = ThreadPoolExecutor(1, thread_name_prefix=f"session-{self.id[:6]}")
         self._pipeline: Pipeline | None = None
         self._reset = False
         self._ended: asyncio.Future[str] = asyncio.get_running_loop().create_future()
         self._leaving: asyncio.Future[float] = asyncio.get_running_loop().create_future()
+
+    @property
+    def short_id(self) -> str:
+        """What logs and traces call the session. They are read by more people than may end it, which the id allows."""
+        return self.id[:6]
 
     @property
     def options(self) -> Options:
@@ -149,7 +126,9 @@ class Session(Generic[P, W]):
         Raises:
             BadOption: the options do not fit together; nothing has changed then.
         """
-        self._output = options, self.check(options)
+        mode, self._output = self.options.mode, (options, self.check(options))
+        if options.mode != mode:
+            self.tell("session changed", logging.DEBUG, mode=options.mode)
 
     def reset(self) -> None:
         """Forget the prior before the next frame."""
@@ -186,7 +165,7 @@ class Session(Generic[P, W]):
     def refuse(self, error: PortraitError) -> None:
         """Count a frame that could not be worked on because of what came."""
         if not self.numbers.refused:
-            logger.warning("session %s: frame refused: %s", self.id[:6], error)
+            self.tell("frame refused", logging.WARNING, reason=str(error))
         self.numbers.refused += 1
         self._counting.frame(self.transport, "refused", error.reason.lower())
 
@@ -214,6 +193,7 @@ class Session(Generic[P, W]):
     def leave(self, seconds: float) -> None:
         """Ask the client to go elsewhere: the session will be ended in so many seconds. Idempotent."""
         if not self._leaving.done():
+            self.tell("session asked to leave", seconds=seconds)
             self._leaving.set_result(seconds)
 
     @property
@@ -235,9 +215,29 @@ class Session(Generic[P, W]):
 
     async def close(self) -> None:
         """Wait for what the thread is doing, if anything, and give thread and interpreter back."""
-        self.end("closed")
+        self.end("finished")
         await asyncio.get_running_loop().run_in_executor(self._executor, self._shut)
         self._executor.shutdown(wait=False)
+
+    def tell(self, event: str, level: int = logging.INFO, **fields: Any) -> None:
+        """One event of the session's life: a line of the log, and an event of its span. Never once per frame."""
+        log_event(logger, level, event, session=self.short_id, **fields)
+        self._span.event(event, fields)
+
+    def tell_end(self) -> None:
+        """The last event: why it ended, and what it did."""
+        numbers = self.numbers
+        fields: dict[str, Any] = {
+            "reason": self._ended.result(),
+            "frames_done": numbers.done,
+            "frames_dropped": numbers.dropped,
+            "frames_failed": numbers.failed,
+            "frames_refused": numbers.refused,
+        }
+        self.tell("session closed", **fields)
+        end = {"transport": self.transport, "mode": self.options.mode, "model": self.model.name}
+        size = {"width": numbers.width, "height": numbers.height}
+        self._span.end({**end, **size, **fields}, failed=numbers.failed > 0)
 
     # Both on the thread, one after the other: a start that is cancelled half-way is closed as well.
 
@@ -272,6 +272,8 @@ class Session(Generic[P, W]):
 
     def _count(self, turn: Turn[W], size: tuple[int, int], arrived: float) -> None:
         now, numbers = time.monotonic(), self.numbers
+        if not numbers.width:
+            self.tell("first frame", logging.DEBUG, width=size[0], height=size[1])
         numbers.width, numbers.height = size
         numbers.latency = now - arrived
         numbers.recent.append(now)
@@ -284,7 +286,7 @@ class Session(Generic[P, W]):
             self._counting.frame(self.transport, "done")
             return
         if not numbers.failed:
-            logger.error("session %s: segmentation failed, failing closed: %s", self.id[:6], turn.failure)
+            self.tell("segmentation failed", logging.ERROR, reason=str(turn.failure))
         numbers.failed += 1
         reason = turn.failure.reason if isinstance(turn.failure, PortraitError) else type(turn.failure).__name__
         self._counting.frame(self.transport, "failed_closed", reason.lower())

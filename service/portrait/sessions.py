@@ -10,14 +10,17 @@ from portrait.board import Board
 from portrait.capacity import RETRY_AFTER, Capacity
 from portrait.compositors import Options
 from portrait.costs import Demand
-from portrait.errors import Draining, NoSuchSession, TooManySessions
+from portrait.errors import Draining, NoSuchSession, PortraitError, TooManySessions
+from portrait.logs import log_event
 from portrait.mask import Mask
 from portrait.numbers import first_demand
 from portrait.pipeline import Codec
 from portrait.quality import Delivery
 from portrait.segmenters import Model, Models
-from portrait.session import Counting, Session
+from portrait.session import Session
 from portrait.terms import Terms
+from portrait.tracing import Untraced
+from portrait.turn import Counting, Span
 
 logger = logging.getLogger(__name__)
 
@@ -38,6 +41,13 @@ class Admitting(Counting, Protocol):
         """Count a session that was not admitted."""
 
 
+class Tracing(Protocol):
+    """What opens the span of a session."""
+
+    def open(self, session_id: str, parent: str | None) -> Span:
+        """A span, below the caller's own where `parent` is a W3C `traceparent`."""
+
+
 CLOSE_SECONDS = 10.0
 """How long the end of the service waits for turns under way. Only a network that hangs takes longer."""
 
@@ -55,12 +65,13 @@ class Sessions:
         counting: Admitting,
         board: Board | None = None,
         capacity: Capacity | None = None,
+        tracing: Tracing | None = None,
     ) -> None:
         self.models, self.limit = models, limit
         self.board, self._capacity = board or Board(), capacity
         if capacity is not None:
             capacity.list_open = lambda: self._open.values()
-        self._counting = counting
+        self._counting, self._tracing = counting, tracing or Untraced()
         self._open: dict[str, Session[Any, Any]] = {}
         self._draining = False
         self._none_left = asyncio.Event()
@@ -97,8 +108,11 @@ class Sessions:
         *,
         prior: Mask | None = None,
         delivery: Delivery = Delivery.LIVE,
+        traceparent: str | None = None,
     ) -> AsyncIterator[Session[P, W]]:
         """A session of its own thread and interpreter, for the length of the block; it goes on from `prior`.
+
+        `traceparent` is the caller's place in a trace (W3C Trace Context), if it told one.
 
         Raises:
             BadOption: unknown model or mode, an option missing, or a prior of another size than the model's.
@@ -108,15 +122,33 @@ class Sessions:
         with self.board.locked():
             self._admit(first_demand(transport, options.mode, picked.name, delivery))
             terms = self._terms(delivery, picked)
-            session = Session(self.board.new_id(), transport, picked, options, codec, self._counting, terms)
+            session = Session(
+                self.board.new_id(),
+                transport,
+                picked,
+                options,
+                codec,
+                self._counting,
+                terms,
+                lambda name: self._tracing.open(name, traceparent),
+            )
             self._open[session.id] = session
             self.board.tell(sessions=len(self._open))
         self._none_left.clear()
         self._counting.session_opened(transport)
-        logger.info("session %s: opened, %s, mode %s", session.id[:6], transport, options.mode)
+        session.tell("session opened", transport=transport, mode=options.mode, model=picked.name)
         try:
             await session.start(prior)
             yield session
+        except PortraitError as error:
+            session.end(str(error))
+            raise
+        except asyncio.CancelledError:
+            session.end("the caller went away")
+            raise
+        except Exception as error:
+            session.end(f"{type(error).__name__}: {error}")
+            raise
         finally:
             # Shielded: a cancelled transport must still give the thread and the interpreter back.
             await asyncio.shield(self._close(session))
@@ -158,6 +190,7 @@ class Sessions:
         refusal = self._refusal(demand)
         if refusal is not None:
             self._counting.session_refused(refusal.reason)
+            log_event(logger, logging.WARNING, "session refused", transport=demand.transport, reason=str(refusal))
             raise refusal
 
     def _terms(self, delivery: Delivery, model: Model) -> Terms:
@@ -183,8 +216,4 @@ class Sessions:
             if not self._open:
                 self._none_left.set()
             self._counting.session_closed(session.transport)
-            numbers = session.numbers
-            logger.info(
-                "session %s: closed, %d frames done, %d dropped, %d failed: %s",
-                session.id[:6], numbers.done, numbers.dropped, numbers.failed, await session.wait_ended(),
-            )  # fmt: skip
+            session.tell_end()

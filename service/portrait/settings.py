@@ -74,6 +74,7 @@ class Settings(BaseSettings):
     jwt_audience: str | None = Field(None, min_length=1, description="What a signed token's aud must hold.")
     jwt_issuer: str | None = Field(None, min_length=1, description="What a signed token's iss must be.")
     insecure: bool = Field(False, description="Serve other machines without authentication or without TLS.")
+    tracing: bool = Field(False, description="Send one OpenTelemetry span per session, as OTEL_* says.")
     log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="Least severity logged.")
     log_format: Literal["text", "json"] = Field("text", description="One line per event, for people or programs.")
 

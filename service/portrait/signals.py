@@ -4,6 +4,8 @@ import asyncio
 import logging
 import signal
 
+from portrait.logs import log_event
+
 logger = logging.getLogger(__name__)
 
 
@@ -12,7 +14,7 @@ def catch_signals() -> asyncio.Event:
     loop, stop = asyncio.get_running_loop(), asyncio.Event()
 
     def stopped(number: signal.Signals) -> None:
-        logger.info("%s: stopping", number.name)
+        log_event(logger, logging.INFO, "stopping", reason=number.name)
         for each in (signal.SIGTERM, signal.SIGINT):
             loop.remove_signal_handler(each)
         stop.set()

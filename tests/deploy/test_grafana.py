@@ -2,14 +2,17 @@
 
 import itertools
 import json
+from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import yaml
 
 from tests.deploy import DEPLOY
-from tests.deploy.dashboards import BOARDS, expressions, plain
-from tests.deploy.test_prometheus import RECORDED, promtool
+from tests.deploy.dashboards import BOARDS, annotations, choices, expressions, plain
+from tests.deploy.pictures import Series, draw
+from tests.deploy.test_prometheus import RECORDED, promtool, series_names
 
 DATA_SOURCE = yaml.safe_load((DEPLOY / "grafana/provisioning/datasources/prometheus.yml").read_text())["datasources"][0]
 
@@ -42,7 +45,7 @@ def test_panels_lie_side_by_side(board: dict[str, Any]) -> None:
 
 
 def test_every_expression_is_promql_and_every_recorded_name_exists(tmp_path: Any) -> None:
-    rules = [{"record": f"panel:{i}", "expr": plain(expr)} for i, expr in enumerate(expressions())]
+    rules = [{"record": f"panel:{i}", "expr": plain(expr)} for i, expr in enumerate([*expressions(), *annotations()])]
     assert len(rules) > 30
     file = tmp_path / "rules.yml"
     file.write_text(yaml.safe_dump({"groups": [{"name": "panels", "rules": rules}]}))
@@ -50,3 +53,23 @@ def test_every_expression_is_promql_and_every_recorded_name_exists(tmp_path: Any
     for rule in rules:
         for word in rule["expr"].replace("(", " ").replace("{", " ").split():
             assert ":" not in word or word in RECORDED or "=" in word, f"{word} is recorded nowhere"
+
+
+def test_every_kind_of_panel_can_be_drawn(tmp_path: Path) -> None:
+    """The pictures of the docs; that real answers fill them is seen in tests/deploy/live."""
+    times = np.arange(60.0)
+
+    def source(expression: str) -> list[Series]:
+        labels = dict.fromkeys(("instance", "transport", "mode", "stage", "result", "reason"), "some")
+        bounds = ["0.01", "0.1", "+Inf"] if "_bucket" in expression else ["unused"]
+        return [Series({**labels, "le": bound}, times, times + i) for i, bound in enumerate(bounds)]
+
+    for path in BOARDS:
+        drawn = draw(path, source, tmp_path / "board.png")
+        assert drawn == [panel["title"] for panel in json.loads(path.read_text())["panels"]]
+        assert (tmp_path / "board.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_the_choice_of_boxes_is_filled_from_a_series_that_the_service_tells() -> None:
+    assert choices() == {("portrait_build_info", "instance")}
+    assert "portrait_build_info" in series_names()

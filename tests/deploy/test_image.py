@@ -50,7 +50,7 @@ def test_every_wheel_is_pinned_by_hash_and_no_index_is_named(lock: Path) -> None
 def test_the_lock_holds_what_the_package_asks_for() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     versions = pinned(DEPLOY / "requirements.lock")
-    for requirement in map(Requirement, project["dependencies"]):
+    for requirement in map(Requirement, project["dependencies"] + project["optional-dependencies"]["tracing"]):
         for version in versions[canonicalize_name(requirement.name)]:
             assert requirement.specifier.contains(version), f"{requirement} but {version} in the lock: make lock"
 

@@ -1,5 +1,7 @@
 """The manifests: rendered, held to Kubernetes' schemas, and to what they promise."""
 
+from pathlib import Path
+
 import kubernetes_validate
 import pytest
 import yaml
@@ -7,6 +9,7 @@ import yaml
 from portrait.settings import PREFIX, Settings
 from tests.deploy import DEPLOY
 from tests.deploy.manifests import TREES, Manifest, pick, render
+from tests.deploy.test_prometheus import promtool
 
 FOREIGN = {"ServiceMonitor", "ScaledObject"}
 """Kinds of operators, which Kubernetes' own schemas do not know."""
@@ -78,6 +81,37 @@ def test_the_autoscaler_and_its_adapter_speak_of_the_same_metric() -> None:
     (rule,) = yaml.safe_load((DEPLOY / "kubernetes" / "prometheus-adapter.yml").read_text())["rules"]["custom"]
     (metric,) = pick(render("base"), "HorizontalPodAutoscaler")["spec"]["metrics"]
     assert metric["pods"]["metric"]["name"] == rule["name"]["as"]
+
+
+def test_both_autoscalers_see_the_share_of_sessions_in_use(tmp_path: Path) -> None:
+    """Their own queries, answered by Prometheus' engine: three of four sessions on one pod, one of four on another."""
+    (rule,) = yaml.safe_load((DEPLOY / "kubernetes" / "prometheus-adapter.yml").read_text())["rules"]["custom"]
+    adapter = rule["metricsQuery"].replace("<<.GroupBy>>", "pod").replace("<<.LabelMatchers>>", 'namespace="portrait"')
+    (trigger,) = pick(render("overlays/keda"), "ScaledObject")["spec"]["triggers"]
+    labels = 'namespace="portrait", pod="{}"'
+    given = {
+        f"portrait_sessions{{{labels.format('a')}, transport='grpc'}}": 2,
+        f"portrait_sessions{{{labels.format('a')}, transport='webrtc'}}": 1,
+        f"portrait_sessions{{{labels.format('b')}, transport='grpc'}}": 1,
+        f"portrait_sessions_limit{{{labels.format('a')}}}": 4,
+        f"portrait_sessions_limit{{{labels.format('b')}}}": 4,
+    }
+    asked = [
+        (adapter, [{"labels": '{pod="a"}', "value": 0.75}, {"labels": '{pod="b"}', "value": 0.25}]),
+        (trigger["metadata"]["query"], [{"labels": "{}", "value": 1.0}]),
+    ]
+    test = {
+        "interval": "15s",
+        "input_series": [{"series": series, "values": f"{value}x4"} for series, value in given.items()],
+        "promql_expr_test": [{"expr": expr, "eval_time": "1m", "exp_samples": samples} for expr, samples in asked],
+    }
+    file = tmp_path / "autoscalers.yml"
+    file.write_text(yaml.safe_dump({"rule_files": [], "evaluation_interval": "15s", "tests": [test]}))
+    assert "SUCCESS" in promtool("test", "rules", file)
+    # One pod's worth of sessions in use, at 0.7 of a pod each: two pods. Both want the same fullness.
+    (metric,) = pick(render("base"), "HorizontalPodAutoscaler")["spec"]["metrics"]
+    assert metric["pods"]["target"]["averageValue"] == "700m"
+    assert trigger["metadata"]["threshold"] == "0.7"
 
 
 def test_numbers_are_not_shown_to_the_world() -> None:

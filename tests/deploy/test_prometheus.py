@@ -27,14 +27,18 @@ def series_names() -> set[str]:
     return {name + suffix for name, kind in types.items() for suffix in parts.get(kind, ("",))}
 
 
-def promtool(*arguments: str | Path) -> str:
-    result = subprocess.run([tool("promtool"), *arguments], capture_output=True, text=True, cwd=PROMETHEUS)
+def promtool(*arguments: str | Path, given: str = "") -> str:
+    result = subprocess.run([tool("promtool"), *arguments], capture_output=True, text=True, cwd=PROMETHEUS, input=given)
     assert result.returncode == 0, result.stdout + result.stderr
     return result.stdout
 
 
 def test_the_configuration_and_its_rules_are_valid() -> None:
     assert "SUCCESS" in promtool("check", "config", "prometheus.yml")
+
+
+def test_what_the_service_tells_keeps_to_the_rules_of_names_and_units() -> None:
+    assert promtool("check", "metrics", given=Metrics().expose("")[0].decode()) == ""
 
 
 @pytest.mark.parametrize("file", ["healthy.yml", "alerts.yml"])

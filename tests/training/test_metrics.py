@@ -1,18 +1,14 @@
 """Metrics against cases counted by hand."""
 
-from fractions import Fraction
 from itertools import pairwise
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 
-from portrait.edges import follow_edges
-from portrait.frame import Timestamp
-from portrait.pictures import frame_from_bgr
-from portrait.segmenters import EMBEDDED, open_model
-from training import evaluate, evaluate_video, metrics, sequences, smoothing
-from training.data import Portraits
+from portrait.segmenters import EMBEDDED
+from training import evaluate, evaluate_video, metrics, sequences, served, smoothing
 
 
 def block(rows: slice, columns: slice, size: int = 100) -> np.ndarray:
@@ -193,13 +189,14 @@ def test_scores_are_grouped_by_part() -> None:
     assert found["coco"]["miou"] == 100.0
 
 
-def test_what_is_served_is_what_the_service_makes_of_the_file(folder: Path) -> None:
-    val = Portraits(folder, "val")
-    model = open_model(EMBEDDED / "portrait.tflite")
-    for image, _ in (val[i] for i in range(2)):
-        frame = frame_from_bgr(np.ascontiguousarray(image[..., ::-1]), Timestamp(0, Fraction(1)), 0.0)
-        segmenter = model.open()
-        expected = follow_edges(segmenter.segment(frame), frame.y).values / 255.0
-        served = evaluate.served_segment(evaluate.File(EMBEDDED / "portrait.tflite"))(image)
-        # The service resizes planes, training resizes colours: half a level here and there.
-        assert np.abs(served - expected).mean() < 0.01
+def test_a_served_stream_is_the_file_with_the_services_rules(folder: Path) -> None:
+    file, model = evaluate.File(EMBEDDED / "portrait.tflite"), EMBEDDED / "portrait.tflite"
+    sequence = next(s for s in sequences.generated(folder, count=1) if s.kind == "cut")
+    stream, last = served.Stream(model), None
+    for i, frame in enumerate(sequence.frames):
+        shown = stream(frame)
+        # After the cut the service asks without a prior.
+        last = file(frame, None if i == sequences.CUT else last)
+        expected = cv2.resize(last, sequences.SIZE)
+        assert shown.shape == expected.shape
+        assert np.mean((shown > 0.5) != (expected > 0.5)) < 0.02

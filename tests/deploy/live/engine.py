@@ -48,6 +48,10 @@ def answers(url: str) -> bool:
         return False
 
 
+def _shared() -> list[str]:
+    return [f"--volume={path}:{path}:ro" for path in SHARED if Path(path).exists()]
+
+
 class Engine:
     """Builds and runs. `folder` keeps images between runs."""
 
@@ -57,7 +61,7 @@ class Engine:
         storage.write_text(f'[storage]\ndriver = "overlay"\ngraphroot = "{folder}/images"\nrunroot = "{folder}/run"\n')
         containers.write_text(CONTAINERS)
         self._folder = folder
-        self._environ = {
+        self.environ = {
             **os.environ,
             "CONTAINERS_STORAGE_CONF": str(storage),
             "CONTAINERS_CONF": str(containers),
@@ -68,14 +72,32 @@ class Engine:
         """Run podman; what it printed."""
         return self._call([tool("podman"), *arguments], check, timeout)
 
+    def logs(self, name: str) -> str:
+        """What a container has said: standard output and error."""
+        command = [tool("podman"), "logs", name]
+        done = subprocess.run(command, env=self.environ, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+        assert done.returncode == 0, done.stdout
+        return done.stdout
+
     def build(self, base: str | None) -> str:
         """Build the Dockerfile; the image's name. Without a base, on a stand-in made of Debian's packages."""
-        shared = [f"--volume={path}:{path}:ro" for path in SHARED if Path(path).exists()]
-        base = base or self._stand_in()
-        command = ["bud", "--format=docker", "--layers", "--network=host", *shared, f"--build-arg=BASE={base}"]
+        command = ["bud", "--format=docker", "--layers", "--network=host", *self.build_options(base)]
         name = "localhost/portrait:test"
         self._call([tool("buildah"), *command, f"--file={ROOT}/Dockerfile", f"--tag={name}", ROOT], True, 1800)
         return name
+
+    def build_options(self, base: str | None = None) -> list[str]:
+        """The base and what a build shares with its host."""
+        return [*_shared(), f"--build-arg=BASE={base or self._stand_in()}"]
+
+    def stand_in(self, name: str, package: str, entry: str, context: Path) -> None:
+        """An image of another project, made of Debian's package; nothing is done where the image itself is there."""
+        if self._call([tool("podman"), "images", "--quiet", name], True, 60).strip():
+            return
+        context.mkdir()
+        install = f"apt-get update && apt-get install -y --no-install-recommends {package}"
+        (context / "Dockerfile").write_text(f"FROM {self._stand_in()}\nRUN {install}\nENTRYPOINT {entry}\n")
+        self._call([tool("buildah"), "bud", "--network=host", *_shared(), f"--tag={name}", context], True, 600)
 
     def _stand_in(self) -> str:
         """Debian with Python: what is asked of python:3.11-slim-bookworm, where no registry can be reached."""
@@ -91,7 +113,7 @@ class Engine:
         return STAND_IN
 
     def _call(self, command: list[str | Path], check: bool, timeout: float) -> str:
-        result = subprocess.run(command, env=self._environ, capture_output=True, text=True, timeout=timeout)
+        result = subprocess.run(command, env=self.environ, capture_output=True, text=True, timeout=timeout)
         assert not check or result.returncode == 0, f"{command}:\n{result.stdout[-4000:]}{result.stderr[-4000:]}"
         return result.stdout
 
@@ -137,7 +159,7 @@ class Container:
         try:
             return wait_until(lambda: answers(self.url + "readyz"), seconds, "ready")
         except AssertionError as error:
-            raise AssertionError(f"{error}\n{self.engine.podman('logs', self.name)}") from None
+            raise AssertionError(f"{error}\n{self.engine.logs(self.name)}") from None
 
     def inspect(self) -> dict[str, Any]:
         """What podman knows of it."""

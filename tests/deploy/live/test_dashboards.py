@@ -2,24 +2,24 @@
 
 import asyncio
 import json
-import shutil
-import subprocess
-import urllib.parse
-import urllib.request
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
+from functools import partial
 from pathlib import Path
-from typing import Any
 
+import cv2
+import numpy as np
 import pytest
 import yaml
 
 from portrait.client import Client, ClientError, Picture
-from tests.deploy import DEPLOY, tool
-from tests.deploy.dashboards import expressions, plain
-from tests.deploy.live.engine import Container, Engine, answers, wait_until
-from tests.deploy.live.proxies import free_port, replaced
+from tests.deploy import DEPLOY
+from tests.deploy.dashboards import BOARDS, annotations, choices, expressions, plain
+from tests.deploy.live.engine import Container, Engine
+from tests.deploy.live.scraping import Prometheus, scraping
+from tests.deploy.live.streaming import receive, send
 from tests.deploy.live.test_proxies import reached
+from tests.deploy.pictures import draw
 from tests.people import clip
 from tests.test_grpc import jpeg
 
@@ -37,33 +37,10 @@ def container(engine: Engine, image: str) -> Iterator[Container]:
 
 
 @pytest.fixture
-def prometheus(container: Container, tmp_path: Path) -> Iterator[str]:
-    """The shipped configuration, its target the container and its pace a test's."""
-    folder = tmp_path / "prometheus"
-    shutil.copytree(DEPLOY / "prometheus", folder)
-    configuration = folder / "prometheus.yml"
-    configuration.write_text(
-        replaced(configuration.read_text(), ("scrape_interval: 5s", "scrape_interval: 1s"), ("15s", "1s"))
-    )
-    targets = folder / "targets" / "portrait.yml"
-    targets.write_text(replaced(targets.read_text(), ("portrait:8080", f"127.0.0.1:{container.http}")))
-    address = f"127.0.0.1:{free_port()}"
-    command = [tool("prometheus"), f"--config.file={configuration}", f"--storage.tsdb.path={tmp_path}/data"]
-    process = subprocess.Popen([*command, f"--web.listen-address={address}"], stderr=subprocess.PIPE, text=True)
-    try:
-        wait_until(lambda: process.poll() is not None or answers(f"http://{address}/-/ready"), 30, "up")
-        assert process.poll() is None, process.communicate()[1]
-        yield address
-    finally:
-        process.terminate()
-        process.communicate(timeout=30)
-
-
-def ask(prometheus: str, expression: str) -> list[dict[str, Any]]:
-    query = urllib.parse.urlencode({"query": expression})
-    with urllib.request.urlopen(f"http://{prometheus}/api/v1/query?{query}", timeout=10) as response:
-        found: list[dict[str, Any]] = json.load(response)["data"]["result"]
-        return found
+def prometheus(container: Container, tmp_path: Path) -> Iterator[Prometheus]:
+    """At a test's pace."""
+    with scraping(container.http, tmp_path, "1s") as running:
+        yield running
 
 
 @asynccontextmanager
@@ -81,11 +58,11 @@ async def load(container: Container) -> AsyncIterator[None]:
             async with client.open_stream():
                 pass
         tasks = [
-            group.create_task(send_for_ever(steady, frames, 0.03)),
-            group.create_task(send_for_ever(hurried, frames, 0.0)),
-            group.create_task(send_for_ever(broken, [frames[0], Picture.jpeg(b"none")], 0.1)),
+            group.create_task(send(steady, frames, 0.03)),
+            group.create_task(send(hurried, frames, 0.0)),
+            group.create_task(send(broken, [frames[0], Picture.jpeg(b"none")], 0.1)),
         ]
-        tasks += [group.create_task(read_for_ever(stream)) for stream in (steady, hurried, broken)]
+        tasks += [group.create_task(receive(stream)) for stream in (steady, hurried, broken)]
         try:
             yield
         finally:
@@ -93,26 +70,21 @@ async def load(container: Container) -> AsyncIterator[None]:
                 task.cancel()
 
 
-async def send_for_ever(stream: Any, frames: list[Picture], pause: float) -> None:
-    for i in range(10**9):
-        await stream.send(frames[i % len(frames)], i)
-        await asyncio.sleep(pause)
-
-
-async def read_for_ever(stream: Any) -> None:
-    while await stream.receive() is not None:
-        pass
-
-
-async def test_every_panel_has_data(container: Container, prometheus: str) -> None:
+async def test_every_panel_has_data(
+    engine: Engine, container: Container, prometheus: Prometheus, tmp_path: Path
+) -> None:
     missing = {plain(expression) for expression in expressions()}
     assert len(missing) > 30
 
     def answered() -> bool:
         for expression in sorted(missing):
-            if ask(prometheus, expression):
+            if prometheus.ask(expression):
                 missing.discard(expression)
         return not missing
+
+    def drawn() -> list[set[str]]:
+        source = partial(prometheus.ask_range, seconds=60, step=1)
+        return [set(draw(path, source, tmp_path / f"{path.stem}.png")) for path in BOARDS]
 
     async with load(container):
         try:
@@ -121,17 +93,28 @@ async def test_every_panel_has_data(container: Container, prometheus: str) -> No
                     await asyncio.sleep(0.5)
         except TimeoutError:
             pytest.fail("no data for:\n" + "\n".join(sorted(missing)))
-        by_mode = await asyncio.to_thread(ask, prometheus, "portrait_sessions_by_mode")
+        by_mode = await asyncio.to_thread(prometheus.ask, "portrait_sessions_by_mode")
         assert {row["metric"]["mode"] for row in by_mode} == {"mask", "blur", "color"}
-        refused = await asyncio.to_thread(ask, prometheus, "portrait_admission_refused_total > 0")
+        refused = await asyncio.to_thread(prometheus.ask, "portrait_admission_refused_total > 0")
         assert [row["metric"]["reason"] for row in refused] == ["too_many_sessions"]
+        titles = [{panel["title"] for panel in json.loads(path.read_text())["panels"]} for path in BOARDS]
+        assert await asyncio.to_thread(drawn) == titles
+    for path in BOARDS:
+        assert len(np.unique(cv2.imread(str(tmp_path / f"{path.stem}.png")))) > 100, "an empty picture"
+    for series, label in choices():
+        assert {row["metric"][label] for row in prometheus.ask(series)} == {f"127.0.0.1:{container.http}"}
+    # An annotation tells of a moment: here the box starts anew.
+    assert not any(prometheus.ask(plain(expression)) for expression in annotations())
+    engine.podman("restart", "--time", "10", container.name)
+    told = [plain(expression) for expression in annotations()]
+    await reached(lambda: all(prometheus.ask(expression) for expression in told), 60, "annotated")
 
 
 async def test_alerts_are_quiet_on_a_healthy_box_and_tell_of_one_that_is_gone(
-    engine: Engine, container: Container, prometheus: str
+    engine: Engine, container: Container, prometheus: Prometheus
 ) -> None:
     def state(alert: str) -> list[str]:
-        return [row["metric"]["alertstate"] for row in ask(prometheus, f'ALERTS{{alertname="{alert}"}}')]
+        return [row["metric"]["alertstate"] for row in prometheus.ask(f'ALERTS{{alertname="{alert}"}}')]
 
     async with Client(f"127.0.0.1:{container.grpc}") as client, client.open_stream(mode="mask") as stream:
         frame = jpeg(clip(320, 240, 1).frames[0])
@@ -139,15 +122,13 @@ async def test_alerts_are_quiet_on_a_healthy_box_and_tell_of_one_that_is_gone(
             await stream.send(frame, i)
             assert await stream.receive() is not None
             await asyncio.sleep(0.03)
-        await reached(lambda: bool(ask(prometheus, "instance:portrait_frames:drop_ratio_rate5m")), 30, "recorded")
-        assert ask(prometheus, "ALERTS") == []
+        await reached(lambda: bool(prometheus.ask("instance:portrait_frames:drop_ratio_rate5m")), 30, "recorded")
+        assert prometheus.ask('ALERTS{alertstate="firing"}') == []
     engine.podman("kill", container.name)
     await reached(lambda: state("PortraitDown") == ["pending"], 30, "noticed")
 
 
-def test_the_alerts_of_the_files_are_the_ones_in_force(prometheus: str) -> None:
-    with urllib.request.urlopen(f"http://{prometheus}/api/v1/rules?type=alert", timeout=10) as response:
-        groups = json.load(response)["data"]["groups"]
-    loaded = {rule["name"] for group in groups for rule in group["rules"]}
+def test_the_alerts_of_the_files_are_the_ones_in_force(prometheus: Prometheus) -> None:
+    loaded = {rule["name"] for group in prometheus.read("rules", type="alert")["groups"] for rule in group["rules"]}
     rules = yaml.safe_load((DEPLOY / "prometheus/rules/alerts.yml").read_text())["groups"][0]["rules"]
     assert loaded == {rule["alert"] for rule in rules}

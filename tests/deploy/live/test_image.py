@@ -110,8 +110,22 @@ async def test_sigterm_drains_a_stream_and_ends_with_0(engine: Engine, container
         assert await stream.receive() is not None
         engine.podman("stop", "--time", "20", container.name)
     assert container.inspect()["State"]["ExitCode"] == 0
-    log = engine.podman("logs", container.name)
-    assert "Traceback" not in log
+    # Both of its streams; it prints what it listens on, and logs to the other.
+    lines = [json.loads(line) for line in engine.logs(container.name).splitlines() if line.startswith("{")]
+    warnings = [line["message"] for line in lines if line["level"] == "warning"]
+    assert ["without authentication and TLS" in warning for warning in warnings] == [True]
+    life = [line for line in lines if line["level"] == "info"]
+    assert [line["message"] for line in life] == [
+        "settings", "serving", "session opened", "stopping", "session asked to leave", "drained", "session closed",
+    ]  # fmt: skip
+    assert life[5]["sessions_cut"] == 1
+    assert life[6]["reason"] == "the service stops"
+    assert len(lines) == len(life) + len(warnings)
+
+
+def test_it_has_what_traces_need(engine: Engine, image: str) -> None:
+    with engine.serving(image, "--env=PORTRAIT_TRACING=true") as running:
+        running.wait_ready()
 
 
 def test_the_limits_are_the_kernels(engine: Engine, container: Container) -> None:

@@ -23,6 +23,7 @@ from portrait.segmenters import Model
 from portrait.sessions import Sessions
 from portrait.transports.grpc.codec import Arrival, GrpcCodec, Output
 from portrait.transports.grpc.status import aborting
+from portrait.transports.grpc.trace import traceparent
 from portrait.v1 import segmentation_pb2 as portrait_pb
 
 VERSION = "1"
@@ -85,7 +86,13 @@ class InferenceServicer(pb_grpc.GRPCInferenceServiceServicer):
             picture, prior = read_inputs(request, self._max_pixels)
             codec = GrpcCodec(self._max_pixels)
             async with self._sessions.open(
-                "grpc", codec, MASK.options, model.name, prior=prior, delivery=Delivery.STILL
+                "grpc",
+                codec,
+                MASK.options,
+                model.name,
+                prior=prior,
+                delivery=Delivery.STILL,
+                traceparent=traceparent(context),
             ) as session:
                 turn = await session.turn(Arrival(picture, MASK, 0), time.monotonic())
             if turn.failure is not None:

@@ -15,6 +15,7 @@ from portrait.sessions import Sessions
 from portrait.transports.grpc.codec import Arrival, GrpcCodec, Output, read_output, read_prior
 from portrait.transports.grpc.status import aborting
 from portrait.transports.grpc.stream import Stream, StreamContext, StreamSession, duration, read_config
+from portrait.transports.grpc.trace import traceparent
 from portrait.v1 import segmentation_pb2 as pb
 from portrait.v1 import segmentation_pb2_grpc as pb_grpc
 
@@ -46,7 +47,12 @@ class SegmentationServicer(pb_grpc.SegmentationServiceServicer):
             output = await asyncio.to_thread(read_output, request.output, self._backgrounds)
             codec = GrpcCodec(self._limits.still_pixels)
             async with self._sessions.open(
-                "grpc", codec, output.options, request.model, delivery=Delivery.STILL
+                "grpc",
+                codec,
+                output.options,
+                request.model,
+                delivery=Delivery.STILL,
+                traceparent=traceparent(context),
             ) as session:
                 turn = await session.turn(Arrival(request.picture, output, 0), time.monotonic())
             if turn.failure is not None:
@@ -73,7 +79,13 @@ class SegmentationServicer(pb_grpc.SegmentationServiceServicer):
             codec = GrpcCodec(self._limits.frame_pixels)
             delivery = Delivery.EXACT if config.delivery == pb.DELIVERY_EVERY_FRAME else Delivery.LIVE
             async with self._sessions.open(
-                "grpc", codec, output.options, config.model, prior=prior, delivery=delivery
+                "grpc",
+                codec,
+                output.options,
+                config.model,
+                prior=prior,
+                delivery=delivery,
+                traceparent=traceparent(context),
             ) as session:
                 await context.write(pb.SegmentStreamResponse(info=self._info(session, config, output)))
                 stream = Stream(

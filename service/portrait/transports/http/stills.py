@@ -81,8 +81,9 @@ class Stills:
         options = await self._options(form)
         content_type = _negotiate(request.headers.get("Accept", "*/*"), options.mode)
         codec = StillCodec(self._max_pixels, SUFFIXES[content_type])
-        model = form.texts.get("model")
-        async with self._sessions.open("http", codec, options, model, delivery=Delivery.STILL) as session:
+        model, caller = form.texts.get("model"), request.headers.get("traceparent")
+        opening = self._sessions.open("http", codec, options, model, delivery=Delivery.STILL, traceparent=caller)
+        async with opening as session:
             try:
                 turn = await session.turn(form.image, time.monotonic())
             except BadPicture as error:

@@ -5,13 +5,14 @@ import logging
 from collections.abc import AsyncIterator, Coroutine, Sequence
 from contextlib import asynccontextmanager
 from contextvars import copy_context
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, TypedDict
 
 from aiohttp import web
 
 from portrait.backgrounds import Backgrounds
 from portrait.compositors import Options
 from portrait.errors import BadOffer, BadOption
+from portrait.logs import log_event
 from portrait.sessions import Sessions
 from portrait.transports.webrtc import realtime
 from portrait.transports.webrtc.addresses import PORTS, advertise, media_ports
@@ -32,6 +33,14 @@ MAX_SDP = 64 * 1024
 
 CODECS = {"composite": VideoCodec, "mask": MaskCodec}
 """What a loopback may send back."""
+
+
+class Wishes(TypedDict):
+    """What a session is opened with besides its options."""
+
+    model: str | None
+    traceparent: str | None
+
 
 Answered: TypeAlias = asyncio.Future[tuple[str, Connection, str]]
 """Set once with (resource path, connection, SDP answer)."""
@@ -82,13 +91,13 @@ class WebRTC:
         kind = CODECS.get(result := request.query.get("result", "composite"))
         if kind is None:
             raise BadOption("result", f"{result!r} came; expected one of {', '.join(CODECS)}")
-        codec, model = kind(self._max_frame_pixels), request.query.get("model")
-        return await self._answer(self._run_loop(codec, offer, options, model, answered), answered)
+        life = self._run_loop(kind(self._max_frame_pixels), offer, options, _wishes(request), answered)
+        return await self._answer(life, answered)
 
     async def _publish(self, request: web.Request) -> web.Response:
         offer, options, answered = await _read_offer(request), await self._options(request), self._future()
-        name, model = request.match_info["stream"], request.query.get("model")
-        return await self._answer(self._run_publisher(name, offer, options, model, answered), answered)
+        life = self._run_publisher(request.match_info["stream"], offer, options, _wishes(request), answered)
+        return await self._answer(life, answered)
 
     async def _view(self, request: web.Request) -> web.Response:
         output = request.match_info.get("output", "composite")
@@ -119,20 +128,18 @@ class WebRTC:
         return web.Response(status=201, text=answer, content_type="application/sdp", headers=headers)
 
     async def _run_loop(
-        self, codec: VideoCodec, offer: str, options: Options, model: str | None, answered: Answered
+        self, codec: VideoCodec, offer: str, options: Options, wishes: Wishes, answered: Answered
     ) -> None:
-        async with self._sessions.open("webrtc", codec, options, model) as session:
+        async with self._sessions.open("webrtc", codec, options, **wishes) as session:
             peer = Peer(session, self._idle_seconds)
             async with self._connected(peer.connection, session.id, peer.close):
                 answered.set_result((f"/v1/sessions/{session.id}", peer.connection, await peer.answer(offer)))
                 await peer.run()
 
-    async def _run_publisher(
-        self, name: str, offer: str, options: Options, model: str | None, answered: Answered
-    ) -> None:
+    async def _run_publisher(self, name: str, offer: str, options: Options, wishes: Wishes, answered: Answered) -> None:
         with self._streams.publish(name) as stream:
             codec = StreamCodec(self._max_frame_pixels, lambda: stream.wanted)
-            async with self._sessions.open("webrtc", codec, options, model) as session:
+            async with self._sessions.open("webrtc", codec, options, **wishes) as session:
                 publisher = Publisher(session, stream, self._idle_seconds)
                 async with self._connected(publisher.connection, session.id, publisher.close):
                     answer = await publisher.answer(offer)
@@ -144,13 +151,15 @@ class WebRTC:
             viewer = Viewer(self._sessions.board.new_id(), stream, output)
             async with self._connected(viewer.connection, viewer.id, viewer.connection.close):
                 self.resources.viewers[viewer.id] = viewer
+                reason = "not answered, or cut off"
+                log_event(logger, logging.INFO, "viewer opened", viewer=viewer.id[:6], stream=name)
                 try:
                     answer = await viewer.answer(offer, slot)
                     answered.set_result((f"/v1/viewers/{viewer.id}", viewer.connection, answer))
-                    logger.info("viewer %s of %s opened", viewer.id[:6], name)
-                    logger.info("viewer %s of %s closed: %s", viewer.id[:6], name, await viewer.run())
+                    reason = await viewer.run()
                 finally:
                     del self.resources.viewers[viewer.id]
+                    log_event(logger, logging.INFO, "viewer closed", viewer=viewer.id[:6], reason=reason)
 
     @asynccontextmanager
     async def _connected(self, connection: Connection, name: str, close: Any) -> AsyncIterator[None]:
@@ -174,6 +183,10 @@ class WebRTC:
 
     def _future(self) -> Answered:
         return asyncio.get_running_loop().create_future()
+
+
+def _wishes(request: web.Request) -> Wishes:
+    return {"model": request.query.get("model"), "traceparent": request.headers.get("traceparent")}
 
 
 async def _read_offer(request: web.Request) -> str:

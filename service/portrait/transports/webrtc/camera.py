@@ -93,7 +93,7 @@ class Uplink(ABC, Generic[W]):
             return None
         except Exception as error:
             # aiortc would end the track and say nothing: a picture that stands still until the idle limit.
-            logger.exception("session %s: a frame could not be composed", self.session.id[:6])
+            logger.exception("a frame of session %s could not be composed", self.session.short_id)
             self.session.end(f"a frame could not be composed: {error}")
             raise
 

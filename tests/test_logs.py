@@ -1,0 +1,167 @@
+"""The log: one line for each event of a session's life, with its id and the reason; none for a frame."""
+
+import asyncio
+import json
+import logging
+import signal
+from typing import Any
+
+import aiohttp
+import cv2
+import pytest
+
+from portrait.client import Client, ClientError, Picture
+from portrait.errors import Idle, TooManySessions
+from portrait.logs import JsonFormatter, TextFormatter, log_event
+from portrait.metrics import Metrics
+from portrait.sessions import Sessions
+from tests.fakes import FakeModel, failing, full_mask, only
+from tests.people import clip
+from tests.test_cli import ended, serving
+from tests.test_grpc import fake_service, jpeg
+from tests.test_session import GREEN, FrameCodec, make_frame
+
+
+@pytest.fixture(autouse=True)
+def everything(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO, "portrait")
+
+
+def told(caplog: pytest.LogCaptureFixture) -> list[tuple[str, dict[str, Any]]]:
+    """(event, fields) of every line of the service."""
+    ours = [record for record in caplog.records if record.name.startswith("portrait.")]
+    return [(record.getMessage(), getattr(record, "fields", {})) for record in ours]
+
+
+@pytest.fixture
+def record() -> logging.LogRecord:
+    logger = logging.getLogger("portrait.test")
+    caught: list[logging.LogRecord] = []
+    handler = logging.Handler()
+    handler.emit = caught.append  # type: ignore[method-assign]
+    logger.addHandler(handler)
+    log_event(logger, logging.WARNING, "session closed", session="a1b2c3", reason='it said "no"', frames_done=3)
+    logger.removeHandler(handler)
+    return caught[0]
+
+
+def test_a_line_for_programs_has_the_fields_as_keys(record: logging.LogRecord) -> None:
+    document = json.loads(JsonFormatter().format(record))
+    assert document.pop("time")
+    assert document == {
+        "level": "warning",
+        "logger": "portrait.test",
+        "message": "session closed",
+        "session": "a1b2c3",
+        "reason": 'it said "no"',
+        "frames_done": 3,
+    }
+
+
+def test_a_line_for_people_has_them_as_words(record: logging.LogRecord) -> None:
+    line = TextFormatter().format(record)
+    assert line.endswith(r'portrait.test: session closed session=a1b2c3 reason="it said \"no\"" frames_done=3')
+
+
+async def test_a_session_that_fails_says_so_once_and_not_once_per_frame(caplog: pytest.LogCaptureFixture) -> None:
+    async with Sessions(only(FakeModel(failing)), 1, Metrics()).open("grpc", FrameCodec(), GREEN) as session:
+        for _ in range(20):
+            await session.turn(make_frame(), 0.0)
+    name = session.id[:6]
+    assert told(caplog) == [
+        ("session opened", {"session": name, "transport": "grpc", "mode": "color", "model": "fake"}),
+        ("segmentation failed", {"session": name, "reason": "injected"}),
+        (
+            "session closed",
+            {"session": name, "reason": "finished", "frames_done": 0, "frames_dropped": 0, "frames_failed": 20,
+             "frames_refused": 0},
+        ),
+    ]  # fmt: skip
+    assert session.id not in caplog.text, "who knows a whole id may end the session"
+
+
+async def test_a_refused_session_says_why(caplog: pytest.LogCaptureFixture) -> None:
+    held = Sessions(only(FakeModel(full_mask)), 1, Metrics())
+    async with held.open("grpc", FrameCodec(), GREEN):
+        with pytest.raises(TooManySessions):
+            async with held.open("http", FrameCodec(), GREEN):
+                pass
+    assert ("session refused", {"transport": "http", "reason": "1 of 1 sessions are open"}) in told(caplog)
+
+
+@pytest.mark.parametrize(
+    ("error", "reason"),
+    [
+        (Idle("no frame for 15 s"), "no frame for 15 s"),
+        (asyncio.CancelledError(), "the caller went away"),
+        (ZeroDivisionError("oh"), "ZeroDivisionError: oh"),
+    ],
+)
+async def test_the_end_is_told_with_what_ended_it(
+    error: BaseException, reason: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    with pytest.raises(type(error)):
+        async with Sessions(only(FakeModel(full_mask)), 1, Metrics()).open("grpc", FrameCodec(), GREEN):
+            raise error
+    event, fields = told(caplog)[-1]
+    assert (event, fields["reason"]) == ("session closed", reason)
+
+
+async def test_the_reasons_of_grpc(caplog: pytest.LogCaptureFixture) -> None:
+    """Its client finishes, hurries away, stays silent."""
+
+    def reasons() -> list[str]:
+        return [fields["reason"] for event, fields in told(caplog) if event == "session closed"]
+
+    async with fake_service(FakeModel(full_mask), idle_seconds=0.5) as (client, sessions):
+        async with client.open_stream() as stream:
+            await stream.finish()
+            assert await stream.receive() is None
+        async with client.open_stream():
+            pass
+        async with client.open_stream() as stream:
+            with pytest.raises(ClientError, match="no frame for"):
+                await stream.receive()
+        async with asyncio.timeout(10):
+            while len(sessions):
+                await asyncio.sleep(0.01)
+    assert reasons() == ["finished", "the caller went away", "no frame for 0.5 s"]
+
+
+async def test_a_service_tells_its_life_as_json_and_nothing_of_frames() -> None:
+    """A real one: a stream of many frames, one session too many, a still, an end by DELETE, a drain."""
+    frames = [jpeg(frame) for frame in clip(160, 120, 4).frames]
+    with serving("--log-format", "json", "--max-sessions", "1", "--drain-seconds", "0.2") as (process, announced):
+        async with Client(announced["grpc"]) as client, aiohttp.ClientSession(announced["page"]) as http:
+            async with client.open_stream(every_frame=True) as stream:
+                for i in range(60):
+                    await stream.send(frames[i % 4], i)
+                    await stream.receive()
+                with pytest.raises(ClientError):
+                    await client.segment(frames[0])
+                async with http.delete(f"/v1/sessions/{stream.info.session_id}") as response:
+                    assert response.status == 200
+                with pytest.raises(ClientError):
+                    await stream.receive()
+            await client.segment(Picture.jpeg(cv2.imencode(".jpg", clip(64, 64, 1).frames[0])[1].tobytes()))
+            async with client.open_stream(every_frame=True) as stream:
+                process.send_signal(signal.SIGTERM)
+                with pytest.raises(ClientError):
+                    await stream.receive()
+        _, log = await asyncio.to_thread(ended, process)
+    lines = [json.loads(line) for line in log.splitlines() if line.startswith("{")]
+    life = [line for line in lines if "session" in line["message"]]
+    assert [(line["message"], line.get("reason")) for line in life] == [
+        ("session opened", None),
+        ("session refused", "1 of 1 sessions are open"),
+        ("session closed", "ended by DELETE"),
+        ("session opened", None),
+        ("session closed", "finished"),
+        ("session opened", None),
+        ("session asked to leave", None),
+        ("session closed", "the service stops"),
+    ]
+    assert all(line["session"] for line in life if line["message"] != "session refused")
+    assert life[2]["frames_done"] == 60
+    rest = [line["message"] for line in lines if line not in life]
+    assert rest == ["settings", "serving", "stopping", "drained"]
