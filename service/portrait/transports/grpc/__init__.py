@@ -34,6 +34,17 @@ KEEPALIVE_OPTIONS = [
     ("grpc.http2.min_recv_ping_interval_without_data_ms", 10_000),
 ]
 
+BOUND_OPTIONS = [
+    ("grpc.max_allowed_incoming_connections", 1000),
+    ("grpc.max_concurrent_streams", 100),  # of one connection
+    ("grpc.max_connection_idle_ms", 300_000),  # a connection without a call; clients connect anew by themselves
+    ("grpc.server_handshake_timeout_ms", 10_000),
+]
+"""What a client may hold open, without credentials too; by default all of it."""
+
+SPARE_CALLS = 64
+"""Calls beside those that may hold a session: health, models, refusals."""
+
 
 @dataclass(frozen=True)
 class GrpcServer:
@@ -72,7 +83,11 @@ async def serve_grpc(
     """
     options = [("grpc.max_receive_message_length", max_message_bytes), ("grpc.so_reuseport", int(shared_port))]
     interceptors = [*([Guard(security)] if security else []), Strict()]
-    server = grpc.aio.server(interceptors=interceptors, options=[*options, *WINDOW_OPTIONS, *KEEPALIVE_OPTIONS])
+    server = grpc.aio.server(
+        interceptors=interceptors,
+        options=[*options, *WINDOW_OPTIONS, *KEEPALIVE_OPTIONS, *BOUND_OPTIONS],
+        maximum_concurrent_rpcs=sessions.limit + SPARE_CALLS,
+    )
     limits = Limits(max_frame_pixels, max_still_pixels, max_message_bytes, idle_seconds)
     servicer = SegmentationServicer(sessions, backgrounds, limits)
     segmentation_pb2_grpc.add_SegmentationServiceServicer_to_server(servicer, server)

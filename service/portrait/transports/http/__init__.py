@@ -20,6 +20,7 @@ from portrait.errors import BadOption
 from portrait.frame import Frame
 from portrait.security import Security
 from portrait.sessions import Sessions
+from portrait.transports.http.door import Door, listen, opened
 from portrait.transports.http.guard import guard
 from portrait.transports.http.neighbours import open_neighbours, serve_neighbours
 from portrait.transports.http.problems import problems
@@ -149,7 +150,7 @@ class HttpRoutes:
 def _read_changes(text: str) -> dict[str, Any]:
     try:
         changes = json.loads(text)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise BadOption("body", f"not JSON: {error}") from error
     if not isinstance(changes, dict) or (changes.keys() - set(CHANGES)):
         raise BadOption("body", f"{text[:80]!r} came; expected a JSON object with any of {', '.join(CHANGES)}")
@@ -184,7 +185,9 @@ async def serve_http(
         OSError: the address cannot be bound.
     """
     routes = list(routes)
-    middlewares = [problems, *([guard(security)] if security else [])]
+    certificates = security.certificates if security else None
+    door = Door(certificates.context() if certificates else None)
+    middlewares = [door.keeper(), problems, *([guard(security)] if security else []), door.porter()]
     async with AsyncExitStack() as stack:
         if board is not None and board.count > 1:
             own = board.socket(board.index)
@@ -197,15 +200,10 @@ async def serve_http(
         runner = web.AppRunner(application, access_log=None, handle_signals=False, shutdown_timeout=1.0)
         await runner.setup()
         stack.push_async_callback(runner.cleanup)
-        certificates = security.certificates if security else None
-        tls = certificates.context() if certificates else None
-        site: web.BaseSite
-        if listening is None:
-            site = web.TCPSite(runner, host, port, ssl_context=tls)
-        else:
-            site = web.SockSite(runner, listening, ssl_context=tls)
-        await site.start()
-        yield runner.addresses[0][1]
+        assert runner.server is not None
+        sockets = [listening] if listening is not None else listen(host, port)
+        await stack.enter_async_context(opened(door, runner.server, sockets))
+        yield sockets[0].getsockname()[1]
 
 
 __all__ = ["HttpRoutes", "Stills", "serve_http"]

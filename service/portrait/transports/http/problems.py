@@ -72,7 +72,7 @@ async def problems(
                 response.headers[name] = error.headers[name]
         return response
     except Exception:
-        logger.exception("%s %s failed", request.method, request.path)
+        logger.exception("%s %r failed", request.method, request.path)
         return problem(500, "INTERNAL", "internal error")
 
 

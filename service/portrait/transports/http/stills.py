@@ -125,10 +125,16 @@ async def _read_form(request: web.Request) -> Form:
 
 
 async def _read_parts(request: web.Request, texts: dict[str, str], files: dict[str, bytes]) -> None:
-    total = 0
+    total, seen = 0, set[str]()
     async for part in await request.multipart():
         if not isinstance(part, BodyPartReader) or part.name is None:
             raise BadOption("body", "a part without a name")
+        # Here and not at the end: parts without a body cost nothing to send, and there may be any number of them.
+        if part.name not in FIELDS:
+            raise BadOption(part.name[:80], f"unknown field; expected {', '.join(FIELDS)}")
+        if part.name in seen:
+            raise BadOption(part.name, "the field came twice; expected it once")
+        seen.add(part.name)
         data = bytearray()
         while chunk := await part.read_chunk():
             total += len(chunk)

@@ -11,6 +11,7 @@ from aiortc.sdp import candidate_from_sdp
 
 from portrait.errors import BadOffer, NoMediaPort
 from portrait.transports.webrtc import realtime
+from portrait.transports.webrtc.bounds import MOST_CANDIDATES, check_fragment, check_offer
 
 CONNECT_SECONDS = 10.0
 """A peer that has not connected by then is gone; it holds ports until it is."""
@@ -46,6 +47,7 @@ class Connection:
         # No servers: a box on premises asks nobody outside for its address.
         self.pc = RTCPeerConnection(RTCConfiguration(iceServers=[]))
         self.connected = asyncio.Event()
+        self._trickled = 0
         self.pc.on("connectionstatechange", self._state_changed)
 
     async def answer(self, offer: str, take: Callable[[list[Any]], None]) -> str:
@@ -57,6 +59,7 @@ class Connection:
         """
         if not offer.startswith("v=0"):
             raise BadOffer("sdp", f"the body starts with {offer[:20]!r}; expected an SDP offer, v=0")
+        check_offer(offer)
         # Browsers without camera permission hide their addresses behind mDNS names, for which aioice would wait a
         # second; the connection comes up without them, peer-reflexive.
         description = RTCSessionDescription(MDNS_CANDIDATE.sub("", offer), "offer")
@@ -80,8 +83,9 @@ class Connection:
         """Take the candidates of a trickle-ice-sdpfrag (RFC 8840); those that cannot be reached are left out.
 
         Raises:
-            BadOffer: the fragment restarts ICE or is none.
+            BadOffer: the fragment restarts ICE or is none, or there are too many candidates.
         """
+        check_fragment(fragment)
         parameters = dict(re.findall(r"^a=(ice-ufrag|ice-pwd):(\S+)", fragment, re.MULTILINE))
         if not parameters:
             raise BadOffer("sdpfrag", "no a=ice-ufrag came; expected a trickle-ice-sdpfrag")
@@ -89,7 +93,11 @@ class Connection:
         if remote is None or parameters.get("ice-ufrag") != remote[1]:
             raise BadOffer("sdpfrag", "another a=ice-ufrag came; ICE restarts are not supported, connect anew")
         middle = re.search(r"^a=mid:(\S+)", fragment, re.MULTILINE)
-        for line in re.findall(r"^a=candidate:(.+?)\r?$", MDNS_CANDIDATE.sub("", fragment), re.MULTILINE):
+        lines = re.findall(r"^a=candidate:(.+?)\r?$", MDNS_CANDIDATE.sub("", fragment), re.MULTILINE)
+        self._trickled += len(lines)
+        if self._trickled > MOST_CANDIDATES:
+            raise BadOffer("sdpfrag", f"{self._trickled} candidates came; expected {MOST_CANDIDATES} at most")
+        for line in lines:
             try:
                 candidate = candidate_from_sdp(line)
             except (AssertionError, IndexError, ValueError):

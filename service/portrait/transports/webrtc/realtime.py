@@ -5,7 +5,7 @@
 2. Its bandwidth estimate starts at what a sender happens to send and grows by 8 % a second. Chrome obeys it and shrinks
    the camera's picture. Here it is a budget that real loss lowers.
 3. Its DTLS offers ECDSA suites only; GStreamer and others bring RSA certificates.
-4. Its encoders: `encoders.py`.
+4. Its encoders: `encoders.py`; its decoders, which make room for any size: `decoders.py`.
 
 Each is small, written against the version in TESTED, and refused with any other; tests fail when upstream changes.
 """
@@ -15,10 +15,11 @@ import time
 from typing import Any
 
 import aiortc
-from aiortc import rtcdtlstransport, rtcrtpsender
+from aiortc import rtcdtlstransport, rtcrtpreceiver, rtcrtpsender
 from aiortc.jitterbuffer import JitterBuffer, JitterFrame
 from OpenSSL import SSL
 
+from portrait.transports.webrtc.decoders import bounded_decoder
 from portrait.transports.webrtc.encoders import live_encoder
 
 TESTED = "1.16.0"
@@ -111,6 +112,7 @@ def install() -> None:
     if aiortc.__version__ != TESTED:
         raise RuntimeError(f"aiortc is {aiortc.__version__}; it is made real-time for {TESTED} only")
     rtcrtpsender.get_encoder = live_encoder  # type: ignore[attr-defined]  # not its public name
+    rtcrtpreceiver.get_decoder = bounded_decoder  # type: ignore[attr-defined]
     if JitterBuffer._remove_frame is not _remove_frame:
         JitterBuffer._remove_frame = _remove_frame  # type: ignore[method-assign]
         rtcdtlstransport.RTCCertificate._create_ssl_context = _create_ssl_context  # type: ignore[method-assign]

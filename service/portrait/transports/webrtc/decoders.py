@@ -1,0 +1,70 @@
+"""Video decoders that look at a picture's size before they make room for it, in the place of aiortc's own.
+
+A key frame of VP8 that is 100 bytes long may say that it is 16383x16383: libvpx would take more than a gigabyte.
+"""
+
+import av
+from aiortc.codecs import get_decoder as stock_decoder
+from aiortc.codecs import h264, vpx
+from aiortc.codecs.base import Decoder
+from aiortc.jitterbuffer import JitterFrame
+from aiortc.rtcrtpparameters import RTCRtpCodecParameters
+from av.frame import Frame
+
+MAX_PIXELS = 4096 * 2304
+"""Of a picture that is decoded. What may be worked on is another limit (`PORTRAIT_MAX_FRAME_PIXELS`), and less."""
+
+MAX_BYTES = 2 * 2**20
+"""Of a picture as it comes."""
+
+VP8_START = b"\x9d\x01\x2a"
+
+
+class BoundedVp8Decoder(vpx.Vp8Decoder):
+    """VP8 whose key frames say a size that is allowed (RFC 6386 section 9.1)."""
+
+    def decode(self, encoded_frame: JitterFrame) -> list[Frame]:
+        """The picture.
+
+        Raises:
+            av.error.InvalidDataError: it is too large, or none.
+        """
+        data = encoded_frame.data
+        if data and not data[0] & 1 and data[3:6] == VP8_START and len(data) >= 10:
+            _check(int.from_bytes(data[6:8], "little") & 0x3FFF, int.from_bytes(data[8:10], "little") & 0x3FFF)
+        _check_length(data)
+        return super().decode(encoded_frame)
+
+
+class BoundedH264Decoder(h264.H264Decoder):
+    """H.264 whose decoder refuses larger pictures by itself: in FFmpeg, unlike libvpx, that is an option."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.codec.options = {"max_pixels": str(MAX_PIXELS)}
+
+    def decode(self, encoded_frame: JitterFrame) -> list[Frame]:
+        """The picture.
+
+        Raises:
+            av.error.InvalidDataError: it is too large, or none.
+        """
+        _check_length(encoded_frame.data)
+        return super().decode(encoded_frame)
+
+
+def bounded_decoder(codec: RTCRtpCodecParameters) -> Decoder:
+    """A decoder for a negotiated codec; audio's is aiortc's."""
+    kinds: dict[str, type[Decoder]] = {"video/vp8": BoundedVp8Decoder, "video/h264": BoundedH264Decoder}
+    kind = kinds.get(codec.mimeType.lower())
+    return kind() if kind else stock_decoder(codec)
+
+
+def _check(width: int, height: int) -> None:
+    if width * height > MAX_PIXELS:
+        raise av.error.InvalidDataError(1, f"{width}x{height} is {width * height} pixels; expected {MAX_PIXELS} at most")
+
+
+def _check_length(data: bytes) -> None:
+    if len(data) > MAX_BYTES:
+        raise av.error.InvalidDataError(1, f"{len(data)} bytes; expected {MAX_BYTES} at most")
