@@ -3,6 +3,7 @@
 import asyncio
 import logging
 import socket
+import warnings
 from collections.abc import AsyncIterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
@@ -162,6 +163,8 @@ def _tune_process() -> None:
     # One thread per stream is the promise; OpenCV would start one per core for every call.
     cv2.setNumThreads(1)
     tune_interpreter()
+    # Python keeps the text of every warning it has shown: a client could fill the memory with wrong headers.
+    warnings.filterwarnings("ignore", module="aiohttp.multipart")
 
 
 def _expiry(certificates: Certificates, name: str) -> float:

@@ -5,6 +5,7 @@ import base64
 import binascii
 import dataclasses
 import json
+import logging
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
@@ -20,11 +21,13 @@ from portrait.errors import BadOption
 from portrait.frame import Frame
 from portrait.security import Security
 from portrait.sessions import Sessions
-from portrait.transports.http.door import Door, listen, opened
+from portrait.transports.http.door import Door, is_not_the_clients_doing, listen, opened
 from portrait.transports.http.guard import guard
 from portrait.transports.http.neighbours import open_neighbours, serve_neighbours
 from portrait.transports.http.problems import problems
 from portrait.transports.http.stills import Stills
+
+protocol_logger = logging.getLogger(f"{__name__}.protocol")
 
 WEB = Path(__file__).parent.parent / "web"
 
@@ -197,7 +200,10 @@ async def serve_http(
         application.on_response_prepare.append(_add_security_headers)
         application.add_routes(routes)
         application.router.add_static("/web", WEB)
-        runner = web.AppRunner(application, access_log=None, handle_signals=False, shutdown_timeout=1.0)
+        protocol_logger.addFilter(is_not_the_clients_doing)
+        runner = web.AppRunner(
+            application, access_log=None, handle_signals=False, shutdown_timeout=1.0, logger=protocol_logger
+        )
         await runner.setup()
         stack.push_async_callback(runner.cleanup)
         assert runner.server is not None

@@ -7,6 +7,7 @@ ever, and every client at once could have a whole body in memory.
 import asyncio
 import contextlib
 import errno
+import logging
 import socket
 import ssl
 import time
@@ -14,6 +15,7 @@ from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 
 from aiohttp import web
+from aiohttp.http_exceptions import HttpProcessingError
 from aiohttp.typedefs import Handler, Middleware
 
 MOST = 1000
@@ -41,6 +43,12 @@ PLACE_SECONDS = 10.0
 
 FULL_PAUSE = 0.1
 """Seconds until the next try when the process has no descriptor left."""
+
+
+def is_not_the_clients_doing(record: logging.LogRecord) -> bool:
+    """Whether a record of aiohttp's tells of something else than a request that is none: anybody may send those."""
+    error = record.exc_info[1] if record.exc_info else None
+    return not isinstance(error, HttpProcessingError)
 
 
 class Door:

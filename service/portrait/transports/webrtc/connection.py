@@ -1,6 +1,7 @@
 """What every peer connection of the service shares: answering an offer, its ports, its end."""
 
 import asyncio
+import logging
 import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -12,6 +13,8 @@ from aiortc.sdp import candidate_from_sdp
 from portrait.errors import BadOffer, NoMediaPort
 from portrait.transports.webrtc import realtime
 from portrait.transports.webrtc.bounds import MOST_CANDIDATES, check_fragment, check_offer
+
+logger = logging.getLogger(__name__)
 
 CONNECT_SECONDS = 10.0
 """A peer that has not connected by then is gone; it holds ports until it is."""
@@ -116,7 +119,13 @@ class Connection:
 
     async def close(self) -> None:
         """Close the connection. Idempotent."""
-        await self.pc.close()
+        try:
+            await self.pc.close()
+        except Exception:
+            # It closes part after part and stops at one that an offer has left half made; the others hold sockets.
+            logger.warning("a connection could not be closed in order", exc_info=True)
+            for transport in list(self.pc._RTCPeerConnection__iceTransports):  # type: ignore[attr-defined]
+                await transport.stop()
 
     def _state_changed(self) -> None:
         state = self.pc.connectionState

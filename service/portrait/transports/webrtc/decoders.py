@@ -62,7 +62,9 @@ def bounded_decoder(codec: RTCRtpCodecParameters) -> Decoder:
 
 def _check(width: int, height: int) -> None:
     if width * height > MAX_PIXELS:
-        raise av.error.InvalidDataError(1, f"{width}x{height} is {width * height} pixels; expected {MAX_PIXELS} at most")
+        raise av.error.InvalidDataError(
+            1, f"{width}x{height} is {width * height} pixels; expected {MAX_PIXELS} at most"
+        )
 
 
 def _check_length(data: bytes) -> None:

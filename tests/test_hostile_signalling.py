@@ -1,0 +1,269 @@
+"""Session descriptions, fragments and requests that no client would send: never a 500, and nothing is left of them."""
+
+import asyncio
+import contextlib
+import random
+import re
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+import pytest
+
+from portrait.app import Running
+from portrait.errors import BadOffer
+from portrait.sessions import Sessions
+from portrait.transports.webrtc import bounds
+from tests.conftest import udp_sockets
+from tests.fakes import FakeModel, full_mask
+from tests.mutations import mutated_bytes, mutated_lines, rounds
+from tests.people import clip
+from tests.rtc import SIZE, Camera, fake_service, viewer
+
+CORPUS = [path.read_text().replace("\n", "\r\n") for path in sorted((Path(__file__).parent / "corpus").glob("*.sdp"))]
+PATHS = ["/webrtc", "/whip/desk", "/whep/desk", "/whep/desk/mask"]
+FRAGMENT = "a=ice-ufrag:{ufrag}\r\na=ice-pwd:p\r\nm=video 9 RTP/AVP 0\r\na=mid:0\r\na=candidate:1 1 udp 1 192.0.2.1 9 typ host\r\n"
+
+pytestmark = pytest.mark.usefixtures("no_sockets_left")
+
+
+async def emptied(sessions: Sessions) -> None:
+    async with asyncio.timeout(60):
+        while sessions:
+            await asyncio.sleep(0.01)
+
+
+async def watch_lag(lags: list[float]) -> None:
+    loop = asyncio.get_running_loop()
+    while True:
+        due = loop.time() + 0.01
+        await asyncio.sleep(0.01)
+        lags.append(loop.time() - due)
+
+
+async def test_no_offer_does_anything_but_be_answered_or_refused() -> None:
+    told = Counter[int]()
+    async with (
+        fake_service(FakeModel(full_mask)) as (url, sessions),
+        viewer(url, Camera(clip(*SIZE, 1))) as one,
+    ):
+        corpus = [*CORPUS, await one.offer()]
+        sockets = len(udp_sockets())
+        for dice in rounds():
+            offer = mutated_lines(dice.choice(corpus), corpus, dice)
+            if dice.random() < 0.1:
+                offer = mutated_bytes(offer.encode(), dice).decode("latin-1")
+            async with await one.post(offer, dice.choice(PATHS)) as response:
+                text = await response.text()
+                assert response.status in (201, 400, 409, 422, 503), (response.status, text, offer)
+                told[response.status] += 1
+            if response.status == 201:
+                async with one.http.delete(url + response.headers["Location"]) as ended:
+                    assert ended.status == 200
+            await emptied(sessions)
+        async with asyncio.timeout(30):
+            while len(udp_sockets()) > sockets:
+                await asyncio.sleep(0.01)
+        # It is as good as new.
+        await one.connect()
+        await one.frame()
+    print(dict(told))
+    assert told[201] >= 2
+    assert told[400] >= 2
+
+
+async def test_no_fragment_does_anything_but_be_taken_or_refused() -> None:
+    told = Counter[int]()
+    async with (
+        fake_service(FakeModel(full_mask)) as (url, _),
+        viewer(url, Camera(clip(*SIZE, 1))) as one,
+    ):
+        await one.connect()
+        found = re.search(r"a=ice-ufrag:(\S+)", one.pc.localDescription.sdp)
+        assert found
+        fragment = FRAGMENT.format(ufrag=found[1])
+        for dice in rounds(least=100):
+            body = (
+                mutated_lines(fragment, CORPUS, dice) if dice.random() < 0.8 else dice.randbytes(99).decode("latin-1")
+            )
+            tag = dice.choice([one.etag, one.etag, one.etag, one.etag, '"x"', "*", ""])
+            headers = {"Content-Type": "application/trickle-ice-sdpfrag"} | ({"If-Match": tag} if tag else {})
+            async with one.http.patch(one.location, data=body.encode(), headers=headers) as response:
+                assert response.status in (204, 400, 412, 422, 428), (await response.text(), body)
+                told[response.status] += 1
+        await one.frame()
+    print(dict(told))
+    assert min(told[204], told[400], told[412]) > 2
+
+
+@pytest.mark.parametrize(
+    ("line", "count", "said"),
+    [
+        ("a=rtpmap:96 VP8/90000", 1, "payload type 96 is mapped twice"),
+        ("a=mid:0", 1, "a=mid:0 is said twice"),
+        ("m=video 9 UDP/TLS/RTP/SAVPF 96", 20, "lines m=; expected 16 at most"),
+        ("a=candidate:1 1 udp 1 192.0.2.1 9 typ host", 101, "lines a=candidate:; expected 100 at most"),
+        ("a=rtpmap:96 VP8/90000", 401, "lines a=rtpmap:; expected 400 at most"),
+        ("a=x", 3001, "lines in all; expected 3000 at most"),
+    ],
+)
+def test_an_offer_of_more_than_any_clients_is_refused(line: str, count: int, said: str) -> None:
+    bounds.check_offer(CORPUS[0])
+    with pytest.raises(BadOffer, match=said):
+        bounds.check_offer(CORPUS[0] + f"{line}\r\n" * count)
+
+
+def test_an_offer_that_bundles_what_is_not_there_is_refused() -> None:
+    with pytest.raises(BadOffer, match="names '7', which no section has"):
+        bounds.check_offer(CORPUS[0].replace("BUNDLE 0 1", "BUNDLE 0 7"))
+
+
+async def test_a_connection_that_cannot_be_closed_in_order_keeps_no_socket(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("portrait.transports.webrtc.connection.check_offer", lambda _: None)
+    before = udp_sockets()
+    async with fake_service(FakeModel(full_mask)) as (url, sessions), viewer(url) as one:
+        async with await one.post(CORPUS[1].replace("BUNDLE 0 1", "BUNDLE 7 1"), "/whip/desk") as response:
+            assert response.status == 400, await response.text()
+        await emptied(sessions)
+        assert udp_sockets() <= before
+
+
+async def test_candidates_that_trickle_without_end_are_refused() -> None:
+    async with fake_service(FakeModel(full_mask)) as (url, _), viewer(url, Camera(clip(*SIZE, 1))) as one:
+        await one.connect()
+        found = re.search(r"a=ice-ufrag:(\S+)", one.pc.localDescription.sdp)
+        assert found
+        headers = {"Content-Type": "application/trickle-ice-sdpfrag", "If-Match": one.etag}
+        statuses = []
+        for _ in range(bounds.MOST_CANDIDATES + 1):
+            body = FRAGMENT.format(ufrag=found[1])
+            async with one.http.patch(one.location, data=body, headers=headers) as response:
+                statuses.append(response.status)
+        assert statuses == [204] * bounds.MOST_CANDIDATES + [400]
+        headers["Content-Type"] = "application/trickle-ice-sdpfrag"
+        async with one.http.patch(one.location, data=body + "a=x\r\n" * 9999, headers=headers) as response:
+            assert "characters; expected" in (await response.json())["detail"]
+
+
+async def test_no_offer_holds_the_loop_up() -> None:
+    """The worst that fits into the bounds."""
+    head, *_ = CORPUS[0].rpartition("a=rtpmap:96")
+    worst = head + "".join(f"a=rtpmap:{payload} VP8/90000\r\n" for payload in range(96, 476))
+    worst += "a=ssrc:1 cname:x\r\n" * 390 + "a=rtcp-fb:96 nack\r\n" * 990
+    worst += "".join(f"a=candidate:{i} 1 udp 1 192.0.2.{i} 9 typ host\r\n" for i in range(100))
+    assert len(worst) < 64 * 1024
+    lags: list[float] = []
+    async with fake_service(FakeModel(full_mask)) as (url, sessions), viewer(url) as one:
+        watching = asyncio.create_task(watch_lag(lags))
+        async with await one.post(worst) as response:
+            assert response.status == 201, await response.text()
+            assert len(await response.text()) < 200_000
+        watching.cancel()
+        async with one.http.delete(url + response.headers["Location"]):
+            await emptied(sessions)
+    assert max(lags) < 1.0  # 0.05 on a machine that does nothing else
+
+
+METHODS = ["GET", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "HEAD", "TRACE", "CONNECT", "BREW", "get"]
+TARGETS = [
+    "/", "/web/page.js", "/web/../../settings.py", "/web/%2e%2e/%2e%2e/settings.py", "/web//etc/passwd", "/metrics",
+    "/v1/backgrounds/../../../etc/passwd", "/v1/backgrounds/..%2f..%2fcli", "/v1/backgrounds/office.jpg", "/readyz",
+    "/v1/sessions/..", "/v1/sessions/" + "9" * 7000, "/whip/" + "a" * 7000, "/whip/..%2f..%00", "/whip/%ff%fe", "//",
+    "/v1/segment?mode=%00", "/v1/segment?mode=blur&mode=mask&color=%23", "http://10.0.0.1/", "/v1/sessions/1-x",
+    "*", "/webrtc?model=../../etc/passwd&background=http://10.0.0.1/", "/v1/viewers/x", "/" + "a" * 9000,
+]  # fmt: skip
+HEADERS = [
+    "Content-Length: 5", "Content-Length: -1", "Content-Length: 99999999999", "Transfer-Encoding: chunked",
+    "Transfer-Encoding: chunked, identity", "Content-Type: application/sdp", "Content-Type: multipart/form-data",
+    "Content-Type: multipart/form-data; boundary=x", "Content-Type: application/json", "Content-Encoding: gzip",
+    "Content-Encoding: br", "Expect: 100-continue", "Range: bytes=-1", "Range: bytes=0-1,2-3,4-", "If-Match: *",
+    "Connection: upgrade", "Upgrade: websocket", "Upgrade: h2c", "Host: evil.example", "X: " + "y" * 9000,
+    "Authorization: Bearer \x00", "Authorization: Basic !!!", "Accept: " + "a/b," * 1500, "traceparent: 00-zz-zz-zz",
+    "Cookie: " + "a=b;" * 1000, "X-Portrait-Remote: 10.0.0.1", "Origin: null", "X-Forwarded-For: 1.2.3.4",
+]  # fmt: skip
+BODIES = [
+    b"", b"hello", b"5\r\nhello\r\n0\r\n\r\n", b"ffffffffffffffffff\r\n", b"--x\r\n\r\n\r\n--x--", b"[" * 5000,
+    b'--x\r\nContent-Disposition: form-data; name="image"\r\n\r\nabc\r\n--x--\r\n', b'{"mode":"\\ud800"}', b"v=0\r\n",
+]  # fmt: skip
+
+
+def request_of(dice: random.Random) -> bytes:
+    target, version = dice.choice(TARGETS), dice.choice(["HTTP/1.1", "HTTP/1.1", "HTTP/1.0", "HTTP/9.9", ""])
+    head = [f"{dice.choice(METHODS)} {target} {version}", "Host: box", *dice.sample(HEADERS, dice.randrange(4))]
+    data = "\r\n".join([*head, "Connection: close", "", ""]).encode("latin-1") + dice.choice(BODIES)
+    return mutated_bytes(data, dice) if dice.random() < 0.4 else data
+
+
+async def answer_to(port: int, data: bytes) -> bytes:
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    try:
+        writer.write(data)
+        answer = bytearray()
+        with contextlib.suppress(ConnectionError, TimeoutError):  # a request without an end has no answer
+            async with asyncio.timeout(0.5):
+                while chunk := await reader.read(2**16):
+                    answer += chunk
+        return bytes(answer)
+    finally:
+        writer.close()
+
+
+@pytest.mark.filterwarnings("ignore::aiohttp.BadContentDispositionHeader", "ignore::aiohttp.BadContentDispositionParam")
+async def test_no_request_does_anything_but_be_answered_or_refused(service: Running) -> None:
+    told = Counter[str]()
+    for dice in rounds(least=300):
+        data = request_of(dice)
+        answer = await answer_to(service.http_port, data)
+        status = answer.split(b" ", 2)[1].decode() if answer.startswith(b"HTTP/") else "none"
+        told[status] += 1
+        assert status == "none" or int(status) < 500 or status in ("501", "503", "505"), (data, answer)
+        assert b"root:" not in answer
+        assert b"BaseSettings" not in answer
+    print(dict(told))
+    assert {"200", "400", "404", "405"} <= set(told)
+    assert not service.sessions
+
+
+PART = b'--x\r\nContent-Disposition: form-data; name="%s"%s\r\n\r\n%s\r\n'
+FORMS = [
+    PART % (b"image", b'; filename="a.jpg"', b"abc") + b"--x--\r\n",
+    PART % (b"mode", b"", b"blur") + PART % (b"image", b"", b"abc") + b"--x--\r\n",
+    PART % (b"background", b'; filename="../../x"', b"abc") + PART % (b"image", b"", b"abc") + b"--x--\r\n",
+    b"--x\r\nContent-Type: multipart/mixed; boundary=y\r\n\r\n--y\r\n\r\nabc\r\n--y--\r\n--x--\r\n",
+]
+
+
+@pytest.mark.filterwarnings("ignore::aiohttp.BadContentDispositionHeader", "ignore::aiohttp.BadContentDispositionParam")
+async def test_no_form_does_anything_but_be_answered_or_refused(service: Running) -> None:
+    told = Counter[int]()
+    url = f"http://127.0.0.1:{service.http_port}/v1/segment"
+    async with aiohttp.ClientSession() as http:
+        for dice in rounds(least=300):
+            body = mutated_bytes(dice.choice(FORMS), dice)
+            async with http.post(
+                url, data=body, headers={"Content-Type": "multipart/form-data; boundary=x"}
+            ) as response:
+                assert response.status in (400, 413, 422), (response.status, body)
+                told[response.status] += 1
+    print(dict(told))
+    assert set(told) >= {400, 422}
+
+
+NESTED: list[Any] = [
+    "[" * 100_000,
+    '{"a":' * 100_000,
+    '{"mode": ' + "9" * 5000 + "}",
+    '{"mode": NaN}',
+    '"\\ud800"',
+    "\0",
+]
+
+
+@pytest.mark.parametrize("text", NESTED, ids=range(len(NESTED)))
+async def test_json_of_any_depth_is_refused(text: str) -> None:
+    async with fake_service(FakeModel(full_mask)) as (url, _), viewer(url, Camera(clip(*SIZE, 1))) as one:
+        await one.connect()
+        headers = {"Content-Type": "application/json"}
+        async with one.http.patch(one.location, data=text, headers=headers) as response:
+            assert response.status == 400, await response.text()
