@@ -45,7 +45,7 @@ class SegmentationServicer(pb_grpc.SegmentationServiceServicer):
         """One picture through a session of its own."""
         async with aborting(context):
             output = await asyncio.to_thread(read_output, request.output, self._backgrounds)
-            codec = GrpcCodec(self._limits.still_pixels)
+            codec = GrpcCodec(self._limits.still_pixels, self._sessions.models.pick(request.model))
             async with self._sessions.open(
                 "grpc",
                 codec,
@@ -76,7 +76,7 @@ class SegmentationServicer(pb_grpc.SegmentationServiceServicer):
         async with aborting(context):
             config, output = await read_config(request_iterator, self._limits.idle_seconds, self._backgrounds)
             prior = read_prior(config.prior, self._limits.frame_pixels) if config.HasField("prior") else None
-            codec = GrpcCodec(self._limits.frame_pixels)
+            codec = GrpcCodec(self._limits.frame_pixels, self._sessions.models.pick(config.model))
             delivery = Delivery.EXACT if config.delivery == pb.DELIVERY_EVERY_FRAME else Delivery.LIVE
             async with self._sessions.open(
                 "grpc",

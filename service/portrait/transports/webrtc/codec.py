@@ -6,7 +6,7 @@ import av
 import cv2
 import numpy as np
 
-from portrait.compositors import MODES
+from portrait.compositors import MODES, Options
 from portrait.frame import GREY, Frame
 from portrait.mask import Mask
 from portrait.pipeline import Result
@@ -21,7 +21,7 @@ class VideoCodec:
     def __init__(self, max_pixels: int) -> None:
         self._max_pixels = max_pixels
 
-    def decode(self, picture: av.VideoFrame, arrived: float) -> Frame:
+    def decode(self, picture: av.VideoFrame, arrived: float, options: Options) -> Frame:
         """A Frame over the planes of a decoded picture.
 
         Raises:
