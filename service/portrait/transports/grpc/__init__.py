@@ -22,10 +22,11 @@ SERVICE = segmentation_pb2.DESCRIPTOR.services_by_name["SegmentationService"].fu
 INFERENCE = inference_pb2.DESCRIPTOR.services_by_name["GRPCInferenceService"].full_name
 
 # HTTP/2 windows bound memory, not latency: by default a client is megabytes ahead of a busy stream. These keep it to
-# about 64 KB; the slot does the rest.
+# about 256 KB, two or three frames of 720p JPEG; the slot does the rest. A window smaller than a frame would cost the
+# server a third more for each, in rounds of "go on".
 WINDOW_OPTIONS = [
     ("grpc.http2.bdp_probe", 0),
-    ("grpc.http2.lookahead_bytes", 65536),
+    ("grpc.http2.lookahead_bytes", 262_144),
     ("grpc.http2.write_buffer_size", 65536),
 ]
 KEEPALIVE_OPTIONS = [
