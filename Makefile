@@ -42,6 +42,18 @@ lint: .venv/test system-packages tests/node/node_modules/ready ## Check style, t
 bench: .venv/run ## Measure what a frame costs on this machine
 	$(BIN)/portrait bench
 
+.PHONY: bench-grpc
+bench-grpc: .venv/test ## Measure gRPC under load against a plain first version, and streams per core (a quiet machine; minutes)
+	$(BIN)/python -m tests.benchmarks.grpc --json
+
+.PHONY: churn
+churn: .venv/test ## Open 10,000 streams and cut them at random moments: nothing may be left
+	CHURN_STREAMS=10000 $(BIN)/pytest -s tests/test_churn.py
+
+.PHONY: fuzz
+fuzz: .venv/test ## Trouble every call with broken and random messages for ten minutes
+	FUZZ_SECONDS=600 FUZZ_SEED=$$(date +%s) $(BIN)/pytest -s tests/test_fuzz.py
+
 .PHONY: table
 table: .venv/test ## Print the network's tables from the stored results
 	@$(BIN)/python -m training.table

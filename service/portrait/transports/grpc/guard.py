@@ -8,6 +8,7 @@ import grpc.aio
 
 from portrait.errors import Unauthenticated
 from portrait.security import Certificates, Pem, Security
+from portrait.transports.grpc.handlers import replaced
 from portrait.transports.grpc.status import abort
 
 OPEN = "/grpc.health.v1.Health/"
@@ -41,13 +42,7 @@ def _refusing(handler: Any, error: Unauthenticated) -> Any:
     async def refuse(_: Any, context: grpc.aio.ServicerContext[Any, Any]) -> None:
         await abort(context, error)
 
-    makers = {
-        (False, False): grpc.unary_unary_rpc_method_handler,
-        (False, True): grpc.unary_stream_rpc_method_handler,
-        (True, False): grpc.stream_unary_rpc_method_handler,
-        (True, True): grpc.stream_stream_rpc_method_handler,
-    }
-    return makers[handler.request_streaming, handler.response_streaming](refuse)
+    return replaced(handler, refuse)
 
 
 def credentials(certificates: Certificates) -> grpc.ServerCredentials:
