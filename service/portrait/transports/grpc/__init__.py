@@ -75,7 +75,7 @@ async def serve_grpc(
     interceptors = [*([Guard(security)] if security else []), Strict()]
     server = grpc.aio.server(interceptors=interceptors, options=[*options, *WINDOW_OPTIONS, *KEEPALIVE_OPTIONS])
     limits = Limits(max_frame_pixels, max_still_pixels, max_message_bytes, idle_seconds)
-    servicer = SegmentationServicer(sessions, backgrounds, limits)
+    servicer = SegmentationServicer(sessions, backgrounds, limits, security)
     segmentation_pb2_grpc.add_SegmentationServiceServicer_to_server(servicer, server)
     inference_pb2_grpc.add_GRPCInferenceServiceServicer_to_server(InferenceServicer(sessions, max_still_pixels), server)
     health_servicer = health.aio.HealthServicer()

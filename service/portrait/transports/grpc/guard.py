@@ -30,12 +30,17 @@ class Guard(grpc.aio.ServerInterceptor):
         handler = await continuation(handler_call_details)
         if handler is None or handler_call_details.method.startswith(OPEN):
             return handler
-        given = dict(handler_call_details.invocation_metadata).get("authorization")
         try:
-            self._security.check(given if isinstance(given, str) else None, has_certificate=True)
+            self._security.check(authorization(handler_call_details.invocation_metadata), has_certificate=True)
         except Unauthenticated as error:
             return _refusing(handler, error)
         return handler
+
+
+def authorization(metadata: Any) -> str | None:
+    """The caller's credentials, of the metadata of a call."""
+    given = dict(metadata or ()).get("authorization")
+    return given if isinstance(given, str) else None
 
 
 def _refusing(handler: Any, error: Unauthenticated) -> Any:
