@@ -18,7 +18,7 @@ run: .venv/run ## Set up and serve with the embedded model: http://localhost:808
 	$(BIN)/portrait serve
 
 .PHONY: test
-test: .venv/test system-packages $(NODE) .venv-tritonclient/ready ## Set up and run all tests
+test: .venv/test system-packages media-packages $(NODE) .venv-tritonclient/ready ## Set up and run all tests
 	$(BIN)/pytest tests --ignore tests/training
 	$(BIN)/pytest tests/training
 	@$(MAKE) --no-print-directory test-tflite-runtime
@@ -103,6 +103,13 @@ system-packages: .venv/test .venv/bin/promtool ## Install what the tests need of
 	  $(APT) update -q && $(APT) install -y -q --no-install-recommends chromium libatomic1; fi
 	@command -v kubectl >/dev/null || ! apt-cache policy kubernetes-client | grep -q 'Candidate: 1\.[3-9]' || \
 	  $(APT) install -y -q --no-install-recommends kubernetes-client
+
+# An RTSP server and an RTMP peer that are not ours.
+MEDIA_PACKAGES = ffmpeg python3-gi gir1.2-gst-rtsp-server-1.0 gstreamer1.0-plugins-base gstreamer1.0-plugins-good
+.PHONY: media-packages
+media-packages: ## Install the cameras and players that the tests of addresses need (Debian, Ubuntu)
+	@command -v ffmpeg >/dev/null && ls /usr/lib/*/girepository-1.0/GstRtspServer-1.0.typelib >/dev/null 2>&1 || \
+	  { $(APT) update -q && $(APT) install -y -q --no-install-recommends $(MEDIA_PACKAGES); }
 
 # Unpacked, not installed: installed, Debian's package would start a server.
 .venv/bin/promtool: | .venv/bin/pip
