@@ -12,9 +12,9 @@ from hypothesis import strategies as st
 
 from portrait.kserve import inference_pb2 as kserve
 from portrait.v1 import segmentation_pb2 as pb
+from tests.calls import i420, jpeg, rgb24
 from tests.embedded import SIDE
 from tests.people import room
-from tests.test_grpc import i420, jpeg, rgb24
 
 PICTURES = [make(room(48, 32)).message for make in (jpeg, i420, rgb24)]
 PRIOR = pb.Picture(format=pb.PICTURE_FORMAT_GRAY8, width=SIDE, height=SIDE, data=bytes(SIDE**2))

@@ -19,8 +19,8 @@ from portrait.app import run_service
 from portrait.settings import Settings
 from portrait.v1 import segmentation_pb2 as pb
 from portrait.v1 import segmentation_pb2_grpc as pb_grpc
+from tests.calls import jpeg
 from tests.people import room
-from tests.test_grpc import jpeg
 
 STREAMS = int(os.environ.get("CHURN_STREAMS", "400"))
 SEED = int(os.environ.get("CHURN_SEED", "1"))

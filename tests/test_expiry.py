@@ -15,10 +15,10 @@ from portrait.client import Client, ClientError
 from portrait.security import bearers
 from portrait.settings import Settings
 from portrait.v1 import segmentation_pb2 as pb
+from tests.calls import jpeg
 from tests.credentials import OTHER, TOKEN, replace, serving, tokens
 from tests.people import clip, room
 from tests.rtc import SIZE, Camera, viewer
-from tests.test_grpc import jpeg
 
 __all__ = ["tokens"]  # fixtures
 

@@ -19,10 +19,10 @@ from hypothesis import strategies as st
 from portrait.app import Running
 from portrait.client import Client
 from portrait.v1 import segmentation_pb2 as pb
+from tests.calls import jpeg
 from tests.embedded import SIDE
 from tests.messages import SEGMENT_STREAM, STREAMS, UNARY, mutated, opening, well_formed
 from tests.people import room
-from tests.test_grpc import jpeg
 
 SECONDS = float(os.environ.get("FUZZ_SECONDS", "8")) / 2  # for each of the two ways
 SEED = int(os.environ.get("FUZZ_SEED", "1"))

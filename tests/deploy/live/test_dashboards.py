@@ -21,7 +21,6 @@ from tests.deploy.live.streaming import receive, send
 from tests.deploy.live.test_proxies import reached
 from tests.deploy.pictures import draw
 from tests.people import clip
-from tests.test_grpc import jpeg
 
 pytestmark = pytest.mark.live
 
