@@ -44,7 +44,7 @@ bench: .venv/run ## Measure what a frame costs on this machine
 
 .PHONY: bench-grpc
 bench-grpc: .venv/test ## Measure gRPC under load against a plain first version, and streams per core (a quiet machine; minutes)
-	$(BIN)/python -m tests.benchmarks.grpc --json
+	$(BIN)/python -m tests.benchmarks.streams --json
 
 .PHONY: churn
 churn: .venv/test ## Open 10,000 streams and cut them at random moments: nothing may be left
@@ -164,6 +164,14 @@ image: ## Build the image portrait:dev (ENGINE=podman, BUILD_FLAGS=... for a pro
 # buf, which checks the contract, and the gRPC client of the Node example. Exact versions, hence no lock files.
 %/node_modules/ready: %/package.json | .venv/test
 	PATH="$(CURDIR)/$(BIN):$$PATH" npm install --prefix $* --no-package-lock --no-audit --no-fund --silent
+	@touch $@
+
+# Triton's Python stub goes with the first releases of Python 3.11, as Debian 12 has it. For `make bench-grpc`.
+SYSTEM_PYTHON ?= /usr/bin/python3
+.venv-pytriton/ready: | .venv/bin/pip
+	$(SYSTEM_PYTHON) -m venv --without-pip .venv-pytriton
+	$(BIN)/pip --python .venv-pytriton/bin/python install --quiet --disable-pip-version-check \
+	  'nvidia-pytriton>=0.7,<0.8' 'numpy<2' 'ai-edge-litert>=2.3,<3' 'opencv-python-headless<4.12'
 	@touch $@
 
 # Its protobuf is older than ours: an environment of its own.

@@ -13,6 +13,7 @@ import pytest
 import yaml
 
 from portrait.client import Client, ClientError, Picture
+from tests.calls import jpeg
 from tests.deploy import DEPLOY
 from tests.deploy.dashboards import BOARDS, annotations, choices, expressions, plain
 from tests.deploy.live.engine import Container, Engine

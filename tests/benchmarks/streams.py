@@ -1,7 +1,7 @@
-"""gRPC streams under load: `python -m tests.benchmarks.grpc [--only plain|core] [--json FILE]`.
+"""gRPC streams under load: `python -m tests.benchmarks.streams [--only plain|core] [--json FILE]`.
 
-plain: our server and the first version of `plain.py`, in turns within one run: 720p JPEG in, 8-bit mask out, four
-streams whose cameras know nothing of each other.
+plain: our server, the first version of `plain.py` and, where `make .venv-pytriton/ready` has installed it, NVIDIA
+Triton, in turns within one run: 720p JPEG in, 8-bit mask out, four streams whose cameras know nothing of each other.
 core: how many streams of 224-pixel JPEG one core serves at 30 frames per second with a p99 round trip of 33 ms.
 
 CPU is the server's, with the kernel's share. Round trips are measured at the client, a process of its own.
@@ -28,12 +28,15 @@ import cv2
 import grpc.aio
 import numpy as np
 
-from portrait.segmenters import EMBEDDED
+from portrait.kserve import inference_pb2 as kserve
+from portrait.segmenters import EMBEDDED, open_model
 from portrait.v1 import segmentation_pb2 as pb
 from tests import people
 from tests.benchmarks import plain
 
-RESULTS = Path(__file__).parent / "results" / "grpc.json"
+RESULTS = Path(__file__).parent / "results" / "streams.json"
+MODEL = EMBEDDED / "portrait.tflite"
+TRITON = Path(__file__).parents[2] / ".venv-pytriton" / "bin" / "python"
 TICKS = os.sysconf("SC_CLK_TCK")
 IN_FLIGHT = 8
 """Frames a stream leaves unanswered, at most; a frame over that is skipped, as a camera's is."""
@@ -52,7 +55,9 @@ class Server:
     pid: int
     method: str
     opening: bytes | None
-    """The first message, which is answered before the frames are."""
+    """The first message, which is answered before the frames are; None: there is none."""
+    unary: bool
+    """Whether each frame is a call of its own."""
     frame: Callable[[bytes], bytes]
     """The message of a JPEG."""
 
@@ -94,27 +99,53 @@ def chance_phases(streams: int, seed: int) -> list[float]:
 
 
 @asynccontextmanager
-async def started(name: str, command: Sequence[str], cores: set[int] | None) -> AsyncIterator[Server]:
+async def started(name: str, command: Sequence[str | Path], cores: set[int] | None) -> AsyncIterator[Server]:
     """A server in a process of its own, on `cores` only."""
     process = await asyncio.create_subprocess_exec(
-        sys.executable, "-m", *command,
+        *command,
         stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.DEVNULL,
         preexec_fn=(lambda: os.sched_setaffinity(0, cores)) if cores else None,
     )  # fmt: skip
     try:
         assert process.stdout is not None
-        target = json.loads(await process.stdout.readline())["grpc"]
-        if name == "plain":
-            yield Server(name, target, process.pid, f"/{plain.SERVICE}/{plain.METHOD}", None, lambda jpeg: jpeg)
-        else:
-            config = pb.StreamConfig(delivery=pb.DELIVERY_EVERY_FRAME)
-            opening = pb.SegmentStreamRequest(config=config).SerializeToString()
-            method = "/portrait.v1.SegmentationService/SegmentStream"
-            yield Server(name, target, process.pid, method, opening, _frame)
+        while not (line := await process.stdout.readline()).startswith(b"{"):
+            assert line, f"{name} has not started"
+        target = json.loads(line)["grpc"]
+        yield SPEAKING[name](target, process.pid)
     finally:
         with contextlib.suppress(ProcessLookupError):
-            process.send_signal(signal.SIGTERM if name != "plain" else signal.SIGKILL)
+            process.send_signal(signal.SIGTERM)
         await process.wait()
+
+
+def _speak_plain(target: str, pid: int) -> Server:
+    return Server("plain", target, pid, f"/{plain.SERVICE}/{plain.METHOD}", None, False, lambda jpeg: jpeg)
+
+
+def _speak_ours(target: str, pid: int) -> Server:
+    config = pb.StreamConfig(delivery=pb.DELIVERY_EVERY_FRAME)
+    opening = pb.SegmentStreamRequest(config=config).SerializeToString()
+    return Server("ours", target, pid, "/portrait.v1.SegmentationService/SegmentStream", opening, False, _frame)
+
+
+def _speak_triton(target: str, pid: int) -> Server:
+    model = open_model(MODEL)
+    tensor, prior = kserve.ModelInferRequest.InferInputTensor, bytes(model.width * model.height)
+    inputs = [
+        tensor(name="image", datatype="BYTES", shape=[1]),
+        tensor(name="prior", datatype="UINT8", shape=[model.height, model.width, 1]),
+    ]
+
+    def frame(jpeg: bytes) -> bytes:
+        raw = [len(jpeg).to_bytes(4, "little") + jpeg, prior]
+        return kserve.ModelInferRequest(
+            model_name="portrait", inputs=inputs, raw_input_contents=raw
+        ).SerializeToString()
+
+    return Server("triton", target, pid, "/inference.GRPCInferenceService/ModelInfer", None, True, frame)
+
+
+SPEAKING = {"ours": _speak_ours, "plain": _speak_plain, "triton": _speak_triton}
 
 
 def _frame(jpeg: bytes) -> bytes:
@@ -125,13 +156,47 @@ def _frame(jpeg: bytes) -> bytes:
 def ours(model: str = "portrait", cores: set[int] | None = None) -> contextlib.AbstractAsyncContextManager[Server]:
     """`portrait serve` with one worker."""
     options = ["--http-port", "0", "--grpc-port", "0", "--media-ports", "0-0", "--workers", "1"]
-    command = ["portrait", "serve", "--json", *options, "--max-sessions", "100", "--model", model]
-    return started(model, command, cores)
+    command = [sys.executable, "-m", "portrait", "serve", "--json", *options, "--max-sessions", "100"]
+    return started("ours", [*command, "--model", model], cores)
 
 
 def theirs() -> contextlib.AbstractAsyncContextManager[Server]:
     """The first version, with the same network."""
-    return started("plain", ["tests.benchmarks.plain", str(EMBEDDED / "portrait.tflite")], None)
+    return started("plain", [sys.executable, "-m", "tests.benchmarks.plain", MODEL], None)
+
+
+def triton() -> contextlib.AbstractAsyncContextManager[Server]:
+    """Triton with the same network."""
+    return started("triton", [TRITON, Path(__file__).with_name("triton_server.py"), MODEL], None)
+
+
+class Camera:
+    """One client's calls: frames go out, answers come back in their order."""
+
+    def __init__(self, server: Server, channel: grpc.aio.Channel) -> None:
+        self._server, self._channel = server, channel
+        self._calls: deque[grpc.aio.UnaryUnaryCall] = deque()
+        self._stream = None if server.unary else channel.stream_stream(server.method)()
+
+    async def open(self) -> None:
+        """Say what comes first."""
+        if self._server.opening is not None:
+            await self.send(self._server.opening)
+            await self.receive()
+
+    async def send(self, message: bytes) -> None:
+        """Send a frame."""
+        if self._stream is None:
+            self._calls.append(self._channel.unary_unary(self._server.method)(message))
+        else:
+            await self._stream.write(message)
+
+    async def receive(self) -> None:
+        """Wait for the next answer."""
+        if self._stream is None:
+            await self._calls.popleft()
+        else:
+            assert await self._stream.read() is not grpc.aio.EOF
 
 
 def cpu_seconds(pid: int) -> float:
@@ -152,7 +217,7 @@ async def drive(
 
     async def all_until(moment: float, noting: Load) -> None:
         cameras = zip(opened, phases, strict=True)
-        await asyncio.gather(*(_stream(call, messages, phase, rate, moment, noting) for call, phase in cameras))
+        await asyncio.gather(*(_run(camera, messages, phase, rate, moment, noting) for camera, phase in cameras))
 
     async with contextlib.AsyncExitStack() as stack:
         # A connection for each: so do clients on machines of their own.
@@ -161,27 +226,17 @@ async def drive(
             await stack.enter_async_context(grpc.aio.insecure_channel(server.target, options=options))
             for _ in range(streams)
         ]
-        opened = [await _open(server, channel) for channel in channels]
+        opened = [Camera(server, channel) for channel in channels]
+        for camera in opened:
+            await camera.open()
         await all_until(time.monotonic() + min(2.0, seconds / 4), Load())
         before, began = cpu_seconds(server.pid), time.monotonic()
         await all_until(began + seconds, load)
         load.cpu += cpu_seconds(server.pid) - before
         load.wall += time.monotonic() - began
-        for call in opened:
-            call.cancel()
 
 
-async def _open(server: Server, channel: grpc.aio.Channel) -> grpc.aio.StreamStreamCall:
-    call = channel.stream_stream(server.method)()
-    if server.opening is not None:
-        await call.write(server.opening)
-        await call.read()
-    return call
-
-
-async def _stream(
-    call: grpc.aio.StreamStreamCall, messages: Sequence[bytes], phase: float, rate: float, until: float, load: Load
-) -> None:
+async def _run(camera: Camera, messages: Sequence[bytes], phase: float, rate: float, until: float, load: Load) -> None:
     """One stream until a moment; everything it sent is answered then."""
     unanswered: deque[float] = deque()
     done = False
@@ -191,7 +246,7 @@ async def _stream(
             if not unanswered:
                 await asyncio.sleep(0.001)
                 continue
-            assert await call.read() is not grpc.aio.EOF
+            await camera.receive()
             load.round_trips.append(time.monotonic() - unanswered.popleft())
 
     receiver = asyncio.create_task(receive())
@@ -200,7 +255,7 @@ async def _stream(
         await asyncio.sleep(max(0.0, due - time.monotonic()))
         if len(unanswered) < IN_FLIGHT:
             unanswered.append(time.monotonic())
-            await call.write(messages[number % len(messages)])
+            await camera.send(messages[number % len(messages)])
         else:
             load.skipped += 1
         due, number = due + 1 / rate, number + 1
@@ -209,18 +264,25 @@ async def _stream(
 
 
 async def against_plain(rate: float, rounds: int, seconds: float, streams: int = 4) -> dict[str, object]:
-    """Both servers up, one at work: by turns."""
-    pictures, loads = jpegs(1280, 720, 85), {"ours": Load(), "plain": Load()}
-    async with ours() as mine, theirs() as other:
+    """All servers up, one at work: by turns."""
+    pictures = jpegs(1280, 720, 85)
+    async with contextlib.AsyncExitStack() as stack:
+        servers = [
+            await stack.enter_async_context(each()) for each in (ours, theirs, *([triton] if TRITON.exists() else []))
+        ]
+        loads = {server.name: Load() for server in servers}
         for number in range(rounds):
             phases = chance_phases(streams, seed=number)
-            turns = [("ours", mine), ("plain", other)]
-            for name, server in turns if number % 2 else reversed(turns):
-                await drive(server, pictures, phases, rate, seconds, loads[name])
+            for server in servers if number % 2 else reversed(servers):
+                await drive(server, pictures, phases, rate, seconds, loads[server.name])
     found = {name: load.summary() for name, load in loads.items()}
     keys = ("cpu_ms_per_frame", "p50_ms", "p99_ms")
-    ratio = {key: round(found["ours"][key] / found["plain"][key], 3) for key in keys}
-    return {"streams": streams, "rate": rate, **found, "ratio": ratio}
+    ratios = {
+        f"ours_to_{name}": {key: round(found["ours"][key] / found[name][key], 3) for key in keys}
+        for name in found
+        if name != "ours"
+    }
+    return {"streams": streams, "rate": rate, **found, **ratios}
 
 
 async def per_core(model: str, least: int, seconds: float) -> dict[str, object]:
