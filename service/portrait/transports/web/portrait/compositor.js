@@ -8,7 +8,7 @@
 
 import { FILL, ROOM, VERTEX } from "./shaders.js";
 
-/** @typedef {"blur" | "color" | "image" | "cutout" | "mask" | "alpha"} Mode */
+/** @typedef {import("./types.js").Mode} Mode */
 
 /** @type {Mode[]} in the order of the shader's cases */
 export const MODES = ["blur", "color", "image", "cutout", "mask", "alpha"];
@@ -33,8 +33,7 @@ export class Compositor {
   /** @type {[number, number, number]} red, green, blue, 0 to 1 */
   color = [0, 0.69, 0.25];
   #gl;
-  /** @type {Slot[]} */
-  #slots = [];
+  #made;
   #next = 0;
   /** @type {ImageBitmap | null} */
   #background = null;
@@ -45,8 +44,11 @@ export class Compositor {
     if (gl === null) throw new Error("the browser has no WebGL 2");
     this.#gl = gl;
     this.canvas.addEventListener("webglcontextlost", (event) => event.preventDefault());
-    this.canvas.addEventListener("webglcontextrestored", () => this.#make());
-    this.#make();
+    this.canvas.addEventListener("webglcontextrestored", () => {
+      this.#made = make(gl);
+      this.background = this.#background;
+    });
+    this.#made = make(gl);
   }
 
   /** Whether this browser can compose. */
@@ -57,7 +59,11 @@ export class Compositor {
   /** @param {ImageBitmap | null} picture the background of mode image */
   set background(picture) {
     this.#background = picture;
-    this.#upload(this.backdrop, picture);
+    if (picture === null) return;
+    const gl = this.#gl;
+    this.#upload(this.#made.backdrop, picture);
+    gl.texParameteri(gl.TEXTURE_2D, gl.TEXTURE_MIN_FILTER, gl.LINEAR_MIPMAP_LINEAR); // it may be far larger
+    gl.generateMipmap(gl.TEXTURE_2D);
   }
 
   /**
@@ -70,7 +76,7 @@ export class Compositor {
   hold(picture, width, height) {
     const number = this.#next;
     this.#next = (number + 1) % SLOTS;
-    const slot = this.#slots[number];
+    const slot = this.#made.slots[number];
     Object.assign(slot, { width, height });
     this.#upload(slot.texture, picture);
     return number;
@@ -84,16 +90,17 @@ export class Compositor {
    */
   draw(number, mask = NOBODY) {
     const gl = this.#gl;
-    const { texture, width, height } = this.#slots[number];
+    const { slots, fill, ...made } = this.#made;
+    const { texture, width, height } = slots[number];
     if (gl.isContextLost() || !width) return;
     if (this.canvas.width !== width || this.canvas.height !== height) Object.assign(this.canvas, { width, height });
     this.#uploadMask(mask);
-    bind(gl, [texture, this.mask, this.mode === "image" ? this.backdrop : this.room]);
+    bind(gl, [texture, made.mask, this.mode === "image" ? made.backdrop : made.room]);
     if (this.mode === "blur") this.#blur(texture, width, height);
     gl.bindFramebuffer(gl.FRAMEBUFFER, null);
     gl.viewport(0, 0, width, height);
-    gl.useProgram(this.fill);
-    const at = (/** @type {string} */ name) => gl.getUniformLocation(this.fill, name);
+    gl.useProgram(fill);
+    const at = (/** @type {string} */ name) => gl.getUniformLocation(fill, name);
     gl.uniform1i(at("mode"), MODES.indexOf(this.mode));
     gl.uniform3fv(at("color"), this.color);
     gl.uniform2fv(at("cover"), this.#cover(width, height));
@@ -104,33 +111,22 @@ export class Compositor {
     this.#gl.getExtension("WEBGL_lose_context")?.loseContext();
   }
 
-  #make() {
-    const gl = this.#gl;
-    this.fill = program(gl, FILL);
-    this.blurring = program(gl, ROOM);
-    this.#slots = Array.from({ length: SLOTS }, () => ({ texture: newTexture(gl), width: 0, height: 0 }));
-    this.mask = newTexture(gl);
-    this.room = newTexture(gl);
-    this.backdrop = newTexture(gl);
-    this.target = gl.createFramebuffer();
-    if (this.#background) this.background = this.#background;
-  }
-
   /** The room of a frame, blurred, into the texture `room`. */
   #blur(/** @type {WebGLTexture} */ texture, /** @type {number} */ width, /** @type {number} */ height) {
     const gl = this.#gl;
+    const { blurring, mask, room, target } = this.#made;
     const scale = Math.max(1, Math.min(width, height) / SHORT_SIDE);
     const size = /** @type {const} */ ([Math.max(1, Math.round(width / scale)), Math.max(1, Math.round(height / scale))]);
     gl.activeTexture(gl.TEXTURE2);
     gl.texImage2D(gl.TEXTURE_2D, 0, gl.RGBA8, ...size, 0, gl.RGBA, gl.UNSIGNED_BYTE, null);
     gl.bindTexture(gl.TEXTURE_2D, null); // what is drawn into cannot be read
-    gl.bindFramebuffer(gl.FRAMEBUFFER, this.target);
-    gl.framebufferTexture2D(gl.FRAMEBUFFER, gl.COLOR_ATTACHMENT0, gl.TEXTURE_2D, this.room, 0);
+    gl.bindFramebuffer(gl.FRAMEBUFFER, target);
+    gl.framebufferTexture2D(gl.FRAMEBUFFER, gl.COLOR_ATTACHMENT0, gl.TEXTURE_2D, room, 0);
     gl.viewport(0, 0, ...size);
-    gl.useProgram(this.blurring);
-    gl.uniform2f(gl.getUniformLocation(this.blurring, "size"), ...size);
+    gl.useProgram(blurring);
+    gl.uniform2f(gl.getUniformLocation(blurring, "size"), ...size);
     gl.drawArrays(gl.TRIANGLE_STRIP, 0, 4);
-    bind(gl, [texture, this.mask, this.room]);
+    bind(gl, [texture, mask, room]);
   }
 
   /** The share of the background's width and height that a frame of this size shows, so that it is covered. */
@@ -148,20 +144,30 @@ export class Compositor {
       pairs[2 * i] = values[i];
       pairs[2 * i + 1] = STEEP[values[i]];
     }
-    gl.bindTexture(gl.TEXTURE_2D, this.mask);
+    gl.bindTexture(gl.TEXTURE_2D, this.#made.mask);
     gl.pixelStorei(gl.UNPACK_ALIGNMENT, 1);
     gl.texImage2D(gl.TEXTURE_2D, 0, gl.RG8, width, height, 0, gl.RG, gl.UNSIGNED_BYTE, pairs);
   }
 
-  #upload(/** @type {WebGLTexture} */ texture, /** @type {TexImageSource | null} */ picture) {
-    if (picture === null) return;
+  #upload(/** @type {WebGLTexture} */ texture, /** @type {TexImageSource} */ picture) {
     const gl = this.#gl;
     gl.bindTexture(gl.TEXTURE_2D, texture);
     gl.texImage2D(gl.TEXTURE_2D, 0, gl.RGBA, gl.RGBA, gl.UNSIGNED_BYTE, picture);
   }
 }
 
-/** @typedef {{texture: WebGLTexture, width: number, height: number}} Slot */
+/** What the context holds; all of it is lost with the context. */
+function make(/** @type {WebGL2RenderingContext} */ gl) {
+  return {
+    fill: program(gl, FILL),
+    blurring: program(gl, ROOM),
+    slots: Array.from({ length: SLOTS }, () => ({ texture: newTexture(gl), width: 0, height: 0 })),
+    mask: newTexture(gl),
+    room: newTexture(gl),
+    backdrop: newTexture(gl),
+    target: gl.createFramebuffer(),
+  };
+}
 
 /** The textures on the units the shaders read: frame, mask, background. */
 function bind(/** @type {WebGL2RenderingContext} */ gl, /** @type {WebGLTexture[]} */ textures) {

@@ -18,7 +18,9 @@ const RUNTIME = { module: "/litert/index.js", wasm: "/litert/litert_wasm_compat_
 export class LocalSegmenter {
   /** Whether a frame is in work. */
   busy = false;
+  /** @type {any} */
   #model;
+  /** @type {any} */
   #litert;
   #width;
   #height;

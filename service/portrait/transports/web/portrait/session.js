@@ -1,45 +1,20 @@
 /** A session: a camera, where its masks are made, and what comes of it; it lives on through lost connections. */
 
 import { Compositor, MODES } from "./compositor.js";
+import { readFrames } from "./frames.js";
 import { Link } from "./link.js";
 import { LocalSegmenter } from "./local.js";
+import { dress, isName, toText } from "./look.js";
 import { MaskReader, unpackMask } from "./masks.js";
-import { readFrames } from "./frames.js";
 import { Box, PortraitError } from "./signalling.js";
 import { Studio } from "./studio.js";
 
-/** @typedef {"composite" | "mask" | "data"} Result */
-/** @typedef {"box" | "browser"} Where */
-/** @typedef {"connecting" | "live" | "reconnecting" | "closed"} State */
-/** @typedef {import("./compositor.js").Mode} Mode */
-
-/**
- * @typedef {object} Options
- * @property {string} [server] origin of the box; the page's own by default
- * @property {string} [token] bearer token, where the box asks for one
- * @property {Result} [result] what the box sends: "composite", the composed video, by default; "mask", the mask as a
- *   video; "data", masks on a data channel. With the latter two the page composes, at the camera's full size.
- * @property {Where | "auto"} [where] where masks are made: "box" by default; "browser"; "auto" measures and decides
- * @property {Mode} [mode] "blur" by default
- * @property {string} [color] #rrggbb, the background of mode color
- * @property {string | Blob} [background] of mode image: a name the box knows, a data URL, or a file
- * @property {string} [model] a model the box knows; its default one by default
- * @property {boolean} [reconnect] whether a lost connection is made anew; true by default
- */
-
-/**
- * @typedef {object} Stats
- * @property {Where} where
- * @property {Result} result
- * @property {number} framesPerSecond
- * @property {number} width of the output
- * @property {number} height
- * @property {number} latency seconds from a camera's frame to its picture; with "composite" what service, network and
- *   jitter buffer take
- * @property {number} dropped frames given up
- * @property {number} roundTrip seconds, 0 without a box
- * @property {boolean} relayed whether the connection goes through a TURN server
- */
+/** @typedef {import("./types.js").Options} Options */
+/** @typedef {import("./types.js").Stats} Stats */
+/** @typedef {import("./types.js").State} State */
+/** @typedef {import("./types.js").Result} Result */
+/** @typedef {import("./types.js").Where} Where */
+/** @typedef {import("./types.js").Mode} Mode */
 
 /** Milliseconds of an inference up to which "auto" keeps the work in the page: a third of a frame's time at 30 fps. */
 const QUICK = 11;
@@ -91,6 +66,7 @@ export class PortraitSession extends EventTarget {
   #link = null;
   /** @type {Studio | null} */
   #studio = null;
+  /** @type {import("./types.js").Look} */
   #look;
   #stopMasks = () => {};
   #ended = new AbortController();
@@ -121,7 +97,7 @@ export class PortraitSession extends EventTarget {
     if (this.where === "browser" || this.result !== "composite") {
       this.#studio = new Studio(this.#camera, segmenter ?? undefined);
       this.output.addTrack(this.#studio.composed.track);
-      await this.#dress();
+      await dress(this.#studio.compositor, this.#look, this.#box);
     }
     if (this.where === "box") {
       await this.#connect();
@@ -203,14 +179,15 @@ export class PortraitSession extends EventTarget {
     /** @type {Record<string, string>} */
     const query = this.#options.model ? { model: this.#options.model } : {};
     if (!studio) Object.assign(query, { mode, color });
-    const named = typeof background === "string" && !background.startsWith("data:") ? background : "";
-    if (!studio && named) query.background = named;
+    if (!studio && isName(background)) query.background = background;
     // Mode image is refused without a background: a picture that is no name follows once there is a session.
-    const later = !studio && background && !named;
+    const later = !studio && background && !isName(background);
     if (later && mode === "image") query.mode = "blur";
     const track = studio ? studio.sent.track : this.#camera;
-    this.#link = await Link.open(this.#box, track, this.result, query, (link) => this.#listen(link));
-    if (later) await this.#link.change({ mode, background: await dataUrl(background) });
+    const link = await Link.open(this.#box, track, this.result, query, (opened) => this.#listen(opened));
+    if (this.#ended.signal.aborted) return link.close();
+    this.#link = link;
+    if (later) await link.change({ mode, background: await toText(background) });
   }
 
   #listen(/** @type {Link} */ link) {
@@ -252,7 +229,6 @@ export class PortraitSession extends EventTarget {
       this.#link = null;
       try {
         await this.#connect();
-        if (this.#ended.signal.aborted) return this.#link?.close();
         return this.#change("live", "");
       } catch (error) {
         if (error instanceof PortraitError && !error.passing) return this.close(error.message);
@@ -287,33 +263,15 @@ export class PortraitSession extends EventTarget {
     const before = this.#look;
     this.#look = { ...before, ...changes };
     try {
-      if (this.#studio) await this.#dress();
-      else if (changes.background) await this.#link?.change({ ...changes, background: await dataUrl(changes.background) });
-      else await this.#link?.change(/** @type {Record<string, string>} */ (changes));
+      if (this.#studio) await dress(this.#studio.compositor, this.#look, this.#box);
+      else {
+        const { background, ...others } = changes;
+        await this.#link?.change(background ? { ...others, background: await toText(background) } : others);
+      }
     } catch (error) {
       this.#look = before;
       throw error;
     }
-  }
-
-  /** The look, for the compositor of this page. */
-  async #dress() {
-    const { mode, color, background } = this.#look;
-    const compositor = /** @type {Studio} */ (this.#studio).compositor;
-    const digits = /^#([0-9a-f]{2})([0-9a-f]{2})([0-9a-f]{2})$/i.exec(color);
-    if (!digits) throw new TypeError(`color ${color} came; expected #rrggbb`);
-    if (mode === "image" && !background) throw new TypeError("mode image came without a background");
-    if (mode === "image") compositor.background = await this.#picture(background);
-    compositor.color = /** @type {[number, number, number]} */ (digits.slice(1).map((hex) => parseInt(hex, 16) / 255));
-    compositor.mode = mode;
-  }
-
-  /** @param {string | Blob} background */
-  async #picture(background) {
-    if (typeof background !== "string") return createImageBitmap(background);
-    const named = !background.startsWith("data:");
-    const path = `/v1/backgrounds/${encodeURIComponent(background)}`;
-    return createImageBitmap(named ? await (await this.#box.fetch(path)).blob() : fromDataUrl(background));
   }
 
   #sleep(/** @type {number} */ milliseconds) {
@@ -333,21 +291,4 @@ export class PortraitSession extends EventTarget {
   #tell(/** @type {string} */ type, /** @type {unknown} */ detail) {
     this.dispatchEvent(new CustomEvent(type, { detail }));
   }
-}
-
-/** @param {string | Blob} picture @returns {Promise<string>} a name stays one */
-async function dataUrl(picture) {
-  if (typeof picture === "string") return picture;
-  const reader = new FileReader();
-  reader.readAsDataURL(picture);
-  return new Promise((resolve, reject) => {
-    reader.onload = () => resolve(/** @type {string} */ (reader.result));
-    reader.onerror = () => reject(reader.error);
-  });
-}
-
-/** Not by `fetch`, which a page's policy may forbid for data. */
-function fromDataUrl(/** @type {string} */ url) {
-  const bytes = Uint8Array.from(atob(url.slice(url.indexOf(",") + 1)), (character) => character.charCodeAt(0));
-  return new Blob([bytes]);
 }

@@ -31,6 +31,7 @@ export class Box {
    */
   constructor(server, token) {
     this.server = server;
+    /** @type {Record<string, string>} */
     this.authorization = token ? { Authorization: `Bearer ${token}` } : {};
   }
 

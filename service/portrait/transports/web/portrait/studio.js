@@ -60,7 +60,9 @@ export class Studio {
     Object.assign(this.#small, { width: SENT, height: SENT });
     this.sent = new FrameWriter(this.#small);
     this.composed = new FrameWriter(this.compositor.canvas);
-    this.#stopReading = readFrames(camera, (...frame) => (segmenter ? this.#segment(...frame) : this.#send(...frame)));
+    this.#stopReading = readFrames(camera, (picture, width, height) =>
+      segmenter ? this.#segment(picture, width, height) : this.#send(picture, width, height),
+    );
     this.#watch = setInterval(() => this.#failClosed(), STALE / 4);
   }
 
