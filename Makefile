@@ -93,16 +93,20 @@ litert: .venv/test ## Take LiteRT.js into the package anew (LITERT=version)
 	  > $(LITERT_FOLDER)/litert_wasm_compat_internal.$$each.gz; done
 	@rm -r .venv/litert
 
-# Chromium for the page, and libatomic1 for the Node.js inside playwright that drives it; kubectl, where the distribution
-# has one that knows today's kustomizations (Debian 12 has not: there it comes from Kubernetes' own packages). Ubuntu's chromium is a snap,
-# which cannot read a test's files: there playwright brings its own.
+# Chromium and Firefox for the page, Xvfb since Firefox has WebGL on a display only, and libatomic1 for the Node.js inside
+# playwright; kubectl, where the distribution has one that knows today's kustomizations (Debian 12 has not: there it comes
+# from Kubernetes' own packages). Ubuntu's browsers are snaps, which cannot read a test's files: there playwright brings its
+# own Chromium, and the tests in Firefox are left out.
+PAGE_PACKAGES = chromium firefox-esr xvfb libatomic1
 .PHONY: system-packages
 system-packages: .venv/test .venv/bin/promtool ## Install what the tests need of the system (Debian, Ubuntu)
 	@if grep -q '^ID=ubuntu' /etc/os-release; then \
 	  ls ~/.cache/ms-playwright/chromium-* >/dev/null 2>&1 || $(BIN)/playwright install --with-deps chromium; \
-	elif ! command -v chromium >/dev/null || \
-	    ! $(PYTHON) -c 'import ctypes; ctypes.CDLL("libatomic.so.1")' 2>/dev/null; then \
-	  $(APT) update -q && $(APT) install -y -q --no-install-recommends chromium libatomic1; fi
+	else \
+	  for tool in chromium firefox-esr Xvfb; do command -v $$tool >/dev/null || missing=1; done; \
+	  $(PYTHON) -c 'import ctypes; ctypes.CDLL("libatomic.so.1")' 2>/dev/null || missing=1; \
+	  if [ -n "$$missing" ]; then $(APT) update -q && \
+	    $(APT) install -y -q --no-install-recommends $(PAGE_PACKAGES); fi; fi
 	@command -v kubectl >/dev/null || ! apt-cache policy kubernetes-client | grep -q 'Candidate: 1\.[3-9]' || \
 	  $(APT) install -y -q --no-install-recommends kubernetes-client
 

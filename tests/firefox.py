@@ -15,9 +15,14 @@ from pathlib import Path
 from typing import Any
 
 import aiohttp
+import pytest
 
 FIREFOX = shutil.which("firefox-esr") or shutil.which("firefox")
 XVFB = shutil.which("Xvfb")
+
+needs_firefox = pytest.mark.skipif(
+    FIREFOX is None or XVFB is None, reason="firefox-esr or xvfb is missing: run make system-packages"
+)
 
 PREFERENCES = {
     "app.update.enabled": False,

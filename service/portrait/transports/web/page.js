@@ -23,11 +23,11 @@ async function start() {
   $("toggle").disabled = true;
   explain("");
   show("connecting", "Asking for the camera");
+  const way = $("way").value;
   try {
     camera = await openCamera();
     $("preview").srcObject = camera;
     show("connecting", "Connecting");
-    const way = $("way").value;
     const options = ["browser", "auto"].includes(way) ? { where: way } : { result: way };
     session = await connect(camera, { ...options, ...look, background: look.background || gallery()[0] });
     session.addEventListener("state", (event) => changed(event.detail));
@@ -45,6 +45,7 @@ async function start() {
   } finally {
     $("toggle").disabled = false;
   }
+  if (session && way !== $("way").value) await reroute(); // chosen meanwhile
 }
 
 function stop() {

@@ -99,8 +99,8 @@ export class Link extends EventTarget {
    */
   async restart() {
     const connection = this.#connection;
+    this.#late = [];
     await connection.setLocalDescription(await connection.createOffer({ iceRestart: true }));
-    await gathered(connection);
     const offer = /** @type {RTCSessionDescription} */ (connection.localDescription).sdp;
     const response = await this.#box.trickle(this.#resource, "*", fragment(offer, candidates(offer)));
     this.#etag = response.headers.get("ETag") ?? this.#etag;
@@ -110,6 +110,7 @@ export class Link extends EventTarget {
       .replace(/^a=ice-ufrag:.*$/gm, line(theirs, "ice-ufrag"))
       .replace(/^a=ice-pwd:.*$/gm, `${line(theirs, "ice-pwd")}\r\n${candidates(theirs).join("\r\n")}`);
     await connection.setRemoteDescription({ type: "answer", sdp: answer.replace(/(\r\n)+/g, "\r\n") });
+    this.#sendLate();
   }
 
   /** Close here and on the box. Idempotent. */
@@ -139,6 +140,14 @@ export class Link extends EventTarget {
     if (this.#closed) throw new DOMException("closed while it connected", "AbortError");
     if (iceServers.length) connection.setConfiguration({ iceServers, bundlePolicy: "max-bundle" });
     await connection.setRemoteDescription({ type: "answer", sdp: answer });
+    // The box said good-bye: the connection itself goes on as "connected" until ICE gives up.
+    sender.transport?.addEventListener("statechange", () => {
+      if (sender.transport?.state === "closed") this.#tell("lost", "the box has ended the session");
+    });
+    this.#sendLate();
+  }
+
+  #sendLate() {
     const late = this.#late ?? [];
     this.#late = null;
     for (const candidate of late) this.#found(candidate);

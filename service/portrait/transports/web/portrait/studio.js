@@ -75,7 +75,6 @@ export class Studio {
     this.#encoding = null;
     this.#reference = { ...frame, rtp };
     this.#held.push(this.#reference);
-    while (this.#held.length > SLOTS - 1) this.#forgetOldest();
   }
 
   /**
@@ -117,13 +116,14 @@ export class Studio {
   /** @type {(picture: import("./frames.js").Picture, width: number, height: number) => void} */
   #send(picture, width, height) {
     const now = performance.now();
-    if (this.#encoding && now - this.#encoding.since < LATE) return;
+    while (this.#held.length && now - this.#held[0].since > STALE) this.#forgetOldest();
+    // The frames of masks under way stay: at a long round trip fewer are sent, not all too late.
+    if ((this.#encoding && now - this.#encoding.since < LATE) || this.#held.length >= SLOTS - 2) return;
     const scale = Math.min(1, SENT / Math.min(width, height));
     const size = { width: 2 * Math.round((width * scale) / 2), height: 2 * Math.round((height * scale) / 2) };
     if (this.#small.width !== size.width || this.#small.height !== size.height) Object.assign(this.#small, size);
     this.#context.drawImage(picture, 0, 0, size.width, size.height);
     this.#newest = this.compositor.hold(picture, width, height);
-    this.#held = this.#held.filter(({ slot }) => slot !== this.#newest);
     this.#encoding = TOLD ? { slot: this.#newest, since: now } : null;
     this.sent.write();
   }
