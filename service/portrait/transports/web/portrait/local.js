@@ -4,6 +4,8 @@
  * Everything comes from the box; no other host is asked.
  */
 
+import { followEdges } from "./edges.js";
+
 /** Inferences that are measured, after those that warm up. */
 const [WARM, MEASURED] = [3, 7];
 
@@ -122,7 +124,8 @@ export class LocalSegmenter {
     for (const tensor of [...inputs, ...outputs]) tensor.delete();
     if (!probability.every(Number.isFinite)) throw new Error("the network gave no numbers");
     this.#prior = probability;
-    return { values: Uint8Array.from(probability, (p) => Math.round(255 * Math.min(1, Math.max(0, p)))), width: w, height: h };
+    const values = Uint8Array.from(probability, (p) => Math.round(255 * Math.min(1, Math.max(0, p))));
+    return followEdges({ values, width: w, height: h }, pixels);
   }
 }
 
