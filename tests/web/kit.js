@@ -9,7 +9,7 @@ window.kit = {
     const context = canvas.getContext("2d");
     let number = 0;
     const draw = () => {
-      number = (number + 1) % 25;
+      number = (number + 1) % 20;
       context.fillStyle = "#808080";
       context.fillRect(0, 0, width, height);
       for (let bit = 0; bit < 5; bit++) {
