@@ -53,7 +53,9 @@ export class Compositor {
 
   /** Whether this browser can compose. */
   static get available() {
-    return document.createElement("canvas").getContext("webgl2") !== null;
+    const gl = document.createElement("canvas").getContext("webgl2");
+    gl?.getExtension("WEBGL_lose_context")?.loseContext(); // a page may have some sixteen
+    return gl !== null;
   }
 
   /** @param {ImageBitmap | null} picture the background of mode image */

@@ -22,6 +22,8 @@ export class Link extends EventTarget {
   /** @type {RTCIceCandidate[] | null} candidates that came after the offer, until there is a resource for them */
   #late = [];
   #previous = { delay: 0, emitted: 0 };
+  /** @type {Worker | null} */
+  #worker = null;
 
   /** @param {Box} box @param {RTCIceServer[]} iceServers */
   constructor(box, iceServers) {
@@ -119,6 +121,7 @@ export class Link extends EventTarget {
     this.#closed = true;
     clearTimeout(this.#patience);
     this.#connection.close();
+    this.#worker?.terminate();
     if (this.#resource) this.#box.fetch(this.#resource, { method: "DELETE", keepalive: true }).catch(() => {});
   }
 
@@ -166,9 +169,7 @@ export class Link extends EventTarget {
     const worker = openWorker(new URL("./rtp-worker.js", import.meta.url));
     worker.addEventListener("message", ({ data }) => this.#tell("sent", data));
     sender.transform = new RTCRtpScriptTransform(worker, {});
-    this.#connection.addEventListener("connectionstatechange", () => {
-      if (this.#connection.connectionState === "closed") worker.terminate();
-    });
+    this.#worker = worker;
   }
 
   #listen(/** @type {RTCDataChannel} */ channel) {
