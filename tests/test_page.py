@@ -148,6 +148,17 @@ async def test_a_person_sees_themselves_before_every_background(service: Running
     assert await service.sessions.drain(20) == 0
 
 
+async def test_what_is_chosen_while_it_connects_holds(service: Running, tmp_path: Path) -> None:
+    async with browsing(service, tmp_path) as page:
+        await page.evaluate(
+            """(document.getElementById("toggle").click(),
+              document.querySelector("[name=mode][value=color]").click(),
+              document.getElementById("color").value = "#2040c0",
+              document.getElementById("color").dispatchEvent(new Event("input")))"""
+        )
+        await until(page, "before the colour", room_is((0xC0, 0x40, 0x20)))
+
+
 async def test_a_person_can_bring_their_own_picture(service: Running, tmp_path: Path) -> None:
     picture = np.full((900, 1600, 3), (40, 200, 240), np.uint8)
     cv2.imwrite(str(tmp_path / "mine.png"), picture)

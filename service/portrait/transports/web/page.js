@@ -29,7 +29,8 @@ async function start() {
     $("preview").srcObject = camera;
     show("connecting", "Connecting");
     const options = ["browser", "auto"].includes(way) ? { where: way } : { result: way };
-    session = await connect(camera, { ...options, ...look, background: look.background || gallery()[0] });
+    const asked = { ...look };
+    session = await connect(camera, { ...options, ...asked, background: asked.background || gallery()[0] });
     session.addEventListener("state", (event) => changed(event.detail));
     session.addEventListener("closed", (event) => ended(event.detail));
     $("result").srcObject = session.output;
@@ -37,6 +38,8 @@ async function start() {
     changed(session);
     $("toggle").textContent = "Stop";
     timer = setInterval(refresh, REFRESH);
+    // Chosen while it connected.
+    await apply(Object.fromEntries(Object.entries(look).filter(([name, value]) => value !== asked[name])));
   } catch (error) {
     stopCamera();
     session = null;
@@ -135,7 +138,10 @@ async function choose(changes) {
   for (const button of $("gallery").children) {
     button.setAttribute("aria-pressed", String(button.dataset.name === look.background));
   }
-  if (!session) return;
+  if (session) await apply(changes);
+}
+
+async function apply(changes) {
   try {
     if (changes.background) await session.setBackground(changes.background);
     if (changes.color) await session.setColor(changes.color);
