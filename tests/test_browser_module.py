@@ -291,7 +291,7 @@ async def test_the_network_in_the_page_gives_the_boxs_mask_and_sends_nothing(
         found = await page.evaluate(segment)
         assert found["took"] > 0
         for box, values in zip(by_box, found["masks"], strict=True):
-            assert iou(box, np.array(values, np.uint8).reshape(box.shape)) > 0.97
+            assert iou(box, np.array(values, np.uint8).reshape(box.shape)) > 0.985
         state = await page.evaluate("kit.connect({ where: 'browser', mode: 'color', color: '#000000' })")
         assert (state["where"], len(service.sessions)) == ("browser", 0)
         assert "ms in this browser" in state["reason"]

@@ -4,7 +4,7 @@
  * Everything comes from the box; no other host is asked.
  */
 
-import { followEdges } from "./edges.js";
+import { followEdges, hasChanged, makeGuide } from "./edges.js";
 
 /** Inferences that are measured, after those that warm up. */
 const [WARM, MEASURED] = [3, 7];
@@ -29,6 +29,8 @@ export class LocalSegmenter {
   /** @type {Float32Array | null} */
   #prior = null;
   #previous = { width: 0, height: 0, at: 0 };
+  /** @type {{guide: import("./edges.js").Guide, mask: Mask} | null} */
+  #seen = null;
   #context;
 
   /**
@@ -107,6 +109,8 @@ export class LocalSegmenter {
     const [w, h] = [this.#width, this.#height];
     this.#context.drawImage(picture, 0, 0, width, height, 0, 0, w, h);
     const pixels = this.#context.getImageData(0, 0, w, h).data;
+    const guide = makeGuide(pixels, w, h);
+    if (this.#seen && hasChanged(this.#seen.guide, guide, this.#seen.mask)) this.#prior = null;
     const rgb = new Float32Array(3 * w * h);
     for (let i = 0, j = 0; j < rgb.length; i += 4) {
       rgb[j++] = pixels[i] / 255;
@@ -125,7 +129,9 @@ export class LocalSegmenter {
     if (!probability.every(Number.isFinite)) throw new Error("the network gave no numbers");
     this.#prior = probability;
     const values = Uint8Array.from(probability, (p) => Math.round(255 * Math.min(1, Math.max(0, p))));
-    return followEdges({ values, width: w, height: h }, pixels);
+    const mask = { values, width: w, height: h };
+    this.#seen = { guide, mask };
+    return followEdges(mask, guide);
   }
 }
 
