@@ -129,7 +129,9 @@ export class Link extends EventTarget {
   async #open(track, result, query) {
     const connection = this.#connection;
     const direction = result === "data" ? "sendonly" : "sendrecv";
-    const { sender } = connection.addTransceiver(track, { direction });
+    const { sender, receiver } = connection.addTransceiver(track, { direction });
+    // Masks are no film: each is wanted as soon as it is there, however unevenly they come.
+    if (result === "mask") Object.assign(receiver, { jitterBufferTarget: 0 });
     if (result !== "composite") this.#watchSent(sender);
     if (result === "data") this.#listen(connection.createDataChannel(LABEL, { ordered: false, maxRetransmits: 0 }));
     connection.addEventListener("icecandidate", ({ candidate }) => candidate && this.#found(candidate));

@@ -17,6 +17,9 @@ const LATE = 150;
 /** Milliseconds without a mask after which nobody is shown. */
 const STALE = 1000;
 
+/** Milliseconds after which a mask was lost on its way: longer than any line is slow. */
+const LOST = 3000;
+
 /** RTP ticks (1/90000 s) by which a frame's time may be off. */
 const TOLERANCE = 25 * 90;
 
@@ -116,7 +119,7 @@ export class Studio {
   /** @type {(picture: import("./frames.js").Picture, width: number, height: number) => void} */
   #send(picture, width, height) {
     const now = performance.now();
-    while (this.#held.length && now - this.#held[0].since > STALE) this.#forgetOldest();
+    while (this.#held.length && now - this.#held[0].since > LOST) this.#forgetOldest();
     // The frames of masks under way stay: at a long round trip fewer are sent, not all too late.
     if ((this.#encoding && now - this.#encoding.since < LATE) || this.#held.length >= SLOTS - 2) return;
     const scale = Math.min(1, SENT / Math.min(width, height));
@@ -124,7 +127,7 @@ export class Studio {
     if (this.#small.width !== size.width || this.#small.height !== size.height) Object.assign(this.#small, size);
     this.#context.drawImage(picture, 0, 0, size.width, size.height);
     this.#newest = this.compositor.hold(picture, width, height);
-    this.#encoding = TOLD ? { slot: this.#newest, since: now } : null;
+    this.#encoding = TOLD ? { slot: this.#newest, since: performance.now() } : null;
     this.sent.write();
   }
 
