@@ -91,16 +91,34 @@ lock: .venv/test ## Pin anew what the image installs (deploy/*.lock)
 	  --output-file deploy/requirements.lock pyproject.toml
 	$(LOCK) --upgrade --output-file deploy/build.lock deploy/build.in
 
-# Chromium for the page, and libatomic1 for the Node.js inside playwright that drives it; kubectl, where the distribution
-# has one that knows today's kustomizations (Debian 12 has not: there it comes from Kubernetes' own packages). Ubuntu's chromium is a snap,
-# which cannot read a test's files: there playwright brings its own.
+# LiteRT.js, which runs the network in a page: served by the box, so that no page asks the internet. Compressed, as it is sent.
+LITERT = 2.5.3
+LITERT_FOLDER = service/portrait/transports/web/litert
+.PHONY: litert
+litert: .venv/test ## Take LiteRT.js into the package anew (LITERT=version)
+	@rm -rf .venv/litert && mkdir .venv/litert
+	cd .venv/litert && PATH="$(CURDIR)/$(BIN):$$PATH" npm pack --silent @litertjs/core@$(LITERT) @litertjs/wasm-utils@$(LITERT)
+	cd .venv/litert && for each in core wasm-utils; do mkdir $$each && tar -xzf litertjs-$$each-*.tgz -C $$each --strip-components 1; done
+	sed -e 's|"@litertjs/wasm-utils"|"./wasm-utils.js"|' -e '/sourceMappingURL/d' .venv/litert/core/dist/index.js > $(LITERT_FOLDER)/index.js
+	sed '/sourceMappingURL/d' .venv/litert/wasm-utils/dist/index.js > $(LITERT_FOLDER)/wasm-utils.js
+	for each in js wasm; do gzip -9 -n -c .venv/litert/core/wasm/litert_wasm_compat_internal.$$each \
+	  > $(LITERT_FOLDER)/litert_wasm_compat_internal.$$each.gz; done
+	@rm -r .venv/litert
+
+# Chromium and Firefox for the page, Xvfb since Firefox has WebGL on a display only, and libatomic1 for the Node.js inside
+# playwright; kubectl, where the distribution has one that knows today's kustomizations (Debian 12 has not: there it comes
+# from Kubernetes' own packages). Ubuntu's browsers are snaps, which cannot read a test's files: there playwright brings its
+# own Chromium, and the tests in Firefox are left out.
+PAGE_PACKAGES = chromium firefox-esr xvfb libatomic1
 .PHONY: system-packages
 system-packages: .venv/test .venv/bin/promtool ## Install what the tests need of the system (Debian, Ubuntu)
 	@if grep -q '^ID=ubuntu' /etc/os-release; then \
 	  ls ~/.cache/ms-playwright/chromium-* >/dev/null 2>&1 || $(BIN)/playwright install --with-deps chromium; \
-	elif ! command -v chromium >/dev/null || \
-	    ! $(PYTHON) -c 'import ctypes; ctypes.CDLL("libatomic.so.1")' 2>/dev/null; then \
-	  $(APT) update -q && $(APT) install -y -q --no-install-recommends chromium libatomic1; fi
+	else \
+	  for tool in chromium firefox-esr Xvfb; do command -v $$tool >/dev/null || missing=1; done; \
+	  $(PYTHON) -c 'import ctypes; ctypes.CDLL("libatomic.so.1")' 2>/dev/null || missing=1; \
+	  if [ -n "$$missing" ]; then $(APT) update -q && \
+	    $(APT) install -y -q --no-install-recommends $(PAGE_PACKAGES); fi; fi
 	@command -v kubectl >/dev/null || ! apt-cache policy kubernetes-client | grep -q 'Candidate: 1\.[3-9]' || \
 	  $(APT) install -y -q --no-install-recommends kubernetes-client
 

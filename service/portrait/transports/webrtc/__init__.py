@@ -2,7 +2,7 @@
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
+from collections.abc import AsyncIterator, Callable, Coroutine, Mapping, Sequence
 from contextlib import asynccontextmanager
 from contextvars import copy_context
 from functools import partial
@@ -18,8 +18,10 @@ from portrait.security import Security
 from portrait.sessions import Sessions
 from portrait.transports.webrtc import realtime
 from portrait.transports.webrtc.addresses import PORTS, advertise, media_ports
-from portrait.transports.webrtc.codec import MaskCodec, StreamCodec, VideoCodec
+from portrait.transports.webrtc.camera import Uplink
+from portrait.transports.webrtc.codec import DataCodec, MaskCodec, StreamCodec, VideoCodec
 from portrait.transports.webrtc.connection import Connection
+from portrait.transports.webrtc.masks import MaskSender
 from portrait.transports.webrtc.peer import Peer
 from portrait.transports.webrtc.publisher import Publisher
 from portrait.transports.webrtc.resources import Resources
@@ -33,8 +35,12 @@ CONNECTION = "webrtc-connection"
 MAX_SDP = 64 * 1024
 """Bytes of an offer; a browser's has some 6 KB."""
 
-CODECS = {"composite": VideoCodec, "mask": MaskCodec}
-"""What a loopback may send back."""
+LOOPS: Mapping[str, tuple[type[VideoCodec], type[Uplink[Any]]]] = {
+    "composite": (VideoCodec, Peer),
+    "mask": (MaskCodec, Peer),
+    "data": (DataCodec, MaskSender),
+}
+"""What a loopback may send back: a composed video, the mask as a video, or masks on a data channel."""
 
 
 class Wishes(TypedDict):
@@ -93,11 +99,11 @@ class WebRTC:
             await asyncio.gather(*self._tasks, return_exceptions=True)
 
     async def _loop_back(self, request: web.Request) -> web.Response:
-        offer, options, answered = await _read_offer(request), await self._options(request), self._future()
-        kind = CODECS.get(result := request.query.get("result", "composite"))
-        if kind is None:
-            raise BadOption("result", f"{result!r} came; expected one of {', '.join(CODECS)}")
-        life = partial(self._run_loop, kind(self._max_frame_pixels), offer, options, _wishes(request), answered)
+        offer, answered = await _read_offer(request), self._future()
+        if (result := request.query.get("result", "composite")) not in LOOPS:
+            raise BadOption("result", f"{result!r} came; expected one of {', '.join(LOOPS)}")
+        options = await self._options(request, "blur" if result == "composite" else "mask")
+        life = partial(self._run_loop, result, offer, options, _wishes(request), answered)
         return await self._answer(request, life, answered)
 
     async def _publish(self, request: web.Request) -> web.Response:
@@ -113,11 +119,11 @@ class WebRTC:
         life = partial(self._run_viewer, request.match_info["stream"], output, offer, answered)
         return await self._answer(request, life, answered)
 
-    async def _options(self, request: web.Request) -> Options:
+    async def _options(self, request: web.Request, mode: str = "blur") -> Options:
         query, background = request.query, None
         if name := query.get("background"):
             background = await asyncio.to_thread(self._backgrounds.pick, name)
-        return Options(query.get("mode", "blur"), query.get("color", Options().color), background)
+        return Options(query.get("mode", mode), query.get("color", Options().color), background)
 
     async def _answer(self, request: web.Request, life: Life, answered: Answered) -> web.Response:
         """201 with the answer of a connection, which lives on in a task of its own."""
@@ -146,11 +152,11 @@ class WebRTC:
         async with self._security.holding(authorization, end):
             await life()
 
-    async def _run_loop(
-        self, codec: VideoCodec, offer: str, options: Options, wishes: Wishes, answered: Answered
-    ) -> None:
+    async def _run_loop(self, result: str, offer: str, options: Options, wishes: Wishes, answered: Answered) -> None:
+        make_codec, make_peer = LOOPS[result]
+        codec = make_codec(self._max_frame_pixels)
         async with self._sessions.open("webrtc", codec, options, **wishes) as session:
-            peer = Peer(session, self._idle_seconds)
+            peer = make_peer(session, self._idle_seconds)
             async with self._connected(peer.connection, session.id, peer.close):
                 answered.set_result((f"/v1/sessions/{session.id}", peer.connection, await peer.answer(offer)))
                 await peer.run()
