@@ -49,7 +49,7 @@ def exported() -> InMemorySpanExporter:
 def sessions(model: FakeModel, exported: InMemorySpanExporter) -> Sessions:
     provider = TracerProvider(shutdown_on_exit=False)
     provider.add_span_processor(SimpleSpanProcessor(exported))
-    return Sessions(only(model), 2, Metrics(), Traces(provider.get_tracer("test")))
+    return Sessions(only(model), 2, Metrics(), tracing=Traces(provider.get_tracer("test")))
 
 
 def the_only(exported: InMemorySpanExporter) -> ReadableSpan:

@@ -1,6 +1,7 @@
 /** One WebRTC connection to the box: the camera up; the result down, as a video or as messages. */
 
 import { LABEL } from "./masks.js";
+import { PortraitError } from "./signalling.js";
 
 /** @typedef {import("./signalling.js").Box} Box */
 
@@ -9,6 +10,9 @@ const GATHERING = 500;
 
 /** Milliseconds a connection may stand still before it counts as lost: a phone changes its network in less. */
 const PATIENCE = 3000;
+
+/** Milliseconds without a packet of the box's after which it is asked whether it still knows the session. */
+const SILENCE = 500;
 
 /** Events: "track" (detail: MediaStreamTrack), "message" (detail: ArrayBuffer), "sent" (detail: RTP), "lost" (why). */
 export class Link extends EventTarget {
@@ -21,6 +25,8 @@ export class Link extends EventTarget {
   #patience;
   /** @type {RTCIceCandidate[] | null} candidates that came after the offer, until there is a resource for them */
   #late = [];
+  /** @type {ReturnType<typeof setInterval> | undefined} */
+  #watch;
   #previous = { delay: 0, emitted: 0 };
   /** @type {Worker | null} */
   #worker = null;
@@ -120,6 +126,7 @@ export class Link extends EventTarget {
     if (this.#closed) return;
     this.#closed = true;
     clearTimeout(this.#patience);
+    clearInterval(this.#watch);
     this.#connection.close();
     this.#worker?.terminate();
     if (this.#resource) this.#box.fetch(this.#resource, { method: "DELETE", keepalive: true }).catch(() => {});
@@ -150,6 +157,25 @@ export class Link extends EventTarget {
       if (sender.transport?.state === "closed") this.#tell("lost", "the box has ended the session");
     });
     this.#sendLate();
+    this.#watchSilence();
+  }
+
+  /** A worker of the box that was killed says no good-bye, and ICE would wait many seconds for one; the others know. */
+  #watchSilence() {
+    let before = 0;
+    this.#watch = setInterval(async () => {
+      const received = [...(await this.#connection.getStats()).values()]
+        .filter(({ type }) => type === "transport")
+        .reduce((sum, { packetsReceived = 0 }) => sum + packetsReceived, 0);
+      const silent = received === before;
+      before = received;
+      if (!silent || this.#connection.connectionState !== "connected") return;
+      try {
+        await this.numbers();
+      } catch (error) {
+        if (error instanceof PortraitError && error.status === 404) this.#tell("lost", "the box has lost the session");
+      }
+    }, SILENCE);
   }
 
   #sendLate() {
