@@ -118,6 +118,7 @@ async def _serve(
         ports=settings.media_port_range,
         advertised=settings.advertised,
         max_viewers=settings.max_viewers,
+        security=security,
     ) as webrtc:
         http = HttpRoutes(
             sessions, backgrounds, metrics.expose, lambda: not sessions.draining, webrtc.resources.trickle

@@ -6,6 +6,8 @@
    the camera's picture. Here it is a budget that real loss lowers.
 3. Its DTLS offers ECDSA suites only; GStreamer and others bring RSA certificates.
 4. Its encoders: `encoders.py`; its decoders, which make room for any size: `decoders.py`.
+5. It counts the time of what it receives from 0 and adds a random origin to what it sends. Here a picture leaves with
+   the RTP timestamp it came with, so that a client finds the frame a mask belongs to.
 
 Each is small, written against the version in TESTED, and refused with any other; tests fail when upstream changes.
 """
@@ -82,6 +84,28 @@ class Bandwidth:
             self.budget = min(BUDGET, int(self.budget * RISE))
 
 
+RTP_CLOCK = 1 << 32
+"""Where RTP timestamps begin anew (RFC 3550 section 5.1)."""
+
+
+class KeptTime:
+    """RTP timestamps as pts, without the jumps back to 0. Takes the place of aiortc's TimestampMapper."""
+
+    def __init__(self) -> None:
+        self._last = self._turns = 0
+
+    def map(self, timestamp: int) -> int:
+        """The time of a frame, in ticks of 1/90000 s; frames come in order."""
+        self._turns += timestamp < self._last
+        self._last = timestamp
+        return timestamp + self._turns * RTP_CLOCK
+
+
+def rtp_time(pts: int) -> int:
+    """The RTP timestamp a picture came with."""
+    return pts % RTP_CLOCK
+
+
 def steer(receiver: Any) -> None:
     """Give a receiver its own `Bandwidth`, before its first packet."""
     receiver._RTCRtpReceiver__remote_bitrate_estimator = Bandwidth(receiver)
@@ -113,9 +137,16 @@ def install() -> None:
         raise RuntimeError(f"aiortc is {aiortc.__version__}; it is made real-time for {TESTED} only")
     rtcrtpsender.get_encoder = live_encoder  # type: ignore[attr-defined]  # not its public name
     rtcrtpreceiver.get_decoder = bounded_decoder  # type: ignore[attr-defined]
+    rtcrtpsender.uint32_add = _without_origin  # type: ignore[attr-defined, assignment]
+    rtcrtpreceiver.TimestampMapper = KeptTime  # type: ignore[assignment, misc]
     if JitterBuffer._remove_frame is not _remove_frame:
         JitterBuffer._remove_frame = _remove_frame  # type: ignore[method-assign]
         rtcdtlstransport.RTCCertificate._create_ssl_context = _create_ssl_context  # type: ignore[method-assign]
+
+
+def _without_origin(origin: int, pts: int) -> int:
+    """In the place of `uint32_add`, which a sender uses for this alone."""
+    return rtp_time(pts)
 
 
 _stock_remove_frame = JitterBuffer._remove_frame
