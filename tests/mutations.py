@@ -11,7 +11,7 @@ SECONDS = float(os.environ.get("FUZZ_SECONDS", "4"))
 
 SEED = int(os.environ.get("FUZZ_SEED", "1"))
 
-NUMBERS = ["0", "-1", "65536", "4294967296", "99999999999999999999", "1e9", "", "0x10", "١"]
+NUMBERS = ["0", "-1", "65536", "4294967296", "99999999999999999999", "1e9", "", "0x10", "\u0661"]
 WORDS = [
     b"\x00",
     b"\xff\xff\xff\xff",

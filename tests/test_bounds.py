@@ -1,0 +1,271 @@
+"""What a client without credentials can hold of the box is bounded, and freed: see docs/threat-model.md."""
+
+import asyncio
+import json
+import logging
+import socket
+import urllib.request
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+import grpc.aio
+import pytest
+from aiohttp import web
+
+from portrait.app import Running
+from portrait.board import Board
+from portrait.settings import Settings
+from portrait.transports import grpc as grpc_transport
+from portrait.transports.grpc import serve_grpc
+from portrait.transports.http import door, serve_http
+from tests.boxes import serving, wait_for
+from tests.credentials import Authority, authority, http_status, trusting
+from tests.credentials import serving as serving_here
+
+__all__ = ["authority"]  # a fixture
+
+LARGE = b"x" * (2 * door.SMALL)
+
+
+@asynccontextmanager
+async def box(**options: Any) -> AsyncIterator[tuple[int, asyncio.Event]]:
+    """A server whose /slow answers when it is told to, and whose /body reads the whole of it."""
+    answer = asyncio.Event()
+
+    async def slow(_: web.Request) -> web.Response:
+        await answer.wait()
+        return web.Response(text="done")
+
+    async def body(request: web.Request) -> web.Response:
+        return web.Response(text=str(len(await request.read())))
+
+    async def quick(_: web.Request) -> web.Response:
+        return web.Response(text="here")
+
+    routes = [web.get("/slow", slow), web.post("/body", body), web.get("/quick", quick)]
+    async with serve_http(routes, host="127.0.0.1", port=0, max_body_bytes=2**20, **options) as port:
+        yield port, answer
+
+
+async def connected(stack: AsyncExitStack, port: int) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    stack.callback(writer.close)
+    return reader, writer
+
+
+async def gone(reader: asyncio.StreamReader, seconds: float = 20.0) -> bool:
+    """Whether the server closes the connection in time without having said anything."""
+    try:
+        async with asyncio.timeout(seconds):
+            return await reader.read() == b""
+    except ConnectionError:
+        return True
+    except TimeoutError:
+        return False
+
+
+async def test_a_head_that_never_ends_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(door, "WAIT_SECONDS", 1.0)
+    async with box() as (port, answer), AsyncExitStack() as stack:
+        silent, _ = await connected(stack, port)
+        slow, writer = await connected(stack, port)
+
+        async def drip() -> None:
+            for byte in b"GET /quick HTTP/1.1\r\nX: " + b"y" * 10_000:
+                writer.write(bytes([byte]))
+                await asyncio.sleep(0.1)
+
+        dripping = asyncio.create_task(drip())
+        asked, asking = await connected(stack, port)
+        asking.write(b"GET /slow HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
+        assert await gone(silent)
+        assert await gone(slow)
+        dripping.cancel()
+        await asyncio.gather(dripping, return_exceptions=True)
+        answer.set()  # who has asked is waited for
+        assert (await asked.read()).endswith(b"done")
+
+
+async def test_a_full_door_sends_whoever_waits_away_and_nobody_who_is_served(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(door, "MOST", 4)
+    async with box() as (port, answer), AsyncExitStack() as stack:
+        served, writer = await connected(stack, port)
+        writer.write(b"GET /slow HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
+        idle = [await connected(stack, port) for _ in range(40)]
+        reader, writer = await connected(stack, port)
+        writer.write(b"GET /quick HTTP/1.1\r\nHost: x\r\n\r\n")
+        async with asyncio.timeout(20):
+            assert (await reader.readline()).startswith(b"HTTP/1.1 200")
+        closed = [await gone(one, 0.5) for one, _ in idle]
+        assert sum(closed) >= len(idle) - 4
+        answer.set()
+        assert (await served.read()).endswith(b"done")
+
+
+async def test_a_door_full_of_those_who_are_served_lets_nobody_in(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(door, "MOST", 3)
+    async with box() as (port, answer), AsyncExitStack() as stack:
+        asked = []
+        for _ in range(3):
+            reader, writer = await connected(stack, port)
+            writer.write(b"GET /slow HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
+            asked.append(reader)
+            await asyncio.sleep(0.1)
+        late, _ = await connected(stack, port)
+        assert await gone(late)
+        answer.set()
+        assert all([(await reader.read()).endswith(b"done") for reader in asked])
+
+
+async def test_a_body_that_never_ends_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(door, "BODY_SECONDS", 1.0)
+    async with box() as (port, _), AsyncExitStack() as stack:
+        reader, writer = await connected(stack, port)
+        writer.write(b"POST /body HTTP/1.1\r\nHost: x\r\nContent-Length: 1000\r\n\r\nabc")
+        async with asyncio.timeout(20):
+            assert b"408" in await reader.readline()
+
+
+async def test_so_many_large_bodies_are_read_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(door, "PLACES", 2)
+    monkeypatch.setattr(door, "PLACE_SECONDS", 1.0)
+    head = b"POST /body HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n"
+    async with box() as (port, _), AsyncExitStack() as stack, aiohttp.ClientSession() as http:
+        url = f"http://127.0.0.1:{port}/body"
+        slow = []
+        for _ in range(2):
+            reader, writer = await connected(stack, port)
+            writer.write(head % len(LARGE) + LARGE[:-1])
+            slow.append((reader, writer))
+            await asyncio.sleep(0.2)
+        async with http.post(url, data=LARGE) as response:
+            assert (response.status, response.headers["Retry-After"]) == (503, "5")
+        async with http.post(url, data=b"small") as response:
+            assert await response.text() == "5"
+        for reader, writer in slow:
+            writer.write(LARGE[-1:])
+            async with asyncio.timeout(20):
+                assert b"200" in await reader.readline()
+        async with http.post(url, data=LARGE) as response:
+            assert await response.text() == str(len(LARGE))
+
+
+async def test_parts_without_end_are_refused_at_the_first_one_too_many(service: Running) -> None:
+    """Each has a head and no body: no limit of bytes would ever be reached."""
+    sent = 0
+
+    async def parts() -> AsyncIterator[bytes]:
+        nonlocal sent
+        for number in range(100_000):
+            sent += 1
+            yield b'--x\r\nContent-Disposition: form-data; name="mode%d"\r\n\r\n\r\n' % (number % 2)
+            await asyncio.sleep(0)
+
+    url = f"http://127.0.0.1:{service.http_port}/v1/segment"
+    async with aiohttp.ClientSession() as http:
+        headers = {"Content-Type": "multipart/form-data; boundary=x"}
+        async with http.post(url, data=parts(), headers=headers) as response:
+            assert response.status == 400
+        data = b'--x\r\nContent-Disposition: form-data; name="mode"\r\n\r\nblur\r\n' * 2 + b"--x--\r\n"
+        async with http.post(url, data=data, headers=headers) as response:
+            assert "mode: the field came twice" in (await response.json())["detail"]
+    assert sent < 50_000
+
+
+async def test_what_is_no_request_is_no_line_of_the_log(caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.INFO):
+        async with box() as (port, _), AsyncExitStack() as stack:
+            reader, writer = await connected(stack, port)
+            writer.write(b"\x16\x03\x01 garbage\r\n\r\n")
+            assert b"400" in await reader.readline()
+    assert not [record for record in caplog.records if "protocol" in record.name]
+
+
+async def test_grpc_takes_so_many_connections_and_waits_for_no_greeting(
+    service: Running, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    few = [("grpc.max_allowed_incoming_connections", 5), ("grpc.server_handshake_timeout_ms", 1000)]
+    assert {name for name, _ in few} < {name for name, _ in grpc_transport.BOUND_OPTIONS}
+    monkeypatch.setattr(grpc_transport, "BOUND_OPTIONS", few)
+    limits: dict[str, Any] = {"max_frame_pixels": 10**6, "max_still_pixels": 10**6, "max_message_bytes": 10**6}
+    async with (
+        serve_grpc(service.sessions, None, host="127.0.0.1", port=0, idle_seconds=5, **limits) as server,  # type: ignore[arg-type]
+        AsyncExitStack() as stack,
+    ):
+        readers = [(await connected(stack, server.port))[0] for _ in range(12)]
+        # Its greeting is SETTINGS; those that are one too many get none.
+        greeted = [await asyncio.wait_for(read_some(reader), 20) for reader in readers]
+        assert sum(map(bool, greeted)) == 5
+        for reader in readers:
+            async with asyncio.timeout(20):
+                while await read_some(reader):
+                    pass
+        async with grpc.aio.insecure_channel(f"127.0.0.1:{server.port}") as channel:
+            await asyncio.wait_for(channel.channel_ready(), 20)
+
+
+async def read_some(reader: asyncio.StreamReader) -> bytes:
+    try:
+        return await reader.read(4096)
+    except ConnectionError:
+        return b""
+
+
+def test_an_id_of_any_length_is_nobodys(tmp_path: Path) -> None:
+    board = Board(tmp_path, 0, 2)
+    assert [board.owner_of_id(name) for name in ("9" * 5000 + "-x", "0" * 5000 + "-x", "1-x")] == [None, None, 1]
+    board.close()
+
+
+def descriptors(pid: int) -> int:
+    return len(list(Path(f"/proc/{pid}/fd").iterdir()))
+
+
+def resident(pid: int) -> int:
+    status = Path(f"/proc/{pid}/status").read_text()
+    return int(status.split("VmRSS:")[1].split()[0]) * 1024
+
+
+def test_a_crowd_without_credentials_costs_a_real_box_what_is_said_and_no_more(tmp_path: Path) -> None:
+    """Twice as many connections as there may be, on both ports, each with half a request."""
+    tokens = tmp_path / "tokens"
+    tokens.write_text("camera 0123456789abcdef\n")
+    with serving("--tokens", str(tokens), "--workers", "1") as (process, told):
+        address = told["page"].removeprefix("http://").rstrip("/")
+        http_port, grpc_port = int(address.rpartition(":")[2]), int(told["grpc"].rpartition(":")[2])
+        urllib.request.urlopen(told["page"] + "healthz").read()
+        before, memory = descriptors(process.pid), resident(process.pid)
+        crowd = []
+        for port, line in ((http_port, b"POST /v1/segment HTTP/1.1\r\nHost: x\r\nX: "), (grpc_port, b"PRI * HTTP/2.0")):
+            for _ in range(2 * door.MOST):
+                one = socket.create_connection(("127.0.0.1", port), timeout=20)
+                crowd.append(one)
+                try:
+                    one.send(line + b"y" * 4000)
+                except OSError:
+                    continue  # sent away already
+        # Health is asked all the same.
+        assert json.load(urllib.request.urlopen(told["page"] + "healthz", timeout=20)) == {"status": "alive"}
+        most = descriptors(process.pid) - before
+        grown = resident(process.pid) - memory
+        print(f"{len(crowd)} connections: {most} descriptors and {grown / 2**20:.0f} MB more")
+        assert most <= 2 * door.MOST + 50
+        assert grown < 150 * 2**20
+        for one in crowd:
+            one.close()
+        wait_for(lambda: descriptors(process.pid) <= before + 20, 60)
+
+
+async def test_a_handshake_that_never_comes_is_not_waited_for(
+    settings: Settings, authority: Authority, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(door, "HANDSHAKE_SECONDS", 1.0)
+    monkeypatch.setattr(door, "MOST", 4)
+    certificate, key = authority.issue(tmp_path, "server")
+    async with serving_here(settings, tls_certificate=certificate, tls_key=key) as running, AsyncExitStack() as stack:
+        silent = [(await connected(stack, running.http_port))[0] for _ in range(20)]
+        assert await http_status(running, "/healthz", ssl=trusting(authority)) == 200  # it is let in meanwhile
+        assert all([await gone(one) for one in silent])
