@@ -36,7 +36,12 @@ lint: .venv/test system-packages tests/node/node_modules/ready ## Check style, t
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/bandit --quiet --configfile pyproject.toml --recursive service
 	$(BIN)/pytest -q tests/test_protos.py
+
+.PHONY: audit
+audit: .venv/test ## Ask PyPI for known vulnerabilities of what the image installs
+	$(BIN)/pip-audit --require-hashes --disable-pip -r deploy/requirements.lock
 
 .PHONY: bench
 bench: .venv/run ## Measure what a frame costs on this machine
@@ -47,11 +52,22 @@ bench-grpc: .venv/test ## Measure gRPC under load against a plain first version,
 	$(BIN)/python -m tests.benchmarks.streams --json
 
 .PHONY: churn
-churn: .venv/test ## Open 10,000 streams and cut them at random moments: nothing may be left
+churn: .venv/test ## Open 10,000 streams, and 5,000 sessions over both transports, that leave in every ugly way
 	CHURN_STREAMS=10000 $(BIN)/pytest -s tests/test_churn.py
+	$(BIN)/python -m tests.benchmarks.churn --sessions 5000
+
+SOAK_SECONDS ?= 1800
+SOAK ?= docs/soak
+.PHONY: soak
+soak: .venv/test ## Load a box to 100 and 120 % of its capacity, half an hour each, and churn 5,000 sessions; draw it (SOAK=folder)
+	@mkdir -p $(SOAK)
+	$(BIN)/python -m tests.benchmarks.churn --sessions 5000 --out $(SOAK)/churn.json
+	$(BIN)/python -m tests.benchmarks.soak --seconds $(SOAK_SECONDS) --out $(SOAK)/soak.json --plot $(SOAK)/soak.png
 
 .PHONY: fuzz
-fuzz: .venv/test ## Trouble every call with broken and random messages for ten minutes
+fuzz: .venv/test ## Trouble every parser and every call with broken and random input, ten minutes for gRPC, one for each other
+	FUZZ_SECONDS=60 FUZZ_SEED=$$(date +%s) $(BIN)/pytest -s tests/test_hostile_pictures.py tests/test_hostile_signalling.py \
+	  tests/test_hostile_files.py
 	FUZZ_SECONDS=600 FUZZ_SEED=$$(date +%s) $(BIN)/pytest -s tests/test_fuzz.py
 
 .PHONY: table

@@ -94,7 +94,7 @@ async def test_tokens_are_read_anew_and_a_broken_file_changes_nothing(
         assert await http_status(running, "/v1/models", "Bearer a-new-token-0123456789") == 200
         replace(tokens, b"camera short\n")
         assert await http_status(running, "/v1/models", "Bearer a-new-token-0123456789") == 200
-        tokens.unlink()  # noqa: ASYNC240  a name in a directory
+        tokens.unlink()
         assert await http_status(running, "/v1/models", "Bearer a-new-token-0123456789") == 200
     assert "line 1 is not a new name" in caplog.text
     assert "the old one stays in force" in caplog.text

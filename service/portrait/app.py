@@ -7,7 +7,6 @@ import warnings
 from collections.abc import AsyncIterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
 from functools import partial
 
 import cv2
@@ -22,6 +21,7 @@ from portrait.launch import tune_interpreter
 from portrait.logs import log_event
 from portrait.metrics import Metrics
 from portrait.quality import Quality
+from portrait.running import Running
 from portrait.security import Certificates, Security, open_security
 from portrait.segmenters import Models, load_models, warm
 from portrait.sessions import Sessions
@@ -31,6 +31,8 @@ from portrait.transports.grpc import serve_grpc
 from portrait.transports.http import HttpRoutes, Stills, serve_http
 from portrait.transports.webrtc import serve_webrtc
 
+__all__ = ["Running", "run_service"]
+
 logger = logging.getLogger(__name__)
 
 CODEC_THREADS = 4
@@ -38,17 +40,6 @@ CODEC_THREADS = 4
 
 MESSAGE_MARGIN = 64 * 1024
 """Bytes of a gRPC message besides its picture."""
-
-
-@dataclass(frozen=True)
-class Running:
-    """A service that accepts work."""
-
-    settings: Settings
-    models: Models
-    sessions: Sessions
-    http_port: int
-    grpc_port: int
 
 
 @asynccontextmanager
@@ -90,7 +81,7 @@ async def run_service(
         async with (
             open_tracing(settings) as tracing,
             Sessions(models, settings.max_sessions, metrics, board, capacity, tracing) as sessions,
-            _serve(settings, sessions, backgrounds, metrics, security, listening) as running,
+            _serve(settings, sessions, backgrounds, capacity, metrics, security, listening) as running,
         ):
             metrics.modes.list_open = sessions.list_modes
             yield running
@@ -104,6 +95,7 @@ async def _serve(
     settings: Settings,
     sessions: Sessions,
     backgrounds: Backgrounds,
+    capacity: Capacity,
     metrics: Metrics,
     security: Security,
     listening: socket.socket | None,
@@ -147,16 +139,20 @@ async def _serve(
                 shared_port=sessions.board.count > 1,
             ) as grpc_server,
         ):
+            running = Running(settings, sessions, backgrounds, capacity, metrics, (http_port, grpc_server.port))
             sessions.board.tell(ready=True)
             try:
                 log_event(
                     logger, logging.INFO, "serving", version=__version__, http_port=http_port,
                     grpc_port=grpc_server.port, model=sessions.models.default,
                 )  # fmt: skip
-                yield Running(settings, sessions.models, sessions, http_port, grpc_server.port)
+                yield running
             finally:
+                seconds = running.settings.drain_seconds
                 await grpc_server.announce_end()
-                cut = await sessions.drain(settings.drain_seconds)
+                if sessions.board.others_serve:
+                    grpc_server.take_no_more(seconds)
+                cut = await sessions.drain(seconds)
                 log_event(logger, logging.INFO, "drained", sessions_cut=cut)
 
 

@@ -28,6 +28,10 @@ class Backgrounds:
             path.stem: path for place in folders for path in sorted(place.iterdir()) if path.suffix in SUFFIXES
         }
 
+    def take_over(self, other: "Backgrounds") -> None:
+        """Have the pictures of `other` from now on."""
+        self._paths = other._paths
+
     @property
     def names(self) -> list[str]:
         """The names there are."""

@@ -51,16 +51,18 @@ class Board:
 
     def __init__(self, folder: Path | None = None, index: int = 0, count: int = 1) -> None:
         self.folder, self.index, self.count = folder, index, count
+        # One more than there are workers: while one is replaced, its successor is there already.
+        self.places = count if folder is None else count + 1
         self._mine = Row()
         if folder is None:
             self._file: int | None = None
-            self._memory = mmap.mmap(-1, count * ROW_BYTES)
+            self._memory = mmap.mmap(-1, self.places * ROW_BYTES)
             return
         self._streams = folder / "streams"
         self._streams.mkdir(exist_ok=True)
         self._file = os.open(folder / "board", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        os.truncate(self._file, count * ROW_BYTES)
-        self._memory = mmap.mmap(self._file, count * ROW_BYTES)
+        os.truncate(self._file, self.places * ROW_BYTES)
+        self._memory = mmap.mmap(self._file, self.places * ROW_BYTES)
 
     def close(self) -> None:
         """Give memory and file back; the row stays as it is. Idempotent."""
@@ -77,7 +79,12 @@ class Board:
     @property
     def rows(self) -> list[Row]:
         """Everybody's row, by number."""
-        return [Row(*_ROW.unpack_from(self._memory, i * ROW_BYTES)) for i in range(self.count)]
+        return [Row(*_ROW.unpack_from(self._memory, i * ROW_BYTES)) for i in range(self.places)]
+
+    @property
+    def others_serve(self) -> bool:
+        """Whether another worker takes new work."""
+        return any(row.ready and not row.draining for i, row in enumerate(self.rows) if i != self.index)
 
     def forget(self, index: int) -> None:
         """Clear the row of a worker that is gone, and give its streams up."""
@@ -114,7 +121,7 @@ class Board:
     def owner_of_id(self, name: str) -> int | None:
         """The worker that gave the id; None for what is none."""
         number = name.partition("-")[0]
-        return int(number) if OWNER.fullmatch(number) and int(number) < self.count else None
+        return int(number) if OWNER.fullmatch(number) and int(number) < self.places else None
 
     def claim(self, stream: str) -> bool:
         """Publish the stream from here; False when another worker does."""

@@ -96,6 +96,16 @@ class Capacity:
         """What live streams get now."""
         return self._governor.quality
 
+    @property
+    def counts(self) -> bool:
+        """Whether streams are counted by what they cost."""
+        return self._costs is not None
+
+    def learn(self, costs: Costs) -> None:
+        """Count with other costs from now on; a part that is no longer among them costs what it did."""
+        kept = {} if self._costs is None else self._costs.parts
+        self._costs = replace(costs, parts={**kept, **costs.parts})
+
     def in_force(self) -> Quality:
         """`quality`, as something to call."""
         return self.quality

@@ -13,11 +13,11 @@ from typing import TypeAlias
 
 from portrait import __version__
 from portrait.cgroup import cpu_budget
-from portrait.errors import PortraitError
+from portrait.errors import BadSettings, PortraitError
 from portrait.launch import default_workers, relaunch_tuned
 from portrait.logs import configure_logs, log_event
 from portrait.settings import Settings, load_settings
-from portrait.signals import catch_signals
+from portrait.signals import RELOAD, REPLACE, answer_signals, catch_signals
 from portrait.supervisor import WorkerFailed, run_workers
 
 Command: TypeAlias = Callable[[argparse.Namespace, Settings], int]
@@ -120,30 +120,47 @@ def _serve(parsed: argparse.Namespace, settings: Settings) -> int:
     count = settings.workers or default_workers(cpu_budget())
     configure_logs(settings.log_level, settings.log_format)
     log_event(logger, logging.INFO, "settings", **settings.model_dump(mode="json"))
-    if count == 1:
-        asyncio.run(_serve_alone(settings, parsed.json))
-        return 0
+
+    def reread() -> Settings:
+        changed = load_settings(vars(parsed))
+        log_event(logger, logging.INFO, "settings", **changed.model_dump(mode="json"))
+        return changed
+
     try:
-        asyncio.run(_serve_with_workers(settings, count, parsed.json))
+        asyncio.run((_serve_alone if count == 1 else _serve_with_workers)(settings, count, parsed.json, reread))
     except WorkerFailed as error:
         return error.status if error.status > 0 else 1
     return 0
 
 
-async def _serve_alone(settings: Settings, as_json: bool) -> None:
+async def _serve_alone(settings: Settings, count: int, as_json: bool, reread: Callable[[], Settings]) -> None:
     from portrait.app import run_service  # with the libraries that a supervisor does not load
 
     stop = catch_signals()
     async with run_service(settings) as running:
+
+        async def reload() -> None:
+            await running.reload(reread())
+
+        async def replace() -> None:
+            raise BadSettings(f"{REPLACE.name}: there is one worker and nobody to start another; see PORTRAIT_WORKERS")
+
         _announce(settings, running.http_port, running.grpc_port, running.models.default, as_json)
-        await stop.wait()
+        await answer_signals(stop, {RELOAD: reload, REPLACE: replace})
 
 
-async def _serve_with_workers(settings: Settings, count: int, as_json: bool) -> None:
+async def _serve_with_workers(settings: Settings, count: int, as_json: bool, reread: Callable[[], Settings]) -> None:
     stop = catch_signals()
     async with run_workers(settings, count) as box:
+
+        async def reload() -> None:
+            await box.fleet.reload(reread())
+
+        async def replace() -> None:
+            await box.fleet.replace(reread())
+
         _announce(settings, box.http_port, box.grpc_port, box.model, as_json)
-        await stop.wait()
+        await answer_signals(stop, {RELOAD: reload, REPLACE: replace})
 
 
 def _announce(settings: Settings, http_port: int, grpc_port: int, model: str, as_json: bool) -> None:

@@ -55,7 +55,13 @@ def configure_logs(level: str, form: Literal["text", "json"]) -> None:
     """Log to stderr."""
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(JsonFormatter() if form == "json" else TextFormatter())
-    logging.basicConfig(level=level.upper(), handlers=[handler], force=True)
+    logging.basicConfig(handlers=[handler], force=True)
+    set_level(level)
+
+
+def set_level(level: str) -> None:
+    """Log what is of this severity or more."""
+    logging.getLogger().setLevel(level.upper())
     # aiortc and aioice narrate every packet and candidate at their lower levels.
     for name in ("aiortc", "aioice", "aiohttp.access"):
         logging.getLogger(name).setLevel(max(logging.WARNING, logging.getLogger().level))

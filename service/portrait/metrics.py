@@ -219,7 +219,8 @@ class Metrics:
         self._certificates.labels(name).set_function(expiry)
 
     def identify(self, version: str, model: str, runtime: str) -> None:
-        """State what is running."""
+        """State what is running, instead of what was."""
+        self._model.clear()
         self._build.labels(version).set(1)
         self._model.labels(model, runtime).set(1)
 

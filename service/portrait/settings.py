@@ -43,7 +43,7 @@ Addresses = Annotated[str, AfterValidator(_check_addresses)]
 
 
 class Settings(BaseSettings):
-    """One value per setting; `PORTRAIT_HTTP_PORT` is `http_port`. Nothing changes after the start."""
+    """One value per setting; `PORTRAIT_HTTP_PORT` is `http_port`. Which ones SIGHUP changes is said in running.py."""
 
     model_config = SettingsConfigDict(env_prefix=PREFIX, extra="forbid", frozen=True)
 
@@ -131,5 +131,5 @@ def _read_file(file: str) -> dict[str, Any]:
         return tomllib.loads(Path(file).read_text())
     except OSError as error:
         raise BadSettings(f"{FILE_VARIABLE}={file!r}: {error.strerror}") from error
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise BadSettings(f"{file}: no TOML: {error}") from error

@@ -9,14 +9,14 @@ import socket
 import sys
 from pathlib import Path
 
-from portrait.app import run_service
+from portrait.app import Running, run_service
 from portrait.board import Board
+from portrait.child import Orders
 from portrait.errors import PortraitError
 from portrait.launch import pin
 from portrait.logs import configure_logs
 from portrait.settings import Settings
 from portrait.signals import catch_signals
-from portrait.supervisor import Orders
 
 logger = logging.getLogger(__name__)
 
@@ -27,7 +27,7 @@ def main() -> int:
     settings = Settings.model_validate(orders.settings)
     configure_logs(settings.log_level, settings.log_format)
     if settings.pin_workers:
-        pin(orders.index, orders.count)
+        pin(orders.place, orders.count)
     try:
         asyncio.run(_serve(orders, settings))
     except (PortraitError, OSError) as error:
@@ -43,24 +43,34 @@ async def _serve(orders: Orders, settings: Settings) -> None:
     with contextlib.closing(board), listening:
         async with run_service(settings, board, listening, orders.restarts) as running:
             os.write(sys.stdout.fileno(), json.dumps({"model": running.models.default}).encode() + b"\n")
-            await _wait_for_the_end(stop)
+            await _wait_for_the_end(stop, running)
 
 
-async def _wait_for_the_end(stop: asyncio.Event) -> None:
-    """A signal, or the end of a supervisor that could not send one."""
+async def _wait_for_the_end(stop: asyncio.Event, running: Running) -> None:
+    """A signal, or the end of a supervisor that could not send one. Every line it writes until then is settings."""
     loop = asyncio.get_running_loop()
     reader = asyncio.StreamReader()
     transport, _ = await loop.connect_read_pipe(lambda: asyncio.StreamReaderProtocol(reader), sys.stdin)
-    waiting = [asyncio.create_task(stop.wait()), asyncio.create_task(reader.read(1))]
+    waiting = [asyncio.create_task(stop.wait()), asyncio.create_task(_take_settings(reader, running))]
     try:
         done, _ = await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
         if waiting[1] in done:
+            waiting[1].result()
             logger.error("the supervisor is gone: stopping")
     finally:
         for task in waiting:
             task.cancel()
         await asyncio.gather(*waiting, return_exceptions=True)
         transport.close()
+
+
+async def _take_settings(reader: asyncio.StreamReader, running: Running) -> None:
+    """Reload with each line of settings, until there are no more lines."""
+    while line := await reader.readline():
+        try:
+            await running.reload(Settings.model_validate(json.loads(line)))
+        except (PortraitError, OSError) as error:
+            logger.error("nothing has changed: %s", error)
 
 
 if __name__ == "__main__":

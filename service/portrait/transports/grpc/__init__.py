@@ -1,5 +1,6 @@
 """The gRPC transport: portrait.v1, KServe v2, health v1 and reflection on one port."""
 
+import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -47,7 +48,7 @@ SPARE_CALLS = 64
 """Calls beside those that may hold a session: health, models, refusals."""
 
 
-@dataclass(frozen=True)
+@dataclass
 class GrpcServer:
     """A running server."""
 
@@ -55,10 +56,18 @@ class GrpcServer:
     """The TCP port in use; of interest when 0 was asked for."""
     health: health.aio.HealthServicer
     server: grpc.aio.Server
+    stopping: asyncio.Task[None] | None = None
 
     async def announce_end(self) -> None:
         """Say NOT_SERVING from now on."""
         await self.health.enter_graceful_shutdown()
+
+    def take_no_more(self, seconds: float) -> None:
+        """Give the port to the other processes that share it; calls that are open may go on for so long.
+
+        Otherwise the kernel would go on to send every so manieth new connection here, to be refused.
+        """
+        self.stopping = asyncio.create_task(self.server.stop(grace=seconds + 1.0), name="grpc-stop")
 
 
 @asynccontextmanager
@@ -107,7 +116,10 @@ async def serve_grpc(
     await server.start()
     for name in ("", SERVICE):
         await health_servicer.set(name, health_pb2.HealthCheckResponse.SERVING)
+    running = GrpcServer(bound, health_servicer, server)
     try:
-        yield GrpcServer(bound, health_servicer, server)
+        yield running
     finally:
         await server.stop(grace=0.5)
+        if running.stopping is not None:
+            await running.stopping

@@ -92,7 +92,9 @@ class Neighbours:
 
     def _ready(self) -> web.Response:
         """The box is ready while one of its workers is."""
-        ready = [row.ready and not row.draining for row in self._board.rows]
+        # Whoever is there; and one for each that should be.
+        ready = [row.ready and not row.draining for row in self._board.rows if row.alive_at]
+        ready += [False] * (self._board.count - len(ready))
         document = {"status": "ready" if any(ready) else "not ready", "workers": ready}
         return web.json_response(document, status=200 if any(ready) else 503)
 
@@ -185,7 +187,7 @@ async def open_neighbours(board: Board) -> AsyncIterator[Neighbours]:
             auto_decompress=False,
             cookie_jar=aiohttp.DummyCookieJar(),
         )
-        for index in range(board.count)
+        for index in range(board.places)
         if index != board.index
     }
     try:

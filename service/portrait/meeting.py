@@ -1,0 +1,66 @@
+"""What the workers of a box share: a folder to meet in, a listening socket, a port."""
+
+import contextlib
+import os
+import socket
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from shutil import rmtree
+
+from portrait.settings import Settings
+
+
+@contextmanager
+def meeting_folder() -> Iterator[Path]:
+    """A folder nobody else may enter, for sockets and the board; gone at the end.
+
+    A read-only container has no other place to write than /dev/shm.
+    """
+    places = [os.environ.get("XDG_RUNTIME_DIR"), os.environ.get("TMPDIR"), "/tmp", "/dev/shm"]
+    for place in filter(None, places):
+        with contextlib.suppress(OSError):
+            folder = Path(tempfile.mkdtemp(prefix="portrait-", dir=place))
+            break
+    else:
+        raise OSError("the workers need a folder to meet in; neither TMPDIR, /tmp nor /dev/shm can be written to")
+    try:
+        yield folder
+    finally:
+        rmtree(folder, ignore_errors=True)
+
+
+@contextmanager
+def listening_socket(settings: Settings) -> Iterator[socket.socket]:
+    """One listening HTTP socket for all workers: a connection that waits is taken by whoever lives."""
+    with _bound(settings.host, settings.http_port) as listening:
+        listening.listen(128)
+        listening.setblocking(False)
+        yield listening
+
+
+@contextmanager
+def reserved_port(settings: Settings) -> Iterator[int]:
+    """The gRPC port, kept for the workers, which share it by SO_REUSEPORT as gRPC takes no socket of ours.
+
+    It is tried without sharing first: otherwise two boxes on one machine would take each other's calls.
+    """
+    with _bound(settings.host, settings.grpc_port) as tried:
+        port = tried.getsockname()[1]
+    with _bound(settings.host, port, shared=True):
+        yield port
+
+
+@contextmanager
+def _bound(host: str, port: int, shared: bool = False) -> Iterator[socket.socket]:
+    family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+    with socket.socket(family, kind, protocol) as bound:
+        bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if shared:
+            bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+        try:
+            bound.bind(address)
+        except OSError as error:
+            raise OSError(error.errno, f"cannot listen on {host}:{port}: {error.strerror}") from error
+        yield bound

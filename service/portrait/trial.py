@@ -1,0 +1,53 @@
+"""`python -m portrait.trial MODEL RUNTIME`: try a model in a process of its own.
+
+A damaged file can crash the interpreter, which would take every stream of the process with it.
+"""
+
+import asyncio
+import sys
+
+from portrait.child import describe
+from portrait.errors import BadModel, PortraitError
+from portrait.segmenters import load_models, warm
+
+TRIAL_SECONDS = 60.0
+
+
+async def try_model(model: str, runtime: str) -> None:
+    """Load the models and use the default one, elsewhere.
+
+    Raises:
+        BadModel: that did not work; says why.
+    """
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, "-m", "portrait.trial", model, runtime,
+        stdin=asyncio.subprocess.DEVNULL, stdout=asyncio.subprocess.DEVNULL, stderr=asyncio.subprocess.PIPE,
+        process_group=0,
+    )  # fmt: skip
+    try:
+        async with asyncio.timeout(TRIAL_SECONDS):
+            _, said = await process.communicate()
+    except TimeoutError:
+        raise BadModel(f"{model}: not loaded and used once within {TRIAL_SECONDS:g} s") from None
+    finally:
+        if process.returncode is None:
+            process.kill()
+            await process.wait()
+    if process.returncode == 2:
+        raise BadModel(said.decode("utf-8", "replace").strip().rpartition("\n")[2])
+    if process.returncode:
+        raise BadModel(f"{model}: the process that tried it was {describe(process.returncode)}")
+
+
+def main(arguments: list[str]) -> int:
+    """The exit status: 0, or 2 with the reason as the last line of standard error."""
+    try:
+        warm(load_models(*arguments).pick(None))
+    except PortraitError as error:
+        print(error, file=sys.stderr)
+        return 2
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,211 @@
+"""`python -m tests.benchmarks.churn`: sessions that come and leave in every ugly way, and what is left of them.
+
+Each picks a transport and a way to leave by chance. Before and after, the service counts its sessions, tasks, threads,
+descriptors, UDP ports and memory.
+"""
+
+import argparse
+import asyncio
+import json
+import random
+import sys
+import time
+from collections import Counter
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+from aiortc.mediastreams import MediaStreamError
+
+from tests.people import Clip, clip
+from tests.rtc import SIZE, Camera, Viewer, viewer
+from tests.test_churn import stream
+
+AT_ONCE = 12
+RSS_SHARE = 0.02
+"""By which memory may have grown at the end."""
+
+COUNTED = ("sessions", "tasks", "threads", "descriptors", "udp_ports")
+
+
+class Service:
+    """A counted service, in a process of its own."""
+
+    def __init__(self, process: asyncio.subprocess.Process, http: int, grpc: int) -> None:
+        self._process = process
+        self.page, self.grpc = f"http://127.0.0.1:{http}", f"127.0.0.1:{grpc}"
+
+    async def count(self) -> dict[str, int]:
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
+        self._process.stdin.write(b"\n")
+        counts: dict[str, int] = json.loads(await self._process.stdout.readline())
+        return counts
+
+    async def settled(self, seconds: float = 60.0) -> dict[str, int]:
+        """The counts once nothing moves any more: nobody is there, and twice the same."""
+        deadline, before = time.monotonic() + seconds, await self.count()
+        while time.monotonic() < deadline:
+            await asyncio.sleep(1.0)
+            now = await self.count()
+            if not now["sessions"] and all(now[name] == before[name] for name in COUNTED):
+                return now
+            before = now
+        return before
+
+
+@asynccontextmanager
+async def counted_service() -> AsyncIterator[Service]:
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, "-m", "tests.benchmarks.counted", stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE
+    )
+    assert process.stdin is not None
+    assert process.stdout is not None
+    try:
+        told = json.loads(await process.stdout.readline())
+        yield Service(process, told["http"], told["grpc"])
+        process.stdin.close()
+        await asyncio.wait_for(process.wait(), 60)
+    finally:
+        with suppress(ProcessLookupError):
+            process.kill()
+        await process.wait()
+
+
+# Ways of a WebRTC client to leave. Each has been given an open connection with a camera.
+
+
+async def _in_order(one: Viewer, dice: random.Random) -> None:
+    await one.connect(mode=dice.choice(["blur", "color"]))
+    await one.frame()
+    async with one.http.delete(one.location):
+        pass
+
+
+async def _closing(one: Viewer, dice: random.Random) -> None:
+    await one.connect()
+    for _ in range(dice.randrange(4)):
+        await one.frame()
+
+
+async def _without_connecting(one: Viewer, dice: random.Random) -> None:
+    async with await one.post(await one.offer()):
+        pass
+
+
+async def _cut_off(one: Viewer, dice: random.Random) -> None:
+    """The request is given up before, or as, it is answered."""
+    offer = await one.offer()
+    with suppress(TimeoutError):
+        async with asyncio.timeout(dice.choice([0.0, 0.005, 0.02, 0.05])):
+            async with await one.post(offer):
+                pass
+
+
+async def _vanishing(one: Viewer, dice: random.Random) -> None:
+    """No goodbye: its sockets are closed under the connection."""
+    await one.connect()
+    await one.frame()
+    for transceiver in one.pc.getTransceivers():
+        ice = transceiver.receiver.transport.transport
+        for protocol in ice._connection._protocols:
+            protocol.transport.abort()
+
+
+async def _refused(one: Viewer, dice: random.Random) -> None:
+    offer = await one.offer()
+    async with await one.post(dice.choice(["", "v=0\r\n", offer[: len(offer) // 2], offer.replace("video", "audio")])):
+        pass
+
+
+async def _publishing(one: Viewer, dice: random.Random) -> None:
+    name = f"stream{dice.randrange(10**9)}"
+    await one.connect(f"/whip/{name}")
+    async with viewer(one.url) as other:
+        other.pc.addTransceiver("video", direction="recvonly")
+        with suppress(AssertionError):  # the publisher may be gone already
+            await other.connect(f"/whep/{name}")
+            if dice.random() < 0.5:
+                await other.frame()
+
+
+async def _freezing(one: Viewer, dice: random.Random) -> None:
+    await one.connect()
+    await one.frame()
+    one.pc.getSenders()[0].replaceTrack(None)
+    await asyncio.sleep(dice.choice([0.1, 3.5]))
+
+
+LEAVING: list[Callable[[Viewer, random.Random], Awaitable[None]]] = [
+    _in_order, _closing, _without_connecting, _cut_off, _vanishing, _refused, _publishing, _freezing,
+]  # fmt: skip
+
+
+async def one_session(service: Service, shown: Clip, dice: random.Random, told: Counter[str]) -> None:
+    if dice.random() < 0.5:
+        told["grpc"] += 1
+        await stream(service.grpc, dice)
+        return
+    leave = dice.choice(LEAVING)
+    told[f"webrtc {leave.__name__.strip('_').replace('_', ' ')}"] += 1
+    # Refused, cut off or ended by the other side: all of these are ways to end.
+    with suppress(AssertionError, TimeoutError, aiohttp.ClientError, MediaStreamError):
+        async with viewer(service.page, Camera(shown)) as one:
+            async with asyncio.timeout(30):
+                await leave(one, dice)
+
+
+async def churn(service: Service, sessions: int, dice: random.Random, shown: Clip) -> Counter[str]:
+    """So many, AT_ONCE at a time; how many of each kind."""
+    told, left = Counter[str](), iter(range(sessions))
+
+    async def work() -> None:
+        for _ in left:
+            await one_session(service, shown, random.Random(dice.random()), told)
+
+    await asyncio.gather(*(work() for _ in range(AT_ONCE)))
+    return told
+
+
+async def run(sessions: int, seed: int) -> dict[str, Any]:
+    """What was there before and after, and what differs by more than it may."""
+    dice, shown, began = random.Random(seed), clip(*SIZE, 10), time.monotonic()
+    async with counted_service() as service:
+        # Caches, pools and arenas are full after so many; libraries are loaded.
+        await churn(service, max(4 * AT_ONCE, sessions // 5), dice, shown)
+        before = await service.settled()
+        told = await churn(service, sessions, dice, shown)
+        after = await service.settled()
+    left = [name for name in COUNTED if after[name] > before[name]]
+    grown = after["rss"] / before["rss"] - 1
+    return {
+        "sessions": sessions,
+        "seed": seed,
+        "seconds": round(time.monotonic() - began, 1),
+        "ways": dict(sorted(told.items())),
+        "before": before,
+        "after": after,
+        "left": left,
+        "rss_grown": round(grown, 4),
+        "ok": not left and grown <= RSS_SHARE,
+    }
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--sessions", type=int, default=5000)
+    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--out", type=Path, help="write the result there as well, as JSON")
+    parsed = parser.parse_args()
+    result = asyncio.run(run(parsed.sessions, parsed.seed))
+    text = json.dumps(result, indent=2)
+    print(text)
+    if parsed.out:
+        parsed.out.write_text(text + "\n")
+    return 0 if result["ok"] else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

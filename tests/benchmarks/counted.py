@@ -1,0 +1,58 @@
+"""`python -m tests.benchmarks.counted`: a service that counts what it holds, once for every line it is sent."""
+
+import asyncio
+import contextlib
+import ctypes
+import gc
+import json
+import logging
+import os
+import sys
+import threading
+from pathlib import Path
+
+from portrait.app import Running, run_service
+from portrait.settings import Settings
+
+
+def udp_ports() -> int:
+    """UDP sockets of this process."""
+    held = set()
+    for descriptor in Path("/proc/self/fd").iterdir():
+        with contextlib.suppress(OSError):  # the listing's own
+            held.add(str(descriptor.readlink()))
+    tables = [Path(f"/proc/self/net/{name}").read_text() for name in ("udp", "udp6")]
+    return sum(f"socket:[{line.split()[9]}]" in held for table in tables for line in table.splitlines()[1:])
+
+
+def resident() -> int:
+    """Bytes; what the allocator only keeps is given back first."""
+    gc.collect()
+    ctypes.CDLL(None).malloc_trim(0)
+    return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+
+
+def count(running: Running) -> dict[str, int]:
+    return {
+        "sessions": len(running.sessions),
+        "tasks": len(asyncio.all_tasks()),
+        "threads": threading.active_count(),
+        "descriptors": len(list(Path("/proc/self/fd").iterdir())),
+        "udp_ports": udp_ports(),
+        "rss": resident(),
+    }
+
+
+async def serve(settings: Settings) -> None:
+    loop, reader = asyncio.get_running_loop(), asyncio.StreamReader()
+    transport, _ = await loop.connect_read_pipe(lambda: asyncio.StreamReaderProtocol(reader), sys.stdin)
+    async with run_service(settings) as running:
+        print(json.dumps({"http": running.http_port, "grpc": running.grpc_port}), flush=True)
+        while await reader.readline():
+            print(json.dumps(count(running)), flush=True)
+    transport.close()
+
+
+if __name__ == "__main__":
+    logging.disable(logging.WARNING)
+    asyncio.run(serve(Settings(http_port=0, grpc_port=0, max_sessions=64, idle_seconds=3.0, drain_seconds=0.0)))

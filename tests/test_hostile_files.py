@@ -1,0 +1,192 @@
+"""Files and settings that nobody meant to write: refused by name, and a network that crashes takes nobody with it."""
+
+import asyncio
+import json
+import logging
+import os
+import random
+import subprocess
+import sys
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+
+import hypothesis
+import jwt
+import pytest
+from hypothesis import strategies as st
+
+from portrait.errors import BadModel, BadSettings, Unauthenticated
+from portrait.security import open_security
+from portrait.segmenters import EMBEDDED
+from portrait.settings import PREFIX, Settings, load_settings
+from portrait.trial import try_model
+from tests.mutations import SEED, mutated_bytes, rounds
+
+NAMES = sorted(PREFIX + name.upper() for name in Settings.model_fields)
+TEXTS = st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"]), max_size=40) | st.sampled_from(
+    ["", "0", "-1", "nan", "inf", "1e400", "9" * 5000, "true", "/", "/dev/null", "/proc/self/mem", "0-0", "5-1", "[]"]
+)
+ALWAYS = hypothesis.settings(max_examples=300, deadline=None, database=None, derandomize=True)
+
+
+@ALWAYS
+@hypothesis.given(st.dictionaries(st.sampled_from([*NAMES, "PORTRAIT_X"]), TEXTS, max_size=4))
+def test_no_environment_does_anything_but_be_taken_or_refused(environ: dict[str, str]) -> None:
+    try:
+        settings = load_settings({}, environ)
+    except BadSettings as error:
+        assert PREFIX in str(error)
+    else:
+        assert settings.media_port_range.stop <= 65536
+        assert list(settings.advertised) == [part.strip() for part in settings.advertised]
+
+
+VALUES = st.recursive(
+    TEXTS | st.integers() | st.booleans() | st.floats(), lambda inner: st.lists(inner, max_size=3), max_leaves=5
+)
+
+
+@ALWAYS
+@hypothesis.given(st.dictionaries(st.sampled_from([name.removeprefix(PREFIX).lower() for name in NAMES]), VALUES))
+def test_no_settings_file_does_anything_but_be_taken_or_refused(values: dict[str, object]) -> None:
+    path = Path(os.environ.get("TMPDIR", "/tmp")) / f"portrait-test-{os.getpid()}.toml"
+    path.write_text("".join(f"{name} = {json.dumps(value)}\n" for name, value in values.items()))
+    try:
+        load_settings({"config": str(path)}, {})
+    except BadSettings as error:
+        assert str(error)
+    finally:
+        path.unlink()
+
+
+@pytest.mark.parametrize("data", [b"\xff\xfe", b"a = " + b"[" * 100_000, b"=", b"a = 1\na = 2", b"\0"])
+def test_no_bytes_of_a_settings_file_do_anything_but_be_refused(data: bytes, tmp_path: Path) -> None:
+    path = tmp_path / "portrait.toml"
+    path.write_bytes(data)
+    with pytest.raises(BadSettings):
+        load_settings({"config": str(path)}, {})
+
+
+CREDENTIALS: dict[str, tuple[str, bytes]] = {
+    "tokens": ("tokens", b"# who\ncamera 0123456789abcdef\nphone fedcba9876543210\n"),
+    "jwk": ("jwt_keys", b'{"keys":[{"kty":"oct","alg":"HS256","k":"' + b"YWFh" * 12 + b'"}]}'),
+}
+
+
+@pytest.mark.parametrize("kind", CREDENTIALS)
+def test_no_credentials_file_does_anything_but_be_taken_or_refused(
+    kind: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.CRITICAL)
+    setting, data = CREDENTIALS[kind]
+    path, told = tmp_path / kind, Counter[str]()
+    for dice in rounds(least=200, seconds=1.0):
+        path.write_bytes(mutated_bytes(data, dice))
+        try:
+            security = open_security(Settings.model_validate({setting: path}))
+        except BadSettings as error:
+            told["refused"] += 1
+            assert "0123456789abcdef" not in str(error)
+            continue
+        told["taken"] += 1
+        with pytest.raises(Unauthenticated):
+            security.check("Bearer nobody-has-this-token", has_certificate=False)
+    assert min(told["refused"], told["taken"]) > 5
+
+
+@pytest.fixture
+def asked(tmp_path: Path) -> Callable[[str | None], None]:
+    secret = b"k" * 32
+    (tmp_path / "keys").write_text(json.dumps({"keys": [{"kty": "oct", "alg": "HS256", "k": "a2tr" * 12}]}))
+    (tmp_path / "tokens").write_text("camera 0123456789abcdef\n")
+    assert secret
+    settings = Settings(tokens=tmp_path / "tokens", jwt_keys=tmp_path / "keys")
+    security = open_security(settings)
+    return lambda header: security.check(header, has_certificate=False)
+
+
+def test_no_authorization_does_anything_but_be_refused(asked: Callable[[str | None], None]) -> None:
+    asked("Bearer 0123456789abcdef")
+    whole = jwt.encode({"sub": "x", "exp": 2**33}, b"another key of thirty-two bytes.", "HS256")
+    for dice in rounds(least=500, seconds=1.0):
+        seed = dice.choice(["Bearer " + whole, "Basic Og==", "Bearer 0123456789abcdeg", "Bearer eyJhbGciOiJub25lIn0.e30."])
+        header = mutated_bytes(seed.encode(), dice).decode("latin-1")
+        with pytest.raises(Unauthenticated):
+            asked(header)
+
+
+def test_a_token_is_compared_with_every_known_one_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Digests by hmac.compare_digest, all of them each time: how near a guess is takes no longer to tell."""
+    compared: list[tuple[bytes, bytes]] = []
+
+    def compare(one: bytes, other: bytes) -> bool:
+        compared.append((one, other))
+        return one == other
+
+    (tmp_path / "tokens").write_text("".join(f"n{i} {i}123456789abcdef\n" for i in range(5)))
+    security = open_security(Settings(tokens=tmp_path / "tokens"))
+    monkeypatch.setattr("portrait.security.bearers.hmac.compare_digest", compare)
+    for token in ("0123456789abcdef", "4123456789abcdef", "0123456789abcdeX", "short"):
+        compared.clear()
+        try:
+            security.check(f"Bearer {token}", has_certificate=False)
+        except Unauthenticated:
+            pass
+        assert len(compared) == 5
+        assert {len(side) for pair in compared for side in pair} == {32}
+
+
+TRY = """
+import random, sys
+from pathlib import Path
+from portrait.errors import PortraitError
+from portrait.segmenters import open_model, warm
+from tests.mutations import mutated_bytes
+seed, path = sys.argv[1], Path(sys.argv[2])
+path.write_bytes(mutated_bytes(Path(sys.argv[3]).read_bytes(), random.Random(seed)))
+try:
+    warm(open_model(path))
+except PortraitError as error:
+    assert str(error), "says nothing"
+    sys.exit(2)
+"""
+
+
+def test_a_damaged_network_is_taken_or_refused_or_ends_its_own_process(tmp_path: Path) -> None:
+    """The runtime does not promise to survive any file: whatever it does, `try_model` makes BadModel of it."""
+    told = Counter[str]()
+    for number in range(6):
+        done = subprocess.run(
+            [sys.executable, "-c", TRY, f"{SEED}:{number}", str(tmp_path / "own.tflite"), str(EMBEDDED / "portrait.tflite")],
+            capture_output=True, text=True, timeout=120, check=False,
+        )  # fmt: skip
+        told[{0: "taken", 2: "refused"}.get(done.returncode, f"ended with {done.returncode}")] += 1
+        assert done.returncode in (0, 2) or done.returncode < 0, done.stderr
+        if done.returncode:
+            with pytest.raises(BadModel):
+                asyncio.run(try_model(str(tmp_path / "own.tflite"), "auto"))
+    print(dict(told))
+
+
+async def test_a_network_that_kills_its_process_is_refused_by_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    crashing = tmp_path / "python"
+    crashing.write_text("#!/bin/sh\nkill -SEGV $$\n")
+    crashing.chmod(0o755)
+    monkeypatch.setattr("portrait.trial.sys.executable", str(crashing))
+    with pytest.raises(BadModel, match="own.tflite: the process that tried it was killed by SIGSEGV"):
+        await try_model("own.tflite", "auto")
+
+
+async def test_a_network_that_never_comes_to_an_end_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    hanging = tmp_path / "python"
+    hanging.write_text("#!/bin/sh\nexec sleep 60\n")
+    hanging.chmod(0o755)
+    monkeypatch.setattr("portrait.trial.sys.executable", str(hanging))
+    monkeypatch.setattr("portrait.trial.TRIAL_SECONDS", 0.5)
+    with pytest.raises(BadModel, match="not loaded and used once within 0.5 s"):
+        await try_model("own.tflite", "auto")
+
+
+def test_the_same_seed_is_the_same_trouble() -> None:
+    assert len({mutated_bytes(b"network", random.Random(f"{SEED}:1")) for _ in range(3)}) == 1

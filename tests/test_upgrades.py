@@ -1,0 +1,212 @@
+"""Changing a running box without losing a stream: real processes, real signals."""
+
+import asyncio
+import json
+import os
+import shutil
+import signal
+import subprocess
+import time
+import urllib.request
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import aclosing, asynccontextmanager
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from portrait.client import Client, Reply
+from portrait.segmenters import EMBEDDED
+from portrait.signals import RELOAD, REPLACE
+from tests.boxes import ended, serving, wait_for, workers
+from tests.people import clip, room
+from tests.rtc import SIZE, Camera, viewer
+
+Process = subprocess.Popen[str]
+
+
+def get(url: str) -> Any:
+    with urllib.request.urlopen(url, timeout=10) as response:
+        return json.load(response)
+
+
+class Log:
+    """What a process has said, as far as it has been read."""
+
+    def __init__(self, process: Process) -> None:
+        assert process.stderr is not None
+        os.set_blocking(process.stderr.fileno(), False)
+        self._descriptor, self.text = process.stderr.fileno(), ""
+
+    def says(self, what: str, count: int = 1) -> bool:
+        try:
+            while chunk := os.read(self._descriptor, 65536):
+                self.text += chunk.decode()
+        except BlockingIOError:
+            pass
+        return self.text.count(what) >= count
+
+
+@asynccontextmanager
+async def streaming(target: str, **options: Any) -> AsyncIterator[list[tuple[float, Reply]]]:
+    """A stream of 30 frames per second, and what has come of it, for the length of the block."""
+    came: list[tuple[float, Reply]] = []
+    done = asyncio.Event()
+
+    async def frames() -> AsyncIterator[Any]:
+        while not done.is_set():
+            await asyncio.sleep(1 / 30)
+            yield room(96, 64)
+
+    async def run() -> None:
+        async with Client(target) as client, aclosing(client.stream(frames(), **options)) as replies:
+            async for reply in replies:
+                came.append((time.monotonic(), reply))  # noqa: PERF401
+
+    task = asyncio.create_task(run())
+    try:
+        yield came
+        done.set()
+        await task
+    finally:
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+
+
+async def until(condition: Callable[[], Any], seconds: float = 60.0) -> None:
+    async with asyncio.timeout(seconds):
+        while not await asyncio.to_thread(condition):
+            await asyncio.sleep(0.05)
+
+
+@pytest.fixture
+def model(tmp_path: Path) -> Path:
+    """A copy of a network that a test may replace."""
+    path = tmp_path / "own.tflite"
+    shutil.copy(EMBEDDED / "portrait.tflite", path)
+    return path
+
+
+@pytest.fixture
+def configured(tmp_path: Path, model: Path) -> Iterator[Path]:
+    path = tmp_path / "portrait.toml"
+    path.write_text(f'model = "{model}"\nmax_sessions = 8\n')
+    return path
+
+
+@pytest.mark.parametrize("every_frame", [False, True], ids=["newest", "every frame"])
+async def test_workers_make_way_one_by_one_and_no_stream_is_lost(every_frame: bool) -> None:
+    with serving("--workers", "2", "--drain-seconds", "10") as (process, told):
+        page, log = told["page"], Log(process)
+        old = workers(process.pid)
+        async with streaming(told["grpc"], every_frame=every_frame) as one, streaming(told["grpc"]) as two:
+            await until(lambda: len(one) > 20 and len(two) > 20)
+            began = time.monotonic()
+            process.send_signal(REPLACE)
+            await until(lambda: log.says("has taken its place", 2))
+            await until(lambda: len(workers(process.pid)) == 2 and not set(workers(process.pid)) & set(old))
+            # Ready all the time, and all of it again at the end.
+            await until(lambda: get(page + "readyz")["workers"] == [True, True])
+            last = time.monotonic()
+            await until(lambda: one[-1][0] > last and two[-1][0] > last)
+        for came in (one, two):
+            assert all(reply.error is None for _, reply in came)
+            assert max(later[0] - earlier[0] for earlier, later in pairwise(came)) < 3.0
+            assert [reply.id for _, reply in came] == sorted({reply.id for _, reply in came})
+        if every_frame:
+            assert [reply.id for _, reply in one] == list(range(len(one)))
+        assert one[0][0] < began < one[-1][0]
+        process.send_signal(signal.SIGTERM)
+        process.wait(60)
+        log.says("")
+    assert process.returncode == 0, log.text
+    assert "Traceback" not in log.text
+    assert "its sessions are lost" not in log.text
+
+
+async def test_successors_that_do_not_come_up_change_nothing(configured: Path, model: Path) -> None:
+    with serving("--workers", "2", "--config", str(configured)) as (process, told):
+        log, old = Log(process), workers(process.pid)
+        model.write_bytes(b"no network at all")
+        process.send_signal(REPLACE)
+        await until(lambda: log.says("worker 0 stays: its successor did not come up"))
+        assert workers(process.pid) == old
+        async with Client(told["grpc"]) as client:
+            assert (await client.segment(room(64, 48))).array.size
+        process.send_signal(signal.SIGTERM)
+        assert (await asyncio.to_thread(ended, process))[0] == 0
+
+
+def worker_arguments(count: int) -> list[str]:
+    return ["--workers", str(count)]
+
+
+@pytest.mark.parametrize("count", [1, 2])
+async def test_a_model_is_replaced_under_running_streams(count: int, configured: Path, tmp_path: Path) -> None:
+    with serving(*worker_arguments(count), "--config", str(configured)) as (process, told):
+        page, log = told["page"], Log(process)
+        async with streaming(told["grpc"]) as came, viewer(page.rstrip("/"), Camera(clip(*SIZE, 10))) as call:
+            await call.connect(mode="blur")
+            await call.frame()
+            await until(lambda: len(came) > 10)
+            fresh = tmp_path / "fresh.tflite"
+            shutil.copy(EMBEDDED / "portrait-int8.tflite", fresh)
+            configured.write_text(f'model = "{fresh}"\nmax_sessions = 9\nlog_level = "debug"\n')
+            process.send_signal(RELOAD)
+            await until(lambda: log.says("reloaded", count))
+            assert "needs_restart=max_sessions" in log.text
+            assert [model["name"] for model in get(page + "v1/models") if model["default"]] == ["fresh"]
+            seen = len(came)
+            await until(lambda: len(came) > seen + 10)
+            # Nobody was cut: the same sessions, with the network they had.
+            assert (await call.numbers())["model"] == "own"
+            await call.frame()
+            async with Client(told["grpc"]) as client, client.open_stream() as stream:
+                assert stream.info.model.name == "fresh"
+            assert log.says("session opened")
+            assert {row["model"] for row in get(page + "v1/sessions")} >= {"own"}
+        assert all(reply.error is None for _, reply in came)
+        assert max(later[0] - earlier[0] for earlier, later in pairwise(came)) < 3.0
+        assert len({reply.id for _, reply in came}) == len(came)
+        assert log.says("session opened")  # and of those that were open none has been asked to leave
+        assert "asked to leave" not in log.text
+        process.send_signal(signal.SIGTERM)
+        assert (await asyncio.to_thread(ended, process))[0] == 0
+
+
+@pytest.mark.parametrize("count", [1, 2])
+async def test_what_cannot_be_used_changes_nothing(count: int, configured: Path, model: Path) -> None:
+    whole = model.read_bytes()
+    with serving(*worker_arguments(count), "--config", str(configured)) as (process, told):
+        log = Log(process)
+        for bad in (b"no network at all", whole[: len(whole) // 2]):
+            model.write_bytes(bad)
+            seen = log.text.count("nothing has changed")
+            process.send_signal(RELOAD)
+            await until(lambda seen=seen: log.says("nothing has changed", seen + 1))  # type: ignore[misc]
+        configured.write_text("max_sessions = -1\n")
+        seen = log.text.count("nothing has changed")
+        process.send_signal(RELOAD)
+        await until(lambda: log.says("nothing has changed", seen + 1))
+        assert "PORTRAIT_MAX_SESSIONS=-1" in log.text
+        async with Client(told["grpc"]) as client:
+            assert (await client.segment(room(64, 48))).array.size
+        if count == 1:
+            process.send_signal(REPLACE)
+            await until(lambda: log.says("there is one worker"))
+        process.send_signal(signal.SIGTERM)
+        assert (await asyncio.to_thread(ended, process))[0] == 0
+
+
+async def test_the_end_of_the_box_is_not_held_up_by_a_succession() -> None:
+    with serving("--workers", "2", "--drain-seconds", "2") as (process, told):
+        log = Log(process)
+        async with Client(told["grpc"]) as client, client.open_stream():
+            process.send_signal(REPLACE)
+            await until(lambda: log.says("has taken its place"))
+            process.send_signal(signal.SIGTERM)
+            wait_for(lambda: process.poll() is not None, 40)
+        log.says("")
+    assert process.returncode == 0, log.text
+    assert "Traceback" not in log.text
