@@ -24,6 +24,7 @@ from portrait.tracing import open_tracing
 from portrait.transports.grpc import serve_grpc
 from portrait.transports.http import HttpRoutes, Stills, serve_http
 from portrait.transports.webrtc import serve_webrtc
+from portrait.transports.webrtc.ice import IceServers
 
 logger = logging.getLogger(__name__)
 
@@ -103,6 +104,7 @@ async def _serve(
         ports=settings.media_port_range,
         advertised=settings.advertised,
         max_viewers=settings.max_viewers,
+        ice=IceServers(settings.ice_servers, settings.turn_secret.get_secret_value(), settings.turn_seconds),
     ) as webrtc:
         http = HttpRoutes(
             sessions, backgrounds, metrics.expose, lambda: not sessions.draining, webrtc.resources.trickle
@@ -115,6 +117,7 @@ async def _serve(
                 port=settings.http_port,
                 max_body_bytes=settings.max_still_bytes,
                 security=security,
+                origins=settings.allowed_origins,
             ) as http_port,
             serve_grpc(
                 sessions,

@@ -2,12 +2,13 @@
 
 import ipaddress
 import os
+import re
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, DirectoryPath, Field, FilePath, ValidationError
+from pydantic import AfterValidator, DirectoryPath, Field, FilePath, SecretStr, ValidationError
 from pydantic_settings import (
     BaseSettings,
     InitSettingsSource,
@@ -25,6 +26,9 @@ FILE_VALUES = "values of the settings file"
 """How they travel to `settings_customise_sources`, which the library calls; no setting can have this name."""
 
 
+ORIGIN = re.compile(r"[a-z][a-z0-9+.-]*://[^/\s,]+")
+
+
 def _check_ports(text: str) -> str:
     first, dash, last = text.partition("-")
     if not (dash and first.isdigit() and last.isdigit() and int(first) <= int(last) <= 65535):
@@ -33,13 +37,25 @@ def _check_ports(text: str) -> str:
 
 
 def _check_addresses(text: str) -> str:
-    for address in filter(None, text.split(",")):
-        ipaddress.ip_address(address.strip())
+    for address in _list(text):
+        ipaddress.ip_address(address)
     return text
+
+
+def _check_origins(text: str) -> str:
+    for origin in _list(text):
+        if origin != "*" and ORIGIN.fullmatch(origin) is None:
+            raise ValueError(f"{origin!r} came; expected SCHEME://HOST or SCHEME://HOST:PORT, or *")
+    return text
+
+
+def _list(text: str) -> tuple[str, ...]:
+    return tuple(part.strip() for part in text.split(",") if part.strip())
 
 
 PortRange = Annotated[str, AfterValidator(_check_ports)]
 Addresses = Annotated[str, AfterValidator(_check_addresses)]
+Origins = Annotated[str, AfterValidator(_check_origins)]
 
 
 class Settings(BaseSettings):
@@ -52,6 +68,10 @@ class Settings(BaseSettings):
     grpc_port: int = Field(50051, ge=0, le=65535, description="TCP port of gRPC.")
     media_ports: PortRange = Field("50000-50199", description="UDP ports of WebRTC media, FIRST-LAST; 0-0: any.")
     advertised_addresses: Addresses = Field("", description="Further IP addresses media is reached by, with commas.")
+    ice_urls: str = Field("", description="Your STUN and TURN servers clients are told of: stun:, turn:, with commas.")
+    turn_secret: SecretStr = Field(SecretStr(""), description="The secret TURN shares (coturn's static-auth-secret).")
+    turn_seconds: float = Field(3600.0, ge=60, le=86_400, description="How long TURN credentials can be used.")
+    origins: Origins = Field("", description="Origins of other pages that may use the service, with commas; *: all.")
     workers: int = Field(1, ge=1, le=1, description="Worker processes; this version has one.")
     model: str = Field("portrait", min_length=1, description="Default model: an embedded name or the path of a file.")
     runtime: Literal["auto", "litert", "tflite-runtime"] = Field("auto", description="TFLite interpreter.")
@@ -84,7 +104,17 @@ class Settings(BaseSettings):
     @property
     def advertised(self) -> tuple[str, ...]:
         """`advertised_addresses`, one by one."""
-        return tuple(address.strip() for address in self.advertised_addresses.split(",") if address.strip())
+        return _list(self.advertised_addresses)
+
+    @property
+    def ice_servers(self) -> tuple[str, ...]:
+        """`ice_urls`, one by one."""
+        return _list(self.ice_urls)
+
+    @property
+    def allowed_origins(self) -> tuple[str, ...]:
+        """`origins`, one by one."""
+        return _list(self.origins)
 
     @classmethod
     def settings_customise_sources(

@@ -5,7 +5,7 @@ import base64
 import binascii
 import dataclasses
 import json
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,7 @@ from portrait.errors import BadOption
 from portrait.frame import Frame
 from portrait.security import Security
 from portrait.sessions import Sessions
+from portrait.transports.http.cors import allow, answer_preflights
 from portrait.transports.http.guard import guard
 from portrait.transports.http.problems import problems
 from portrait.transports.http.stills import Stills
@@ -119,7 +120,7 @@ class HttpRoutes:
         if request.content_type != "application/json":
             raise web.HTTPUnsupportedMediaType(
                 text=f"{request.content_type} came; expected application/json",
-                headers={"Accept-Patch": "application/json"},
+                headers={"Accept-Patch": "application/json, application/trickle-ice-sdpfrag"},
             )
         changes = _read_changes(await request.text())
         session.change(await self._changed(session.options, changes))
@@ -170,15 +171,19 @@ async def serve_http(
     port: int,
     max_body_bytes: int,
     security: Security | None = None,
+    origins: Sequence[str] = (),
 ) -> AsyncIterator[int]:
     """A server for the length of the block; gives the TCP port in use. Without `security` everybody may call.
+
+    Pages of `origins`, `*` for all, may use it besides its own.
 
     Raises:
         OSError: the address cannot be bound.
     """
     guards = [guard(security)] if security else []
-    application = web.Application(middlewares=[problems, *guards], client_max_size=max_body_bytes)
+    application = web.Application(middlewares=[problems, answer_preflights, *guards], client_max_size=max_body_bytes)
     application.on_response_prepare.append(_add_security_headers)
+    application.on_response_prepare.append(allow(origins))
     application.add_routes(routes)
     application.router.add_static("/web", WEB)
     runner = web.AppRunner(application, access_log=None, handle_signals=False, shutdown_timeout=1.0)

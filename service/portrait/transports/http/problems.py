@@ -17,9 +17,11 @@ from portrait.errors import (
     Refused,
     SessionEnded,
     StreamTaken,
+    TooManyRequests,
     TooManySessions,
     TooManyViewers,
     Unauthenticated,
+    UnsupportedOffer,
 )
 
 SCHEMES = ("Bearer", "Basic")
@@ -29,6 +31,7 @@ logger = logging.getLogger(__name__)
 # The first entry an error is an instance of decides.
 STATUSES: tuple[tuple[type[PortraitError], int], ...] = (
     (BadPicture, 422),
+    (UnsupportedOffer, 422),
     (BadInput, 400),
     (Unauthenticated, 401),
     (NoSuchSession, 404),
@@ -39,6 +42,7 @@ STATUSES: tuple[tuple[type[PortraitError], int], ...] = (
     (TooManyViewers, 503),
     (NotPublished, 409),
     (StreamTaken, 409),
+    (TooManyRequests, 429),
     (Draining, 503),
     (PortraitError, 500),
 )
@@ -65,7 +69,7 @@ async def problems(
             raise
         detail = error.text or error.reason
         response = problem(error.status, error.reason.upper().replace(" ", "_"), detail)
-        for name in ("Allow", "Accept-Patch", "Retry-After"):
+        for name in ("Allow", "Accept-Patch", "Accept-Post", "Retry-After"):
             if name in error.headers:
                 response.headers[name] = error.headers[name]
         return response

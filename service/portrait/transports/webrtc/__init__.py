@@ -17,9 +17,11 @@ from portrait.transports.webrtc import realtime
 from portrait.transports.webrtc.addresses import advertise, media_ports
 from portrait.transports.webrtc.codec import MaskCodec, StreamCodec, VideoCodec
 from portrait.transports.webrtc.connection import Connection
+from portrait.transports.webrtc.ice import IceServers
 from portrait.transports.webrtc.peer import Peer
 from portrait.transports.webrtc.publisher import Publisher
-from portrait.transports.webrtc.resources import Resources
+from portrait.transports.webrtc.rate import Rate
+from portrait.transports.webrtc.resources import FRAGMENT, SDP, Resources
 from portrait.transports.webrtc.streams import OUTPUTS, Streams
 from portrait.transports.webrtc.viewer import Viewer
 
@@ -57,11 +59,13 @@ class WebRTC:
         idle_seconds: float,
         advertised: Sequence[str],
         max_viewers: int,
+        ice: IceServers,
     ) -> None:
-        self._sessions, self._backgrounds, self._advertised = sessions, backgrounds, advertised
+        self._sessions, self._backgrounds, self._advertised, self._ice = sessions, backgrounds, advertised, ice
         self._max_frame_pixels, self._idle_seconds = max_frame_pixels, idle_seconds
         self._streams = Streams(max_viewers)
-        self.resources = Resources()
+        self._rate = Rate()
+        self.resources = Resources(ice, self._rate)
         self._tasks: set[asyncio.Task[None]] = set()
 
     @property
@@ -84,7 +88,7 @@ class WebRTC:
             await asyncio.gather(*self._tasks, return_exceptions=True)
 
     async def _loop_back(self, request: web.Request) -> web.Response:
-        offer, options, answered = await _read_offer(request), await self._options(request), self._future()
+        offer, options, answered = await self._read_offer(request), await self._options(request), self._future()
         kind = CODECS.get(result := request.query.get("result", "composite"))
         if kind is None:
             raise BadOption("result", f"{result!r} came; expected one of {', '.join(CODECS)}")
@@ -92,7 +96,7 @@ class WebRTC:
         return await self._answer(life, answered)
 
     async def _publish(self, request: web.Request) -> web.Response:
-        offer, options, answered = await _read_offer(request), await self._options(request), self._future()
+        offer, options, answered = await self._read_offer(request), await self._options(request), self._future()
         life = self._run_publisher(request.match_info["stream"], offer, options, _wishes(request), answered)
         return await self._answer(life, answered)
 
@@ -100,8 +104,19 @@ class WebRTC:
         output = request.match_info.get("output", "composite")
         if output not in OUTPUTS:
             raise web.HTTPNotFound(text=f"{output!r} came; expected one of {', '.join(OUTPUTS)}")
-        offer, answered = await _read_offer(request), self._future()
+        offer, answered = await self._read_offer(request), self._future()
         return await self._answer(self._run_viewer(request.match_info["stream"], output, offer, answered), answered)
+
+    async def _read_offer(self, request: web.Request) -> str:
+        self._rate.take(request.remote)
+        if request.content_type not in (SDP, "application/octet-stream"):
+            raise web.HTTPUnsupportedMediaType(
+                text=f"{request.content_type} came; expected {SDP}", headers={"Accept-Post": SDP}
+            )
+        accepted = request.headers.get("Accept", "*/*")
+        if not any(wanted in accepted for wanted in (SDP, "application/*", "*/*")):
+            raise web.HTTPNotAcceptable(text=f"{accepted} is accepted; the answer is {SDP}")
+        return await _read_body(request)
 
     async def _options(self, request: web.Request) -> Options:
         query, background = request.query, None
@@ -120,9 +135,11 @@ class WebRTC:
         if not answered.done():
             await task  # it ended without an answer: raises why
         location, connection, answer = answered.result()
-        headers = {"Location": location, "ETag": connection.etag, "Accept-Patch": "application/trickle-ice-sdpfrag"}
+        headers = {"Location": location, "ETag": connection.etag, "Accept-Patch": FRAGMENT}
         answer = advertise(answer, self._advertised)
-        return web.Response(status=201, text=answer, content_type="application/sdp", headers=headers)
+        response = web.Response(status=201, text=answer, content_type=SDP, headers=headers)
+        response.headers.extend([("Link", link) for link in self._ice.links()])
+        return response
 
     async def _run_loop(
         self, codec: VideoCodec, offer: str, options: Options, wishes: Wishes, answered: Answered
@@ -184,9 +201,7 @@ def _wishes(request: web.Request) -> Wishes:
     return {"model": request.query.get("model"), "traceparent": request.headers.get("traceparent")}
 
 
-async def _read_offer(request: web.Request) -> str:
-    if request.content_type not in ("application/sdp", "application/octet-stream"):
-        raise web.HTTPUnsupportedMediaType(text=f"{request.content_type} came; expected application/sdp")
+async def _read_body(request: web.Request) -> str:
     body = await request.content.read(MAX_SDP + 1)
     if len(body) > MAX_SDP:
         raise BadOffer("sdp", f"more than {MAX_SDP} bytes")
@@ -203,11 +218,12 @@ async def serve_webrtc(
     ports: range = range(0),
     advertised: Sequence[str] = (),
     max_viewers: int = 32,
+    ice: IceServers | None = None,
 ) -> AsyncIterator[WebRTC]:
     """The transport for the length of the block.
 
     Media arrives on UDP `ports` (an empty range: any), on the machine's addresses; `advertised` are further ones it is
-    reached by.
+    reached by; clients are told of the servers of `ice`.
     """
     realtime.install()
     webrtc = WebRTC(
@@ -217,6 +233,7 @@ async def serve_webrtc(
         idle_seconds=idle_seconds,
         advertised=advertised,
         max_viewers=max_viewers,
+        ice=ice or IceServers(),
     )
     with media_ports(asyncio.get_running_loop(), ports):
         try:

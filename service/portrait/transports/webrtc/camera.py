@@ -49,7 +49,7 @@ class Uplink(ABC, Generic[W]):
         """Say of every media section what becomes of it; exactly one is given to `take_camera`.
 
         Raises:
-            BadOffer: the sections are not what this connection is for.
+            UnsupportedOffer: the sections are not what this connection is for.
         """
 
     def take_camera(self, transceiver: Any) -> None:
@@ -59,7 +59,7 @@ class Uplink(ABC, Generic[W]):
 
     async def run(self, *work: Coroutine[Any, Any, None]) -> None:
         """Carry frames, and do `work` beside it, until the session is ended or the other side goes away."""
-        lives = (self.connection.watch_connecting(), self._pump(), *work)
+        lives = (self.connection.watch(), self._pump(), *work)
         tasks = [asyncio.create_task(life, name="webrtc-uplink") for life in lives]
         try:
             await self.session.wait_ended()
