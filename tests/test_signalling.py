@@ -113,6 +113,20 @@ async def test_the_answer_to_whep_sends_only(shown: Clip) -> None:
         assert "a=sendonly" in two.pc.remoteDescription.sdp
 
 
+async def test_an_offer_that_comes_in_pieces_is_read_whole(shown: Clip) -> None:
+    async with fake_service(FakeModel(full_mask)) as (url, _), publisher(url, shown) as one:
+        offer = (await one.offer()).encode()
+
+        async def pieces() -> AsyncIterator[bytes]:
+            for start in range(0, len(offer), 1000):
+                yield offer[start : start + 1000]
+                await asyncio.sleep(0.01)
+
+        response = await one.http.post(f"{url}/whip/desk", data=pieces(), headers={"Content-Type": "application/sdp"})
+        assert response.status == 201, await response.text()
+        await one.take(await response.text())
+
+
 @pytest.mark.parametrize("path", ENDPOINTS)
 async def test_another_content_type_is_415_and_says_which_one(path: str) -> None:
     async with fake_service(FakeModel(full_mask)) as (url, _), aiohttp.ClientSession() as http:

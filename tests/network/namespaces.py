@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
-TOOLS = ("ip", "iptables", "sysctl")
+TOOLS = ("ip", "iptables", "ethtool", "sysctl")
 
 
 def missing() -> str | None:

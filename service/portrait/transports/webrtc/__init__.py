@@ -202,9 +202,12 @@ def _wishes(request: web.Request) -> Wishes:
 
 
 async def _read_body(request: web.Request) -> str:
-    body = await request.content.read(MAX_SDP + 1)
-    if len(body) > MAX_SDP:
-        raise BadOffer("sdp", f"more than {MAX_SDP} bytes")
+    body = b""
+    # A single read gives what has come so far, which on a slow line is half an offer.
+    while part := await request.content.read(MAX_SDP + 1 - len(body)):
+        body += part
+        if len(body) > MAX_SDP:
+            raise BadOffer("sdp", f"more than {MAX_SDP} bytes")
     return body.decode("utf-8", "replace")
 
 
