@@ -80,8 +80,11 @@ lock: .venv/test ## Pin anew what the image installs (deploy/*.lock)
 	$(LOCK) --upgrade --output-file deploy/build.lock deploy/build.in
 
 # Chromium for the page, and libatomic1 for the Node.js inside playwright that drives it; kubectl, where the distribution
-# has one that knows today's kustomizations (Debian 12 has not: there it comes from Kubernetes' own packages). Ubuntu's chromium is a snap,
-# which cannot read a test's files: there playwright brings its own.
+# has one that knows today's kustomizations (Debian 12 has not: there it comes from Kubernetes' own packages). Ubuntu's
+# chromium is a snap, which cannot read a test's files: there playwright brings its own. The rest is for the networks of
+# tests/network and for GStreamer's WHIP client. RUNLEVEL=1: what is installed is not started.
+TEST_PACKAGES = coturn iproute2 iptables ethtool simple-whip-client gcc libc6-dev \
+  gstreamer1.0-nice gstreamer1.0-plugins-base gstreamer1.0-plugins-good gstreamer1.0-plugins-bad
 .PHONY: system-packages
 system-packages: .venv/test .venv/bin/promtool ## Install what the tests need of the system (Debian, Ubuntu)
 	@if grep -q '^ID=ubuntu' /etc/os-release; then \
@@ -91,6 +94,9 @@ system-packages: .venv/test .venv/bin/promtool ## Install what the tests need of
 	  $(APT) update -q && $(APT) install -y -q --no-install-recommends chromium libatomic1; fi
 	@command -v kubectl >/dev/null || ! apt-cache policy kubernetes-client | grep -q 'Candidate: 1\.[3-9]' || \
 	  $(APT) install -y -q --no-install-recommends kubernetes-client
+	@for tool in turnserver ip iptables ethtool whip-client gcc; do command -v $$tool >/dev/null || missing=1; done; \
+	if [ -n "$$missing" ]; then $(APT) update -q && \
+	  RUNLEVEL=1 $(APT) install -y -q --no-install-recommends $(TEST_PACKAGES); fi
 
 # Unpacked, not installed: installed, Debian's package would start a server.
 .venv/bin/promtool: | .venv/bin/pip
@@ -98,7 +104,6 @@ system-packages: .venv/test .venv/bin/promtool ## Install what the tests need of
 	cd .venv && dpkg-deb -x prometheus_*.deb prometheus && rm prometheus_*.deb
 	ln -sf ../prometheus/usr/bin/prometheus ../prometheus/usr/bin/promtool .venv/bin/
 
-# RUNLEVEL=1: what is installed is not started.
 CONTAINER_PACKAGES = buildah podman runc netavark aardvark-dns iptables debootstrap nginx-light haproxy
 .PHONY: deploy-packages
 deploy-packages: system-packages ## Install what deploy-test needs besides (Debian, Ubuntu)
