@@ -12,6 +12,7 @@ import aiortc
 import pytest
 from aiortc.jitterbuffer import JitterBuffer, JitterFrame
 from aiortc.rtcdtlstransport import RTCCertificate
+from aiortc.rtcrtpreceiver import NackGenerator
 from aiortc.rtp import RtpPacket
 from OpenSSL import SSL
 
@@ -146,13 +147,60 @@ def test_a_report_goes_out_when_it_is_due_and_names_the_senders(monkeypatch: pyt
     assert bandwidth.add(0, 0, 1000, 7) is None
 
 
+class Clock:
+    """Stands still until it is moved."""
+
+    now = 100.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+def numbered(number: int) -> RtpPacket:
+    return RtpPacket(payload_type=97, sequence_number=number % 65536)
+
+
+def test_a_lost_packet_is_asked_for_until_it_comes() -> None:
+    clock = Clock()
+    requests, stock = realtime.Requests(clock), NackGenerator()
+    asked, stock_asked = [], 0
+    for number in (65533, 65534, 1, 2, 3, 4):
+        stock_asked += stock.add(numbered(number))
+        if requests.add(numbered(number)):
+            asked.append((number, sorted(requests.missing)))
+        clock.now += realtime.ASK_SECONDS / 2
+    # Over the end of the numbers, at once and then every other packet; stock asks once.
+    assert asked == [(1, [0, 65535]), (3, [0, 65535])]
+    assert stock_asked == 1
+    assert requests.add(numbered(65535))
+    assert requests.missing == {0}
+    requests.add(numbered(0))
+    clock.now += realtime.ASK_SECONDS
+    assert not requests.add(numbered(6))
+
+
+def test_what_the_sender_has_forgotten_is_not_asked_for() -> None:
+    clock = Clock()
+    requests = realtime.Requests(clock)
+    requests.add(numbered(0))
+    assert requests.add(numbered(1000))
+    assert min(requests.missing) == 1000 - 127
+    for number in range(1001, 1200):
+        clock.now += realtime.ASK_SECONDS
+        requests.add(numbered(number))
+    assert requests.missing == set()
+
+
 async def test_a_receiver_can_be_steered() -> None:
     connection = aiortc.RTCPeerConnection(aiortc.RTCConfiguration(iceServers=[]))
     receiver = connection.addTransceiver("video").receiver
     # These are private names: the test fails when upstream renames them.
     assert type(receiver._RTCRtpReceiver__remote_bitrate_estimator).__name__ == "RemoteBitrateEstimator"
     assert receiver._RTCRtpReceiver__remote_streams == {}
+    assert type(receiver._RTCRtpReceiver__nack_generator) is NackGenerator
+    assert NackGenerator().missing == set()
     realtime.steer(receiver)
+    assert isinstance(receiver._RTCRtpReceiver__nack_generator, realtime.Requests)
     assert isinstance(receiver._RTCRtpReceiver__remote_bitrate_estimator, realtime.Bandwidth)
     await connection.close()
 

@@ -166,5 +166,5 @@ async def test_loss_and_jitter_leave_the_picture_moving(net: Network) -> None:
         done = await call(client, page, frames=240)
     rate = done["frames"] / done["seconds"]
     print(f"2 % lost, up to 50 ms late: {rate:.1f} frames/s, longest gap {done['longest']:.2f} s")
-    assert rate > 10
+    assert rate > 5
     assert done["longest"] < 2.0

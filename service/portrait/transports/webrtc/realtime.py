@@ -4,19 +4,24 @@
    The RTP marker says that a picture is whole (RFC 3550 section 5.1; RFC 7741 section 4.1; RFC 6184 section 5.1).
 2. Its bandwidth estimate starts at what a sender happens to send and grows by 8 % a second. Chrome obeys it and shrinks
    the camera's picture. Here it is a budget that real loss lowers.
-3. Its DTLS offers ECDSA suites only; GStreamer and others bring RSA certificates.
-4. Its encoders: `encoders.py`.
+3. It asks for a lost packet once and, when that or its answer is lost as well, not again before the next loss: a
+   picture that stands still. Here it asks until the packet comes.
+4. Its DTLS offers ECDSA suites only; GStreamer and others bring RSA certificates.
+5. Its encoders: `encoders.py`.
 
 Each is small, written against the version in TESTED, and refused with any other; tests fail when upstream changes.
 """
 
 import re
 import time
+from collections.abc import Callable
 from typing import Any
 
 import aiortc
 from aiortc import rtcdtlstransport, rtcrtpsender
 from aiortc.jitterbuffer import JitterBuffer, JitterFrame
+from aiortc.rtp import RTP_HISTORY_SIZE, RtpPacket
+from aiortc.utils import uint16_add, uint16_gt
 from OpenSSL import SSL
 
 from portrait.transports.webrtc.encoders import live_encoder
@@ -41,6 +46,10 @@ MUCH_LOSS, LITTLE_LOSS = 0.10, 0.02
 draft-ietf-rmcat-gcc-02 section 6)."""
 
 RISE = 1.08
+
+ASK_SECONDS = 0.08
+"""A lost packet is asked for again after so long: more than a round trip on a LAN, less than a picture that is seen to
+stand still."""
 
 
 class Bandwidth:
@@ -81,9 +90,41 @@ class Bandwidth:
             self.budget = min(BUDGET, int(self.budget * RISE))
 
 
+class Requests:
+    """Which packets a receiver asks for (RFC 4585 section 6.2.1). Takes the place of aiortc's NackGenerator."""
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self._newest: int | None = None
+        self._asked: dict[int, float] = {}
+        """Packets that have not come, and when each was asked for."""
+        self.missing: set[int] = set()
+        """What to ask for now; aiortc reads it when `add` says so."""
+
+    def add(self, packet: RtpPacket) -> bool:
+        """Take note of a packet; whether something is to be asked for."""
+        number, now = packet.sequence_number, self._clock()
+        if self._newest is None:
+            self._newest = number
+        elif uint16_gt(number, self._newest):
+            while (following := uint16_add(self._newest, 1)) != number:
+                self._asked[following] = -ASK_SECONDS
+                self._newest = following
+            self._newest = number
+            # What the sender has forgotten it cannot send again.
+            oldest = uint16_add(number, -RTP_HISTORY_SIZE)
+            self._asked = {lost: asked for lost, asked in self._asked.items() if uint16_gt(lost, oldest)}
+        else:
+            self._asked.pop(number, None)
+        self.missing = {lost for lost, asked in self._asked.items() if now - asked >= ASK_SECONDS}
+        self._asked.update(dict.fromkeys(self.missing, now))
+        return bool(self.missing)
+
+
 def steer(receiver: Any) -> None:
-    """Give a receiver its own `Bandwidth`, before its first packet."""
+    """Give a video receiver its own `Bandwidth` and `Requests`, before its first packet."""
     receiver._RTCRtpReceiver__remote_bitrate_estimator = Bandwidth(receiver)
+    receiver._RTCRtpReceiver__nack_generator = Requests()
 
 
 def start_high(answer: str) -> str:
