@@ -135,6 +135,24 @@ def test_the_budget_falls_with_real_loss_and_comes_back() -> None:
     assert bandwidth.budget == realtime.FLOOR
 
 
+def test_the_budget_is_the_pictures() -> None:
+    bandwidth = realtime.Bandwidth(None)
+    bandwidth.allow(640 * 480)
+    assert bandwidth.budget == int(realtime.BITS_PER_PIXEL * 640 * 480) < realtime.BUDGET
+    bandwidth.note(100, 100)
+    bandwidth.note(200, 150)
+    lowered = bandwidth.budget
+    bandwidth.allow(640 * 480)
+    assert bandwidth.budget == lowered, "what was lost counts on"
+    for i in range(1, 60):
+        bandwidth.note(200 + 100 * i, 150 + 100 * i)
+    assert bandwidth.budget == int(realtime.BITS_PER_PIXEL * 640 * 480)
+    bandwidth.allow(1920 * 1080)
+    assert bandwidth.budget == realtime.BUDGET
+    bandwidth.allow(16 * 16)
+    assert bandwidth.budget == realtime.FLOOR
+
+
 def test_a_report_goes_out_when_it_is_due_and_names_the_senders(monkeypatch: pytest.MonkeyPatch) -> None:
     streams = {7: SimpleNamespace(packets_expected=10, packets_received=10)}
     bandwidth = realtime.Bandwidth(SimpleNamespace(_RTCRtpReceiver__remote_streams=streams))

@@ -58,7 +58,7 @@ class LiveVp8Encoder(SteppedRate, vpx.Vp8Encoder):
             rate = str(self._rate)
             self.codec.options = {
                 "deadline": "realtime",
-                "cpu-used": "-8",
+                "cpu-used": "-12",
                 "lag-in-frames": "0",
                 "noise-sensitivity": "0",
                 "static-thresh": "1",

@@ -40,6 +40,10 @@ BUDGET = 3_000_000
 FLOOR = 300_000
 """Bits per second a sender is allowed at most, and at least whatever is lost."""
 
+BITS_PER_PIXEL = 3.0
+"""Bits per second and pixel a sender is allowed: 0.9 Mbit/s at 640x480, 2.8 at 1280x720. More is hardly seen, and every
+packet costs the service some 0.2 ms."""
+
 REPORT_SECONDS = 0.5
 MUCH_LOSS, LITTLE_LOSS = 0.10, 0.02
 """Shares of packets lost above which the budget falls and below which it rises again (the loss-based controller of
@@ -59,7 +63,14 @@ class Bandwidth:
         self._receiver = receiver
         self._reported = self._expected = self._received = 0
         self._last = time.monotonic()
+        self._most = BUDGET
         self.budget = BUDGET
+
+    def allow(self, pixels: int) -> None:
+        """Bound the budget by the size of the pictures that come."""
+        most = max(FLOOR, min(BUDGET, int(BITS_PER_PIXEL * pixels)))
+        if most != self._most:
+            self._most = self.budget = most
 
     def add(
         self, abs_send_time: int, arrival_time_ms: int, payload_size: int, ssrc: int
@@ -87,7 +98,7 @@ class Bandwidth:
         if lost > MUCH_LOSS:
             self.budget = max(FLOOR, int(self.budget * (1.0 - 0.5 * lost)))
         elif lost < LITTLE_LOSS:
-            self.budget = min(BUDGET, int(self.budget * RISE))
+            self.budget = min(self._most, int(self.budget * RISE))
 
 
 class Requests:
@@ -121,10 +132,12 @@ class Requests:
         return bool(self.missing)
 
 
-def steer(receiver: Any) -> None:
-    """Give a video receiver its own `Bandwidth` and `Requests`, before its first packet."""
-    receiver._RTCRtpReceiver__remote_bitrate_estimator = Bandwidth(receiver)
+def steer(receiver: Any) -> Bandwidth:
+    """Give a video receiver its own `Bandwidth`, which is returned, and `Requests`, before its first packet."""
+    bandwidth = Bandwidth(receiver)
+    receiver._RTCRtpReceiver__remote_bitrate_estimator = bandwidth
     receiver._RTCRtpReceiver__nack_generator = Requests()
+    return bandwidth
 
 
 def start_high(answer: str) -> str:
