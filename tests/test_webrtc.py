@@ -295,8 +295,8 @@ async def test_the_mask_alone_can_be_asked_for(shown: Clip) -> None:
         frame = await one.frame()
         assert (frame.width, frame.height) == (32, 32)
         luma = frame.to_ndarray(format="yuv420p")[:32].astype(int)
-        assert np.abs(luma[:, 2:14] - 235).max() < 12
-        assert np.abs(luma[:, 18:30] - 16).max() < 12
+        assert np.abs(luma[:, 2:8] - 235).max() < 12
+        assert np.abs(luma[:, 24:30] - 16).max() < 12
 
 
 async def test_media_keeps_to_its_ports_and_without_one_an_offer_is_refused(shown: Clip) -> None:

@@ -74,8 +74,8 @@ async def test_the_mask_is_a_video_of_its_own_whose_luma_is_the_probability(show
         frame = await two.frame()
         assert (frame.width, frame.height) == (32, 32)
         luma = frame.to_ndarray(format="yuv420p")[:32]
-        assert np.abs(luma[:, 2:14].astype(int) - 235).max() < 12
-        assert np.abs(luma[:, 18:30].astype(int) - 16).max() < 12
+        assert np.abs(luma[:, 2:8].astype(int) - 235).max() < 12
+        assert np.abs(luma[:, 24:30].astype(int) - 16).max() < 12
 
 
 async def test_nothing_is_worked_on_while_nobody_watches(shown: Clip) -> None:
