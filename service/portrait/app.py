@@ -22,7 +22,7 @@ from portrait.sessions import Sessions
 from portrait.settings import Settings
 from portrait.tracing import open_tracing
 from portrait.transports.grpc import serve_grpc
-from portrait.transports.http import HttpRoutes, Stills, serve_http
+from portrait.transports.http import HttpRoutes, Stills, Trust, serve_http
 from portrait.transports.webrtc import serve_webrtc
 from portrait.transports.webrtc.ice import IceServers
 
@@ -109,7 +109,7 @@ async def _serve(
         http = HttpRoutes(
             sessions, backgrounds, metrics.expose, lambda: not sessions.draining, webrtc.resources.trickle
         )
-        routes = [*http.routes, *stills.routes, *webrtc.routes]
+        routes = [*http.routes, *stills.routes, *webrtc.routes, *Trust(security.certificates).routes]
         async with (
             serve_http(
                 routes,

@@ -113,7 +113,7 @@ async def _serve_until_signal(settings: Settings, as_json: bool) -> None:
 def _announce(running: Running, as_json: bool) -> None:
     host = running.settings.host
     shown = f"[{host}]" if ":" in host else host
-    scheme = "https" if running.settings.tls_certificate else "http"
+    scheme = "https" if running.settings.encrypted else "http"
     page, grpc_address = f"{scheme}://{shown}:{running.http_port}/", f"{shown}:{running.grpc_port}"
     if as_json:
         document = {"page": page, "grpc": grpc_address, "model": running.models.default}

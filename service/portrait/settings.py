@@ -83,6 +83,9 @@ class Settings(BaseSettings):
     max_still_bytes: int = Field(32 * 2**20, ge=1024, le=2**30, description="Bytes of an HTTP request, at most.")
     idle_seconds: float = Field(15.0, gt=0, le=3600, description="A stream without a frame for so long ends.")
     drain_seconds: float = Field(5.0, ge=0, le=3600, description="How long open sessions may go on after SIGTERM.")
+    tls: Literal["files", "auto"] = Field("files", description="TLS by the files below, or by an authority of its own.")
+    tls_names: str = Field("", description="Further names and addresses of the box for that authority, with commas.")
+    data: Path | None = Field(None, description="Folder of what the service keeps: its authority.")
     tls_certificate: FilePath | None = Field(None, description="PEM file of the server's certificate and its chain.")
     tls_key: FilePath | None = Field(None, description="PEM file of its key, not encrypted.")
     tls_client_ca: FilePath | None = Field(None, description="PEM file of the authority whose clients may call.")
@@ -105,6 +108,21 @@ class Settings(BaseSettings):
     def advertised(self) -> tuple[str, ...]:
         """`advertised_addresses`, one by one."""
         return _list(self.advertised_addresses)
+
+    @property
+    def data_folder(self) -> Path:
+        """`data`, or where the XDG base directory specification puts what a user's program keeps."""
+        return self.data or Path(os.environ.get("XDG_DATA_HOME") or Path.home() / ".local" / "share") / "portrait"
+
+    @property
+    def encrypted(self) -> bool:
+        """Whether it is served over TLS."""
+        return self.tls == "auto" or self.tls_certificate is not None
+
+    @property
+    def own_names(self) -> tuple[str, ...]:
+        """What the box is called besides what it finds out by itself."""
+        return *_list(self.tls_names), *self.advertised
 
     @property
     def ice_servers(self) -> tuple[str, ...]:

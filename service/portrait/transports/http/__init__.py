@@ -22,6 +22,7 @@ from portrait.transports.http.cors import allow, answer_preflights
 from portrait.transports.http.guard import guard
 from portrait.transports.http.problems import problems
 from portrait.transports.http.stills import Stills
+from portrait.transports.http.trust import Trust
 
 WEB = Path(__file__).parent.parent / "web"
 
@@ -197,4 +198,4 @@ async def serve_http(
         await runner.cleanup()
 
 
-__all__ = ["HttpRoutes", "Stills", "serve_http"]
+__all__ = ["HttpRoutes", "Stills", "Trust", "serve_http"]
