@@ -95,6 +95,30 @@ async def relaying(place: Namespace) -> AsyncIterator[None]:
         yield
 
 
+async def doctor(place: Namespace, *options: str) -> dict[str, dict[str, Any]]:
+    """What the doctor finds inside a namespace, by name."""
+    command = place.command(sys.executable, "-m", "portrait", "doctor", "--json", *options)
+    async with running(command) as process:
+        out, _ = await process.communicate()
+    return {check["name"]: check for check in json.loads(out)}
+
+
+async def test_the_doctor_asks_the_relay_for_an_address(net: Network) -> None:
+    _, relay, server = firewalled(net)
+    urls = [f"turn:{RELAY_OUTSIDE}:3478?transport={transport}" for transport in ("udp", "tcp")]
+    urls.append(f"stun:{RELAY_OUTSIDE}:3478")
+    async with relaying(relay):
+        found = await doctor(server, "--ice-urls", ",".join(urls), "--turn-secret", SECRET)
+        assert all(found[url]["ok"] for url in urls), found
+        assert f"lends {RELAY_INSIDE}:" in found[urls[0]]["finding"]
+        assert f"sees us at {SERVER}:" in found[urls[2]]["finding"]
+        assert f"{SERVER} (c1b)" in found["candidates"]["finding"]
+        wrong = await doctor(server, "--ice-urls", urls[0], "--turn-secret", "another")
+        assert not wrong[urls[0]]["ok"]
+    gone = await doctor(server, "--ice-urls", ",".join(urls), "--turn-secret", SECRET)
+    assert not any(gone[url]["ok"] for url in urls)
+
+
 @pytest.mark.parametrize("transport", ["udp", "tcp"])
 async def test_a_client_behind_a_firewall_connects_through_turn(net: Network, transport: str) -> None:
     client, relay, server = firewalled(net)
