@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import os
 import threading
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
@@ -11,6 +12,9 @@ import pytest
 from portrait.app import Running, run_service
 from portrait.segmenters import Model, Models, load_models
 from portrait.settings import Settings
+
+# Services under test measure nothing of a machine that does other things meanwhile, unless a test says so.
+os.environ |= {"PORTRAIT_CPU_SHARE": "0", "PORTRAIT_QUALITY_STEPS": "0"}
 
 
 @pytest.fixture(scope="session")

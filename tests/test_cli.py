@@ -8,10 +8,7 @@ import socket
 import subprocess
 import sys
 import urllib.request
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 import cv2
 import pytest
@@ -19,33 +16,9 @@ import pytest
 from portrait.cgroup import cpu_budget
 from portrait.cli import main
 from portrait.client import Client, ClientError, Picture
-from portrait.launch import missing_variables
+from portrait.launch import MALLOC, THREADS, default_workers, find_jemalloc, missing_variables
+from tests.boxes import FREE, ended, serving
 from tests.people import room
-
-FREE = ["--http-port", "0", "--grpc-port", "0"]
-
-
-@contextmanager
-def serving(*arguments: str, **environ: str) -> Iterator[tuple[subprocess.Popen[str], dict[str, Any]]]:
-    """`portrait serve` as a process, and what it announced."""
-    process = subprocess.Popen(
-        [sys.executable, "-m", "portrait", "serve", "--json", *FREE, *arguments],
-        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env={**os.environ, **environ},
-    )  # fmt: skip
-    try:
-        assert process.stdout is not None
-        line = process.stdout.readline()
-        assert line, process.communicate()[1]
-        yield process, json.loads(line)
-    finally:
-        process.kill()
-        process.communicate()
-
-
-def ended(process: subprocess.Popen[str]) -> tuple[int, str]:
-    """Exit status and log."""
-    _, log = process.communicate(timeout=30)
-    return process.returncode, log
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
@@ -79,11 +52,23 @@ async def test_sigterm_during_a_stream_lets_it_drain_then_cuts_it() -> None:
 
 def test_serve_sets_the_allocator_for_itself() -> None:
     clean = {name: value for name, value in os.environ.items() if not name.startswith("MALLOC_")}
-    assert set(missing_variables(clean)) == {"MALLOC_MMAP_THRESHOLD_", "MALLOC_TRIM_THRESHOLD_", "MALLOC_TOP_PAD_"}
-    assert missing_variables({**clean, "LD_PRELOAD": "/usr/lib/libjemalloc.so.2"}) == {}
+    clean = {name: value for name, value in clean.items() if name not in THREADS and name != "LD_PRELOAD"}
+    assert missing_variables(clean) == MALLOC | THREADS
+    assert missing_variables(clean, Path("/x/libjemalloc.so.2")) == {"LD_PRELOAD": "/x/libjemalloc.so.2"} | THREADS
+    chosen = {"LD_PRELOAD": "/usr/lib/libjemalloc.so.2"}, {"MALLOC_TRIM_THRESHOLD_": "1"}
+    assert all(missing_variables(clean | one, Path("/x/libjemalloc.so.2")) == THREADS for one in chosen)
     with serving() as (process, _):
         environ = Path(f"/proc/{process.pid}/environ").read_bytes().decode().split("\0")
-        assert "MALLOC_MMAP_THRESHOLD_=67108864" in environ
+        assert any(line.startswith(("MALLOC_MMAP_THRESHOLD_=", "LD_PRELOAD=")) for line in environ)
+        assert "OPENBLAS_NUM_THREADS=1" in environ
+
+
+def test_jemalloc_is_found_where_distributions_put_it(tmp_path: Path) -> None:
+    assert find_jemalloc(tmp_path) is None
+    place = tmp_path / "usr/lib/aarch64-linux-gnu"
+    place.mkdir(parents=True)
+    (place / "libjemalloc.so.2").touch()
+    assert find_jemalloc(tmp_path) == place / "libjemalloc.so.2"
 
 
 def test_serve_logs_its_effective_settings_once_as_json() -> None:
@@ -120,8 +105,7 @@ def test_a_busy_port_is_said_in_one_line() -> None:
 def test_bad_settings_end_with_status_2_and_one_line(
     arguments: list[str], message: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    # Both act on the whole process, which here is the tests'.
-    monkeypatch.setattr("portrait.cli.relaunch_tuned", lambda: None)
+    # It acts on the whole process, which here is the tests'.
     monkeypatch.setattr("portrait.cli.configure_logs", lambda *_: None)
     assert main(arguments) == 2
     assert message in capsys.readouterr().err
@@ -141,6 +125,40 @@ def test_bench_measures_every_size_and_mode(capsys: pytest.CaptureFixture[str]) 
     assert {(row["size"], row["mode"]) for row in rows} >= {("360p", "mask only"), ("720p", "image")}
     assert all(row["segment"] > 0 and row["p99"] >= row["p50"] > 0 for row in rows)
     assert all((row["compose"] > 0) == (row["mode"] != "mask only") for row in rows)
+
+
+def test_bench_loads_a_box_up_to_refusal_and_beyond(tmp_path: Path) -> None:
+    """Every number is the box's own. A tiny share of CPU makes it refuse the second stream."""
+    plot = tmp_path / "load.png"
+    done = subprocess.run(
+        [sys.executable, "-m", "portrait", "bench", "--json", "--load", "grpc,360p,mask only", "--seconds", "0.5",
+         "--cpu-share", "0.001", "--quality-steps", "0", "--plot", str(plot)],
+        capture_output=True, text=True, timeout=120, check=True, env={**os.environ, "XDG_CACHE_HOME": str(tmp_path)},
+    )  # fmt: skip
+    levels = json.loads(done.stdout)["load"]
+    assert [(level["asked"], level["admitted"]) for level in levels] == [(1, 1), (2, 1), (3, 1)]
+    assert all(level["cpu"] > 0 and level["streams_per_core"] > 0 for level in levels)
+    assert all(level["age_p99"] >= level["age_p50"] > 0 for level in levels)
+    assert levels[0]["stages"].keys() == {"decode", "segment", "compose", "encode"}
+    assert plot.exists() or "matplotlib is not installed" in done.stderr
+
+
+def test_bench_measures_a_stream_of_every_kind() -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "portrait", "bench", "--json", "--streams", "--seconds", "0.3"],
+        capture_output=True, text=True, timeout=300, check=True,
+    )  # fmt: skip
+    rows = json.loads(done.stdout)["streams"]
+    kinds = {(row["transport"], row["size"], row["mode"]) for row in rows}
+    assert len(kinds) == len(rows) == 12
+    assert all(row["admitted"] == 1 and row["frames_per_second"] > 0 and row["streams_per_core"] > 0 for row in rows)
+
+
+@pytest.mark.parametrize("kind", ["grpc", "grpc,8k,mask only", "smoke,360p,composite"])
+def test_bench_refuses_a_kind_of_stream_it_does_not_know(kind: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        main(["bench", "--load", kind])
+    assert "expected one of grpc,360p,mask only; " in capsys.readouterr().err
 
 
 def test_doctor_finds_a_healthy_box_healthy_and_says_what_is_wrong(capsys: pytest.CaptureFixture[str]) -> None:
@@ -169,3 +187,24 @@ def test_the_cpu_budget_is_the_cgroups(tmp_path: Path, files: dict[str, str], co
     for name, text in files.items():
         (tmp_path / name).write_text(text)
     assert cpu_budget(tmp_path) == (cores or len(os.sched_getaffinity(0)))
+
+
+def test_pinned_workers_share_the_cores_out(tmp_path: Path) -> None:
+    cores = sorted(os.sched_getaffinity(0))
+    code = (
+        "import os, sys; from portrait.launch import pin; pin(*map(int, sys.argv[1:])); print(*os.sched_getaffinity(0))"
+    )
+
+    def pinned(index: int, count: int) -> list[int]:
+        done = subprocess.run([sys.executable, "-c", code, str(index), str(count)], capture_output=True, check=True)
+        return [int(core) for core in done.stdout.split()]
+
+    count = len(cores)
+    assert [core for index in range(count) for core in pinned(index, count)] == cores
+    assert pinned(count, count + 1)  # more workers than cores: one core each
+    assert pinned(0, 1) == cores
+
+
+@pytest.mark.parametrize(("budget", "count"), [(0.5, 1), (1.0, 1), (2.0, 1), (3.0, 2), (7.9, 6)])
+def test_a_core_is_left_beside_the_workers(budget: float, count: int) -> None:
+    assert default_workers(budget) == count

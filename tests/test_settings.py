@@ -55,7 +55,7 @@ def test_a_missing_file_is_refused() -> None:
         ("http_port", "65536", "PORTRAIT_HTTP_PORT='65536': Input should be less than or equal to 65535"),
         ("max_sessions", "none", "PORTRAIT_MAX_SESSIONS='none': Input should be a valid integer"),
         ("runtime", "onnx", "PORTRAIT_RUNTIME='onnx': Input should be 'auto', 'litert' or 'tflite-runtime'"),
-        ("workers", "2", "PORTRAIT_WORKERS='2': Input should be less than or equal to 1"),
+        ("workers", "65", "PORTRAIT_WORKERS='65': Input should be less than or equal to 64"),
     ],
 )
 def test_a_value_out_of_range_is_refused_with_name_value_and_range(name: str, value: str, message: str) -> None:

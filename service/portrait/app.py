@@ -2,8 +2,7 @@
 
 import asyncio
 import logging
-import signal
-import sys
+import socket
 from collections.abc import AsyncIterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
@@ -14,8 +13,14 @@ import cv2
 
 from portrait import __version__
 from portrait.backgrounds import Backgrounds
+from portrait.board import Board
+from portrait.calibration import load_costs
+from portrait.capacity import Capacity, Limits
+from portrait.cgroup import cpu_budget
+from portrait.launch import tune_interpreter
 from portrait.logs import log_event
 from portrait.metrics import Metrics
+from portrait.quality import Quality
 from portrait.security import Certificates, Security, open_security
 from portrait.segmenters import Models, load_models, warm
 from portrait.sessions import Sessions
@@ -30,10 +35,6 @@ logger = logging.getLogger(__name__)
 
 CODEC_THREADS = 4
 """aiortc encodes on the loop's default executor; the standard one grows to 36 threads."""
-
-SWITCH_INTERVAL = 2e-4
-"""Seconds. A busy Python thread makes every inference wait this long for the GIL; the standard is 5 ms. What that is
-worth stands in docs/tuning.md."""
 
 MESSAGE_MARGIN = 64 * 1024
 """Bytes of a gRPC message besides its picture."""
@@ -51,8 +52,13 @@ class Running:
 
 
 @asynccontextmanager
-async def run_service(settings: Settings) -> AsyncIterator[Running]:
+async def run_service(
+    settings: Settings, board: Board | None = None, listening: socket.socket | None = None, restarts: int = 0
+) -> AsyncIterator[Running]:
     """The whole service for the length of the block; drains at its end.
+
+    One worker of several has a place at the `board`, a listening HTTP socket that it shares, and has been restarted so
+    often.
 
     Stops in this order: readiness and gRPC health say no; new sessions are refused; open ones may go on for
     `drain_seconds`; the rest is ended; gRPC, WebRTC and at last HTTP, with its metrics, close.
@@ -65,7 +71,9 @@ async def run_service(settings: Settings) -> AsyncIterator[Running]:
     _tune_process()
     loop = asyncio.get_running_loop()
     loop.set_default_executor(ThreadPoolExecutor(CODEC_THREADS, thread_name_prefix="codec"))
-    metrics = Metrics()
+    board = board or Board()
+    metrics = Metrics(str(board.index) if board.count > 1 else None)
+    metrics.restarts.inc(restarts)
     security = open_security(settings, metrics.session_refused)
     if security.certificates is not None:
         for name in security.certificates.expiries():
@@ -74,25 +82,31 @@ async def run_service(settings: Settings) -> AsyncIterator[Running]:
     default = models.pick(None)
     await asyncio.to_thread(warm, default)
     metrics.identify(__version__, default.name, default.runtime)
-    metrics.capacity.set(settings.max_sessions)
+    metrics.limit.set(settings.max_sessions)
     backgrounds = Backgrounds(settings.backgrounds)
-    lag = asyncio.create_task(_measure_lag(metrics), name="loop-lag")
+    capacity = await _measure_capacity(settings, models, board, metrics)
+    watch = asyncio.create_task(capacity.watch(), name="loop-lag")
     try:
         async with (
             open_tracing(settings) as tracing,
-            Sessions(models, settings.max_sessions, metrics, tracing) as sessions,
-            _serve(settings, sessions, backgrounds, metrics, security) as running,
+            Sessions(models, settings.max_sessions, metrics, board, capacity, tracing) as sessions,
+            _serve(settings, sessions, backgrounds, metrics, security, listening) as running,
         ):
             metrics.modes.list_open = sessions.list_modes
             yield running
     finally:
-        lag.cancel()
-        await asyncio.gather(lag, return_exceptions=True)
+        watch.cancel()
+        await asyncio.gather(watch, return_exceptions=True)
 
 
 @asynccontextmanager
 async def _serve(
-    settings: Settings, sessions: Sessions, backgrounds: Backgrounds, metrics: Metrics, security: Security
+    settings: Settings,
+    sessions: Sessions,
+    backgrounds: Backgrounds,
+    metrics: Metrics,
+    security: Security,
+    listening: socket.socket | None,
 ) -> AsyncIterator[Running]:
     pixels = settings.max_frame_pixels
     stills = Stills(sessions, backgrounds, settings.max_still_pixels)
@@ -118,6 +132,8 @@ async def _serve(
                 max_body_bytes=settings.max_still_bytes,
                 security=security,
                 origins=settings.allowed_origins,
+                board=sessions.board,
+                listening=listening,
             ) as http_port,
             serve_grpc(
                 sessions,
@@ -129,8 +145,10 @@ async def _serve(
                 max_message_bytes=max(3 * pixels, settings.max_still_bytes) + MESSAGE_MARGIN,
                 idle_seconds=settings.idle_seconds,
                 security=security,
+                shared_port=sessions.board.count > 1,
             ) as grpc_server,
         ):
+            sessions.board.tell(ready=True)
             try:
                 log_event(
                     logger, logging.INFO, "serving", version=__version__, http_port=http_port,
@@ -143,34 +161,20 @@ async def _serve(
                 log_event(logger, logging.INFO, "drained", sessions_cut=cut)
 
 
-async def wait_for_signal() -> None:
-    """Wait for SIGTERM or SIGINT. A second one is answered as Python does by itself."""
-    loop, stop = asyncio.get_running_loop(), asyncio.Event()
-
-    def stopped(number: signal.Signals) -> None:
-        log_event(logger, logging.INFO, "stopping", reason=number.name)
-        for each in (signal.SIGTERM, signal.SIGINT):
-            loop.remove_signal_handler(each)
-        stop.set()
-
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, stopped, number)
-    await stop.wait()
-
-
 def _tune_process() -> None:
     # One thread per stream is the promise; OpenCV would start one per core for every call.
     cv2.setNumThreads(1)
-    sys.setswitchinterval(SWITCH_INTERVAL)
+    tune_interpreter()
 
 
 def _expiry(certificates: Certificates, name: str) -> float:
     return certificates.expiries()[name]
 
 
-async def _measure_lag(metrics: Metrics, period: float = 0.25) -> None:
-    loop = asyncio.get_running_loop()
-    while True:
-        due = loop.time() + period
-        await asyncio.sleep(period)
-        metrics.loop_lag.observe(max(0.0, loop.time() - due))
+async def _measure_capacity(settings: Settings, models: Models, board: Board, metrics: Metrics) -> Capacity:
+    """What this box can do, by what it costs here; nothing is measured where nobody asks."""
+    limits = Limits(cpu_budget(), settings.cpu_share, Quality(settings.quality_steps))
+    wanted = settings.cpu_share or settings.quality_steps
+    costs = await asyncio.to_thread(load_costs, models, board.folder) if wanted else None
+    metrics.admitted.set(limits.budget * limits.share)
+    return Capacity(costs, board, limits, metrics)

@@ -15,8 +15,8 @@ SCALE = 2
 """The filter runs at half the mask's size, where the embedded networks draw their contours: a fifth of the time of the
 full size for the same boundary F."""
 
-KERNEL = (5, 5)
-"""Pixels of the neighbourhood at that size."""
+REACH = 1 / 48
+"""How far the neighbourhood of a pixel reaches to every side, as a share of the shorter one: two pixels of 96."""
 
 FLAT = 1e-3 * 255**2
 """Variance of luma below which a neighbourhood counts as flat: there the mask is only smoothed, and noise stays out."""
@@ -38,15 +38,16 @@ def halve(plane: Plane) -> Plane:
 def follow_edges(mask: Mask, guide: Plane) -> Mask:
     """`mask` with its contour on the edges near it of the frame that `guide` was made of. An empty mask stays empty."""
     luma, values = guide.astype(np.float32), halve(mask.values).astype(np.float32)
-    mean_luma, mean_values = _mean(luma), _mean(values)
-    covariance = _mean(luma * values) - mean_luma * mean_values
-    variance = _mean(luma * luma) - mean_luma * mean_luma
+    side = 2 * round(min(guide.shape) * REACH) + 1
+
+    def mean(plane: NDArray[np.float32]) -> NDArray[np.float32]:
+        return np.asarray(cv2.blur(plane, (side, side)), np.float32)
+
+    mean_luma, mean_values = mean(luma), mean(values)
+    covariance = mean(luma * values) - mean_luma * mean_values
+    variance = mean(luma * luma) - mean_luma * mean_luma
     slope = np.asarray(covariance / (variance + FLAT), np.float32)
-    fitted = _mean(slope) * luma + _mean(mean_values - slope * mean_luma)
+    fitted = mean(slope) * luma + mean(mean_values - slope * mean_luma)
     # A fit may leave 0..255 on either side; the conversion takes absolutes.
     small = cv2.convertScaleAbs(np.maximum(fitted, 0, out=fitted))
     return Mask(np.asarray(cv2.resize(small, (mask.width, mask.height), interpolation=cv2.INTER_LINEAR), np.uint8))
-
-
-def _mean(values: NDArray[np.float32]) -> NDArray[np.float32]:
-    return np.asarray(cv2.blur(values, KERNEL), np.float32)

@@ -14,6 +14,8 @@
     ├── Idle                no frame came for too long
     ├── Refused             nothing wrong with the request: try again later
     │   ├── TooManySessions
+    │   │   └── OutOfCpu
+    │   ├── WorkerLost
     │   ├── NoMediaPort
     │   ├── TooManyViewers
     │   ├── NotPublished  nobody publishes the stream now
@@ -118,6 +120,18 @@ class TooManySessions(Refused):
     """The limit on sessions is reached."""
 
     reason = "TOO_MANY_SESSIONS"
+
+
+class OutOfCpu(TooManySessions):
+    """One more session would cost more CPU than the box has to give, with quality as low as it may go."""
+
+    reason = "OUT_OF_CPU"
+
+
+class WorkerLost(Refused):
+    """The worker that was to answer has ended; another one will."""
+
+    reason = "WORKER_LOST"
 
 
 class TooManyViewers(Refused):

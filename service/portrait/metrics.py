@@ -25,7 +25,7 @@ TRANSPORTS = ("webrtc", "grpc", "http")
 RESULTS = ("done", "dropped", "failed_closed", "refused")
 USUAL = (("done", ""), ("dropped", "newer_frame"), ("failed_closed", "segmentation_failed"))
 """Results with the reasons that are counted from 0 on: the first of a kind would not show as a rise otherwise."""
-REFUSALS = ("too_many_sessions", "draining")
+REFUSALS = ("too_many_sessions", "out_of_cpu", "draining")
 
 STAGE_BUCKETS = (
     .0005, .001, .002, .003, .004, .005, .0075, .01, .015, .02, .033, .05, .075, .1, .15, .25, .5, 1.0,
@@ -67,11 +67,31 @@ class Grants(Collector):
             yield CounterMetricFamily(name, text, count)
 
 
-class Metrics:
-    """The service's numbers under the names of docs/metrics.md."""
+class OfWorker:
+    """A registry whose samples say which worker they are of.
 
-    def __init__(self) -> None:
+    They are never summed here: a worker that starts anew counts from 0, which in a sum would look like a rise of
+    all that the others have counted.
+    """
+
+    def __init__(self, registry: CollectorRegistry, worker: str) -> None:
+        self._registry, self._worker = registry, worker
+
+    def collect(self) -> Iterator[Metric]:
+        """Every family, labelled."""
+        for family in self._registry.collect():
+            family.samples = [
+                sample._replace(labels={**sample.labels, "worker": self._worker}) for sample in family.samples
+            ]
+            yield family
+
+
+class Metrics:
+    """The service's numbers under the names of docs/metrics.md. `worker`: which of several, if there are several."""
+
+    def __init__(self, worker: str | None = None) -> None:
         self.registry = CollectorRegistry()
+        self._exposed = self.registry if worker is None else OfWorker(self.registry, worker)
         ProcessCollector(registry=self.registry)
         PlatformCollector(registry=self.registry)
         GCCollector(registry=self.registry)
@@ -105,8 +125,26 @@ class Metrics:
         )
         for reason in REFUSALS:
             self._refused.labels(reason)
-        self.capacity = Gauge("portrait_sessions_limit", "Sessions admitted at once.", registry=self.registry)
-        self.loop_lag = Histogram(
+        self.limit = Gauge("portrait_sessions_limit", "Sessions admitted at once.", registry=self.registry)
+        self._carried = Counter(
+            "portrait_masks_carried", "Results with the mask of an earlier frame.", ["reason"], registry=self.registry
+        )
+        for reason in ("still", "alternate"):
+            self._carried.labels(reason)
+        self._quality = Gauge("portrait_quality_step", "How far quality is down; 0: full.", registry=self.registry)
+        self._quality_changes = Counter(
+            "portrait_quality_changes", "Steps of quality.", ["direction"], registry=self.registry
+        )
+        for direction in ("down", "up"):
+            self._quality_changes.labels(direction)
+        self._used = Gauge("portrait_cpu_used_cores", "Cores in use, over a second.", registry=self.registry)
+        self._committed = Gauge(
+            "portrait_cpu_committed_cores", "Cores the open streams take at the least quality.", registry=self.registry
+        )
+        self.admitted = Gauge(
+            "portrait_cpu_admitted_cores", "Cores streams are admitted to; 0: not counted.", registry=self.registry
+        )
+        self._loop_lag = Histogram(
             "portrait_event_loop_lag_seconds", "How late the event loop ran a timer.",
             buckets=AGE_BUCKETS, registry=self.registry,
         )  # fmt: skip
@@ -114,6 +152,9 @@ class Metrics:
             "portrait_certificate_expiry_timestamp_seconds", "When a certificate ends.", ["certificate"],
             registry=self.registry,
         )  # fmt: skip
+        self.restarts = Counter(
+            "portrait_worker_restarts", "How often the supervisor started the worker again.", registry=self.registry
+        )
         self._build = Gauge("portrait_build_info", "Always 1; the version.", ["version"], registry=self.registry)
         self._model = Gauge(
             "portrait_model_info", "Always 1; the default model.", ["model", "runtime"], registry=self.registry
@@ -142,6 +183,24 @@ class Metrics:
         """Note how old a result is."""
         self._age[transport].observe(seconds)
 
+    def carried(self, reason: str) -> None:
+        """Count a result with the mask of an earlier frame."""
+        self._carried.labels(reason).inc()
+
+    def lag(self, seconds: float) -> None:
+        """Note how late the event loop ran a timer."""
+        self._loop_lag.observe(seconds)
+
+    def quality_changed(self, quality: int, step: int) -> None:
+        """Note a step down (1) or up (-1) to `quality`."""
+        self._quality.set(quality)
+        self._quality_changes.labels("down" if step > 0 else "up").inc()
+
+    def capacity_used(self, used: float, committed: float) -> None:
+        """Note this worker's cores."""
+        self._used.set(used)
+        self._committed.set(committed)
+
     def session_opened(self, transport: str) -> None:
         """Count a session in."""
         self._opened.labels(transport).inc()
@@ -167,4 +226,5 @@ class Metrics:
     def expose(self, accept: str) -> tuple[bytes, str]:
         """(body, content type) of a scrape, in the format the `Accept` header prefers."""
         encoder, content_type = choose_encoder(accept)
-        return encoder(self.registry), content_type
+        # An encoder asks nothing of a registry but `collect`.
+        return encoder(self._exposed), content_type

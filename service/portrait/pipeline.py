@@ -1,8 +1,8 @@
 """The synchronous core: a frame in, its result out. No asyncio, no network."""
 
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol, TypeVar
 
 import cv2
@@ -13,6 +13,8 @@ from portrait.edges import follow_edges, halve, make_guide
 from portrait.errors import BadOption
 from portrait.frame import Frame, Plane
 from portrait.mask import Mask
+from portrait.quality import Quality
+from portrait.reuse import Carried, Reuse
 from portrait.segmenters import Segmenter
 
 GAP = 1.0
@@ -48,6 +50,8 @@ class Result:
     recorder: Recorder
     failure: Exception | None = None
     """Why the mask is empty, if segmentation failed."""
+    carried: Carried = ""
+    """Why the mask is an earlier frame's, if it is."""
 
     def compose(self) -> Frame:
         """The output picture. Made when asked for: who wants the mask alone pays for no picture."""
@@ -92,33 +96,58 @@ class Seen:
 
 
 class Pipeline:
-    """A segmenter and the rules about its prior. Used by one thread."""
+    """A segmenter and the rules about its prior. Used by one thread.
 
-    def __init__(self, segmenter: Segmenter, mask_size: tuple[int, int], recorder: Recorder) -> None:
+    `open_smaller` opens a cheaper one with masks of the same size, for when quality goes down.
+    """
+
+    def __init__(
+        self,
+        segmenter: Segmenter,
+        mask_size: tuple[int, int],
+        recorder: Recorder,
+        open_smaller: Callable[[], Segmenter] | None = None,
+    ) -> None:
         self._segmenter, self._recorder = segmenter, recorder
+        self._best, self._smaller, self._open_smaller = segmenter, segmenter, open_smaller
+        self._reuse = Reuse()
         self._mask_width, self._mask_height = mask_size
         self._seen: Seen | None = None
 
-    def run(self, frame: Frame, options: Options, compositor: Compositor) -> Result:
-        """Segment `frame`. Never raises because of the network: it fails closed with an empty mask and says why."""
+    def run(self, frame: Frame, options: Options, compositor: Compositor, quality: Quality = Quality.FULL) -> Result:
+        """Segment `frame`, as well as `quality` allows.
+
+        Never raises because of the network: it fails closed with an empty mask and says why.
+        """
         failure = None
         with self._recorder.stage("segment"):
             guide = make_guide(frame, self._mask_width, self._mask_height)
             if self._seen is not None and self._seen.says_nothing_about(frame, guide):
                 self.reset()
+            carried, earlier = self._reuse.find(guide, quality)
+            if carried == "still" and earlier is not None and self._seen is not None:
+                self._seen = replace(self._seen, arrived=frame.arrived)
+                return Result(frame, earlier.mask, earlier.prior, options, compositor, self._recorder, carried=carried)
             try:
-                prior = self._segmenter.segment(frame)
+                prior = self._segment(frame, quality) if earlier is None else earlier.prior
             except Exception as raised:  # whatever a runtime raises, the camera's background must not go out
                 self.reset()
                 failure, prior = raised, Mask.empty(self._mask_width, self._mask_height)
             mask = follow_edges(prior, guide)
+        if not carried and failure is None:
+            self._reuse.keep(guide, prior, mask)
         person = np.asarray(cv2.threshold(halve(prior.values), 127, 255, cv2.THRESH_BINARY)[1], np.uint8)
         self._seen = Seen(frame.width, frame.height, frame.arrived, guide, person)
-        return Result(frame, mask, prior, options, compositor, self._recorder, failure)
+        return Result(frame, mask, prior, options, compositor, self._recorder, failure, carried)
+
+    def _segment(self, frame: Frame, quality: Quality) -> Mask:
+        self._choose(quality)
+        return self._segmenter.segment(frame)
 
     def reset(self) -> None:
         """Forget the prior: the next frame is a first frame."""
         self._segmenter.reset()
+        self._reuse.forget()
 
     def resume(self, prior: Mask) -> None:
         """Go on from a mask made elsewhere, whatever the size of the next frame.
@@ -132,5 +161,21 @@ class Pipeline:
         self._segmenter.resume(prior)
 
     def close(self) -> None:
-        """Close the segmenter."""
-        self._segmenter.close()
+        """Close what is open."""
+        self._best.close()
+        if self._smaller is not self._best:
+            self._smaller.close()
+
+    def _choose(self, quality: Quality) -> None:
+        """Let the best segmenter or the smaller one work on; what follows goes on from the last mask."""
+        wanted = self._best
+        if quality >= Quality.SMALLER and self._open_smaller is not None:
+            if self._smaller is self._best:
+                self._smaller = self._open_smaller()
+            wanted = self._smaller
+        if wanted is not self._segmenter:
+            self._segmenter = wanted
+            if self._reuse.last is None:
+                wanted.reset()
+            else:
+                wanted.resume(self._reuse.last.prior)

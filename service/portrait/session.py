@@ -2,20 +2,24 @@
 
 import asyncio
 import logging
-import secrets
 import time
-from collections import deque
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
-from typing import Any, Generic, Protocol, TypeVar
+from dataclasses import replace
+from typing import Any, Generic, TypeVar
 
+from portrait.capacity import SETTLED_SECONDS
 from portrait.compositors import Compositor, Options, open_compositor
+from portrait.costs import Demand
 from portrait.errors import BadOption, PortraitError
 from portrait.logs import log_event
 from portrait.mask import Mask
-from portrait.pipeline import Codec, Pipeline, Recorder
+from portrait.numbers import Numbers, first_demand
+from portrait.pipeline import Codec, Pipeline
+from portrait.quality import Delivery
 from portrait.segmenters import Model
+from portrait.terms import Terms
+from portrait.turn import Counting, Span, Turn
 
 logger = logging.getLogger(__name__)
 
@@ -23,75 +27,25 @@ P = TypeVar("P")
 W = TypeVar("W")
 
 
-class Counting(Recorder, Protocol):
-    """What a session asks of metrics, besides stages."""
-
-    def frame(self, transport: str, result: str, reason: str = "", count: int = 1) -> None:
-        """Count frames by what became of them."""
-
-    def frame_age(self, transport: str, seconds: float) -> None:
-        """Note how old a result is."""
-
-
-class Span(Protocol):
-    """What a session asks of tracing."""
-
-    def event(self, name: str, fields: Mapping[str, Any]) -> None:
-        """Note a life event."""
-
-    def end(self, fields: Mapping[str, Any], failed: bool) -> None:
-        """Say what became of the session."""
-
-
-@dataclass(frozen=True, slots=True)
-class Turn(Generic[W]):
-    """One frame's way through a session."""
-
-    wire: W
-    """What the codec made of the result."""
-    failure: Exception | None
-    """Why the mask is empty, if segmentation failed."""
-    waited: float
-    """Seconds from arrival to the start of the work."""
-    worked: float
-    """Seconds of work."""
-
-
-@dataclass(slots=True)
-class Numbers:
-    """A session's counts; written on the event loop only."""
-
-    done: int = 0
-    dropped: int = 0
-    failed: int = 0
-    refused: int = 0
-    width: int = 0
-    height: int = 0
-    latency: float = 0.0
-    """Seconds from arrival to result of the last frame."""
-    recent: deque[float] = field(default_factory=lambda: deque(maxlen=60))
-
-    def rate(self, now: float) -> float:
-        """Frames per second over the last two seconds."""
-        recent = [moment for moment in self.recent if now - moment < 2.0]
-        return (len(recent) - 1) / (recent[-1] - recent[0]) if len(recent) > 1 else 0.0
-
-
 class Session(Generic[P, W]):
     """One stream: its thread, its pipeline with its own prior, its numbers. Opened by `Sessions.open` (sessions.py)."""
 
     def __init__(
         self,
+        name: str,
         transport: str,
         model: Model,
         options: Options,
         codec: Codec[P, W],
         counting: Counting,
+        terms: Terms,
         open_span: Callable[[str], Span],
     ) -> None:
-        self.id = secrets.token_urlsafe(18)
+        self.id = name
         self.transport, self.model = transport, model
         self.opened = time.time()
+        self._terms, self._opened, self._next_turn = terms, time.monotonic(), 0.0
+        self._believed: float | None = None
         self.numbers = Numbers()
         self._codec, self._counting = codec, counting
         # One value, replaced whole: the session's thread never sees new options with an old compositor.
@@ -125,6 +79,46 @@ class Session(Generic[P, W]):
                 "mode", f"{self.transport} cannot carry {options.mode!r}; expected one of {[*self._codec.modes]}"
             )
         return compositor
+
+    @property
+    def demand(self) -> Demand:
+        """What it asks for, by what has arrived so far."""
+        numbers, delivery = self.numbers, self._terms.delivery
+        first = first_demand(self.transport, self.options.mode, self.model.name, delivery)
+        return replace(
+            first,
+            pixels=numbers.width * numbers.height or first.pixels,
+            rate=first.rate if self._believed is None else max(self._believed, numbers.arriving(time.monotonic())),
+        )
+
+    def believe(self) -> None:
+        """Take what arrives now for all it asks for, until more does."""
+        if self.settled:
+            self._believed = self.numbers.arriving(time.monotonic())
+
+    @property
+    def settled(self) -> bool:
+        """Whether it has run long enough to be taken for what it does."""
+        return time.monotonic() - self._opened > SETTLED_SECONDS
+
+    @property
+    def done_rate(self) -> float:
+        """Results per second."""
+        return self.numbers.rate(time.monotonic())
+
+    @property
+    def age(self) -> float | None:
+        """Seconds from arrival to result of its last frame; None when it is not live or none came lately."""
+        recent = self.numbers.recent
+        is_live = self._terms.delivery is Delivery.LIVE and recent and time.monotonic() - recent[-1] < 1.0
+        return self.numbers.latency if is_live else None
+
+    async def pace(self) -> None:
+        """Wait until the next frame may be taken: at once, unless there is too much to do for every one of them."""
+        if rate := self._terms.rate:
+            now = time.monotonic()
+            await asyncio.sleep(self._next_turn - now)
+            self._next_turn = max(now, self._next_turn) + 1 / rate
 
     def change(self, options: Options) -> None:
         """Let the result look otherwise from the next frame on.
@@ -165,6 +159,7 @@ class Session(Generic[P, W]):
     def drop(self, count: int, reason: str = "newer_frame") -> None:
         """Count frames that were given up."""
         self.numbers.dropped += count
+        self.numbers.arrivals.extend([time.monotonic()] * min(count, 60))
         self._counting.frame(self.transport, "dropped", reason, count)
 
     def refuse(self, error: PortraitError) -> None:
@@ -192,6 +187,7 @@ class Session(Generic[P, W]):
             "frames_refused": numbers.refused,
             "frames_per_second": round(numbers.rate(time.monotonic()), 1),
             "latency_seconds": round(numbers.latency, 4),
+            "quality": self._terms.quality.name.lower(),
         }
 
     def leave(self, seconds: float) -> None:
@@ -247,7 +243,10 @@ class Session(Generic[P, W]):
 
     def _open(self, prior: Mask | None) -> None:
         segmenter = self.model.open()
-        self._pipeline = Pipeline(segmenter, (self.model.width, self.model.height), self._counting)
+        smaller = self._terms.smaller
+        self._pipeline = Pipeline(
+            segmenter, (self.model.width, self.model.height), self._counting, smaller.open if smaller else None
+        )
         if prior is not None and self.model.stateful:
             self._pipeline.resume(prior)
 
@@ -264,9 +263,11 @@ class Session(Generic[P, W]):
             self._pipeline.reset()
         with self._counting.stage("decode"):
             frame = self._codec.decode(picture, arrived)
-        result = self._pipeline.run(frame, *self._output)
+        quality = self._terms.quality
+        result = self._pipeline.run(frame, *self._output, quality)
         wire = self._codec.encode(result, picture)
-        turn = Turn(wire, result.failure, started - arrived, time.monotonic() - started)
+        worked = time.monotonic() - started
+        turn = Turn(wire, result.failure, started - arrived, worked, quality, result.carried)
         return turn, (frame.width, frame.height)
 
     def _count(self, turn: Turn[W], size: tuple[int, int], arrived: float) -> None:
@@ -276,6 +277,9 @@ class Session(Generic[P, W]):
         numbers.width, numbers.height = size
         numbers.latency = now - arrived
         numbers.recent.append(now)
+        numbers.arrivals.append(arrived)
+        if turn.carried:
+            self._counting.carried(turn.carried)
         self._counting.frame_age(self.transport, numbers.latency)
         if turn.failure is None:
             numbers.done += 1

@@ -6,22 +6,26 @@ from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from typing import Any, Protocol, TypeVar
 
+from portrait.board import Board
+from portrait.capacity import RETRY_AFTER, Capacity
 from portrait.compositors import Options
+from portrait.costs import Demand
 from portrait.errors import Draining, NoSuchSession, PortraitError, TooManySessions
 from portrait.logs import log_event
 from portrait.mask import Mask
+from portrait.numbers import first_demand
 from portrait.pipeline import Codec
-from portrait.segmenters import Models
-from portrait.session import Counting, Session, Span
+from portrait.quality import Delivery
+from portrait.segmenters import Model, Models
+from portrait.session import Session
+from portrait.terms import Terms
 from portrait.tracing import Untraced
+from portrait.turn import Counting, Span
 
 logger = logging.getLogger(__name__)
 
 P = TypeVar("P")
 W = TypeVar("W")
-
-RETRY_AFTER = 5.0
-"""Seconds a refused client is told to wait."""
 
 
 class Admitting(Counting, Protocol):
@@ -54,8 +58,19 @@ class Sessions:
     An async context manager: at its end every session is ended and has given its thread back.
     """
 
-    def __init__(self, models: Models, limit: int, counting: Admitting, tracing: Tracing | None = None) -> None:
+    def __init__(
+        self,
+        models: Models,
+        limit: int,
+        counting: Admitting,
+        board: Board | None = None,
+        capacity: Capacity | None = None,
+        tracing: Tracing | None = None,
+    ) -> None:
         self.models, self.limit = models, limit
+        self.board, self._capacity = board or Board(), capacity
+        if capacity is not None:
+            capacity.list_open = lambda: self._open.values()
         self._counting, self._tracing = counting, tracing or Untraced()
         self._open: dict[str, Session[Any, Any]] = {}
         self._draining = False
@@ -92,6 +107,7 @@ class Sessions:
         model: str | None = None,
         *,
         prior: Mask | None = None,
+        delivery: Delivery = Delivery.LIVE,
         traceparent: str | None = None,
     ) -> AsyncIterator[Session[P, W]]:
         """A session of its own thread and interpreter, for the length of the block; it goes on from `prior`.
@@ -100,14 +116,24 @@ class Sessions:
 
         Raises:
             BadOption: unknown model or mode, an option missing, or a prior of another size than the model's.
-            TooManySessions, Draining: nothing was made yet when these are raised.
+            TooManySessions, OutOfCpu, Draining: nothing was made yet when these are raised.
         """
-        self._admit(transport)
         picked = self.models.pick(model)
-        session = Session(
-            transport, picked, options, codec, self._counting, lambda name: self._tracing.open(name, traceparent)
-        )
-        self._open[session.id] = session
+        with self.board.locked():
+            self._admit(first_demand(transport, options.mode, picked.name, delivery))
+            terms = self._terms(delivery, picked)
+            session = Session(
+                self.board.new_id(),
+                transport,
+                picked,
+                options,
+                codec,
+                self._counting,
+                terms,
+                lambda name: self._tracing.open(name, traceparent),
+            )
+            self._open[session.id] = session
+            self.board.tell(sessions=len(self._open))
         self._none_left.clear()
         self._counting.session_opened(transport)
         session.tell("session opened", transport=transport, mode=options.mode, model=picked.name)
@@ -147,6 +173,7 @@ class Sessions:
         Returns how many had to be ended.
         """
         self._draining = True
+        self.board.tell(draining=True)
         for session in self._open.values():
             session.leave(seconds)
         try:
@@ -159,22 +186,33 @@ class Sessions:
             return len(rest)
         return 0
 
-    def _admit(self, transport: str) -> None:
-        refusal: TooManySessions | Draining | None = None
-        if self._draining:
-            refusal = Draining("the service stops; connect elsewhere or later", RETRY_AFTER)
-        elif len(self._open) >= self.limit:
-            refusal = TooManySessions(f"{self.limit} of {self.limit} sessions are open", RETRY_AFTER)
+    def _admit(self, demand: Demand) -> None:
+        refusal = self._refusal(demand)
         if refusal is not None:
             self._counting.session_refused(refusal.reason)
-            log_event(logger, logging.WARNING, "session refused", transport=transport, reason=str(refusal))
+            log_event(logger, logging.WARNING, "session refused", transport=demand.transport, reason=str(refusal))
             raise refusal
+
+    def _terms(self, delivery: Delivery, model: Model) -> Terms:
+        if self._capacity is None:
+            return Terms(delivery)
+        smaller = self._capacity.smaller(model.name)
+        return Terms(delivery, self._capacity.in_force, self.models.pick(smaller) if smaller else None)
+
+    def _refusal(self, demand: Demand) -> TooManySessions | Draining | None:
+        if self._draining:
+            return Draining("the service stops; connect elsewhere or later", RETRY_AFTER)
+        count = sum(row.sessions for row in self.board.rows)
+        if count >= self.limit:
+            return TooManySessions(f"{count} of {self.limit} sessions are open", RETRY_AFTER)
+        return self._capacity.refusal(demand) if self._capacity is not None else None
 
     async def _close(self, session: Session[Any, Any]) -> None:
         try:
             await session.close()
         finally:
             del self._open[session.id]
+            self.board.tell(sessions=len(self._open))
             if not self._open:
                 self._none_left.set()
             self._counting.session_closed(session.transport)

@@ -122,5 +122,7 @@ def make_reply(result: pb.FrameResult) -> Reply:
         dropped=result.dropped,
         wait_seconds=result.wait_time.ToMicroseconds() / 1e6,
         work_seconds=result.work_time.ToMicroseconds() / 1e6,
+        quality=pb.Quality.Name(result.quality or pb.QUALITY_FULL).removeprefix("QUALITY_").lower(),
+        carried=result.carried,
         prior_picture=result.prior if result.HasField("prior") else None,
     )

@@ -83,6 +83,10 @@ class Reply:
     wait_seconds: float
     """In the server, from arrival to the start of work."""
     work_seconds: float
+    quality: str = "full"
+    """What the server has time for: full, still, alternate, smaller or slower (portrait.v1.Quality)."""
+    carried: bool = False
+    """Whether the mask is that of an earlier frame, which the quality allowed."""
     prior_picture: pb.Picture | None = None
     """The mask of this frame for another stream to go on from, where it was asked for."""
 

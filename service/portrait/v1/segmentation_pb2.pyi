@@ -146,6 +146,44 @@ DROP_REASON_NEWER_FRAME: DropReason.ValueType  # 1
 """A newer frame came before their turn."""
 Global___DropReason: _TypeAlias = DropReason  # noqa: Y015
 
+class _Quality:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _QualityEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Quality.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    QUALITY_UNSPECIFIED: _Quality.ValueType  # 0
+    """The server does not say."""
+    QUALITY_FULL: _Quality.ValueType  # 1
+    """Every frame its own mask."""
+    QUALITY_STILL: _Quality.ValueType  # 2
+    """While the picture stands still, the mask made of it is used again."""
+    QUALITY_ALTERNATE: _Quality.ValueType  # 3
+    """Every second frame takes the mask of the one before it, its contour brought to this frame's edges."""
+    QUALITY_SMALLER: _Quality.ValueType  # 4
+    """A cheaper network of the same size, where there is one."""
+    QUALITY_SLOWER: _Quality.ValueType  # 5
+    """Half the frames."""
+
+class Quality(_Quality, metaclass=_QualityEnumTypeWrapper):
+    """What a live stream gets while the server is short of time. Each step includes those before it. A stream with
+    DELIVERY_EVERY_FRAME always gets QUALITY_FULL.
+    """
+
+QUALITY_UNSPECIFIED: Quality.ValueType  # 0
+"""The server does not say."""
+QUALITY_FULL: Quality.ValueType  # 1
+"""Every frame its own mask."""
+QUALITY_STILL: Quality.ValueType  # 2
+"""While the picture stands still, the mask made of it is used again."""
+QUALITY_ALTERNATE: Quality.ValueType  # 3
+"""Every second frame takes the mask of the one before it, its contour brought to this frame's edges."""
+QUALITY_SMALLER: Quality.ValueType  # 4
+"""A cheaper network of the same size, where there is one."""
+QUALITY_SLOWER: Quality.ValueType  # 5
+"""Half the frames."""
+Global___Quality: _TypeAlias = Quality  # noqa: Y015
+
 @_typing.final
 class Picture(_message.Message):
     """A picture as bytes."""
@@ -551,6 +589,8 @@ class FrameResult(_message.Message):
     DROPPED_FIELD_NUMBER: _builtins.int
     DROP_REASON_FIELD_NUMBER: _builtins.int
     PRIOR_FIELD_NUMBER: _builtins.int
+    QUALITY_FIELD_NUMBER: _builtins.int
+    CARRIED_FIELD_NUMBER: _builtins.int
     id: _builtins.int
     """The frame's."""
     timestamp_us: _builtins.int
@@ -559,6 +599,10 @@ class FrameResult(_message.Message):
     """Frames given up since the result before this one; 0 or more."""
     drop_reason: Global___DropReason.ValueType
     """Why they were given up; set when `dropped` is not 0."""
+    quality: Global___Quality.ValueType
+    """The quality in force for this frame."""
+    carried: _builtins.bool
+    """Whether the mask is that of an earlier frame, which `quality` allowed. Default: false."""
     @_builtins.property
     def picture(self) -> Global___Picture:
         """The mask or the composed picture; absent when the frame was refused. With an `error` of the network it shows nobody."""
@@ -598,10 +642,12 @@ class FrameResult(_message.Message):
         dropped: _builtins.int = ...,
         drop_reason: Global___DropReason.ValueType = ...,
         prior: Global___Picture | None = ...,
+        quality: Global___Quality.ValueType = ...,
+        carried: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["error", b"error", "picture", b"picture", "prior", b"prior", "received_at", b"received_at", "wait_time", b"wait_time", "work_time", b"work_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["drop_reason", b"drop_reason", "dropped", b"dropped", "error", b"error", "id", b"id", "picture", b"picture", "prior", b"prior", "received_at", b"received_at", "timestamp_us", b"timestamp_us", "wait_time", b"wait_time", "work_time", b"work_time"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["carried", b"carried", "drop_reason", b"drop_reason", "dropped", b"dropped", "error", b"error", "id", b"id", "picture", b"picture", "prior", b"prior", "quality", b"quality", "received_at", b"received_at", "timestamp_us", b"timestamp_us", "wait_time", b"wait_time", "work_time", b"work_time"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -61,13 +61,16 @@ async def serve_grpc(
     max_message_bytes: int,
     idle_seconds: float,
     security: Security | None = None,
+    shared_port: bool = False,
 ) -> AsyncIterator[GrpcServer]:
     """A server for the length of the block; what is open at its end is cut. Without `security` everybody may call.
+
+    A shared port takes the connections the kernel gives to this one of several processes (SO_REUSEPORT).
 
     Raises:
         OSError: the address cannot be bound.
     """
-    options = [("grpc.max_receive_message_length", max_message_bytes), ("grpc.so_reuseport", 0)]
+    options = [("grpc.max_receive_message_length", max_message_bytes), ("grpc.so_reuseport", int(shared_port))]
     interceptors = [*([Guard(security)] if security else []), Strict()]
     server = grpc.aio.server(interceptors=interceptors, options=[*options, *WINDOW_OPTIONS, *KEEPALIVE_OPTIONS])
     limits = Limits(max_frame_pixels, max_still_pixels, max_message_bytes, idle_seconds)

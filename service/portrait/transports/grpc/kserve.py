@@ -18,6 +18,7 @@ from portrait.kserve import inference_pb2 as pb
 from portrait.kserve import inference_pb2_grpc as pb_grpc
 from portrait.mask import Mask
 from portrait.pictures import check_size
+from portrait.quality import Delivery
 from portrait.segmenters import Model
 from portrait.sessions import Sessions
 from portrait.transports.grpc.codec import Arrival, GrpcCodec, Output
@@ -85,7 +86,13 @@ class InferenceServicer(pb_grpc.GRPCInferenceServiceServicer):
             picture, prior = read_inputs(request, self._max_pixels)
             codec = GrpcCodec(self._max_pixels)
             async with self._sessions.open(
-                "grpc", codec, MASK.options, model.name, prior=prior, traceparent=traceparent(context)
+                "grpc",
+                codec,
+                MASK.options,
+                model.name,
+                prior=prior,
+                delivery=Delivery.STILL,
+                traceparent=traceparent(context),
             ) as session:
                 turn = await session.turn(Arrival(picture, MASK, 0), time.monotonic())
             if turn.failure is not None:

@@ -9,6 +9,7 @@ from typing import Any
 import grpc.aio
 
 from portrait.backgrounds import Backgrounds
+from portrait.quality import Delivery
 from portrait.segmenters import Model
 from portrait.sessions import Sessions
 from portrait.transports.grpc.codec import Arrival, GrpcCodec, Output, read_output, read_prior
@@ -46,7 +47,12 @@ class SegmentationServicer(pb_grpc.SegmentationServiceServicer):
             output = await asyncio.to_thread(read_output, request.output, self._backgrounds)
             codec = GrpcCodec(self._limits.still_pixels)
             async with self._sessions.open(
-                "grpc", codec, output.options, request.model, traceparent=traceparent(context)
+                "grpc",
+                codec,
+                output.options,
+                request.model,
+                delivery=Delivery.STILL,
+                traceparent=traceparent(context),
             ) as session:
                 turn = await session.turn(Arrival(request.picture, output, 0), time.monotonic())
             if turn.failure is not None:
@@ -71,8 +77,15 @@ class SegmentationServicer(pb_grpc.SegmentationServiceServicer):
             config, output = await read_config(request_iterator, self._limits.idle_seconds, self._backgrounds)
             prior = read_prior(config.prior, self._limits.frame_pixels) if config.HasField("prior") else None
             codec = GrpcCodec(self._limits.frame_pixels)
+            delivery = Delivery.EXACT if config.delivery == pb.DELIVERY_EVERY_FRAME else Delivery.LIVE
             async with self._sessions.open(
-                "grpc", codec, output.options, config.model, prior=prior, traceparent=traceparent(context)
+                "grpc",
+                codec,
+                output.options,
+                config.model,
+                prior=prior,
+                delivery=delivery,
+                traceparent=traceparent(context),
             ) as session:
                 await context.write(pb.SegmentStreamResponse(info=self._info(session, config, output)))
                 stream = Stream(

@@ -13,10 +13,10 @@ from google.protobuf.duration_pb2 import Duration
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from portrait.backgrounds import Backgrounds
+from portrait.capacity import RETRY_AFTER
 from portrait.errors import BadOption, Draining, Idle, NotConfigured, PortraitError, SessionEnded
 from portrait.latest import Closed, Latest
 from portrait.session import Session
-from portrait.sessions import RETRY_AFTER
 from portrait.transports.grpc.codec import Answer, Arrival, Output, read_output
 from portrait.transports.grpc.status import to_status
 from portrait.v1 import segmentation_pb2 as pb
@@ -113,6 +113,7 @@ class Stream:
         leaving = asyncio.create_task(self._say_goaway(), name="grpc-leaving")
         try:
             while True:
+                await self._session.pace()
                 await self._answer(await self._slot.get())
         except Closed:
             if ended.done():
@@ -197,6 +198,8 @@ class Stream:
             return
         if turn.failure is not None:
             result.error.CopyFrom(to_status(turn.failure))
+        result.quality = pb.Quality.Value(f"QUALITY_{turn.quality.name}")
+        result.carried = bool(turn.carried)
         result.picture.CopyFrom(turn.wire.picture)
         if turn.wire.prior is not None:
             result.prior.CopyFrom(turn.wire.prior)

@@ -6,13 +6,15 @@ import binascii
 import dataclasses
 import json
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
+from socket import socket
 from typing import Any
 
 from aiohttp import web
 
 from portrait.backgrounds import Backgrounds, load_background
+from portrait.board import Board
 from portrait.compositors import MODES, Options
 from portrait.errors import BadOption
 from portrait.frame import Frame
@@ -20,6 +22,7 @@ from portrait.security import Security
 from portrait.sessions import Sessions
 from portrait.transports.http.cors import allow, answer_preflights
 from portrait.transports.http.guard import guard
+from portrait.transports.http.neighbours import open_neighbours, serve_neighbours
 from portrait.transports.http.problems import problems
 from portrait.transports.http.stills import Stills
 from portrait.transports.http.trust import Trust
@@ -173,29 +176,41 @@ async def serve_http(
     max_body_bytes: int,
     security: Security | None = None,
     origins: Sequence[str] = (),
+    board: Board | None = None,
+    listening: socket | None = None,
 ) -> AsyncIterator[int]:
     """A server for the length of the block; gives the TCP port in use. Without `security` everybody may call.
 
-    Pages of `origins`, `*` for all, may use it besides its own.
+    Pages of `origins`, `*` for all, may use it besides its own. One worker of several answers for all that are at the
+    `board`, and takes connections from the socket they share.
 
     Raises:
         OSError: the address cannot be bound.
     """
-    guards = [guard(security)] if security else []
-    application = web.Application(middlewares=[problems, answer_preflights, *guards], client_max_size=max_body_bytes)
-    application.on_response_prepare.append(_add_security_headers)
-    application.on_response_prepare.append(allow(origins))
-    application.add_routes(routes)
-    application.router.add_static("/web", WEB)
-    runner = web.AppRunner(application, access_log=None, handle_signals=False, shutdown_timeout=1.0)
-    await runner.setup()
-    try:
+    routes = list(routes)
+    middlewares = [problems, answer_preflights, *([guard(security)] if security else [])]
+    async with AsyncExitStack() as stack:
+        if board is not None and board.count > 1:
+            own = board.socket(board.index)
+            await stack.enter_async_context(serve_neighbours(own, routes, [problems], max_body_bytes))
+            middlewares.append((await stack.enter_async_context(open_neighbours(board))).middleware)
+        application = web.Application(middlewares=middlewares, client_max_size=max_body_bytes)
+        application.on_response_prepare.append(_add_security_headers)
+        application.on_response_prepare.append(allow(origins))
+        application.add_routes(routes)
+        application.router.add_static("/web", WEB)
+        runner = web.AppRunner(application, access_log=None, handle_signals=False, shutdown_timeout=1.0)
+        await runner.setup()
+        stack.push_async_callback(runner.cleanup)
         certificates = security.certificates if security else None
-        site = web.TCPSite(runner, host, port, ssl_context=certificates.context() if certificates else None)
+        tls = certificates.context() if certificates else None
+        site: web.BaseSite
+        if listening is None:
+            site = web.TCPSite(runner, host, port, ssl_context=tls)
+        else:
+            site = web.SockSite(runner, listening, ssl_context=tls)
         await site.start()
         yield runner.addresses[0][1]
-    finally:
-        await runner.cleanup()
 
 
 __all__ = ["HttpRoutes", "Stills", "Trust", "serve_http"]

@@ -22,6 +22,7 @@ from portrait.errors import (
     TooManyViewers,
     Unauthenticated,
     UnsupportedOffer,
+    WorkerLost,
 )
 
 SCHEMES = ("Bearer", "Basic")
@@ -38,6 +39,7 @@ STATUSES: tuple[tuple[type[PortraitError], int], ...] = (
     (SessionEnded, 410),
     (Idle, 408),
     (TooManySessions, 503),
+    (WorkerLost, 503),
     (NoMediaPort, 503),
     (TooManyViewers, 503),
     (NotPublished, 409),

@@ -16,6 +16,7 @@ from portrait.errors import BadOption, BadPicture
 from portrait.frame import Frame, Timestamp
 from portrait.pictures import PictureFormat, bgr_from_frame, decode_bgr, encode, frame_from_bgr, rgba_from_frame
 from portrait.pipeline import Result
+from portrait.quality import Delivery
 from portrait.sessions import Sessions
 
 SUFFIXES: dict[str, PictureFormat] = {"image/png": ".png", "image/webp": ".webp", "image/jpeg": ".jpg"}
@@ -81,7 +82,8 @@ class Stills:
         content_type = _negotiate(request.headers.get("Accept", "*/*"), options.mode)
         codec = StillCodec(self._max_pixels, SUFFIXES[content_type])
         model, caller = form.texts.get("model"), request.headers.get("traceparent")
-        async with self._sessions.open("http", codec, options, model, traceparent=caller) as session:
+        opening = self._sessions.open("http", codec, options, model, delivery=Delivery.STILL, traceparent=caller)
+        async with opening as session:
             try:
                 turn = await session.turn(form.image, time.monotonic())
             except BadPicture as error:

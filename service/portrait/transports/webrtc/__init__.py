@@ -4,6 +4,7 @@ import asyncio
 import logging
 from collections.abc import AsyncIterator, Coroutine, Sequence
 from contextlib import asynccontextmanager
+from contextvars import copy_context
 from typing import Any, TypeAlias, TypedDict
 
 from aiohttp import web
@@ -14,7 +15,7 @@ from portrait.errors import BadOffer, BadOption
 from portrait.logs import log_event
 from portrait.sessions import Sessions
 from portrait.transports.webrtc import realtime
-from portrait.transports.webrtc.addresses import advertise, media_ports
+from portrait.transports.webrtc.addresses import PORTS, advertise, media_ports
 from portrait.transports.webrtc.codec import MaskCodec, StreamCodec, VideoCodec
 from portrait.transports.webrtc.connection import Connection
 from portrait.transports.webrtc.ice import IceServers
@@ -57,13 +58,15 @@ class WebRTC:
         *,
         max_frame_pixels: int,
         idle_seconds: float,
+        ports: range,
         advertised: Sequence[str],
         max_viewers: int,
         ice: IceServers,
     ) -> None:
+        self._ports = ports
         self._sessions, self._backgrounds, self._advertised, self._ice = sessions, backgrounds, advertised, ice
         self._max_frame_pixels, self._idle_seconds = max_frame_pixels, idle_seconds
-        self._streams = Streams(max_viewers)
+        self._streams = Streams(max_viewers, sessions.board)
         self._rate = Rate()
         self.resources = Resources(ice, self._rate)
         self._tasks: set[asyncio.Task[None]] = set()
@@ -162,7 +165,7 @@ class WebRTC:
 
     async def _run_viewer(self, name: str, output: str, offer: str, answered: Answered) -> None:
         with self._streams.view(name) as stream, stream.watch(output) as slot:
-            viewer = Viewer(stream, output)
+            viewer = Viewer(self._sessions.board.new_id(), stream, output)
             async with self._connected(viewer.connection, viewer.id, viewer.connection.close):
                 self.resources.viewers[viewer.id] = viewer
                 reason = "not answered, or cut off"
@@ -188,7 +191,9 @@ class WebRTC:
 
     def _start(self, coroutine: Coroutine[Any, Any, None], name: str) -> asyncio.Task[None]:
         """A task that is held here until it is done: the loop keeps only weak references."""
-        task = asyncio.create_task(coroutine, name=name)
+        context = copy_context()
+        context.run(PORTS.set, self._ports)
+        task = asyncio.create_task(coroutine, name=name, context=context)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
         return task
@@ -234,6 +239,7 @@ async def serve_webrtc(
         backgrounds,
         max_frame_pixels=max_frame_pixels,
         idle_seconds=idle_seconds,
+        ports=ports,
         advertised=advertised,
         max_viewers=max_viewers,
         ice=ice or IceServers(),

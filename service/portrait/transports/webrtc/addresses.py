@@ -5,16 +5,22 @@ import random
 import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import Any
 
 HOST_CANDIDATE = re.compile(r"^a=candidate:(\S+) (\d+) udp (\d+) (\S+) (\d+) typ host\r\n", re.MULTILINE)
 
 REPLACED = "create_datagram_endpoint"
 
+PORTS: ContextVar[range | None] = ContextVar("media ports", default=None)
+"""The range of the service that the running task belongs to: two services on one loop keep each to its own."""
+
 
 @contextmanager
 def media_ports(loop: asyncio.AbstractEventLoop, ports: range) -> Iterator[None]:
-    """For the length of the block, UDP sockets of `loop` that would take any port take a free one of `ports`.
+    """For the length of the block, UDP sockets that would take any port take a free one of `ports`.
+
+    That holds in tasks of `loop` in whose context PORTS is this very range.
 
     aioice binds to port 0 and has no setting for it; it asks the running loop, and nothing else in the service binds
     UDP sockets. With every port taken, binding raises the OSError it would raise for a port in use.
@@ -23,7 +29,7 @@ def media_ports(loop: asyncio.AbstractEventLoop, ports: range) -> Iterator[None]
     in_force = True
 
     async def bind(protocol_factory: Any, local_addr: Any = None, **options: Any) -> Any:
-        if not in_force or local_addr is None or local_addr[1] != 0:
+        if not in_force or PORTS.get() is not ports or local_addr is None or local_addr[1] != 0:
             return await stock(protocol_factory, local_addr=local_addr, **options)
         error = OSError("no media ports")
         # At random: a port just given up may still receive its last peer's packets.

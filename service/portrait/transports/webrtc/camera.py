@@ -75,6 +75,7 @@ class Uplink(ABC, Generic[W]):
         Raises:
             Closed: the connection is being closed.
         """
+        await self.session.pace()
         arrival = await self._slot.get()
         self.session.drop(self._slot.dropped - self._dropped)
         self._dropped = self._slot.dropped

@@ -6,6 +6,7 @@ from contextlib import contextmanager
 
 import av
 
+from portrait.board import Board
 from portrait.errors import NotPublished, StreamTaken, TooManyViewers
 from portrait.latest import Latest
 
@@ -49,8 +50,8 @@ class Stream:
 class Streams:
     """The streams of the box."""
 
-    def __init__(self, max_viewers: int) -> None:
-        self._max_viewers, self._viewers = max_viewers, 0
+    def __init__(self, max_viewers: int, board: Board) -> None:
+        self._max_viewers, self._viewers, self._board = max_viewers, 0, board
         self._streams: dict[str, Stream] = {}
 
     @contextmanager
@@ -60,13 +61,14 @@ class Streams:
         Raises:
             StreamTaken: somebody publishes it already.
         """
-        if name in self._streams:
+        if name in self._streams or not self._board.claim(name):
             raise StreamTaken(f"{name!r} is published already", RETRY_AFTER)
         stream = self._streams[name] = Stream(name)
         try:
             yield stream
         finally:
             del self._streams[name]
+            self._board.release(name)
             stream.ended.set()
 
     @contextmanager
@@ -79,10 +81,14 @@ class Streams:
         """
         if name not in self._streams:
             raise NotPublished(f"nobody publishes {name!r} now", RETRY_AFTER)
-        if self._viewers >= self._max_viewers:
-            raise TooManyViewers(f"{self._viewers} of {self._max_viewers} viewers are connected", RETRY_AFTER)
-        self._viewers += 1
+        with self._board.locked():
+            viewers = sum(row.viewers for row in self._board.rows)
+            if viewers >= self._max_viewers:
+                raise TooManyViewers(f"{viewers} of {self._max_viewers} viewers are connected", RETRY_AFTER)
+            self._viewers += 1
+            self._board.tell(viewers=self._viewers)
         try:
             yield self._streams[name]
         finally:
             self._viewers -= 1
+            self._board.tell(viewers=self._viewers)

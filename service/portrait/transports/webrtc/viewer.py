@@ -1,7 +1,6 @@
 """WHEP (draft-ietf-wish-whep): a stream's result down, to one viewer."""
 
 import asyncio
-import secrets
 from typing import Any
 
 import av
@@ -39,8 +38,8 @@ class SlotTrack(MediaStreamTrack):
 class Viewer:
     """A connection that shows one output of a stream; `run` is the whole life."""
 
-    def __init__(self, stream: Stream, output: str) -> None:
-        self.id = secrets.token_urlsafe(18)
+    def __init__(self, name: str, stream: Stream, output: str) -> None:
+        self.id = name
         self.stream, self.output = stream, output
         self._ended: asyncio.Future[str] = asyncio.get_running_loop().create_future()
         self.connection = Connection(self.end)

@@ -1,0 +1,194 @@
+"""Calibration: what the parts of a frame cost on this machine. A second of work, done once and kept in a file."""
+
+import hashlib
+import json
+import logging
+import os
+import platform
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext, suppress
+from fractions import Fraction
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import av
+import cv2
+import numpy as np
+
+from portrait import __version__
+from portrait.compositors import MODES, Options, open_compositor
+from portrait.costs import SIZES, Costs
+from portrait.edges import follow_edges, make_guide
+from portrait.frame import Frame, Timestamp
+from portrait.mask import Mask
+from portrait.pictures import bgr_from_frame, decode_bgr, encode, frame_from_bgr
+from portrait.segmenters import Model, Models, Segmenter
+from portrait.transports.webrtc.encoders import LiveVp8Encoder
+from portrait.video import av_from_frame, frame_from_av
+
+logger = logging.getLogger(__name__)
+
+RUNS, UNCOUNTED = 7, 2
+"""Times each part is measured; the first ones fill caches and buffers. The median counts."""
+
+CHEAPER = 0.85
+"""A model is worth changing to from this share of the other's time on."""
+
+
+def load_costs(models: Models, folder: Path | None = None) -> Costs:
+    """The costs on this machine: from `folder` or the user's cache, where they are; else measured, and kept there.
+
+    They hold for one version of the service, one processor, one set of models and one allocator.
+    """
+    name = f"costs-{_key(models)}.json"
+    places = [place / name for place in (folder, _cache()) if place is not None]
+    for place in places:
+        with suppress(OSError, ValueError, KeyError, TypeError):
+            return _read(place.read_text(), models)
+    started = time.perf_counter()
+    parts = dict(measure(models))
+    logger.info("calibrated in %.1f s", time.perf_counter() - started)
+    for place in places:
+        with suppress(OSError):  # a read-only container has no cache: it measures at every start
+            place.parent.mkdir(parents=True, exist_ok=True)
+            whole = place.with_suffix(f".{os.getpid()}")
+            whole.write_text(json.dumps(parts))
+            whole.replace(place)
+    return make_costs(parts, models)
+
+
+def make_costs(parts: dict[str, tuple[float, ...]], models: Models) -> Costs:
+    """Costs of measured parts, and what follows of which model can stand in for which."""
+    smaller = {}
+    for name, model in models.by_name.items():
+        like = [
+            other.name
+            for other in models.by_name.values()
+            if (other.width, other.height, other.stateful) == (model.width, model.height, model.stateful)
+        ]
+        cheapest = min(like, key=lambda other: parts[f"segment {other}"][0])
+        if parts[f"segment {cheapest}"][0] < CHEAPER * parts[f"segment {name}"][0]:
+            smaller[name] = cheapest
+    return Costs(parts, models.default, smaller)
+
+
+def measure(models: Models) -> Iterator[tuple[str, tuple[float, ...]]]:
+    """Every part with the seconds of CPU it takes at each of SIZES, in this thread."""
+    cv2.setNumThreads(1)
+    scenes = [_Scene(width, height) for width, height in SIZES]
+    for model in models.by_name.values():
+        yield f"segment {model.name}", tuple(_segment(model, scene) for scene in scenes)
+    for mode in MODES:
+        yield f"compose {mode}", tuple(_compose(mode, scene) for scene in scenes)
+    yield "decode jpeg", tuple(_time(scene.decode_jpeg) for scene in scenes)
+    yield "encode jpeg", tuple(_time(scene.encode_jpeg) for scene in scenes)
+    for name, part in (("decode vp8", _Scene.decode_vp8), ("encode vp8", _Scene.encode_vp8)):
+        yield name, tuple(_time(part(scene)) for scene in scenes)
+
+
+class _Scene:
+    """A textured room with an oval in it, moving and noisy as cameras are, at one size."""
+
+    def __init__(self, width: int, height: int) -> None:
+        noise = np.random.default_rng(1)
+        room = noise.integers(0, 255, (18, 32, 3), np.uint8)
+        oval = cv2.ellipse(np.zeros((224, 224), np.uint8), (112, 224), (50, 160), 0, 0, 360, 255, -1)
+        self.mask = Mask(np.asarray(oval, np.uint8))
+        self.frames = []
+        for i in range(RUNS + UNCOUNTED):
+            picture = cv2.resize(room, (width, height), interpolation=cv2.INTER_CUBIC)
+            place, axes = (width // 2 + 4 * i, height), (width // 5, height * 3 // 4)
+            cv2.ellipse(picture, place, axes, 0, 0, 360, (150, 170, 220), -1)
+            noisy = np.asarray(cv2.add(picture, noise.integers(0, 8, picture.shape, np.uint8)), np.uint8)
+            self.frames.append(frame_from_bgr(noisy, Timestamp(i, Fraction(1, 30)), 0.0))
+        self.pixels = bgr_from_frame(self.frames[0])
+        self.jpeg = encode(self.pixels, ".jpg")
+        self.recorder = _Unrecorded()
+
+    def decode_jpeg(self) -> Frame:
+        return frame_from_bgr(decode_bgr(self.jpeg, 2**26, "data"), Timestamp(0, Fraction(1)), 0.0)
+
+    def encode_jpeg(self) -> bytes:
+        return encode(self.pixels, ".jpg")
+
+    def encode_vp8(self) -> Callable[[], Any]:
+        encoder, frames = LiveVp8Encoder(), iter(self.frames)
+        return lambda: encoder.encode(av_from_frame(next(frames)))
+
+    def decode_vp8(self) -> Callable[[], Any]:
+        encoder, decoder = LiveVp8Encoder(), av.CodecContext.create("vp8", "r")
+        encoder.encode(av_from_frame(self.frames[0]))  # opens its codec, with the settings that count
+        assert encoder.codec is not None
+        pictures = [av_from_frame(frame) for frame in self.frames]
+        pictures[0].pict_type = av.video.frame.PictureType.I
+        packets = iter([packet for picture in pictures for packet in encoder.codec.encode(picture)])
+        return lambda: [frame_from_av(frame, 2**26, 0.0) for frame in decoder.decode(next(packets))]
+
+
+class _Unrecorded:
+    """A recorder that keeps nothing."""
+
+    def stage(self, name: str) -> AbstractContextManager[None]:
+        return nullcontext()
+
+
+def _segment(model: Model, scene: _Scene) -> float:
+    segmenter, frames = model.open(), iter(scene.frames)
+    try:
+        return _time(lambda: _mask(model, segmenter, next(frames)))
+    finally:
+        segmenter.close()
+
+
+def _mask(model: Model, segmenter: Segmenter, frame: Frame) -> Mask:
+    return follow_edges(segmenter.segment(frame), make_guide(frame, model.width, model.height))
+
+
+def _compose(mode: str, scene: _Scene) -> float:
+    compositor, frames = open_compositor(Options(mode, background=scene.frames[0])), iter(scene.frames)
+    return _time(lambda: compositor.compose(next(frames), scene.mask))
+
+
+def _time(work: Callable[[], Any]) -> float:
+    """Seconds of this thread's CPU that `work` takes; neighbours disturb that least."""
+    taken = []
+    for _ in range(RUNS + UNCOUNTED):
+        started = time.thread_time()
+        work()
+        taken.append(time.thread_time() - started)
+    return median(taken[UNCOUNTED:])
+
+
+def _read(text: str, models: Models) -> Costs:
+    parts = {str(name): tuple(float(figure) for figure in figures) for name, figures in json.loads(text).items()}
+    if any(len(figures) != len(SIZES) for figures in parts.values()):
+        raise ValueError("a figure is missing")
+    return make_costs(parts, models)
+
+
+def _key(models: Models) -> str:
+    """What the figures depend on."""
+    files: Sequence[tuple[str, str, str]] = [
+        (name, model.runtime, hashlib.sha256(Path(model.path).read_bytes()).hexdigest())
+        for name, model in sorted(models.by_name.items())
+    ]
+    allocator = [os.environ.get(name) for name in ("LD_PRELOAD", "MALLOC_MMAP_THRESHOLD_")]
+    document = json.dumps([__version__, _processor(), cv2.__version__, av.__version__, files, allocator])
+    return hashlib.sha256(document.encode()).hexdigest()[:16]
+
+
+def _processor() -> str:
+    with suppress(OSError):
+        for line in Path("/proc/cpuinfo").read_text().splitlines():
+            if line.startswith(("model name", "CPU part", "Hardware")):
+                return line
+    return platform.machine()
+
+
+def _cache() -> Path | None:
+    """The user's cache folder; None where there is no home."""
+    with suppress(RuntimeError):
+        return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "portrait"
+    return None

@@ -1,0 +1,155 @@
+"""The commands that load the native libraries: process, bench, doctor, models. Their flags are in cli.py."""
+
+import argparse
+import asyncio
+import dataclasses
+import json
+import sys
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from pathlib import Path
+from typing import Any
+
+from tqdm import tqdm
+
+from portrait import levels, load
+from portrait.backgrounds import Backgrounds, load_background
+from portrait.bench import bench, table
+from portrait.client import Client, ClientError, Tls
+from portrait.compositors import Options, open_compositor
+from portrait.doctor import examine
+from portrait.errors import PortraitError
+from portrait.segmenters import load_models
+from portrait.settings import Settings
+from portrait.transports.files import Job, Work, is_done, local_work, plan, remote_work, run
+
+
+def process(parsed: argparse.Namespace, settings: Settings) -> int:
+    """Pictures and videos, here or by a running service; the exit status."""
+    try:
+        return _process(parsed, settings)
+    except ClientError as error:
+        print(f"portrait: {error}", file=sys.stderr)
+        return 2
+
+
+def _process(parsed: argparse.Namespace, settings: Settings) -> int:
+    jobs = plan(parsed.sources, parsed.target, parsed.mode)
+    opening = _opening(parsed, settings)
+    # Standard output may carry pictures.
+    report = sys.stderr if parsed.target == "-" else sys.stdout
+    if len(jobs) == 1 and not Path(parsed.sources[0]).is_dir():
+        row = _run_job(jobs[0], opening, parsed)
+        if parsed.json:
+            print(json.dumps({"frames": row["frames"], "out": row["out"]}), file=report)
+        return 0
+    rows = []
+    for job in jobs:
+        try:
+            rows.append(_run_job(job, opening, parsed))
+        except (PortraitError, ClientError) as error:  # one bad file of many costs itself only
+            print(f"portrait: {job.source}: {error}", file=sys.stderr)
+            rows.append({"in": job.source, "out": job.target, "frames": 0, "error": str(error)})
+    if parsed.json:
+        print(json.dumps({"frames": sum(row["frames"] for row in rows), "out": parsed.target, "files": rows}))
+    return 1 if any("error" in row for row in rows) else 0
+
+
+def _run_job(
+    job: Job, opening: Callable[[], AbstractContextManager[Work]], parsed: argparse.Namespace
+) -> dict[str, Any]:
+    row: dict[str, Any] = {"in": job.source, "out": job.target}
+    if parsed.resume and is_done(job):
+        return row | {"frames": 0, "skipped": True}
+    with tqdm(desc=Path(job.source).name, unit="frame", disable=parsed.json or job.still or None) as bar:
+
+        def progress(done: int, expected: int) -> None:
+            bar.total = max(done, expected)
+            bar.update(done - bar.n)
+
+        return row | {"frames": run(job, opening, progress)}
+
+
+def _opening(parsed: argparse.Namespace, settings: Settings) -> Callable[[], AbstractContextManager[Work]]:
+    """What opens the work of one job."""
+    background = _read_background(parsed.background, settings)
+    if parsed.server:
+        output: dict[str, Any] = {"mode": parsed.mode, "color": parsed.color or Options().color}
+        if background is not None:
+            output["background_picture"] = background
+        token = parsed.server_token.read_text().strip() if parsed.server_token else None
+        tls = Tls(parsed.server_ca.read_bytes()) if parsed.server_ca else None
+        return lambda: remote_work(Client(parsed.server, token=token, tls=tls), parsed.model or "", **output)
+    picture = None if background is None else load_background(background)
+    options = Options(parsed.mode, parsed.color or Options().color, picture)
+    open_compositor(options)  # a mode that lacks something is refused before anything is opened
+    model = load_models(settings.model, settings.runtime).pick(None)
+    return lambda: local_work(model, options)
+
+
+def _read_background(name: str | None, settings: Settings) -> bytes | None:
+    if name is None:
+        return None
+    path = Path(name)
+    return (path if path.is_file() else Backgrounds(settings.backgrounds).path(name)).read_bytes()
+
+
+def measure(parsed: argparse.Namespace, settings: Settings) -> int:
+    """What a frame costs on this box, and what a box of streams does; the exit status."""
+    if parsed.streams or parsed.load:
+        return asyncio.run(_measure_box(parsed, settings))
+    model = load_models(settings.model, settings.runtime).pick(None)
+    rows = list(bench(model, parsed.frames))
+    print(json.dumps([dataclasses.asdict(row) for row in rows], indent=2) if parsed.json else table(rows))
+    return 0
+
+
+async def _measure_box(parsed: argparse.Namespace, settings: Settings) -> int:
+    arguments = ["--model", settings.model, "--runtime", settings.runtime, "--workers", str(settings.workers)]
+    document: dict[str, list[dict[str, Any]]] = {}
+    if parsed.streams:
+        found = [level async for level in load.measure_kinds(arguments, parsed.seconds)]
+        document["streams"] = [level.as_document() for level in found]
+        if not parsed.json:
+            print(levels.table(found))
+    if parsed.load:
+        kind = levels.Kind(*parsed.load.split(","))
+        limits = ["--cpu-share", str(settings.cpu_share), "--quality-steps", str(settings.quality_steps)]
+        found = [level async for level in load.measure_load([*arguments, *limits], kind, parsed.seconds)]
+        document["load"] = [level.as_document() for level in found]
+        if not parsed.json:
+            print(levels.table(found))
+        if parsed.plot and not levels.plot(found, parsed.plot):
+            print("portrait: no plot: matplotlib is not installed", file=sys.stderr)
+    if parsed.json:
+        print(json.dumps(document, indent=2))
+    return 0
+
+
+def doctor(parsed: argparse.Namespace, settings: Settings) -> int:
+    """Whether this box can serve; the exit status."""
+    checks = list(examine(settings))
+    if parsed.json:
+        print(json.dumps([dataclasses.asdict(check) for check in checks], indent=2))
+    else:
+        for check in checks:
+            mark = "ok  " if check.ok else ("FAIL" if check.fatal else "note")
+            print(f"{mark} {check.name:<24} {check.finding}")
+    return 0 if all(check.ok or not check.fatal for check in checks) else 1
+
+
+def models(parsed: argparse.Namespace, settings: Settings) -> int:
+    """The models, listed."""
+    models = load_models(settings.model, settings.runtime)
+    rows = [
+        {"name": model.name, "path": model.path, "default": model.name == models.default, "width": model.width,
+         "height": model.height, "stateful": model.stateful, "runtime": model.runtime}
+        for model in models.by_name.values()
+    ]  # fmt: skip
+    if parsed.json:
+        print(json.dumps(rows, indent=2))
+    else:
+        for row in rows:
+            mark = "*" if row["default"] else " "
+            print(f"{mark} {row['name']:<20} {row['width']}x{row['height']}  {row['path']}")
+    return 0

@@ -1,0 +1,44 @@
+"""A session's counts, and what they say about what it asks for."""
+
+from collections import deque
+from dataclasses import dataclass, field
+
+from portrait.costs import NOMINAL_RATE, STILL_RATE, Demand
+from portrait.quality import Delivery
+
+
+def first_demand(transport: str, mode: str, model: str, delivery: Delivery) -> Demand:
+    """What a session is taken for before its first frame has come."""
+    rate = STILL_RATE if delivery is Delivery.STILL else NOMINAL_RATE
+    return Demand(transport, mode, model, rate=rate, adaptive=delivery is Delivery.LIVE)
+
+
+@dataclass(slots=True)
+class Numbers:
+    """A session's counts; written on the event loop only."""
+
+    done: int = 0
+    dropped: int = 0
+    failed: int = 0
+    refused: int = 0
+    width: int = 0
+    height: int = 0
+    latency: float = 0.0
+    """Seconds from arrival to result of the last frame."""
+    recent: deque[float] = field(default_factory=lambda: deque(maxlen=60))
+    """When results were done."""
+    arrivals: deque[float] = field(default_factory=lambda: deque(maxlen=120))
+    """When frames had come, those that were given up among them."""
+
+    def rate(self, now: float) -> float:
+        """Results per second over the last two seconds."""
+        return _rate(self.recent, now)
+
+    def arriving(self, now: float) -> float:
+        """Frames that arrived, per second, over the last two seconds."""
+        return _rate(self.arrivals, now)
+
+
+def _rate(moments: deque[float], now: float) -> float:
+    recent = [moment for moment in moments if now - moment < 2.0]
+    return (len(recent) - 1) / span if len(recent) > 1 and (span := recent[-1] - recent[0]) > 0 else 0.0

@@ -1,0 +1,67 @@
+"""`python -m portrait.worker`: one worker of several, as the supervisor starts it. Orders come on standard input."""
+
+import asyncio
+import contextlib
+import json
+import logging
+import os
+import socket
+import sys
+from pathlib import Path
+
+from portrait.app import run_service
+from portrait.board import Board
+from portrait.errors import PortraitError
+from portrait.launch import pin
+from portrait.logs import configure_logs
+from portrait.settings import Settings
+from portrait.signals import catch_signals
+from portrait.supervisor import Orders
+
+logger = logging.getLogger(__name__)
+
+
+def main() -> int:
+    """Serve until told to stop; the exit status."""
+    orders = Orders(**json.loads(sys.stdin.buffer.readline()))
+    settings = Settings.model_validate(orders.settings)
+    configure_logs(settings.log_level, settings.log_format)
+    if settings.pin_workers:
+        pin(orders.index, orders.count)
+    try:
+        asyncio.run(_serve(orders, settings))
+    except (PortraitError, OSError) as error:
+        print(f"portrait: {error}", file=sys.stderr)
+        return 2 if isinstance(error, PortraitError) else 1
+    return 0
+
+
+async def _serve(orders: Orders, settings: Settings) -> None:
+    stop = catch_signals()
+    board = Board(Path(orders.folder), orders.index, orders.count)
+    listening = socket.socket(fileno=orders.http_socket)
+    with contextlib.closing(board), listening:
+        async with run_service(settings, board, listening, orders.restarts) as running:
+            os.write(sys.stdout.fileno(), json.dumps({"model": running.models.default}).encode() + b"\n")
+            await _wait_for_the_end(stop)
+
+
+async def _wait_for_the_end(stop: asyncio.Event) -> None:
+    """A signal, or the end of a supervisor that could not send one."""
+    loop = asyncio.get_running_loop()
+    reader = asyncio.StreamReader()
+    transport, _ = await loop.connect_read_pipe(lambda: asyncio.StreamReaderProtocol(reader), sys.stdin)
+    waiting = [asyncio.create_task(stop.wait()), asyncio.create_task(reader.read(1))]
+    try:
+        done, _ = await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
+        if waiting[1] in done:
+            logger.error("the supervisor is gone: stopping")
+    finally:
+        for task in waiting:
+            task.cancel()
+        await asyncio.gather(*waiting, return_exceptions=True)
+        transport.close()
+
+
+if __name__ == "__main__":
+    sys.exit(main())

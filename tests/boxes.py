@@ -1,0 +1,56 @@
+"""Whole boxes as their users run them: `portrait serve` as a process, with its workers."""
+
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+FREE = ["--http-port", "0", "--grpc-port", "0"]
+
+
+@contextmanager
+def serving(*arguments: str, **environ: str) -> Iterator[tuple[subprocess.Popen[str], dict[str, Any]]]:
+    """`portrait serve` as a process, and what it announced."""
+    process = subprocess.Popen(
+        [sys.executable, "-m", "portrait", "serve", "--json", *FREE, *arguments],
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        env={**os.environ, **environ},
+    )  # fmt: skip
+    try:
+        assert process.stdout is not None
+        line = process.stdout.readline()
+        assert line, process.communicate()[1]
+        yield process, json.loads(line)
+    finally:
+        process.kill()
+        process.communicate()
+
+
+def ended(process: subprocess.Popen[str]) -> tuple[int, str]:
+    """Exit status and log."""
+    _, log = process.communicate(timeout=60)
+    return process.returncode, log
+
+
+def workers(supervisor: int) -> list[int]:
+    """The processes of a box's workers, in the order in which they were started."""
+    children = [
+        int(child)
+        for children in Path(f"/proc/{supervisor}/task").glob("*/children")
+        for child in children.read_text().split()
+    ]
+    return [child for child in sorted(children) if b"portrait.worker" in Path(f"/proc/{child}/cmdline").read_bytes()]
+
+
+def wait_for(condition: Callable[[], Any], seconds: float = 30.0) -> Any:
+    """What `condition` gives as soon as it is true."""
+    deadline = time.monotonic() + seconds
+    while not (found := condition()):
+        assert time.monotonic() < deadline, f"not within {seconds:g} s: {condition}"
+        time.sleep(0.02)
+    return found

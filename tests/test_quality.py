@@ -1,0 +1,461 @@
+"""Less than full quality: when it goes down and up, what it does to masks, and how many streams fit."""
+
+import asyncio
+import json
+import re
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, replace
+from fractions import Fraction
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from portrait.app import Running as Service
+from portrait.app import run_service
+from portrait.board import Board
+from portrait.calibration import load_costs, make_costs, measure
+from portrait.capacity import Capacity, Limits
+from portrait.client import Client, ClientError
+from portrait.compositors import MODES, Options, open_compositor
+from portrait.costs import PIXELS, SIZES, Costs, Demand
+from portrait.errors import OutOfCpu
+from portrait.frame import GREY, Frame, Timestamp
+from portrait.governor import Governor, Pressure
+from portrait.mask import Mask
+from portrait.metrics import Metrics
+from portrait.pipeline import Pipeline, Result
+from portrait.quality import Delivery, Quality
+from portrait.segmenters import Models
+from portrait.session import Terms
+from portrait.sessions import Sessions
+from portrait.settings import Settings
+from tests.fakes import FakeModel, full_mask, only
+from tests.people import Clip, clip
+from tests.rtc import Camera, viewer
+from tests.test_session import FrameCodec
+
+FULL, STILL, ALTERNATE, SMALLER, SLOWER = Quality
+
+CALM = Pressure(cpu=0.5, cpu_better=0.6, lag=0.001, age=0.01)
+BUSY = replace(CALM, cpu=0.95, cpu_better=1.2)
+BETWEEN = replace(CALM, cpu_better=0.8)
+
+
+# The governor: seconds of each pressure, and the quality afterwards.
+@pytest.mark.parametrize(
+    ("course", "quality"),
+    [
+        ([(CALM, 60)], FULL),
+        ([(BUSY, 0.75)], FULL),
+        ([(BUSY, 1.25)], STILL),
+        ([(replace(CALM, lag=0.06), 1.25)], STILL),
+        ([(replace(CALM, age=0.07), 1.25)], STILL),
+        ([(BUSY, 0.75), (BETWEEN, 0.25), (BUSY, 0.75)], FULL),
+        ([(BUSY, 2.5)], ALTERNATE),
+        ([(BUSY, 60)], SLOWER),
+        ([(BUSY, 60), (BETWEEN, 600)], SLOWER),
+        ([(BUSY, 60), (CALM, 4.75)], SLOWER),
+        ([(BUSY, 60), (CALM, 5.5)], SMALLER),
+        ([(BUSY, 60), (replace(CALM, lag=0.03), 60)], SLOWER),
+        ([(BUSY, 60), (CALM, 60)], FULL),
+        ([(BUSY, 60), (CALM, 4), (BUSY, 0.25), (CALM, 4)], SLOWER),
+    ],
+)
+def test_quality_goes_down_soon_and_up_late(course: list[tuple[Pressure, float]], quality: Quality) -> None:
+    governor, now = Governor(SLOWER), 0.0
+    for pressure, seconds in course:
+        for _ in range(round(seconds / 0.25)):
+            before = governor.quality
+            step = governor.note(now, pressure)
+            assert governor.quality == before + step
+            now += 0.25
+    assert governor.quality == quality
+
+
+@pytest.mark.parametrize("lowest", Quality)
+def test_quality_goes_no_further_than_allowed_and_says_when_that_is_not_enough(lowest: Quality) -> None:
+    governor = Governor(lowest)
+    for i in range(100):
+        governor.note(float(i), BUSY)
+        assert not governor.saturated or governor.quality == lowest
+    assert governor.quality == lowest
+    assert governor.saturated
+    governor.note(100.0, BETWEEN)
+    assert not governor.saturated
+
+
+# What a stream costs.
+
+PARTS = {
+    "segment big": (0.002, 0.002, 0.004),
+    "segment small": (0.001, 0.001, 0.002),
+    **{f"compose {mode}": (0.001, 0.001, 0.003) for mode in MODES},
+    **{f"{way} {codec}": (0.001, 0.002, 0.005) for way in ("decode", "encode") for codec in ("jpeg", "vp8")},
+}
+
+
+def make_models(*names: str) -> Models:
+    models = {}
+    for name in names:
+        models[name] = FakeModel(full_mask)
+        models[name].name = name  # type: ignore[misc]
+    return Models(models, names[0])
+
+
+@pytest.fixture
+def costs() -> Costs:
+    return make_costs(PARTS, make_models("big", "small"))
+
+
+def test_a_cheaper_model_of_the_same_size_stands_in(costs: Costs) -> None:
+    assert costs.smaller == {"big": "small"}
+
+
+def test_sizes_between_lie_on_the_line_and_beyond_in_proportion(costs: Costs) -> None:
+    assert costs.part("encode vp8", 100) == 0.001
+    assert costs.part("encode vp8", (PIXELS[0] + PIXELS[1]) // 2) == pytest.approx(0.0015)
+    assert costs.part("encode vp8", 2 * PIXELS[2]) == pytest.approx(0.010)
+    assert costs.part("encode av1", 100) == 0.0
+
+
+@pytest.mark.parametrize("transport", ["webrtc", "grpc"])
+def test_each_step_makes_a_stream_cheaper_or_leaves_it(costs: Costs, transport: str) -> None:
+    demand = Demand(transport, "blur", "big")
+    cores = [costs.cores(demand, quality) for quality in Quality]
+    assert cores[FULL] == cores[STILL] > cores[ALTERNATE] > cores[SMALLER] > cores[SLOWER] > 0
+    exact = replace(demand, adaptive=False)
+    assert {costs.cores(exact, quality) for quality in Quality} == {cores[FULL]}
+
+
+def test_a_mask_costs_less_than_a_picture(costs: Costs) -> None:
+    assert costs.cores(Demand("grpc", "mask", "big"), FULL) < costs.cores(Demand("grpc", "blur", "big"), FULL)
+
+
+# Admission.
+
+
+@dataclass
+class Running:
+    """A session as capacity sees it."""
+
+    demand: Demand
+    age: float | None = 0.01
+    settled: bool = True
+
+    @property
+    def done_rate(self) -> float:
+        return self.demand.rate
+
+    def believe(self) -> None:
+        self.believed += 1
+
+    believed: int = 0
+
+
+def make_capacity(costs: Costs, board: Board, streams: Iterable[Running], lowest: Quality = FULL) -> Capacity:
+    capacity = Capacity(costs, board, Limits(budget=2.0, share=0.8, lowest=lowest), Metrics())
+    capacity.list_open = lambda: streams
+    return capacity
+
+
+def test_streams_are_admitted_until_the_share_is_taken(costs: Costs) -> None:
+    streams: list[Running] = []
+    demand = Demand("webrtc", "blur", "big")
+    capacity = make_capacity(costs, Board(), streams)
+    while (refusal := capacity.refusal(demand)) is None:
+        streams.append(Running(demand))
+    each = costs.cores(demand, FULL)
+    assert len(streams) == int(1.6 / each) > 3
+    assert isinstance(refusal, OutOfCpu)
+    assert refusal.retry_after > 0
+    assert f"of 1.60 cores are taken; one more such stream takes {each:.2f}" in str(refusal)
+
+
+def test_more_are_admitted_where_quality_may_go_down(costs: Costs) -> None:
+    demand = Demand("webrtc", "blur", "big")
+    counts = []
+    for lowest in (FULL, SLOWER):
+        streams: list[Running] = []
+        capacity = make_capacity(costs, Board(), streams, lowest)
+        while capacity.refusal(demand) is None:
+            streams.append(Running(demand))
+        counts.append(len(streams))
+    assert counts[1] >= 1.4 * counts[0]
+
+
+def test_the_first_stream_of_a_box_always_fits(costs: Costs) -> None:
+    huge = Demand("webrtc", "blur", "big", pixels=10**8)
+    capacity = make_capacity(costs, Board(), [])
+    assert capacity.refusal(huge) is None
+
+
+def test_what_the_other_workers_hold_counts(costs: Costs, tmp_path: Path) -> None:
+    boards = [Board(tmp_path, index, 2) for index in range(2)]
+    demand = Demand("webrtc", "blur", "big")
+    capacity = make_capacity(costs, boards[0], [])
+    boards[1].tell(committed=1.55)
+    assert capacity.refusal(demand) is not None
+    boards[1].tell(committed=1.0)
+    assert capacity.refusal(demand) is None
+    for board in boards:
+        board.close()
+
+
+def test_what_streams_really_take_corrects_what_was_expected(costs: Costs) -> None:
+    demand = Demand("webrtc", "blur", "big")
+    board, streams = Board(), [Running(demand)] * 3
+    capacity = make_capacity(costs, board, streams)
+    expected = 3 * costs.cores(demand, FULL)
+    for i in range(50):
+        capacity._note(float(i), used=1.5 * expected, lag=0.0)
+    assert board.rows[0].committed == pytest.approx(1.5 * expected, rel=0.01)
+    streams[0] = Running(demand, settled=False)  # a new one has not shown what it takes
+    capacity._note(50.0, used=0.1 * expected, lag=0.0)
+    assert board.rows[0].committed == pytest.approx(1.5 * expected, rel=0.01)
+
+
+def test_a_box_under_pressure_at_its_lowest_quality_admits_nobody(costs: Costs) -> None:
+    capacity = make_capacity(costs, Board(), [Running(Demand("grpc", "mask", "big"), age=0.2)], STILL)
+    assert capacity.refusal(Demand("grpc", "mask", "big")) is None
+    for i in range(5):
+        capacity._note(float(i), used=0.1, lag=0.0)
+    assert capacity.quality == STILL
+    refusal = capacity.refusal(Demand("grpc", "mask", "big"))
+    assert refusal is not None
+    assert "as low as it may go" in str(refusal)
+
+
+def test_a_stream_is_believed_to_want_less_only_while_nothing_presses(costs: Costs) -> None:
+    """A gRPC client that is answered late sends less; the next one must not be admitted for it."""
+    stream = Running(Demand("grpc", "mask", "big"))
+    capacity = make_capacity(costs, Board(), [stream], SLOWER)
+    capacity._note(0.0, used=0.1, lag=0.0)
+    assert stream.believed == 1
+    capacity._note(1.0, used=1.95, lag=0.0)
+    capacity._note(2.0, used=1.95, lag=0.0)
+    assert capacity.quality > FULL
+    capacity._note(3.0, used=0.1, lag=0.0)
+    assert stream.believed == 1
+
+
+def test_calibration_measures_every_part_and_is_kept_for_this_machine(
+    models: Models, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    first = load_costs(models)
+    names = {f"segment {name}" for name in models.by_name} | {f"compose {mode}" for mode in MODES}
+    assert first.parts.keys() == names | {"decode jpeg", "encode jpeg", "decode vp8", "encode vp8"}
+    assert all(len(figures) == len(SIZES) and min(figures) > 0 for figures in first.parts.values())
+    (kept,) = (tmp_path / "portrait").iterdir()
+    monkeypatch.setattr("portrait.calibration.measure", lambda _: pytest.fail("measured again"))
+    assert load_costs(models).parts == first.parts
+    kept.write_text(json.dumps({"segment portrait": [1]}))  # cut short, say
+    monkeypatch.setattr("portrait.calibration.measure", lambda _: first.parts.items())
+    assert load_costs(models).parts == first.parts
+    assert measure is not load_costs
+
+
+# What each step does to masks.
+
+
+def make_frame(number: int, level: int = 90, size: int = 96) -> Frame:
+    """A noisy grey picture; `level` moves a part of it."""
+    noise = np.random.default_rng(number).integers(-4, 5, (size, size))
+    luma = np.full((size, size), 120) + noise
+    luma[:32, :32] = level
+    chroma = np.full((size // 2, size // 2), GREY, np.uint8)
+    return Frame(luma.astype(np.uint8), chroma, chroma, Timestamp(number, Fraction(1, 30)), number / 30)
+
+
+SIDE = 192
+"""Of the masks, as the embedded networks make them."""
+
+
+class Watched:
+    """Pipelines over a fake network that counts."""
+
+    def __init__(self) -> None:
+        self.big, self.small = FakeModel(self._mask), FakeModel(self._small_mask)
+        self.worked = self.worked_small = 0
+        self.pipeline = Pipeline(self.big.open(), (SIDE, SIDE), Metrics(), self.small.open)
+        self._options = Options("mask")
+        self._compositor = open_compositor(self._options)
+
+    def run(self, frame: Frame, quality: Quality) -> Result:
+        return self.pipeline.run(frame, self._options, self._compositor, quality)
+
+    def _mask(self, _: Frame) -> Mask:
+        self.worked += 1
+        return Mask(np.full((SIDE, SIDE), self.worked, np.uint8))
+
+    def _small_mask(self, _: Frame) -> Mask:
+        self.worked_small += 1
+        return Mask(np.full((SIDE, SIDE), 100 + self.worked_small, np.uint8))
+
+
+def test_at_full_quality_every_frame_has_its_own_mask() -> None:
+    watched = Watched()
+    results = [watched.run(make_frame(i), FULL) for i in range(6)]
+    assert [int(result.mask.values[0, 0]) for result in results] == [1, 2, 3, 4, 5, 6]
+    assert not any(result.carried for result in results)
+
+
+def test_a_still_picture_takes_its_mask_again_and_a_moving_one_does_not() -> None:
+    watched = Watched()
+    levels = [90] * 4 + [90 + 20 * i for i in range(1, 5)] + [170] * 3
+    results = [watched.run(make_frame(i, level), STILL) for i, level in enumerate(levels)]
+    assert [bool(result.carried) for result in results] == [False, *[True] * 3, *[False] * 4, *[True] * 3]
+    assert {result.carried for result in results} == {"", "still"}
+
+
+def test_what_creeps_is_seen_and_what_never_moves_is_looked_at_twice_a_second() -> None:
+    watched = Watched()
+    creeping = [watched.run(make_frame(i, 60 + i), STILL) for i in range(30)]
+    assert watched.worked >= 8
+    assert creeping[0].carried == ""
+    resting = Watched()
+    for i in range(64):
+        resting.run(make_frame(i), STILL)
+    assert resting.worked == 4
+
+
+def test_every_second_frame_takes_the_mask_before_it() -> None:
+    watched = Watched()
+    results = [watched.run(make_frame(i, 40 + 20 * i), ALTERNATE) for i in range(6)]
+    assert [int(result.mask.values[0, 0]) for result in results] == [1, 1, 2, 2, 3, 3]
+    assert [result.carried for result in results] == ["", "alternate"] * 3
+
+
+def test_a_mask_is_never_carried_over_a_gap_another_size_or_a_reset() -> None:
+    watched = Watched()
+    assert not watched.run(make_frame(0), ALTERNATE).carried
+    assert not watched.run(make_frame(60), ALTERNATE).carried
+    assert not watched.run(make_frame(61, size=64), ALTERNATE).carried
+    watched.pipeline.reset()
+    assert not watched.run(make_frame(62, size=64), ALTERNATE).carried
+
+
+def test_the_smaller_network_goes_on_from_the_others_mask_and_back() -> None:
+    watched = Watched()
+    for i in range(4):
+        watched.run(make_frame(i, 40 + 20 * i), FULL)
+    assert watched.small.open_count == 0
+    small = [watched.run(make_frame(4 + i, 40 + 20 * i), SMALLER) for i in range(4)]
+    assert [int(result.mask.values[0, 0]) for result in small] == [4, 101, 101, 102]
+    assert [prior.values[0, 0] for prior in watched.small.priors] == [4]
+    assert watched.run(make_frame(8, 230), FULL).mask.values[0, 0] == 5
+    assert [prior.values[0, 0] for prior in watched.big.priors] == [102]
+    watched.pipeline.close()
+    assert (watched.big.open_count, watched.small.open_count) == (0, 0)
+
+
+# Sessions and their clients.
+
+
+async def test_only_live_sessions_get_less_and_an_exact_one_is_slowed_down_instead() -> None:
+    qualities = {}
+    async with Sessions(only(FakeModel(full_mask)), 4, Metrics()) as sessions:
+        for delivery in Delivery:
+            async with sessions.open("grpc", FrameCodec(), Options("mask"), delivery=delivery) as session:
+                session._terms = Terms(delivery, lambda: SLOWER)
+                qualities[delivery] = session._terms.quality
+                started = asyncio.get_running_loop().time()
+                for _ in range(4):
+                    await session.pace()
+                paced = asyncio.get_running_loop().time() - started
+                least = {Delivery.LIVE: 3 / 14.5, Delivery.EXACT: 3 / 30, Delivery.STILL: 0.0}[delivery]
+                assert paced >= least - 0.01
+    assert qualities == {Delivery.LIVE: SLOWER, Delivery.EXACT: FULL, Delivery.STILL: FULL}
+
+
+@pytest.fixture
+def counting_cpu(settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Settings:
+    """Settings of a box whose share of CPU the first stream takes whole."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    return settings.model_copy(update={"cpu_share": 0.001, "quality_steps": 4})
+
+
+@pytest.fixture(scope="module")
+def shown() -> Clip:
+    return clip(320, 240, 24)
+
+
+async def test_a_stream_too_many_is_told_why_and_when_to_try_again(counting_cpu: Settings, shown: Clip) -> None:
+    async with run_service(counting_cpu) as box, Client(f"127.0.0.1:{box.grpc_port}") as client:
+        async with client.open_stream():
+            with pytest.raises(ClientError, match=r"of 0\.00 cores are taken") as refused:
+                async with client.open_stream():
+                    pass
+            assert (refused.value.code, refused.value.reason) == ("RESOURCE_EXHAUSTED", "OUT_OF_CPU")
+            assert refused.value.retry_after == 5.0
+            async with viewer(f"http://127.0.0.1:{box.http_port}", Camera(shown)) as other:
+                response = await other.post(await other.offer())
+                assert response.status == 503
+                assert response.headers["Retry-After"] == "5"
+                assert (await response.json())["title"] == "OUT_OF_CPU"
+                async with other.http.get(f"{other.url}/metrics") as scrape:
+                    assert 'portrait_admission_refused_total{reason="out_of_cpu"} 2.0' in await scrape.text()
+        while box.sessions.describe():
+            await asyncio.sleep(0.01)
+        async with client.open_stream():
+            pass
+
+
+@pytest.fixture
+def fix(service: Service, monkeypatch: pytest.MonkeyPatch) -> Callable[[Quality], None]:
+    """Puts a quality in force, whatever is measured."""
+
+    def put(quality: Quality) -> None:
+        assert service.sessions._capacity is not None
+        service.sessions._capacity._governor.quality = quality
+
+    monkeypatch.setattr(Governor, "note", lambda *_: 0)
+    return put
+
+
+async def test_clients_are_told_the_quality_they_get(
+    service: Service, shown: Clip, fix: Callable[[Quality], None]
+) -> None:
+    """With every result of gRPC, and in a WebRTC session's numbers."""
+    fix(ALTERNATE)
+    async with Client(f"127.0.0.1:{service.grpc_port}") as client, client.open_stream(prior_every=1) as stream:
+        replies = []
+        for i in range(6):
+            await stream.send(shown.frames[0][..., ::-1].copy(), i)
+            reply = await stream.receive()
+            assert reply is not None
+            replies.append(reply)
+        assert {reply.quality for reply in replies} == {"alternate"}
+        assert [reply.carried for reply in replies[:2]] == [False, True]
+        for before, reply in pairwise(replies):
+            assert before.prior is not None
+            assert reply.prior is not None
+            assert np.array_equal(before.prior, reply.prior) == reply.carried
+        async with client.open_stream(every_frame=True) as exact:
+            await exact.send(shown.frames[0], 0)
+            reply = await exact.receive()
+            assert reply is not None
+            assert (reply.quality, reply.carried) == ("full", False)
+    async with viewer(f"http://127.0.0.1:{service.http_port}", Camera(shown)) as one:
+        await one.connect()
+        for _ in range(10):
+            await one.frame()
+        assert (await one.numbers())["quality"] == "alternate"
+        async with one.http.get(f"{one.url}/metrics") as scrape:
+            text = await scrape.text()
+    counted = re.findall(r"^portrait_masks_carried_total\{.*\} (\S+)", text, re.MULTILINE)
+    assert sum(map(float, counted)) >= 5
+
+
+async def test_the_lowest_step_halves_the_frames(service: Service, shown: Clip, fix: Callable[[Quality], None]) -> None:
+    fix(SLOWER)
+    async with viewer(f"http://127.0.0.1:{service.http_port}", Camera(shown)) as one:
+        await one.connect()
+        numbers: dict[str, Any] = await one.numbers()
+        while numbers["frames_done"] < 30 or not 0 < numbers["frames_per_second"] < 16:
+            await one.frame()
+            numbers = await one.numbers()
+        assert numbers["frames_dropped"] > 0

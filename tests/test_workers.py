@@ -1,0 +1,351 @@
+"""Several workers as one box: real processes, killed and stopped."""
+
+import asyncio
+import io
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import AsyncExitStack, suppress
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+import cv2
+import pytest
+from aiohttp import web
+
+from portrait.board import Board
+from portrait.client import Client, Reply
+from portrait.settings import Settings
+from portrait.supervisor import run_workers, share
+from portrait.transports.http import serve_http
+from tests.boxes import FREE, ended, serving, wait_for, workers
+from tests.people import Array, Clip, clip, room
+from tests.rtc import SIZE, Camera, viewer
+from tests.test_whip import publisher, watcher
+
+Process = subprocess.Popen[str]
+
+BACK_SECONDS = 2.0
+"""Within which a client is to be back."""
+
+
+@pytest.fixture(scope="module")
+def box() -> Iterator[tuple[Process, dict[str, Any]]]:
+    """A box of two workers that no test kills."""
+    with serving("--workers", "2", "--drain-seconds", "0") as one:
+        yield one
+
+
+@pytest.fixture(scope="module")
+def shown() -> Clip:
+    return clip(*SIZE, 30)
+
+
+def get(url: str) -> Any:
+    with urllib.request.urlopen(url) as response:
+        return json.load(response)
+
+
+def worker_of(location: str) -> int:
+    found = re.search(r"/v1/\w+/(\d+)-", location)
+    assert found, location
+    return int(found[1])
+
+
+def test_the_supervisor_loads_none_of_the_workers_libraries(box: tuple[Process, dict[str, Any]]) -> None:
+    own = Path(f"/proc/{box[0].pid}/maps").read_text()
+    theirs = Path(f"/proc/{workers(box[0].pid)[0]}/maps").read_text()
+    for library in ("cv2", "numpy", "ai_edge_litert", "grpc", "/av/"):
+        assert library in theirs
+        assert library not in own
+
+
+def test_a_scrape_holds_every_worker_and_each_family_once(box: tuple[Process, dict[str, Any]]) -> None:
+    for accept in ("text/plain", "application/openmetrics-text; version=1.0.0"):
+        request = urllib.request.Request(box[1]["page"] + "metrics", headers={"Accept": accept})
+        with urllib.request.urlopen(request) as response:
+            text = response.read().decode()
+        helps = re.findall(r"^# HELP (\S+)", text, re.MULTILINE)
+        assert len(helps) == len(set(helps))
+        assert set(re.findall(r'^portrait_sessions\{.*worker="(\d)"', text, re.MULTILINE)) == {"0", "1"}
+        assert text.count("# EOF") == ("openmetrics" in accept)
+
+
+async def test_sessions_spread_over_the_workers_and_are_found_from_every_connection(
+    box: tuple[Process, dict[str, Any]], shown: Clip
+) -> None:
+    url = box[1]["page"].rstrip("/")
+    async with AsyncExitStack() as stack:
+        viewers = [await stack.enter_async_context(viewer(url, Camera(shown))) for _ in range(4)]
+        for each in viewers:
+            await each.connect(mode="color", color="#ff0000")
+        assert sorted(worker_of(each.location) for each in viewers) == [0, 0, 1, 1]
+        for each in viewers:
+            await each.frame()
+            for _ in range(6):  # a connection of its own each: the kernel chooses who takes it
+                assert (await asyncio.to_thread(get, each.location))["mode"] == "color"
+            async with each.http.patch(each.location, json={"mode": "blur"}) as response:
+                assert (await response.json())["mode"] == "blur"
+        assert len(await asyncio.to_thread(get, url + "/v1/sessions")) == 4
+        async with viewers[0].http.delete(viewers[0].location) as response:
+            assert response.status == 200
+        async with viewers[0].http.get(f"{url}/v1/sessions/9-nobody") as response:
+            assert response.status == 404
+
+
+async def test_viewers_come_to_the_worker_of_their_publisher(box: tuple[Process, dict[str, Any]], shown: Clip) -> None:
+    url = box[1]["page"].rstrip("/")
+    async with AsyncExitStack() as stack:
+        owners = set()
+        for name in ("hall", "desk"):
+            one = await stack.enter_async_context(publisher(url, shown))
+            await one.connect(f"/whip/{name}", mode="color")
+            owners.add(worker_of(one.location))
+            for _ in range(2):
+                watching = await stack.enter_async_context(watcher(url))
+                await watching.connect(f"/whep/{name}")
+                assert worker_of(watching.location) == worker_of(one.location)
+                await watching.frame()
+                async with watching.http.delete(watching.location) as response:
+                    assert response.status == 200
+            again = await stack.enter_async_context(publisher(url, shown))
+            response = await again.post(await again.offer(), f"/whip/{name}")
+            assert (response.status, (await response.json())["title"]) == (409, "STREAM_TAKEN")
+        assert owners == {0, 1}
+
+
+async def test_stills_travel_to_another_worker_and_back_whole(box: tuple[Process, dict[str, Any]], shown: Clip) -> None:
+    picture = cv2.imencode(".png", cv2.resize(shown.frames[0], (1280, 960)))[1].tobytes()
+    answers = set()
+    async with aiohttp.ClientSession() as http:
+        for _ in range(8):
+            headers = {"Content-Type": "image/png", "Connection": "close"}
+            async with http.post(box[1]["page"] + "v1/segment", data=io.BytesIO(picture), headers=headers) as response:
+                assert response.status == 200, await response.text()
+                answers.add(await response.read())
+    assert len(answers) == 1
+
+
+async def steady(rate: float, done: asyncio.Event) -> AsyncIterator[Array]:
+    """Frames as a camera gives them."""
+    loop = asyncio.get_running_loop()
+    due = loop.time()
+    while not done.is_set():
+        due += 1 / rate
+        await asyncio.sleep(max(0.0, due - loop.time()))
+        yield room(96, 64)
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    async with asyncio.timeout(60):
+        while not condition():
+            await asyncio.sleep(0.02)
+
+
+def scrape(page: str) -> str:
+    """The box's metrics; nothing while there is no answer."""
+    with suppress(OSError):  # a connection that a worker took which hangs
+        return str(urllib.request.urlopen(page + "metrics", timeout=3).read().decode())
+    return ""
+
+
+async def test_killing_a_worker_costs_its_own_streams_a_moment_and_nobody_else_anything() -> None:
+    with serving("--workers", "2") as (process, told):
+        page = told["page"]
+
+        def held_by(index: int) -> int:
+            return sum(row["id"].startswith(f"{index}-") for row in get(page + "v1/sessions"))
+
+        async with AsyncExitStack() as stack:
+            client = await stack.enter_async_context(Client(told["grpc"]))
+            neighbour = await stack.enter_async_context(client.open_stream())
+            index = 1 - int(neighbour.info.session_id.partition("-")[0])
+            streams: list[list[tuple[float, Reply]]] = []
+            done = asyncio.Event()
+
+            async def watch(moments: list[tuple[float, Reply]]) -> None:
+                async for reply in client.stream(steady(30, done)):
+                    moments.append((time.monotonic(), reply))  # noqa: PERF401
+
+            watching = []
+            while await asyncio.to_thread(held_by, index) < 2:  # the kernel places connections
+                streams.append([])
+                watching.append(asyncio.create_task(watch(streams[-1])))
+                await until(lambda: len(streams[-1]) > 20)
+            killed_at = time.monotonic()
+            os.kill(workers(process.pid)[index], signal.SIGKILL)
+            # Those of the other worker go on, and new ones are taken at once.
+            for _ in range(10):
+                await neighbour.send(room(96, 64), 1)
+                assert await neighbour.receive() is not None
+            async with client.open_stream() as fresh:
+                await fresh.send(room(96, 64), 1)
+                assert await fresh.receive() is not None
+            await until(lambda: all(moments[-1][0] > killed_at + BACK_SECONDS for moments in streams))
+            done.set()
+            await asyncio.gather(*watching)
+        for moments in streams:
+            assert max(later[0] - earlier[0] for earlier, later in pairwise(moments)) < BACK_SECONDS
+            assert all(reply.error is None for _, reply in moments)
+        # It is started again, counts from 0, and says so.
+        await asyncio.to_thread(wait_for, lambda: get(page + "readyz")["workers"] == [True, True])
+        scraped = await asyncio.to_thread(scrape, page)
+        assert f'portrait_worker_restarts_total{{worker="{index}"}} 1.0' in scraped
+        assert f'portrait_worker_restarts_total{{worker="{1 - index}"}} 0.0' in scraped
+        process.send_signal(signal.SIGTERM)
+        status, log = await asyncio.to_thread(ended, process)
+    assert status == 0, log
+    assert f"worker {index}: killed by SIGKILL" in log
+    assert "Traceback" not in log
+
+
+async def test_a_killed_publishers_name_is_free_again_and_its_sessions_are_unknown(shown: Clip) -> None:
+    with serving("--workers", "2") as (process, told):
+        url = told["page"].rstrip("/")
+        async with publisher(url, shown) as one, publisher(url, shown) as two:
+            await one.connect("/whip/desk")
+            index = worker_of(one.location)
+            os.kill(workers(process.pid)[index], signal.SIGKILL)
+            async with asyncio.timeout(BACK_SECONDS):
+                offer = await two.offer()
+                while (response := await two.post(offer, "/whip/desk")).status != 201:
+                    assert response.status in (409, 503), await response.text()
+                    await asyncio.sleep(0.05)
+            async with two.http.get(one.location) as gone:
+                assert gone.status == 404
+
+
+def test_sigterm_drains_every_worker_and_the_status_is_0() -> None:
+    with serving("--workers", "2", "--log-format", "json") as (process, _):
+        process.send_signal(signal.SIGTERM)
+        status, log = ended(process)
+    assert status == 0, log
+    assert log.count("drained") == 2
+    assert "Traceback" not in log
+
+
+def test_workers_stop_when_their_supervisor_is_killed() -> None:
+    with serving("--workers", "2") as (process, _):
+        orphans = workers(process.pid)
+        process.kill()
+        for orphan in orphans:
+            wait_for(lambda orphan=orphan: not alive(orphan))
+
+
+def alive(pid: int) -> bool:
+    with suppress(FileNotFoundError):
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    return False
+
+
+async def test_a_worker_that_hangs_is_replaced(monkeypatch: pytest.MonkeyPatch, settings: Settings) -> None:
+    monkeypatch.setattr("portrait.supervisor.SILENCE_SECONDS", 5.0)
+    async with run_workers(settings, 2) as box:
+        page = f"http://127.0.0.1:{box.http_port}/"
+        os.kill(workers(os.getpid())[-1], signal.SIGSTOP)
+        restarted = 'portrait_worker_restarts_total{worker="1"} 1.0'
+        await asyncio.to_thread(wait_for, lambda: restarted in scrape(page), 60)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "status", "said"),
+    [
+        (["--model", "/nowhere.tflite"], 2, "/nowhere.tflite: cannot be read"),
+        (["--media-ports", "50000-50000"], 1, "1 ports for 2 workers"),
+    ],
+)
+def test_workers_that_cannot_start_are_not_tried_again(arguments: list[str], status: int, said: str) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "portrait", "serve", *FREE, "--workers", "2", *arguments],
+        capture_output=True, text=True, timeout=60, check=False,
+    )  # fmt: skip
+    assert done.returncode == status, done.stderr
+    assert said in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_a_busy_port_is_said_in_one_line_whoever_has_it(box: tuple[Process, dict[str, Any]]) -> None:
+    """Another box's gRPC port too, which SO_REUSEPORT would let both have."""
+    taken = {"--http-port": box[1]["page"].split(":")[2].rstrip("/"), "--grpc-port": box[1]["grpc"].split(":")[1]}
+    for flag, port in taken.items():
+        done = subprocess.run(
+            [sys.executable, "-m", "portrait", "serve", *FREE, "--workers", "2", flag, port],
+            capture_output=True, text=True, timeout=60, check=False,
+        )  # fmt: skip
+        assert done.returncode == 1, done.stderr
+        assert port in done.stderr.splitlines()[-1]
+
+
+def test_media_ports_are_shared_out_without_rest_or_overlap() -> None:
+    parts = [share("50000-50199", index, 3) for index in range(3)]
+    assert parts == ["50000-50065", "50066-50132", "50133-50199"]
+    assert share("0-0", 1, 3) == "0-0"
+
+
+def test_the_board_forgets_who_is_gone(tmp_path: Path) -> None:
+    boards = [Board(tmp_path, index, 2) for index in range(2)]
+    assert boards[1].claim("desk")
+    assert not boards[0].claim("desk")
+    assert boards[0].owner_of_stream("desk") == 1
+    boards[1].tell(sessions=3, used=0.5)
+    assert [row.sessions for row in boards[0].rows] == [0, 3]
+    boards[0].forget(1)
+    assert boards[0].rows[1].alive_at == 0
+    assert boards[0].owner_of_stream("desk") is None
+    assert boards[0].claim("desk")
+    assert boards[0].owner_of_id(boards[1].new_id()) == 1
+    assert [boards[0].owner_of_id(name) for name in ("2-x", "x", "-1-x", "")] == [None] * 4
+    for board in boards:
+        board.close()
+
+
+async def test_bodies_flow_through_another_worker_as_they_come_and_its_answer_is_cut_when_it_is(tmp_path: Path) -> None:
+    """Both ways at once: an event stream that answers line by line."""
+
+    async def echo(request: web.Request) -> web.StreamResponse:
+        answer = web.StreamResponse(headers={"X-Remote": request.remote or ""})
+        await answer.prepare(request)
+        async for line in request.content:
+            if line == b"die\n":
+                assert request.transport is not None
+                request.transport.abort()  # as the kernel does for a process that is killed
+            await answer.write(line)
+        return answer
+
+    boards = [Board(tmp_path, index, 2) for index in range(2)]
+    routes = [web.patch("/v1/sessions/{id}", echo)]
+    lines: asyncio.Queue[bytes] = asyncio.Queue()
+
+    async def body() -> AsyncIterator[bytes]:
+        while line := await lines.get():
+            yield line
+
+    async with asyncio.timeout(20), AsyncExitStack() as stack:
+        ports = [
+            await stack.enter_async_context(
+                serve_http(routes, host="127.0.0.1", port=0, max_body_bytes=2**20, board=board)
+            )
+            for board in boards
+        ]
+        http = await stack.enter_async_context(aiohttp.ClientSession())
+        url = f"http://127.0.0.1:{ports[0]}/v1/sessions/1-x"
+        lines.put_nowait(b"one\n")
+        async with http.patch(url, data=body()) as answer:
+            assert answer.headers["X-Remote"] == "127.0.0.1"
+            assert await answer.content.readline() == b"one\n"
+            lines.put_nowait(b"two\n")
+            assert await answer.content.readline() == b"two\n"
+            lines.put_nowait(b"die\n")
+            with pytest.raises(aiohttp.ClientError):
+                await answer.read()
+            lines.put_nowait(b"")
+    for board in boards:
+        board.close()
