@@ -249,6 +249,36 @@ def test_dtls_takes_rsa_certificates_as_well() -> None:
     assert offered.index("ECDHE-ECDSA-AES128-GCM-SHA256") < offered.index("ECDHE-RSA-AES128-GCM-SHA256")
 
 
+def test_upstream_still_is_what_is_changed_here() -> None:
+    """In a process without the changes: whatever fails here has been mended upstream, or moved."""
+    script = """
+import inspect
+from fractions import Fraction
+import av, numpy as np
+from aiortc import rtcdtlstransport, rtcrtpsender
+from aiortc.codecs import h264, vpx
+from OpenSSL import SSL
+
+assert rtcrtpsender.get_encoder.__module__ == "aiortc.codecs"
+context = rtcdtlstransport.RTCCertificate.generateCertificate()._create_ssl_context(rtcdtlstransport.SRTP_PROFILES)
+assert not any("ECDHE-RSA" in name for name in SSL.Connection(context).get_cipher_list()), "RSA is offered"
+for module, name in ((vpx, "Vp8Encoder"), (h264, "H264Encoder")):
+    encoder = getattr(module, name)()
+    assert module.MIN_BITRATE < module.DEFAULT_BITRATE < module.MAX_BITRATE
+    for number in range(2):
+        frame = av.VideoFrame.from_ndarray(np.zeros((480 * 3 // 2, 640), np.uint8), format="yuv420p")
+        frame.pts, frame.time_base = 3000 * number, Fraction(1, 90000)
+        encoder.encode(frame)
+        first, encoder.target_bitrate = (encoder.codec if number == 0 else first), int(1.3 * module.DEFAULT_BITRATE)
+    assert encoder.codec is not first, "the encoder outlives a move of the estimate"
+# The options are gone once a codec is open.
+assert '"noise-sensitivity": "4"' in inspect.getsource(vpx), "the denoiser is off"
+assert "preset" not in inspect.getsource(h264), "x264 has another preset than medium"
+"""
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+
+
 def test_addresses_outside_become_host_candidates_of_their_own() -> None:
     told = advertise(ANSWER, ["192.0.2.10", "2001:db8::1"])
     assert "a=candidate:abca0 1 udp 2130706430 192.0.2.10 50007 typ host\r\n" in told
