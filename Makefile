@@ -18,7 +18,7 @@ run: .venv/run ## Set up and serve with the embedded model: http://localhost:808
 	$(BIN)/portrait serve
 
 .PHONY: test
-test: .venv/test system-packages $(NODE) .venv-tritonclient/ready ## Set up and run all tests
+test: .venv/test system-packages media-packages $(NODE) .venv-tritonclient/ready ## Set up and run all tests
 	$(BIN)/pytest tests --ignore tests/training
 	$(BIN)/pytest tests/training
 	@$(MAKE) --no-print-directory test-tflite-runtime
@@ -41,6 +41,18 @@ lint: .venv/test system-packages tests/node/node_modules/ready ## Check style, t
 .PHONY: bench
 bench: .venv/run ## Measure what a frame costs on this machine
 	$(BIN)/portrait bench
+
+.PHONY: bench-grpc
+bench-grpc: .venv/test ## Measure gRPC under load against a plain first version, and streams per core (a quiet machine; minutes)
+	$(BIN)/python -m tests.benchmarks.streams --json
+
+.PHONY: churn
+churn: .venv/test ## Open 10,000 streams and cut them at random moments: nothing may be left
+	CHURN_STREAMS=10000 $(BIN)/pytest -s tests/test_churn.py
+
+.PHONY: fuzz
+fuzz: .venv/test ## Trouble every call with broken and random messages for ten minutes
+	FUZZ_SECONDS=600 FUZZ_SEED=$$(date +%s) $(BIN)/pytest -s tests/test_fuzz.py
 
 .PHONY: table
 table: .venv/test ## Print the network's tables from the stored results
@@ -79,24 +91,49 @@ lock: .venv/test ## Pin anew what the image installs (deploy/*.lock)
 	  --output-file deploy/requirements.lock pyproject.toml
 	$(LOCK) --upgrade --output-file deploy/build.lock deploy/build.in
 
-# Chromium for the page, and libatomic1 for the Node.js inside playwright that drives it; kubectl, where the distribution
-# has one that knows today's kustomizations (Debian 12 has not: there it comes from Kubernetes' own packages). Ubuntu's
-# chromium is a snap, which cannot read a test's files: there playwright brings its own. The rest is for the networks of
-# tests/network and for GStreamer's WHIP client. RUNLEVEL=1: what is installed is not started.
+# LiteRT.js, which runs the network in a page: served by the box, so that no page asks the internet. Compressed, as it is sent.
+LITERT = 2.5.3
+LITERT_FOLDER = service/portrait/transports/web/litert
+.PHONY: litert
+litert: .venv/test ## Take LiteRT.js into the package anew (LITERT=version)
+	@rm -rf .venv/litert && mkdir .venv/litert
+	cd .venv/litert && PATH="$(CURDIR)/$(BIN):$$PATH" npm pack --silent @litertjs/core@$(LITERT) @litertjs/wasm-utils@$(LITERT)
+	cd .venv/litert && for each in core wasm-utils; do mkdir $$each && tar -xzf litertjs-$$each-*.tgz -C $$each --strip-components 1; done
+	sed -e 's|"@litertjs/wasm-utils"|"./wasm-utils.js"|' -e '/sourceMappingURL/d' .venv/litert/core/dist/index.js > $(LITERT_FOLDER)/index.js
+	sed '/sourceMappingURL/d' .venv/litert/wasm-utils/dist/index.js > $(LITERT_FOLDER)/wasm-utils.js
+	for each in js wasm; do gzip -9 -n -c .venv/litert/core/wasm/litert_wasm_compat_internal.$$each \
+	  > $(LITERT_FOLDER)/litert_wasm_compat_internal.$$each.gz; done
+	@rm -r .venv/litert
+
+# Chromium and Firefox for the page, Xvfb since Firefox has WebGL on a display only, and libatomic1 for the Node.js inside
+# playwright; kubectl, where the distribution has one that knows today's kustomizations (Debian 12 has not: there it comes
+# from Kubernetes' own packages). Ubuntu's browsers are snaps, which cannot read a test's files: there playwright brings its
+# own Chromium, and the tests in Firefox are left out. The rest is for the networks of tests/network and for GStreamer's WHIP
+# client. RUNLEVEL=1: what is installed is not started.
+PAGE_PACKAGES = chromium firefox-esr xvfb libatomic1
 TEST_PACKAGES = coturn iproute2 iptables ethtool simple-whip-client gcc libc6-dev \
   gstreamer1.0-nice gstreamer1.0-plugins-base gstreamer1.0-plugins-good gstreamer1.0-plugins-bad
 .PHONY: system-packages
 system-packages: .venv/test .venv/bin/promtool ## Install what the tests need of the system (Debian, Ubuntu)
 	@if grep -q '^ID=ubuntu' /etc/os-release; then \
 	  ls ~/.cache/ms-playwright/chromium-* >/dev/null 2>&1 || $(BIN)/playwright install --with-deps chromium; \
-	elif ! command -v chromium >/dev/null || \
-	    ! $(PYTHON) -c 'import ctypes; ctypes.CDLL("libatomic.so.1")' 2>/dev/null; then \
-	  $(APT) update -q && $(APT) install -y -q --no-install-recommends chromium libatomic1; fi
+	else \
+	  for tool in chromium firefox-esr Xvfb; do command -v $$tool >/dev/null || missing=1; done; \
+	  $(PYTHON) -c 'import ctypes; ctypes.CDLL("libatomic.so.1")' 2>/dev/null || missing=1; \
+	  if [ -n "$$missing" ]; then $(APT) update -q && \
+	    $(APT) install -y -q --no-install-recommends $(PAGE_PACKAGES); fi; fi
 	@command -v kubectl >/dev/null || ! apt-cache policy kubernetes-client | grep -q 'Candidate: 1\.[3-9]' || \
 	  $(APT) install -y -q --no-install-recommends kubernetes-client
 	@for tool in turnserver ip iptables ethtool whip-client gcc; do command -v $$tool >/dev/null || missing=1; done; \
 	if [ -n "$$missing" ]; then $(APT) update -q && \
 	  RUNLEVEL=1 $(APT) install -y -q --no-install-recommends $(TEST_PACKAGES); fi
+
+# An RTSP server and an RTMP peer that are not ours.
+MEDIA_PACKAGES = ffmpeg python3-gi gir1.2-gst-rtsp-server-1.0 gstreamer1.0-plugins-base gstreamer1.0-plugins-good
+.PHONY: media-packages
+media-packages: ## Install the cameras and players that the tests of addresses need (Debian, Ubuntu)
+	@command -v ffmpeg >/dev/null && ls /usr/lib/*/girepository-1.0/GstRtspServer-1.0.typelib >/dev/null 2>&1 || \
+	  { $(APT) update -q && $(APT) install -y -q --no-install-recommends $(MEDIA_PACKAGES); }
 
 # Unpacked, not installed: installed, Debian's package would start a server.
 .venv/bin/promtool: | .venv/bin/pip
@@ -150,6 +187,14 @@ image: ## Build the image portrait:dev (ENGINE=podman, BUILD_FLAGS=... for a pro
 # buf, which checks the contract, and the gRPC client of the Node example. Exact versions, hence no lock files.
 %/node_modules/ready: %/package.json | .venv/test
 	PATH="$(CURDIR)/$(BIN):$$PATH" npm install --prefix $* --no-package-lock --no-audit --no-fund --silent
+	@touch $@
+
+# Triton's Python stub goes with the first releases of Python 3.11, as Debian 12 has it. For `make bench-grpc`.
+SYSTEM_PYTHON ?= /usr/bin/python3
+.venv-pytriton/ready: | .venv/bin/pip
+	$(SYSTEM_PYTHON) -m venv --without-pip .venv-pytriton
+	$(BIN)/pip --python .venv-pytriton/bin/python install --quiet --disable-pip-version-check \
+	  'nvidia-pytriton>=0.7,<0.8' 'numpy<2' 'ai-edge-litert>=2.3,<3' 'opencv-python-headless<4.12'
 	@touch $@
 
 # Its protobuf is older than ours: an environment of its own.

@@ -1,4 +1,4 @@
-"""The Python client: its window, its moves from server to server, and its twin without asyncio."""
+"""The Python client: its moves from server to server, and its twin without asyncio."""
 
 import asyncio
 import itertools
@@ -12,117 +12,17 @@ import pytest
 
 from portrait.app import Running, run_service
 from portrait.client import Client, ClientError, Picture, Reply, SyncClient
-from portrait.client.window import Window
-from portrait.frame import Frame
-from portrait.mask import Mask
 from portrait.settings import Settings
+from tests.calls import client, fake_service, i420, pictures, shown
 from tests.fakes import FakeModel, Gate, full_mask
 from tests.people import Array, Clip, room
-from tests.test_grpc import client, fake_service, i420, pictures, shown
+from tests.proxy import Proxy
 
 __all__ = ["client", "shown"]  # fixtures
 
 
 def rgb(frame: Array) -> Array:
     return np.ascontiguousarray(frame[..., ::-1])
-
-
-class Proxy:
-    """A wire between a client and a server: it can be slow, and it can be cut."""
-
-    def __init__(self, target: int, delay: float = 0.0) -> None:
-        self._target, self._delay = target, delay
-        self._writers: list[asyncio.StreamWriter] = []
-        self._tasks: list[asyncio.Task[None]] = []
-        self.port = 0
-
-    async def __aenter__(self) -> "Proxy":
-        self._server = await asyncio.start_server(self._connected, "127.0.0.1", 0)
-        self.port = self._server.sockets[0].getsockname()[1]
-        return self
-
-    async def __aexit__(self, *_: object) -> None:
-        await self.cut()
-
-    async def cut(self) -> None:
-        """The cable is pulled, for good."""
-        self._server.close()
-        for writer in self._writers:
-            writer.transport.abort()
-        for task in self._tasks:
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
-
-    async def _connected(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        far_reader, far_writer = await asyncio.open_connection("127.0.0.1", self._target)
-        self._writers += [writer, far_writer]
-        for source, sink in ((reader, far_writer), (far_reader, writer)):
-            self._tasks.append(asyncio.create_task(self._carry(source, sink)))
-
-    async def _carry(self, source: asyncio.StreamReader, sink: asyncio.StreamWriter) -> None:
-        loop = asyncio.get_running_loop()
-        while data := await source.read(65536):
-            loop.call_later(self._delay, sink.write, data) if self._delay else sink.write(data)
-        sink.close()
-
-
-def test_a_window_grows_by_one_in_a_window_of_quick_replies() -> None:
-    window = Window(2, 8)
-    for _ in range(2):
-        window.replied(0.01, 0.005, 0)
-    assert window.size == 2
-    window.replied(0.01, 0.005, 0)
-    assert window.size == 3
-    for _ in range(100):
-        window.replied(0.01, 0.005, 0)
-    assert window.size == 8
-
-
-@pytest.mark.parametrize("reply", [(0.001, 0.001, 3), (0.1, 0.005, 0)], ids=["frames dropped", "waited behind others"])
-def test_a_window_is_halved_once_for_one_moment(reply: tuple[float, float, int]) -> None:
-    window = Window(8, 8)
-    window.replied(0.001, 0.005, 0)
-    for _ in range(8):  # what was on its way already
-        window.replied(*reply)
-    assert window.size == 4
-    for _ in range(40):
-        window.replied(*reply)
-    assert window.size == 1
-
-
-def test_a_server_says_how_much_is_of_use() -> None:
-    window = Window(2, 64)
-    window.limit(1)
-    assert window.size == 1
-
-
-async def most_in_flight(client: Client, enough: int, frames: int) -> int:
-    """Frames unanswered at once, at most; ends when it is `enough`, or after so many frames."""
-    sent = answered = most = 0
-
-    async def source() -> AsyncIterator[Array]:
-        nonlocal sent, most
-        while sent < frames and most < enough:
-            sent += 1
-            most = max(most, sent - answered)
-            yield room(64, 48)
-
-    async for _ in client.stream(source(), every_frame=True):
-        answered += 1
-    assert answered == sent
-    return most
-
-
-async def test_a_long_link_gets_more_frames_in_flight_than_a_short_one() -> None:
-    def steady(frame: Frame) -> Mask:
-        time.sleep(0.004)
-        return full_mask(frame)
-
-    async with fake_service(FakeModel(steady)) as (near, _):
-        port = int(near._targets[0].rpartition(":")[2])
-        async with Proxy(port, 0.03) as wire, Client(f"127.0.0.1:{wire.port}") as far:
-            assert await most_in_flight(far, enough=7, frames=2000) == 7
-        assert await most_in_flight(near, enough=64, frames=100) < 7
 
 
 @pytest.fixture

@@ -14,10 +14,10 @@ import pytest
 from portrait.app import Running, run_service
 from portrait.client import Client
 from portrait.settings import Settings
+from tests.calls import client, jpeg, pictures, shown
+from tests.credentials import TOKEN, Authority, authority, tokens
 from tests.embedded import SIDE
 from tests.people import Clip, iou
-from tests.test_grpc import client, jpeg, pictures, shown
-from tests.test_security import TOKEN, Authority, authority, tokens
 
 __all__ = ["authority", "client", "shown", "tokens"]  # fixtures
 

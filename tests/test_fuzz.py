@@ -1,138 +1,164 @@
-"""Whatever bytes come in: no crash, no hang, no INTERNAL. FUZZ_SECONDS makes it longer."""
+"""Whatever comes in, to whichever call: no crash, no hang, no INTERNAL. FUZZ_SECONDS makes it longer: `make fuzz`."""
 
 import asyncio
+import contextlib
+import itertools
 import os
 import random
 import time
-from collections.abc import AsyncIterator
+from collections import Counter
+from collections.abc import AsyncIterator, Iterator
 from typing import Any
 
+import grpc
 import grpc.aio
+import hypothesis
 import pytest
+from hypothesis import strategies as st
 
 from portrait.app import Running
 from portrait.client import Client
-from portrait.kserve import inference_pb2 as kserve
 from portrait.v1 import segmentation_pb2 as pb
+from tests.calls import jpeg
 from tests.embedded import SIDE
+from tests.messages import SEGMENT_STREAM, STREAMS, UNARY, mutated, opening, well_formed
 from tests.people import room
-from tests.test_grpc import i420, jpeg, rgb24
 
-SECONDS = float(os.environ.get("FUZZ_SECONDS", "4"))
+SECONDS = float(os.environ.get("FUZZ_SECONDS", "8")) / 2  # for each of the two ways
 SEED = int(os.environ.get("FUZZ_SEED", "1"))
+HANGS = 20
+"""Seconds after which a call counts as one that hangs."""
 
-PICTURES = [make(room(48, 32)).message for make in (jpeg, i420, rgb24)]
-OUTPUTS = [
-    pb.Output(),
-    pb.Output(mode="color", color="#112233"),
-    pb.Output(mode="image", background_name="dusk", format=pb.PICTURE_FORMAT_PNG),
-    pb.Output(mode="alpha", format=pb.PICTURE_FORMAT_GRAY1, mask_size=pb.MASK_SIZE_FRAME),
-]
-STILLS = [pb.SegmentRequest(picture=picture, output=output) for picture in PICTURES for output in OUTPUTS]
-CONFIGS = [
-    pb.SegmentStreamRequest(
-        config=pb.StreamConfig(
-            output=output,
-            delivery=pb.DELIVERY_EVERY_FRAME,
-            prior=pb.Picture(format=pb.PICTURE_FORMAT_GRAY8, width=SIDE, height=SIDE, data=bytes(SIDE**2)),
-            prior_every=2,
-        )
-    )
-    for output in OUTPUTS
-]
-MESSAGES = [
-    *(pb.SegmentStreamRequest(frame=pb.Frame(id=1, timestamp_us=-1, picture=picture)) for picture in PICTURES),
-    *(
-        pb.SegmentStreamRequest(control=pb.Control(output=output, reset_prior=True, send_prior=True))
-        for output in OUTPUTS
-    ),
-]
-INFERS = [
-    kserve.ModelInferRequest(
-        model_name="portrait",
-        inputs=[kserve.ModelInferRequest.InferInputTensor(name="image", datatype="UINT8", shape=[1, 32, 48, 3])],
-        raw_input_contents=[PICTURES[2].data],
-    ),
-    kserve.ModelInferRequest(
-        inputs=[kserve.ModelInferRequest.InferInputTensor(name="image", datatype="BYTES", shape=[1])],
-        raw_input_contents=[len(PICTURES[0].data).to_bytes(4, "little") + PICTURES[0].data],
-    ),
-]
-OTHERS = [pb.ListModelsRequest(), kserve.ModelMetadataRequest(name="portrait"), kserve.ModelReadyRequest(name="x")]
-
-CALLS: dict[str, list[Any]] = {
-    "/portrait.v1.SegmentationService/Segment": STILLS,
-    "/portrait.v1.SegmentationService/ListModels": OTHERS,
-    **{f"/inference.GRPCInferenceService/{name}": OTHERS for name in ("ServerLive", "ServerReady", "ServerMetadata")},
-    "/inference.GRPCInferenceService/ModelReady": OTHERS,
-    "/inference.GRPCInferenceService/ModelMetadata": OTHERS,
-    "/inference.GRPCInferenceService/ModelInfer": INFERS,
-}
+WRONG = (grpc.StatusCode.INTERNAL, grpc.StatusCode.UNKNOWN, grpc.StatusCode.DEADLINE_EXCEEDED)
+GAVE_UP = "Internal error from Core"
+"""This end's own word for a message sent after the server had ended the call."""
 
 
-def mutated(message: Any, dice: random.Random) -> bytes:
-    """The message's bytes, more often than not with something wrong with them."""
-    data = bytearray(message.SerializeToString())
-    for _ in range(dice.choice([0, 1, 1, 2, 8])):
-        at = dice.randrange(len(data) + 1)
-        # Headers are short and at the beginning: half of the changes go there.
-        at = min(at, dice.randrange(64)) if dice.random() < 0.5 else at
-        match dice.randrange(5):
-            case 0:
-                data[at : at + 1] = bytes([dice.randrange(256)])
-            case 1:
-                del data[at : at + dice.randrange(1, 9)]
-            case 2:
-                data[at:at] = dice.randbytes(dice.randrange(1, 9))
-            case 3:
-                data = data[:at]
-            case _:
-                data[at : at + 10] = b"\xff" * 9 + b"\x01"  # the largest number there is
-    return bytes(data)
+def tell(kind: str, counts: Counter[Any]) -> None:
+    rows = sorted(f"{path} {code}: {n}" for (path, code), n in counts.items())
+    print(f"\n{counts.total()} {kind} calls", *rows, sep="\n")
 
 
-async def one_call(channel: grpc.aio.Channel, path: str, data: bytes) -> grpc.StatusCode:
-    call = channel.unary_unary(path)(data, timeout=20)
+def check_answer(path: str, answer: bytes) -> None:
+    if path == SEGMENT_STREAM:
+        result = pb.SegmentStreamResponse.FromString(answer).result
+        assert result.error.code != grpc.StatusCode.INTERNAL.value[0], result.error
+
+
+async def one_call(channel: grpc.aio.Channel, path: str, dice: random.Random) -> grpc.StatusCode:
+    call = channel.unary_unary(path)(mutated(dice.choice(UNARY[path]), dice), timeout=HANGS)
     return await call.code()
 
 
-async def one_stream(channel: grpc.aio.Channel, dice: random.Random) -> grpc.StatusCode | None:
+async def one_stream(channel: grpc.aio.Channel, path: str, dice: random.Random) -> grpc.StatusCode | None:
     async def requests() -> AsyncIterator[bytes]:
-        yield mutated(dice.choice(CONFIGS), dice) if dice.random() < 0.5 else dice.choice(CONFIGS).SerializeToString()
+        for message in opening(path, dice):
+            yield mutated(message, dice) if dice.random() < 0.5 else message.SerializeToString()
         for _ in range(dice.randrange(6)):
-            yield mutated(dice.choice(MESSAGES), dice)
+            yield mutated(dice.choice(STREAMS[path]), dice)
 
-    call = channel.stream_stream("/portrait.v1.SegmentationService/SegmentStream")(requests(), timeout=20)
+    call = channel.stream_stream(path)(requests(), timeout=HANGS)
     try:
         async for answer in call:
-            result = pb.SegmentStreamResponse.FromString(answer).result
-            assert result.error.code != grpc.StatusCode.INTERNAL.value[0], result.error
+            check_answer(path, answer)
     except grpc.aio.AioRpcError as error:
-        if error.details() == "Internal error from Core":
-            return None  # this end's own word for a message sent after the server had ended the call
+        if error.details() == GAVE_UP:
+            return None
+    return await call.code()
+
+
+async def one_watch(channel: grpc.aio.Channel, path: str, dice: random.Random) -> grpc.StatusCode:
+    """A call that would never end: left after its first answer."""
+    call = channel.unary_stream(path)(mutated(dice.choice(STREAMS[path]), dice), timeout=HANGS)
+    with contextlib.suppress(grpc.aio.AioRpcError):  # told by its code
+        await call.read()
+        call.cancel()
     return await call.code()
 
 
 @pytest.mark.filterwarnings("ignore:unclosed")
 async def test_no_bytes_crash_hang_or_confuse_the_service(service: Running) -> None:
-    dice, counts = random.Random(SEED), dict.fromkeys(grpc.StatusCode, 0)
+    dice, counts = random.Random(SEED), Counter[Any]()
     until = time.monotonic() + SECONDS
     async with grpc.aio.insecure_channel(f"127.0.0.1:{service.grpc_port}") as channel:
-        while time.monotonic() < until:
+        for each in itertools.cycle([*UNARY, *STREAMS]):
+            if time.monotonic() > until and {path for path, _ in counts} == {*UNARY, *STREAMS}:
+                break
             seed = dice.randrange(2**32)
             own = random.Random(seed)
-            if own.random() < 0.5:
-                code = await one_stream(channel, own)
-            else:
-                path = own.choice(list(CALLS))
-                code = await one_call(channel, path, mutated(own.choice(CALLS[path]), own))
-            if code is None:
-                continue
-            counts[code] += 1
-            wrong = (grpc.StatusCode.INTERNAL, grpc.StatusCode.UNKNOWN, grpc.StatusCode.DEADLINE_EXCEEDED)
-            assert code not in wrong, f"{code} of the mutation {seed}"
-    assert counts[grpc.StatusCode.OK] > 0
-    assert counts[grpc.StatusCode.INVALID_ARGUMENT] > 0
+            # Half of the calls go where a frame's whole way is.
+            path = own.choice([SEGMENT_STREAM, each])
+            one = one_call if path in UNARY else one_watch if path.endswith("Watch") else one_stream
+            code = await one(channel, path, own)
+            counts[path, code] += 1
+            assert code not in WRONG, f"{code} of {path}, mutation {seed}"
+    tell("mutated", counts)
+    assert {path for path, _ in counts} == {*UNARY, *STREAMS}
+    assert {grpc.StatusCode.OK, grpc.StatusCode.INVALID_ARGUMENT} <= {code for _, code in counts}
+    assert await asyncio.wait_for(service.sessions.drain(10), 20) == 0
+
+
+FRAMES = well_formed(pb.Frame.DESCRIPTOR).map(lambda frame: pb.SegmentStreamRequest(frame=frame))
+CONTROLS = well_formed(pb.Control.DESCRIPTOR).map(lambda control: pb.SegmentStreamRequest(control=control))
+CALLS = st.one_of(
+    st.sampled_from(sorted(UNARY)).flatmap(
+        lambda path: st.tuples(st.just(path), st.lists(well_formed(UNARY[path][0].DESCRIPTOR), min_size=1, max_size=1))
+    ),
+    st.tuples(
+        st.just(SEGMENT_STREAM),
+        st.builds(
+            lambda config, rest: [pb.SegmentStreamRequest(config=config), *rest],
+            well_formed(pb.StreamConfig.DESCRIPTOR) | st.just(pb.StreamConfig()),
+            st.lists(FRAMES | CONTROLS | well_formed(pb.SegmentStreamRequest.DESCRIPTOR), max_size=5),
+        ),
+    ),
+)
+
+
+def code_of(channel: grpc.Channel, path: str, messages: list[Any]) -> grpc.StatusCode:
+    data = [message.SerializeToString() for message in messages]
+    try:
+        if path in UNARY:
+            channel.unary_unary(path)(data[0], timeout=HANGS)
+        else:
+            for answer in channel.stream_stream(path)(iter(data), timeout=HANGS):
+                check_answer(path, answer)
+    except grpc.RpcError as error:
+        code: grpc.StatusCode = error.code()  # type: ignore[attr-defined]  # every error of a call is a Call as well
+        return code
+    return grpc.StatusCode.OK
+
+
+def runs_until(moment: float) -> Iterator[int]:
+    number = SEED
+    while time.monotonic() < moment:
+        yield number
+        number += 1
+
+
+async def test_no_message_crashes_hangs_or_confuses_the_service(service: Running) -> None:
+    counts = Counter[Any]()
+    until = time.monotonic() + SECONDS
+
+    def trouble() -> None:
+        with grpc.insecure_channel(f"127.0.0.1:{service.grpc_port}") as channel:
+
+            @hypothesis.settings(
+                max_examples=100, deadline=None, database=None, suppress_health_check=list(hypothesis.HealthCheck)
+            )
+            @hypothesis.given(CALLS)
+            def one(called: tuple[str, list[Any]]) -> None:
+                if time.monotonic() < until:
+                    code = code_of(channel, *called)
+                    counts[called[0], code] += 1
+                    assert code not in WRONG
+
+            for number in runs_until(until):
+                hypothesis.seed(number)(one)()
+
+    await asyncio.to_thread(trouble)
+    tell("random", counts)
+    assert {grpc.StatusCode.OK, grpc.StatusCode.INVALID_ARGUMENT} <= {code for _, code in counts}
     assert await asyncio.wait_for(service.sessions.drain(10), 20) == 0
 
 

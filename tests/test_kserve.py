@@ -16,9 +16,9 @@ from portrait.client import Client, ClientError
 from portrait.kserve import inference_pb2 as kserve
 from portrait.kserve import inference_pb2_grpc as kserve_grpc
 from portrait.v1 import segmentation_pb2 as pb
+from tests.calls import client, jpeg, shown
 from tests.embedded import SIDE
 from tests.people import Clip
-from tests.test_grpc import client, jpeg, shown
 
 __all__ = ["client", "shown"]  # fixtures
 

@@ -1,6 +1,7 @@
 """The page at / in headless Chromium with a camera that plays a clip whose masks are exact."""
 
 import asyncio
+import re
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -13,9 +14,12 @@ from playwright.async_api import Page, expect
 from portrait.app import Running, run_service
 from portrait.settings import Settings
 from tests.browser import open_page, write_camera
+from tests.firefox import needs_firefox, open_firefox
 from tests.people import Array, clip
 
 pytestmark = pytest.mark.usefixtures("no_sockets_left")
+
+expect.set_options(timeout=30_000)  # many things at once may run on the machine
 
 SIZE = (640, 480)
 SHOWN = clip(*SIZE, 60)
@@ -105,9 +109,11 @@ async def choose(page: Page, mode: str) -> None:
     await page.locator(f"input[name=mode][value={mode}]").check(force=True)
 
 
-async def test_a_person_sees_themselves_before_every_background(service: Running, tmp_path: Path) -> None:
-    """Blur, colour, picture, mask and matte, one after the other in one call."""
+@pytest.mark.parametrize("way", ["composite", "mask", "data", "browser"])
+async def test_a_person_sees_themselves_before_every_background(service: Running, tmp_path: Path, way: str) -> None:
+    """Blur, colour, picture, mask and matte, one after the other in one call, wherever the work is done."""
     async with browsing(service, tmp_path) as page:
+        await page.select_option("#way", way)
         await page.click("#toggle")
         await expect(page.locator("#state")).to_have_text("Live")
 
@@ -142,6 +148,17 @@ async def test_a_person_sees_themselves_before_every_background(service: Running
     assert await service.sessions.drain(20) == 0
 
 
+async def test_what_is_chosen_while_it_connects_holds(service: Running, tmp_path: Path) -> None:
+    async with browsing(service, tmp_path) as page:
+        await page.evaluate(
+            """(document.getElementById("toggle").click(),
+              document.querySelector("[name=mode][value=color]").click(),
+              document.getElementById("color").value = "#2040c0",
+              document.getElementById("color").dispatchEvent(new Event("input")))"""
+        )
+        await until(page, "before the colour", room_is((0xC0, 0x40, 0x20)))
+
+
 async def test_a_person_can_bring_their_own_picture(service: Running, tmp_path: Path) -> None:
     picture = np.full((900, 1600, 3), (40, 200, 240), np.uint8)
     cv2.imwrite(str(tmp_path / "mine.png"), picture)
@@ -165,13 +182,72 @@ async def test_leaving_the_page_ends_the_session(service: Running, tmp_path: Pat
         assert await service.sessions.drain(20) == 0
 
 
-async def test_a_session_ended_by_the_service_is_explained(service: Running, tmp_path: Path) -> None:
+async def test_the_page_says_where_the_work_is_done_and_changes_it_in_a_call(service: Running, tmp_path: Path) -> None:
+    """By the keyboard alone."""
+    async with browsing(service, tmp_path) as page:
+        await page.focus("#toggle")
+        await page.keyboard.press("Enter")
+        await expect(page.locator("#state")).to_have_text("Live")
+        await expect(page.locator("#place")).to_have_text("The box makes masks and picture.")
+        await page.focus("#way")
+        await page.keyboard.press("ArrowDown")
+        await page.keyboard.press("ArrowDown")
+        await expect(page.locator("#place")).to_have_text("The box makes masks, this browser the picture.")
+        await expect(page.locator("#way")).to_have_value("data")
+        await expect(page.locator("#state")).to_have_text("Live")
+        await page.keyboard.press("ArrowDown")
+        await expect(page.locator("#place")).to_contain_text("This browser does everything. (an inference takes")
+        await expect(page.locator("#whereto")).to_contain_text("It stays in this browser.")
+        await expect(page.locator("#fps")).not_to_have_text("–")
+        assert await service.sessions.drain(20) == 0
+
+
+async def test_a_lost_connection_is_shown_until_it_is_back(service: Running, tmp_path: Path) -> None:
     async with browsing(service, tmp_path) as page:
         await page.click("#toggle")
         await expect(page.locator("#state")).to_have_text("Live")
-        await service.sessions.drain(0)
-        await expect(page.locator("#problem")).to_contain_text("The session ended")
-        await expect(page.locator("#toggle")).to_have_text("Start camera")
+        for session in service.sessions.describe():
+            service.sessions[session["id"]].end("injected")
+        await expect(page.locator("#state")).to_contain_text("Reconnecting")
+        await expect(page.locator("#state")).to_have_text("Live")
+        await expect(page.locator("#fps")).not_to_have_text("–")
+        await page.click("#toggle")
+        await expect(page.locator("#state")).to_have_text("Camera off")
+
+
+@needs_firefox
+@pytest.mark.parametrize("way", ["composite", "mask", "data", "browser"])
+async def test_the_page_runs_in_firefox(service: Running, tmp_path: Path, way: str) -> None:
+    """With the test picture of Firefox's own fake camera: nobody is in it, so that all of it becomes the colour."""
+    async with open_firefox(f"http://127.0.0.1:{service.http_port}/", tmp_path / "profile") as page:
+
+        async def eventually(condition: str) -> None:
+            async with asyncio.timeout(45):
+                while not await page.evaluate(condition):
+                    await asyncio.sleep(0.1)
+
+        await eventually("document.querySelectorAll('#gallery button').length > 3")
+        await page.evaluate(
+            f"""(document.getElementById("way").value = "{way}",
+              document.querySelector("[name=mode][value=color]").click(),
+              document.getElementById("color").value = "#2040c0",
+              document.getElementById("color").dispatchEvent(new Event("input")),
+              document.getElementById("toggle").click())"""
+        )
+        await eventually("document.getElementById('state').textContent === 'Live'")
+        await eventually("Number(document.getElementById('fps').textContent) > 0")
+        await eventually(
+            """(() => {
+              const context = document.createElement("canvas").getContext("2d");
+              context.drawImage(document.getElementById("result"), 0, 0, 320, 180);
+              const [r, g, b] = context.getImageData(20, 20, 1, 1).data;
+              return Math.abs(r - 0x20) + Math.abs(g - 0x40) + Math.abs(b - 0xc0) < 30;
+            })()"""
+        )
+        assert re.fullmatch(r"\d+ × \d+", await page.evaluate("document.getElementById('size').textContent"))
+        await page.evaluate("document.getElementById('toggle').click()")
+        await eventually("document.getElementById('state').textContent === 'Camera off'")
+        assert await service.sessions.drain(20) == 0
 
 
 async def test_a_refused_camera_is_explained(service: Running, tmp_path: Path) -> None:

@@ -13,6 +13,7 @@ from portrait.frame import Frame, Timestamp, i420_length, pack_i420
 from portrait.pictures import (
     bgr_from_frame,
     decode_bgr,
+    decode_frame,
     encode,
     fit_cover,
     frame_from_bgr,
@@ -102,11 +103,50 @@ def test_a_header_without_pixels_is_refused() -> None:
         decode_bgr(png_header(0, 0), 25_000_000)
 
 
-def test_a_jpeg_lying_on_its_side_is_turned_upright() -> None:
-    plain = encode(room(40, 20), ".jpg")
+def on_its_side(jpeg: bytes) -> bytes:
+    """The file with an EXIF header that asks for a quarter turn."""
     tiff = b"Exif\0\0II*\0\x08\0\0\0\x01\0\x12\x01\x03\0\x01\0\0\0\x06\0\0\0\0\0\0\0"
-    turned = plain[:2] + b"\xff\xe1" + struct.pack(">H", len(tiff) + 2) + tiff + plain[2:]
-    assert decode_bgr(turned, 10**6).shape == (40, 20, 3)
+    return jpeg[:2] + b"\xff\xe1" + struct.pack(">H", len(tiff) + 2) + tiff + jpeg[2:]
+
+
+def test_a_jpeg_lying_on_its_side_is_turned_upright() -> None:
+    assert decode_bgr(on_its_side(encode(room(40, 20), ".jpg")), 10**6).shape == (40, 20, 3)
+
+
+@pytest.mark.parametrize(
+    ("size", "least", "expected"),
+    [
+        ((640, 360), None, (640, 360)),
+        ((640, 360), 181, (640, 360)),
+        ((640, 360), 180, (320, 180)),
+        ((641, 361), 180, (321, 181)),
+        ((640, 360), 60, (160, 90)),
+        ((2000, 1600), 10, (250, 200)),
+    ],
+)
+def test_no_more_of_a_jpeg_is_decoded_than_is_needed(
+    size: tuple[int, int], least: int | None, expected: tuple[int, int]
+) -> None:
+    pixels = np.asarray(cv2.GaussianBlur(room(*size), (0, 0), 4), np.uint8)
+    frame = decode_frame(encode(pixels, ".jpg", 95), 10**7, "image", NOW, 0.0, least)
+    assert (frame.width, frame.height) == expected
+    assert frame.came == size
+    small = cv2.resize(pixels, expected, interpolation=cv2.INTER_AREA)
+    assert np.abs(bgr_from_frame(frame).astype(int) - small).mean() < 4
+    whole = decode_frame(encode(pixels, ".png"), 10**7, "image", NOW, 0.0, least)
+    assert (whole.width, whole.height) == whole.came == size
+
+
+def test_a_small_decoding_of_what_lies_on_its_side_knows_its_size() -> None:
+    frame = decode_frame(on_its_side(encode(room(80, 40), ".jpg")), 10**6, "image", NOW, 0.0, 20)
+    assert (frame.width, frame.height, frame.came) == (20, 40, (40, 80))
+
+
+@pytest.mark.parametrize("share", [0.3, 0.6, 0.95])
+def test_a_small_decoding_of_a_picture_cut_short_is_refused(share: float) -> None:
+    whole = encode(room(640, 480), ".jpg")
+    with pytest.raises(BadPicture, match="640x480 picture that is damaged or cut short"):
+        decode_frame(whole[: int(len(whole) * share)], 10**6, "image", NOW, 0.0, 60)
 
 
 def test_fit_cover_cuts_around_the_middle() -> None:

@@ -19,9 +19,9 @@ import pytest
 from portrait.app import run_service
 from portrait.cli import main
 from portrait.settings import Settings
+from tests.credentials import TOKEN, Authority, authority, tokens
 from tests.people import Array, clip
 from tests.test_files import SHOWN, read_video, write_video
-from tests.test_security import TOKEN, Authority, authority, tokens
 
 __all__ = ["authority", "tokens"]  # fixtures
 

@@ -30,7 +30,7 @@ class FrameCodec:
 
     modes = ("mask", "color", "blur")
 
-    def decode(self, picture: Frame, arrived: float) -> Frame:
+    def decode(self, picture: Frame, arrived: float, options: Options) -> Frame:
         return picture
 
     def encode(self, result: Result, picture: Frame) -> Frame:

@@ -29,11 +29,11 @@ from portrait.settings import Settings
 from portrait.tracing import Traces, open_tracing
 from portrait.v1 import segmentation_pb2 as pb
 from portrait.v1 import segmentation_pb2_grpc as pb_grpc
+from tests.calls import jpeg
 from tests.fakes import FakeModel, failing, full_mask, only
 from tests.people import clip
 from tests.rtc import Camera, viewer
 from tests.test_cli import ended, serving
-from tests.test_grpc import jpeg
 from tests.test_session import GREEN, FrameCodec, make_frame
 
 TRACE = "0af7651916cd43dd8448eb211c80319c"
@@ -49,7 +49,7 @@ def exported() -> InMemorySpanExporter:
 def sessions(model: FakeModel, exported: InMemorySpanExporter) -> Sessions:
     provider = TracerProvider(shutdown_on_exit=False)
     provider.add_span_processor(SimpleSpanProcessor(exported))
-    return Sessions(only(model), 2, Metrics(), Traces(provider.get_tracer("test")))
+    return Sessions(only(model), 2, Metrics(), tracing=Traces(provider.get_tracer("test")))
 
 
 def the_only(exported: InMemorySpanExporter) -> ReadableSpan:

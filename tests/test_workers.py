@@ -20,6 +20,7 @@ import aiohttp
 import cv2
 import pytest
 from aiohttp import web
+from playwright.async_api import Page
 
 from portrait.board import Board
 from portrait.client import Client, Reply
@@ -27,6 +28,7 @@ from portrait.settings import Settings
 from portrait.supervisor import run_workers, share
 from portrait.transports.http import serve_http
 from tests.boxes import FREE, ended, serving, wait_for, workers
+from tests.browser import open_page, write_camera
 from tests.people import Array, Clip, clip, room
 from tests.rtc import SIZE, Camera, viewer
 from tests.test_whip import publisher, watcher
@@ -349,3 +351,37 @@ async def test_bodies_flow_through_another_worker_as_they_come_and_its_answer_is
             lines.put_nowait(b"")
     for board in boards:
         board.close()
+
+
+FRAMES = """() => {
+  const video = document.getElementById("result");
+  window.painted = [];
+  const note = (now) => { window.painted.push(performance.timeOrigin + now); video.requestVideoFrameCallback(note); };
+  video.requestVideoFrameCallback(note);
+}"""
+"""Keeps when each picture of the result was painted, in milliseconds of the epoch."""
+
+
+async def shows(page: Page, expression: str) -> None:
+    async with asyncio.timeout(60):  # asked from outside: the page's policy lets nobody evaluate anything inside
+        while not await page.evaluate(expression):
+            await asyncio.sleep(0.05)
+
+
+async def test_a_page_whose_worker_is_killed_shows_the_next_picture_within_two_seconds(
+    shown: Clip, tmp_path: Path
+) -> None:
+    write_camera(tmp_path / "camera.y4m", clip(640, 480, 30))
+    with serving("--workers", "2") as (process, told):
+        async with open_page(told["page"], tmp_path / "profile", tmp_path / "camera.y4m") as page:
+            await page.select_option("#way", "composite")
+            await page.click("#toggle")
+            await page.evaluate(FRAMES)
+            await shows(page, "window.painted.length > 60")
+            index = int((await asyncio.to_thread(get, told["page"] + "v1/sessions"))[0]["id"].partition("-")[0])
+            killed_at = 1000 * time.time()
+            os.kill(workers(process.pid)[index], signal.SIGKILL)
+            await shows(page, f"window.painted.at(-1) > {killed_at + 3000}")
+            painted = await page.evaluate("window.painted")
+        gaps = [later - earlier for earlier, later in pairwise(painted) if later > killed_at]
+        assert 500 < max(gaps) < 1000 * BACK_SECONDS

@@ -119,6 +119,7 @@ async def _serve(
         advertised=settings.advertised,
         max_viewers=settings.max_viewers,
         ice=IceServers(settings.ice_servers, settings.turn_secret.get_secret_value(), settings.turn_seconds),
+        security=security,
     ) as webrtc:
         http = HttpRoutes(
             sessions, backgrounds, metrics.expose, lambda: not sessions.draining, webrtc.resources.trickle

@@ -41,6 +41,8 @@ class Frame:
     """Seconds on the monotonic clock."""
     alpha: Plane | None = None
     """(height, width) uint8, 255 = opaque; only in cutouts."""
+    full_size: tuple[int, int] | None = None
+    """(width, height) of the picture that came, where less of it was decoded; None: it was decoded whole."""
 
     @property
     def width(self) -> int:
@@ -51,6 +53,11 @@ class Frame:
     def height(self) -> int:
         """Rows."""
         return int(self.y.shape[0])
+
+    @property
+    def came(self) -> tuple[int, int]:
+        """(width, height) of the picture that came."""
+        return self.full_size or (self.width, self.height)
 
     def with_planes(self, y: Plane, u: Plane, v: Plane, alpha: Plane | None = None) -> "Frame":
         """Another picture at this frame's time."""

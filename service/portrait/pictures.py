@@ -3,6 +3,7 @@
 import io
 import warnings
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Literal
 
 import cv2
@@ -14,6 +15,16 @@ from portrait.frame import Frame, Plane, Timestamp, i420_length, split_i420
 
 FORMATS = ("JPEG", "PNG", "WEBP")
 """The compressed formats taken; named in every refusal."""
+
+JPEG_START, JPEG_END = b"\xff\xd8", b"\xff\xd9"
+
+DECODINGS = {
+    1: cv2.IMREAD_COLOR,
+    2: cv2.IMREAD_REDUCED_COLOR_2,
+    4: cv2.IMREAD_REDUCED_COLOR_4,
+    8: cv2.IMREAD_REDUCED_COLOR_8,
+}
+"""How many times smaller a picture can be decoded: JPEG's transform of 8x8 pixels has these sizes, too."""
 
 PictureFormat = Literal[".jpg", ".png", ".webp"]
 
@@ -53,11 +64,42 @@ def decode_bgr(data: bytes, max_pixels: int, field: str = "image") -> Plane:
     Raises:
         BadPicture: not a picture, cut short, or larger than `max_pixels` (found out before decoding).
     """
+    return _decode(data, _read_checked(data, max_pixels, field), 1, field)
+
+
+def decode_frame(
+    data: bytes, max_pixels: int, field: str, timestamp: Timestamp, arrived: float, least: int | None = None
+) -> Frame:
+    """A Frame of a compressed picture, as `decode_bgr`; of a JPEG no more than is needed.
+
+    `least` is how many pixels each side needs, None all of them: a larger JPEG is decoded at a half, a quarter or an
+    eighth of its size, which spares the transform and the colours of pixels that would be averaged away.
+
+    Raises:
+        BadPicture: as `decode_bgr`.
+    """
+    width, height = _read_checked(data, max_pixels, field)
+    reduction = 1
+    if least is not None and data.startswith(JPEG_START):
+        reduction = max((by for by in DECODINGS if min(width, height) >= by * least), default=1)
+    pixels = _decode(data, (width, height), reduction, field)
+    frame = frame_from_bgr(pixels, timestamp, arrived)
+    if reduction == 1:
+        return frame
+    lying = (pixels.shape[1] > pixels.shape[0]) != (width > height)
+    return replace(frame, full_size=(height, width) if lying else (width, height))
+
+
+def _read_checked(data: bytes, max_pixels: int, field: str) -> tuple[int, int]:
     width, height = read_size(data, max_pixels, field)
     check_size(width, height, max_pixels, field)
-    pixels = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR)
+    return width, height
+
+
+def _decode(data: bytes, size: tuple[int, int], reduction: int, field: str) -> Plane:
+    pixels = cv2.imdecode(np.frombuffer(data, np.uint8), DECODINGS[reduction])
     if pixels is None or _cut_short(data):
-        raise BadPicture(field, f"a {width}x{height} picture that is damaged or cut short after {len(data)} bytes")
+        raise BadPicture(field, f"a {size[0]}x{size[1]} picture that is damaged or cut short after {len(data)} bytes")
     return np.asarray(pixels, np.uint8)
 
 
@@ -67,17 +109,23 @@ def _cut_short(data: bytes) -> bool:
     The end-of-image marker cannot occur inside entropy-coded data (ITU-T T.81, B.1.1.5); a preview in the header ends
     with one too, but lies before the last start of scan.
     """
-    return data[:2] == b"\xff\xd8" and data.rfind(b"\xff\xd9") < data.rfind(b"\xff\xda")
+    if not data.startswith(JPEG_START) or data.endswith(JPEG_END):
+        return False  # looking for the markers costs a twentieth of decoding
+    return data.rfind(JPEG_END) < data.rfind(b"\xff\xda")
 
 
 def frame_from_bgr(pixels: Plane, timestamp: Timestamp, arrived: float) -> Frame:
     """A Frame of (H,W,3) uint8 BGR; odd sizes too."""
+    return _convert(pixels, cv2.COLOR_BGR2YUV_I420, timestamp, arrived)
+
+
+def _convert(pixels: Plane, code: int, timestamp: Timestamp, arrived: float) -> Frame:
     height, width = pixels.shape[:2]
     if height % 2 or width % 2:
         # OpenCV converts even sizes only: repeat the last row or column, then cut the planes back.
         border = cv2.copyMakeBorder(pixels, 0, height % 2, 0, width % 2, cv2.BORDER_REPLICATE)
         pixels = np.asarray(border, np.uint8)
-    packed = np.asarray(cv2.cvtColor(pixels, cv2.COLOR_BGR2YUV_I420), np.uint8)
+    packed = np.asarray(cv2.cvtColor(pixels, code), np.uint8)
     y, u, v = split_i420(packed.reshape(-1), pixels.shape[1], pixels.shape[0])
     return Frame(y[:height, :width], u, v, timestamp, arrived)
 
@@ -117,7 +165,7 @@ def frame_from_rgb24(data: bytes, width: int, height: int, timestamp: Timestamp,
     if len(data) != expected:
         raise BadPicture("data", f"{len(data)} bytes for {width}x{height} RGB24; expected {expected}")
     rgb = np.frombuffer(data, np.uint8).reshape(height, width, 3)
-    return frame_from_bgr(np.asarray(cv2.cvtColor(rgb, cv2.COLOR_RGB2BGR), np.uint8), timestamp, arrived)
+    return _convert(rgb, cv2.COLOR_RGB2YUV_I420, timestamp, arrived)
 
 
 def rgba_from_frame(frame: Frame) -> Plane:

@@ -66,8 +66,10 @@ class Codec(Protocol[P, W]):
     def modes(self) -> Collection[str]:
         """The output modes the transport can carry."""
 
-    def decode(self, picture: P, arrived: float) -> Frame:
+    def decode(self, picture: P, arrived: float, options: Options) -> Frame:
         """A Frame of whatever the transport received at `arrived`, in seconds of the monotonic clock.
+
+        It need not be larger than a result with `options` shows, nor than the network's input.
 
         Raises:
             BadPicture: it cannot be one.
@@ -81,8 +83,8 @@ class Codec(Protocol[P, W]):
 class Seen:
     """What is kept of a frame to tell whether its mask says anything about the next one."""
 
-    width: int
-    height: int
+    size: tuple[int, int]
+    """(width, height) of the picture that came."""
     arrived: float
     guide: Plane
     person: Plane
@@ -90,7 +92,7 @@ class Seen:
 
     def says_nothing_about(self, frame: Frame, guide: Plane) -> bool:
         """Whether `frame` has another size, comes late, or shows something else where the person was."""
-        if (frame.width, frame.height) != (self.width, self.height) or frame.arrived - self.arrived > GAP:
+        if frame.came != self.size or frame.arrived - self.arrived > GAP:
             return True
         return cv2.mean(cv2.absdiff(guide, self.guide), self.person)[0] > CHANGED
 
@@ -137,7 +139,7 @@ class Pipeline:
         if not carried and failure is None:
             self._reuse.keep(guide, prior, mask)
         person = np.asarray(cv2.threshold(halve(prior.values), 127, 255, cv2.THRESH_BINARY)[1], np.uint8)
-        self._seen = Seen(frame.width, frame.height, frame.arrived, guide, person)
+        self._seen = Seen(frame.came, frame.arrived, guide, person)
         return Result(frame, mask, prior, options, compositor, self._recorder, failure, carried)
 
     def _segment(self, frame: Frame, quality: Quality) -> Mask:

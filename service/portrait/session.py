@@ -261,14 +261,15 @@ class Session(Generic[P, W]):
         if self._reset:
             self._reset = False
             self._pipeline.reset()
+        options, compositor = self._output
         with self._counting.stage("decode"):
-            frame = self._codec.decode(picture, arrived)
+            frame = self._codec.decode(picture, arrived, options)
         quality = self._terms.quality
-        result = self._pipeline.run(frame, *self._output, quality)
+        result = self._pipeline.run(frame, options, compositor, quality)
         wire = self._codec.encode(result, picture)
         worked = time.monotonic() - started
         turn = Turn(wire, result.failure, started - arrived, worked, quality, result.carried)
-        return turn, (frame.width, frame.height)
+        return turn, frame.came
 
     def _count(self, turn: Turn[W], size: tuple[int, int], arrived: float) -> None:
         now, numbers = time.monotonic(), self.numbers

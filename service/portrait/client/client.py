@@ -27,6 +27,7 @@ PRIOR_EVERY = 15
 # connection of its own, which a balancer can place.
 OPTIONS: list[tuple[str, Any]] = [
     ("grpc.http2.bdp_probe", 0),
+    ("grpc.http2.lookahead_bytes", 262_144),
     ("grpc.http2.write_buffer_size", 65536),
     ("grpc.max_receive_message_length", -1),
     ("grpc.use_local_subchannel_pool", 1),

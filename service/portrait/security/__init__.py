@@ -4,11 +4,13 @@ What is configured must be satisfied: a client's certificate where there is an a
 where there are tokens or keys. Nothing configured is an open service, which is right on the loopback interface only.
 """
 
+import asyncio
 import base64
 import binascii
 import ipaddress
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager
 
 from portrait.errors import BadSettings, Unauthenticated
 from portrait.security.authority import Authority, box_names
@@ -23,6 +25,9 @@ logger = logging.getLogger(__name__)
 LONGEST = 16 * 1024
 """Characters of an Authorization header; a signed token has about one thousand."""
 
+LOOK_SECONDS = 2.0
+"""How long a credential that is no longer valid may keep open what it has opened."""
+
 
 class Security:
     """Who may call. Opened by `open_security`."""
@@ -32,6 +37,11 @@ class Security:
     ) -> None:
         self.certificates = certificates
         self._bearers, self._refused = bearers, refused
+
+    @classmethod
+    def nobody_asked(cls) -> "Security":
+        """Everybody may call."""
+        return cls(None, [], lambda _: None)
 
     @property
     def open(self) -> bool:
@@ -54,6 +64,33 @@ class Security:
         except Unauthenticated as error:
             self._refused(error.reason)
             raise
+
+    @asynccontextmanager
+    async def holding(self, authorization: str | None, end: Callable[[Unauthenticated], None]) -> AsyncIterator[None]:
+        """For what a call opens and what lasts: a stream, a connection.
+
+        When the token it was opened with has been taken back or has expired, `end` is called once, within
+        LOOK_SECONDS. A client's certificate is TLS's matter: it is looked at with every handshake.
+        """
+
+        async def look() -> None:
+            while True:
+                await asyncio.sleep(LOOK_SECONDS)
+                try:
+                    self._check(authorization, has_certificate=True)
+                except Unauthenticated as error:
+                    end(error)
+                    return
+
+        if not self._bearers:
+            yield
+            return
+        looking = asyncio.create_task(look(), name="security-look")
+        try:
+            yield
+        finally:
+            looking.cancel()
+            await asyncio.gather(looking, return_exceptions=True)
 
     def _check(self, authorization: str | None, has_certificate: bool) -> None:
         if self.certificates is not None and self.certificates.mutual and not has_certificate:

@@ -15,6 +15,7 @@ import numpy as np
 from PIL import Image
 
 from portrait.client import Client, ClientError, Picture
+from tests.calls import jpeg
 from tests.deploy import ROOT
 from tests.deploy.dashboards import BOARDS
 from tests.deploy.live.engine import Container, Engine
@@ -23,7 +24,6 @@ from tests.deploy.live.streaming import receive, send
 from tests.deploy.pictures import draw
 from tests.people import clip
 from tests.rtc import Camera, viewer
-from tests.test_grpc import jpeg
 
 PACE = 5.0
 """Seconds between scrapes, as shipped; the rules keep to it as well, so that a short picture has enough points."""

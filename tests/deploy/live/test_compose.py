@@ -15,13 +15,13 @@ import pytest
 import yaml
 
 from portrait.client import Client
+from tests.calls import jpeg, pictures
 from tests.deploy import DEPLOY, tool
 from tests.deploy.live.engine import Engine, answers, wait_until
 from tests.deploy.live.scraping import Prometheus
 from tests.deploy.live.test_proxies import ask
 from tests.people import clip
 from tests.rtc import Camera, viewer
-from tests.test_grpc import jpeg, pictures
 
 pytestmark = pytest.mark.live
 

@@ -13,6 +13,7 @@ import pytest
 import yaml
 
 from portrait.client import Client, ClientError, Picture
+from tests.calls import jpeg
 from tests.deploy import DEPLOY
 from tests.deploy.dashboards import BOARDS, annotations, choices, expressions, plain
 from tests.deploy.live.engine import Container, Engine
@@ -21,7 +22,6 @@ from tests.deploy.live.streaming import receive, send
 from tests.deploy.live.test_proxies import reached
 from tests.deploy.pictures import draw
 from tests.people import clip
-from tests.test_grpc import jpeg
 
 pytestmark = pytest.mark.live
 

@@ -9,11 +9,11 @@ import pytest
 import yaml
 
 from portrait.client import Client
+from tests.calls import jpeg, pictures
 from tests.deploy.live.engine import Engine, answers, wait_until
 from tests.deploy.live.proxies import free_port
 from tests.deploy.manifests import pick, render
 from tests.people import clip
-from tests.test_grpc import jpeg, pictures
 
 pytestmark = pytest.mark.live
 

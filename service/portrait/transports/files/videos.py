@@ -1,7 +1,8 @@
 """Videos in, videos out: files, pipes, cameras and addresses, all through FFmpeg."""
 
+import logging
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from fractions import Fraction
 from typing import Any
@@ -14,6 +15,8 @@ from portrait.errors import BadOption, BadPicture
 from portrait.frame import Frame, Plane
 from portrait.transports.files.work import Work
 from portrait.video import av_from_frame, frame_from_av
+
+logger = logging.getLogger(__name__)
 
 PIPE = "-"
 MAX_PIXELS = 2**26
@@ -57,11 +60,11 @@ def process_video(source: str, target: str, work: Work, progress: Callable[[int,
 
     A place is the path of a file, `-` (standard input in whatever container FFmpeg knows by its first bytes, standard
     output as YUV4MPEG2), a camera (`/dev/video0`) or an address (RTSP, RTMP, TCP, UDP). An endless source ends with an
-    interrupt from the keyboard; what has come until then is written whole. `progress` is called with the frames done
-    and the frames expected (0: not known) after each.
+    interrupt from the keyboard, or when its other side is lost; what has come until then is written whole.
+    `progress` is called with the frames done and the frames expected (0: not known) after each.
 
     Raises:
-        BadPicture: the source is no video.
+        BadPicture: the source is no video, or a file that is damaged.
         BadOption: the target's format cannot hold it.
     """
     try:
@@ -106,19 +109,18 @@ def _transcode(
     expected = video.frames or int(float((source.duration or 0) / av.time_base) * float(rate))
     copies = {stream: target.add_stream_from_template(stream) for stream in source.streams.audio if sink.sound}
     encoder: Any = None
-    done = 0
+    done, clock = 0, _Clock(rate, endless=endless)
     # Sound that comes before the first picture waits: no stream can be added once anything has been written, and the
     # size of the video is known from its first picture only.
     waiting: list[av.Packet[Any]] = []
     try:
-        for packet in source.demux([video, *copies]):
+        for packet in _packets(source, [video, *copies], endless=endless):
             if packet.stream in copies:
                 if packet.dts is not None:  # the flushing packet at the end carries nothing
                     packet.stream = copies[packet.stream]
                     waiting.append(packet)
             else:
-                for picture in packet.decode():
-                    assert isinstance(picture, av.VideoFrame)
+                for picture in clock.timed(_pictures(packet, endless=endless)):
                     result = work(_upright(picture))
                     if encoder is None:
                         encoder = _open_encoder(target, sink, result, rate, video.time_base)
@@ -135,6 +137,61 @@ def _transcode(
         raise BadPicture("IN", "no picture of the video could be decoded")
     target.mux(encoder.encode())
     return done
+
+
+def _packets(source: av.container.InputContainer, streams: list[Any], *, endless: bool) -> Iterator["av.Packet[Any]"]:
+    """The packets of a source. Of an endless one as many as come: the other side may go at any time.
+
+    Raises:
+        BadPicture: a file that cannot be read to its end.
+    """
+    packets = source.demux(streams)
+    while True:
+        try:
+            yield next(packets)
+        except StopIteration:
+            return
+        except (av.error.FFmpegError, OSError) as error:
+            if not endless:
+                raise BadPicture("IN", f"{source.name}: cannot be read to its end: {error}") from error
+            logger.warning("%s is lost, what has come is written: %s", source.name, error)
+            return
+
+
+def _pictures(packet: "av.Packet[Any]", *, endless: bool) -> list[av.VideoFrame]:
+    """What a packet decodes to; nothing, where an endless source was joined or torn in the middle."""
+    try:
+        return packet.decode()
+    except av.error.InvalidDataError as error:
+        if not endless:
+            raise BadPicture("IN", f"a picture of the video is damaged: {error}") from error
+        return []
+
+
+class _Clock:
+    """Gives every picture a time after the one before it.
+
+    Bare H.264 has no times: its pictures follow each other at `rate`. A camera over RTSP has none before its first
+    report (RFC 3550, section 6.4.1), and may set its clock back: such pictures of an endless source are left out.
+    """
+
+    def __init__(self, rate: Fraction, *, endless: bool) -> None:
+        self._rate, self._endless = rate, endless
+        self._last: int | None = None
+
+    def timed(self, pictures: Iterable[av.VideoFrame]) -> Iterator[av.VideoFrame]:
+        """Those of `pictures` that have a time."""
+        for picture in pictures:
+            if picture.pts is None and (self._last is not None or not self._endless):
+                picture.pts = self._next(picture.time_base)
+            late = picture.pts is None or (self._last is not None and picture.pts <= self._last)
+            if not (self._endless and late):
+                self._last = picture.pts
+                yield picture
+
+    def _next(self, time_base: Fraction | None) -> int:
+        step = 1 if time_base is None else max(1, round(1 / (self._rate * time_base)))
+        return 0 if self._last is None else self._last + step
 
 
 def _open_encoder(

@@ -22,10 +22,11 @@ SERVICE = segmentation_pb2.DESCRIPTOR.services_by_name["SegmentationService"].fu
 INFERENCE = inference_pb2.DESCRIPTOR.services_by_name["GRPCInferenceService"].full_name
 
 # HTTP/2 windows bound memory, not latency: by default a client is megabytes ahead of a busy stream. These keep it to
-# about 64 KB; the slot does the rest.
+# about 256 KB, two or three frames of 720p JPEG; the slot does the rest. A window smaller than a frame would cost the
+# server a third more for each, in rounds of "go on".
 WINDOW_OPTIONS = [
     ("grpc.http2.bdp_probe", 0),
-    ("grpc.http2.lookahead_bytes", 65536),
+    ("grpc.http2.lookahead_bytes", 262_144),
     ("grpc.http2.write_buffer_size", 65536),
 ]
 KEEPALIVE_OPTIONS = [
@@ -74,7 +75,7 @@ async def serve_grpc(
     interceptors = [*([Guard(security)] if security else []), Strict()]
     server = grpc.aio.server(interceptors=interceptors, options=[*options, *WINDOW_OPTIONS, *KEEPALIVE_OPTIONS])
     limits = Limits(max_frame_pixels, max_still_pixels, max_message_bytes, idle_seconds)
-    servicer = SegmentationServicer(sessions, backgrounds, limits)
+    servicer = SegmentationServicer(sessions, backgrounds, limits, security)
     segmentation_pb2_grpc.add_SegmentationServiceServicer_to_server(servicer, server)
     inference_pb2_grpc.add_GRPCInferenceServiceServicer_to_server(InferenceServicer(sessions, max_still_pixels), server)
     health_servicer = health.aio.HealthServicer()

@@ -16,14 +16,14 @@ from portrait.mask import Mask
 from portrait.pictures import (
     bgr_from_frame,
     check_size,
-    decode_bgr,
+    decode_frame,
     encode,
-    frame_from_bgr,
     frame_from_i420,
     frame_from_rgb24,
     rgba_from_frame,
 )
 from portrait.pipeline import Result
+from portrait.segmenters import Model
 from portrait.v1 import segmentation_pb2 as pb
 
 MICROSECOND = Fraction(1, 1_000_000)
@@ -121,14 +121,14 @@ def read_prior(picture: pb.Picture, max_pixels: int) -> Mask:
 
 
 class GrpcCodec:
-    """The codec of every gRPC session; `max_pixels` bounds what is decoded."""
+    """The codec of every gRPC session. `max_pixels` bounds what is decoded, `model` says how much the network needs."""
 
     modes = tuple(MODES)
 
-    def __init__(self, max_pixels: int) -> None:
-        self._max_pixels = max_pixels
+    def __init__(self, max_pixels: int, model: Model) -> None:
+        self._max_pixels, self._model_side = max_pixels, max(model.width, model.height)
 
-    def decode(self, picture: Arrival, arrived: float) -> Frame:
+    def decode(self, picture: Arrival, arrived: float, options: Options) -> Frame:
         """A Frame of a message.
 
         Raises:
@@ -136,7 +136,9 @@ class GrpcCodec:
         """
         message, timestamp = picture.picture, Timestamp(picture.timestamp_us, MICROSECOND)
         if message.format in COMPRESSED:
-            return frame_from_bgr(decode_bgr(message.data, self._max_pixels, "data"), timestamp, arrived)
+            # Only the network looks at a picture that is not shown.
+            least = self._model_side if _is_grey(options.mode, picture) else None
+            return decode_frame(message.data, self._max_pixels, "data", timestamp, arrived, least)
         if message.format not in RAW:
             raise BadPicture("format", f"{message.format} was sent; expected JPEG (1), I420 (2) or RGB24 (3)")
         check_size(message.width, message.height, self._max_pixels, "picture")
@@ -151,8 +153,8 @@ class GrpcCodec:
 
     def _picture(self, result: Result, picture: Arrival) -> pb.Picture:
         mode, output = result.options.mode, picture.output
-        layout = output.format or DEFAULT_FORMATS.get(mode, picture.picture.format)
-        if mode in PROBABILITIES and layout in GREY:
+        layout = _layout(mode, picture)
+        if _is_grey(mode, picture):
             with result.recorder.stage("compose"):
                 values = _probability(result, output.mask_size)
             with result.recorder.stage("encode"):
@@ -164,13 +166,21 @@ class GrpcCodec:
             return _write(frame, layout)
 
 
+def _layout(mode: str, picture: Arrival) -> "pb.PictureFormat.ValueType":
+    return picture.output.format or DEFAULT_FORMATS.get(mode, picture.picture.format)
+
+
+def _is_grey(mode: str, picture: Arrival) -> bool:
+    """Whether the result is one number per pixel, and nothing of the picture that came."""
+    return mode in PROBABILITIES and _layout(mode, picture) in GREY
+
+
 def _probability(result: Result, size: "pb.MaskSize.ValueType") -> Plane:
     """(H,W) uint8: the mask or the alpha at the size asked for."""
-    mask, frame = result.mask, result.frame
+    mask, came = result.mask, result.frame.came
     if result.options.mode == "alpha":
-        small = size == pb.MASK_SIZE_MODEL
-        return alpha(mask, *((mask.width, mask.height) if small else (frame.width, frame.height)))
-    return resize(mask.values, frame.width, frame.height) if size == pb.MASK_SIZE_FRAME else mask.values
+        return alpha(mask, *((mask.width, mask.height) if size == pb.MASK_SIZE_MODEL else came))
+    return resize(mask.values, *came) if size == pb.MASK_SIZE_FRAME else mask.values
 
 
 def _grey_picture(values: Plane, layout: "pb.PictureFormat.ValueType") -> pb.Picture:

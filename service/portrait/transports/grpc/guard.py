@@ -8,6 +8,7 @@ import grpc.aio
 
 from portrait.errors import Unauthenticated
 from portrait.security import Certificates, Pem, Security
+from portrait.transports.grpc.handlers import replaced
 from portrait.transports.grpc.status import abort
 
 OPEN = "/grpc.health.v1.Health/"
@@ -29,25 +30,24 @@ class Guard(grpc.aio.ServerInterceptor):
         handler = await continuation(handler_call_details)
         if handler is None or handler_call_details.method.startswith(OPEN):
             return handler
-        given = dict(handler_call_details.invocation_metadata).get("authorization")
         try:
-            self._security.check(given if isinstance(given, str) else None, has_certificate=True)
+            self._security.check(authorization(handler_call_details.invocation_metadata), has_certificate=True)
         except Unauthenticated as error:
             return _refusing(handler, error)
         return handler
+
+
+def authorization(metadata: Any) -> str | None:
+    """The caller's credentials, of the metadata of a call."""
+    given = dict(metadata or ()).get("authorization")
+    return given if isinstance(given, str) else None
 
 
 def _refusing(handler: Any, error: Unauthenticated) -> Any:
     async def refuse(_: Any, context: grpc.aio.ServicerContext[Any, Any]) -> None:
         await abort(context, error)
 
-    makers = {
-        (False, False): grpc.unary_unary_rpc_method_handler,
-        (False, True): grpc.unary_stream_rpc_method_handler,
-        (True, False): grpc.stream_unary_rpc_method_handler,
-        (True, True): grpc.stream_stream_rpc_method_handler,
-    }
-    return makers[handler.request_streaming, handler.response_streaming](refuse)
+    return replaced(handler, refuse)
 
 
 def credentials(certificates: Certificates) -> grpc.ServerCredentials:

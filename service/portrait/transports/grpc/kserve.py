@@ -84,7 +84,7 @@ class InferenceServicer(pb_grpc.GRPCInferenceServiceServicer):
         async with aborting(context):
             model = self._pick(request.model_name, request.model_version)
             picture, prior = read_inputs(request, self._max_pixels)
-            codec = GrpcCodec(self._max_pixels)
+            codec = GrpcCodec(self._max_pixels, model)
             async with self._sessions.open(
                 "grpc",
                 codec,

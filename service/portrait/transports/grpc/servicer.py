@@ -10,9 +10,11 @@ import grpc.aio
 
 from portrait.backgrounds import Backgrounds
 from portrait.quality import Delivery
+from portrait.security import Security
 from portrait.segmenters import Model
 from portrait.sessions import Sessions
 from portrait.transports.grpc.codec import Arrival, GrpcCodec, Output, read_output, read_prior
+from portrait.transports.grpc.guard import authorization
 from portrait.transports.grpc.status import aborting
 from portrait.transports.grpc.stream import Stream, StreamContext, StreamSession, duration, read_config
 from portrait.transports.grpc.trace import traceparent
@@ -36,8 +38,11 @@ class Limits:
 class SegmentationServicer(pb_grpc.SegmentationServiceServicer):
     """Turns calls into sessions."""
 
-    def __init__(self, sessions: Sessions, backgrounds: Backgrounds, limits: Limits) -> None:
+    def __init__(
+        self, sessions: Sessions, backgrounds: Backgrounds, limits: Limits, security: Security | None = None
+    ) -> None:
         self._sessions, self._backgrounds, self._limits = sessions, backgrounds, limits
+        self._security = security or Security.nobody_asked()
 
     async def Segment(  # noqa: N802  the name is the contract's
         self, request: pb.SegmentRequest, context: grpc.aio.ServicerContext[Any, Any]
@@ -45,7 +50,7 @@ class SegmentationServicer(pb_grpc.SegmentationServiceServicer):
         """One picture through a session of its own."""
         async with aborting(context):
             output = await asyncio.to_thread(read_output, request.output, self._backgrounds)
-            codec = GrpcCodec(self._limits.still_pixels)
+            codec = GrpcCodec(self._limits.still_pixels, self._sessions.models.pick(request.model))
             async with self._sessions.open(
                 "grpc",
                 codec,
@@ -76,7 +81,7 @@ class SegmentationServicer(pb_grpc.SegmentationServiceServicer):
         async with aborting(context):
             config, output = await read_config(request_iterator, self._limits.idle_seconds, self._backgrounds)
             prior = read_prior(config.prior, self._limits.frame_pixels) if config.HasField("prior") else None
-            codec = GrpcCodec(self._limits.frame_pixels)
+            codec = GrpcCodec(self._limits.frame_pixels, self._sessions.models.pick(config.model))
             delivery = Delivery.EXACT if config.delivery == pb.DELIVERY_EVERY_FRAME else Delivery.LIVE
             async with self._sessions.open(
                 "grpc",
@@ -96,7 +101,8 @@ class SegmentationServicer(pb_grpc.SegmentationServiceServicer):
                     backgrounds=self._backgrounds,
                     idle_seconds=self._limits.idle_seconds,
                 )
-                await stream.run(request_iterator)
+                async with self._security.holding(authorization(context.invocation_metadata()), stream.expire):
+                    await stream.run(request_iterator)
 
     def _info(self, session: StreamSession, config: pb.StreamConfig, output: Output) -> pb.StreamInfo:
         options = output.options

@@ -14,7 +14,7 @@ from google.protobuf.timestamp_pb2 import Timestamp
 
 from portrait.backgrounds import Backgrounds
 from portrait.capacity import RETRY_AFTER
-from portrait.errors import BadOption, Draining, Idle, NotConfigured, PortraitError, SessionEnded
+from portrait.errors import BadOption, Draining, Idle, NotConfigured, PortraitError, SessionEnded, Unauthenticated
 from portrait.latest import Closed, Latest
 from portrait.session import Session
 from portrait.transports.grpc.codec import Answer, Arrival, Output, read_output
@@ -99,14 +99,20 @@ class Stream:
         self._writing = asyncio.Lock()
         self._applied = Orders(output)
         self._results = self._dropped = 0
+        self._expired: Unauthenticated | None = None
+
+    def expire(self, error: Unauthenticated) -> None:
+        """End the stream: its credentials are no longer valid."""
+        self._expired = error
+        self._session.end(str(error))
 
     async def run(self, requests: AsyncIterator[pb.SegmentStreamRequest]) -> None:
         """Answer frames until the client has sent its last or the session is ended.
 
         Raises:
             BadInput: a message that has no place here.
-            Idle: no frame for too long.
-            Draining, SessionEnded: the session was ended.
+            Idle: no frame for too long, or a result that was not taken for too long.
+            Draining, SessionEnded, Unauthenticated: the session was ended.
         """
         reader = asyncio.create_task(self._read(requests), name="grpc-reader")
         ended = asyncio.create_task(self._close_at_end(), name="grpc-ended")
@@ -116,6 +122,8 @@ class Stream:
                 await self._session.pace()
                 await self._answer(await self._slot.get())
         except Closed:
+            if self._expired is not None:
+                raise self._expired from None
             if ended.done():
                 kind = f"the stream was ended: {ended.result()}"
                 raise (Draining(kind, RETRY_AFTER) if self._session.leaving else SessionEnded(kind)) from None
@@ -172,7 +180,11 @@ class Stream:
         reason = pb.DROP_REASON_NEWER_FRAME if lost else pb.DROP_REASON_UNSPECIFIED
         result = pb.FrameResult(dropped=lost, drop_reason=reason)
         await self._turn(waiting, self._apply(waiting.orders), result)
-        await self._write(pb.SegmentStreamResponse(result=result))
+        try:
+            async with asyncio.timeout(self._idle_seconds):  # who takes no result must not keep the session
+                await self._write(pb.SegmentStreamResponse(result=result))
+        except TimeoutError:
+            raise Idle(f"a result was not taken for {self._idle_seconds:g} s") from None
 
     def _apply(self, orders: Orders) -> bool:
         """Put in force what was asked for up to this frame; whether its result shall carry the prior."""

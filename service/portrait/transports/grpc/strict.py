@@ -8,14 +8,12 @@ import grpc.aio
 from google.protobuf.message import DecodeError
 
 from portrait.errors import BadMessage
+from portrait.transports.grpc.handlers import behaviour, replaced
 from portrait.transports.grpc.status import abort
-
-OURS = ("/portrait.", "/inference.")
-"""Services whose handlers are coroutines, either unary or streaming both ways."""
 
 
 class Strict(grpc.aio.ServerInterceptor):
-    """Stands before our services."""
+    """Stands before every service, ours and those that come with gRPC."""
 
     async def intercept_service(
         self,
@@ -24,16 +22,9 @@ class Strict(grpc.aio.ServerInterceptor):
     ) -> Any:
         """The handler of the call, which sees messages only."""
         handler = await continuation(handler_call_details)
-        if handler is None or not handler_call_details.method.startswith(OURS):
+        if handler is None:
             return handler
-        parse = _parser(handler.request_deserializer)
-        if handler.request_streaming:
-            return grpc.stream_stream_rpc_method_handler(
-                _strict_stream(handler.stream_stream), parse, handler.response_serializer
-            )
-        return grpc.unary_unary_rpc_method_handler(
-            _strict_unary(handler.unary_unary), parse, handler.response_serializer
-        )
+        return replaced(handler, _strict(handler), _parser(handler.request_deserializer))
 
 
 def _parser(deserialize: Callable[[bytes], Any]) -> Callable[[bytes], Any]:
@@ -48,24 +39,28 @@ def _parser(deserialize: Callable[[bytes], Any]) -> Callable[[bytes], Any]:
     return parse
 
 
-def _strict_unary(handle: Any) -> Any:
+def _strict(handler: Any) -> Callable[[Any, Any], Any]:
+    handle = behaviour(handler)
+
     async def checked(request: Any, context: grpc.aio.ServicerContext[Any, Any]) -> Any:
-        if isinstance(request, BadMessage):
-            await abort(context, request)
-        return await handle(request, context)
+        try:
+            answer = handle(_checked(request) if handler.request_streaming else _check(request), context)
+            if not hasattr(answer, "__aiter__"):
+                return await answer
+            async for each in answer:
+                await context.write(each)
+        except BadMessage as error:
+            await abort(context, error)
 
     return checked
 
 
-def _strict_stream(handle: Any) -> Any:
-    async def checked(requests: AsyncIterator[Any], context: grpc.aio.ServicerContext[Any, Any]) -> Any:
-        return await handle(_checked(requests), context)
-
-    return checked
+def _check(request: Any) -> Any:
+    if isinstance(request, BadMessage):
+        raise request
+    return request
 
 
 async def _checked(requests: AsyncIterator[Any]) -> AsyncIterator[Any]:
     async for request in requests:
-        if isinstance(request, BadMessage):
-            raise request
-        yield request
+        yield _check(request)

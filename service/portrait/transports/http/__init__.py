@@ -32,7 +32,8 @@ WEB = Path(__file__).parent.parent / "web"
 CHANGES = ("mode", "color", "background", "reset")
 
 SECURITY_HEADERS = {
-    "Content-Security-Policy": "default-src 'self'; img-src 'self' blob: data:; media-src 'self' blob:; "
+    "Content-Security-Policy": "default-src 'self'; script-src 'self' 'wasm-unsafe-eval'; "
+    "img-src 'self' blob: data:; media-src 'self' blob:; "
     "frame-ancestors 'self'; base-uri 'none'; form-action 'none'",
     "X-Content-Type-Options": "nosniff",
     "Referrer-Policy": "no-referrer",
@@ -58,6 +59,9 @@ class HttpRoutes:
         """What the HTTP server shall serve."""
         return [
             web.get("/", self._page),
+            web.get("/portrait.js", self._module),
+            web.get(r"/litert/{file:[\w.-]+}", self._litert),
+            web.get("/models/{name}.tflite", self._model),
             web.get("/metrics", self._metrics),
             web.get("/healthz", self._health),
             web.get("/readyz", self._ready),
@@ -73,6 +77,19 @@ class HttpRoutes:
 
     async def _page(self, request: web.Request) -> web.FileResponse:
         return web.FileResponse(WEB / "index.html")
+
+    async def _module(self, request: web.Request) -> web.FileResponse:
+        return web.FileResponse(WEB / "portrait.js")
+
+    async def _litert(self, request: web.Request) -> web.FileResponse:
+        # Most of it is there as FILE.gz only, which is sent to whoever accepts it: every browser.
+        return web.FileResponse(WEB / "litert" / request.match_info["file"])
+
+    async def _model(self, request: web.Request) -> web.FileResponse:
+        name = request.match_info["name"]
+        if name not in self._sessions.models.by_name:
+            raise web.HTTPNotFound(text=f"unknown model {name!r}; expected one of {[*self._sessions.models.by_name]}")
+        return web.FileResponse(self._sessions.models.by_name[name].path)
 
     async def _metrics(self, request: web.Request) -> web.Response:
         body, content_type = self._expose(request.headers.get("Accept", ""))

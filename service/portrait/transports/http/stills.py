@@ -42,7 +42,7 @@ class StillCodec:
     def __init__(self, max_pixels: int, suffix: PictureFormat) -> None:
         self._max_pixels, self._suffix = max_pixels, suffix
 
-    def decode(self, picture: bytes, arrived: float) -> Frame:
+    def decode(self, picture: bytes, arrived: float, options: Options) -> Frame:
         """A Frame of a JPEG, PNG or WebP file.
 
         Raises:

@@ -1,6 +1,6 @@
 // The page at /: what a person sees of portrait.js.
 
-import { PortraitSession } from "/web/portrait.js";
+import { connect } from "/portrait.js";
 
 const REFRESH = 1000;
 const UPLOAD_SIDE = 1280;
@@ -14,6 +14,7 @@ let timer = 0;
 $("toggle").addEventListener("click", () => (session ? stop() : start()));
 $("modes").addEventListener("change", (event) => choose({ mode: event.target.value }));
 $("color").addEventListener("input", (event) => choose({ color: event.target.value }));
+$("way").addEventListener("change", reroute);
 $("upload").addEventListener("change", (event) => upload(event.target.files[0]));
 window.addEventListener("pagehide", () => session?.close("the page was left"));
 fillGallery();
@@ -22,31 +23,48 @@ async function start() {
   $("toggle").disabled = true;
   explain("");
   show("connecting", "Asking for the camera");
+  const way = $("way").value;
   try {
     camera = await openCamera();
     $("preview").srcObject = camera;
     show("connecting", "Connecting");
-    const named = look.background.startsWith("data:") ? gallery()[0] : look.background || gallery()[0];
-    session = await PortraitSession.open({ stream: camera, mode: look.mode, color: look.color, background: named });
+    const options = ["browser", "auto"].includes(way) ? { where: way } : { result: way };
+    const asked = { ...look };
+    session = await connect(camera, { ...options, ...asked, background: asked.background || gallery()[0] });
+    session.addEventListener("state", (event) => changed(event.detail));
     session.addEventListener("closed", (event) => ended(event.detail));
-    $("result").srcObject = session.result;
-    if (look.background.startsWith("data:")) await session.change({ background: look.background });
-    show("live", "Live");
+    $("result").srcObject = session.output;
+    tellPlace();
+    changed(session);
     $("toggle").textContent = "Stop";
     timer = setInterval(refresh, REFRESH);
+    // Chosen while it connected.
+    await apply(Object.fromEntries(Object.entries(look).filter(([name, value]) => value !== asked[name])));
   } catch (error) {
     stopCamera();
-    session?.close();
     session = null;
     show("failed", "Not connected");
     explain(error.explanation ?? `The service answered: ${error.message}`);
   } finally {
     $("toggle").disabled = false;
   }
+  if (session && way !== $("way").value) await reroute(); // chosen meanwhile
 }
 
 function stop() {
   session?.close("stopped");
+}
+
+/** The camera goes another way from now on. */
+async function reroute() {
+  if (!session) return;
+  stop();
+  await start();
+}
+
+function changed({ state, reason }) {
+  if (state === "live") show("live", "Live");
+  if (state === "reconnecting") show("connecting", `Reconnecting: ${reason}`);
 }
 
 function ended(why) {
@@ -55,12 +73,26 @@ function ended(why) {
   stopCamera();
   $("result").srcObject = null;
   $("toggle").textContent = "Start camera";
+  $("place").textContent = "";
   for (const id of ["fps", "latency", "size", "dropped"]) $(id).textContent = "–";
   if (why === "stopped") show("idle", "Camera off");
   else {
     show("failed", "Ended");
     explain(`The session ended: ${why}. Start the camera again to reconnect.`);
   }
+}
+
+/** Where the masks are made and the picture is composed, and why. */
+function tellPlace() {
+  const { where, result, reason } = session;
+  const places = {
+    composite: "The box makes masks and picture.",
+    mask: "The box makes masks, this browser the picture.",
+    data: "The box makes masks, this browser the picture.",
+  };
+  const place = where === "browser" ? "This browser does everything." : places[result];
+  $("place").textContent = reason ? `${place} (${reason})` : place;
+  $("whereto").textContent = `Your camera, mirrored. It ${where === "browser" ? "stays in this browser" : "goes to this box only"}.`;
 }
 
 async function openCamera() {
@@ -106,9 +138,14 @@ async function choose(changes) {
   for (const button of $("gallery").children) {
     button.setAttribute("aria-pressed", String(button.dataset.name === look.background));
   }
-  if (!session) return;
+  if (session) await apply(changes);
+}
+
+async function apply(changes) {
   try {
-    await session.change(changes);
+    if (changes.background) await session.setBackground(changes.background);
+    if (changes.color) await session.setColor(changes.color);
+    if (changes.mode) await session.setMode(changes.mode);
     explain("");
   } catch (error) {
     explain(`The service answered: ${error.message}`);
@@ -118,14 +155,13 @@ async function choose(changes) {
 async function refresh() {
   const active = session;
   try {
-    const [numbers, statistics] = await Promise.all([active.numbers(), active.statistics()]);
-    const latency = numbers.latency_seconds + statistics.roundTrip + statistics.buffered;
-    $("fps").textContent = statistics.framesPerSecond.toFixed(0);
-    $("latency").textContent = `${(latency * 1000).toFixed(0)} ms`;
-    $("size").textContent = statistics.width ? `${statistics.width} × ${statistics.height}` : "–";
-    $("dropped").textContent = numbers.frames_dropped;
+    const stats = await active.stats();
+    $("fps").textContent = stats.framesPerSecond.toFixed(0);
+    $("latency").textContent = `${(stats.latency * 1000).toFixed(0)} ms`;
+    $("size").textContent = stats.width ? `${stats.width} × ${stats.height}` : "–";
+    $("dropped").textContent = stats.dropped;
   } catch {
-    if (active === session) active?.close("the service no longer knows it");
+    // Between two connections there are no numbers; the session itself says when it is over.
   }
 }
 

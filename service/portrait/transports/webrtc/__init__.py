@@ -2,27 +2,32 @@
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Coroutine, Sequence
+from collections.abc import AsyncIterator, Callable, Coroutine, Mapping, Sequence
 from contextlib import asynccontextmanager
 from contextvars import copy_context
+from functools import partial
 from typing import Any, TypeAlias, TypedDict
 
 from aiohttp import web
 
 from portrait.backgrounds import Backgrounds
 from portrait.compositors import Options
-from portrait.errors import BadOffer, BadOption
+from portrait.errors import BadOption, Unauthenticated
 from portrait.logs import log_event
+from portrait.security import Security
 from portrait.sessions import Sessions
 from portrait.transports.webrtc import realtime
 from portrait.transports.webrtc.addresses import PORTS, advertise, media_ports
-from portrait.transports.webrtc.codec import MaskCodec, StreamCodec, VideoCodec
+from portrait.transports.webrtc.camera import Uplink
+from portrait.transports.webrtc.codec import DataCodec, MaskCodec, StreamCodec, VideoCodec
 from portrait.transports.webrtc.connection import Connection
 from portrait.transports.webrtc.ice import IceServers
+from portrait.transports.webrtc.masks import MaskSender
+from portrait.transports.webrtc.offers import SDP, read_offer
 from portrait.transports.webrtc.peer import Peer
 from portrait.transports.webrtc.publisher import Publisher
 from portrait.transports.webrtc.rate import Rate
-from portrait.transports.webrtc.resources import FRAGMENT, SDP, Resources
+from portrait.transports.webrtc.resources import FRAGMENT, Resources
 from portrait.transports.webrtc.streams import OUTPUTS, Streams
 from portrait.transports.webrtc.viewer import Viewer
 
@@ -30,11 +35,12 @@ logger = logging.getLogger(__name__)
 
 CONNECTION = "webrtc-connection"
 
-MAX_SDP = 64 * 1024
-"""Bytes of an offer; a browser's has some 6 KB."""
-
-CODECS = {"composite": VideoCodec, "mask": MaskCodec}
-"""What a loopback may send back."""
+LOOPS: Mapping[str, tuple[type[VideoCodec], type[Uplink[Any]]]] = {
+    "composite": (VideoCodec, Peer),
+    "mask": (MaskCodec, Peer),
+    "data": (DataCodec, MaskSender),
+}
+"""What a loopback may send back: a composed video, the mask as a video, or masks on a data channel."""
 
 
 class Wishes(TypedDict):
@@ -46,6 +52,9 @@ class Wishes(TypedDict):
 
 Answered: TypeAlias = asyncio.Future[tuple[str, Connection, str]]
 """Set once with (resource path, connection, SDP answer)."""
+
+
+Life: TypeAlias = Callable[[], Coroutine[Any, Any, None]]
 
 
 class WebRTC:
@@ -62,11 +71,12 @@ class WebRTC:
         advertised: Sequence[str],
         max_viewers: int,
         ice: IceServers,
+        security: Security,
     ) -> None:
         self._ports = ports
         self._sessions, self._backgrounds, self._advertised, self._ice = sessions, backgrounds, advertised, ice
         self._max_frame_pixels, self._idle_seconds = max_frame_pixels, idle_seconds
-        self._streams = Streams(max_viewers, sessions.board)
+        self._streams, self._security = Streams(max_viewers, sessions.board), security
         self._rate = Rate()
         self.resources = Resources(ice, self._rate)
         self._tasks: set[asyncio.Task[None]] = set()
@@ -91,45 +101,35 @@ class WebRTC:
             await asyncio.gather(*self._tasks, return_exceptions=True)
 
     async def _loop_back(self, request: web.Request) -> web.Response:
-        offer, options, answered = await self._read_offer(request), await self._options(request), self._future()
-        kind = CODECS.get(result := request.query.get("result", "composite"))
-        if kind is None:
-            raise BadOption("result", f"{result!r} came; expected one of {', '.join(CODECS)}")
-        life = self._run_loop(kind(self._max_frame_pixels), offer, options, _wishes(request), answered)
-        return await self._answer(life, answered)
+        offer, answered = await read_offer(request, self._rate), self._future()
+        if (result := request.query.get("result", "composite")) not in LOOPS:
+            raise BadOption("result", f"{result!r} came; expected one of {', '.join(LOOPS)}")
+        options = await self._options(request, "blur" if result == "composite" else "mask")
+        life = partial(self._run_loop, result, offer, options, _wishes(request), answered)
+        return await self._answer(request, life, answered)
 
     async def _publish(self, request: web.Request) -> web.Response:
-        offer, options, answered = await self._read_offer(request), await self._options(request), self._future()
-        life = self._run_publisher(request.match_info["stream"], offer, options, _wishes(request), answered)
-        return await self._answer(life, answered)
+        offer, options, answered = await read_offer(request, self._rate), await self._options(request), self._future()
+        life = partial(self._run_publisher, request.match_info["stream"], offer, options, _wishes(request), answered)
+        return await self._answer(request, life, answered)
 
     async def _view(self, request: web.Request) -> web.Response:
         output = request.match_info.get("output", "composite")
         if output not in OUTPUTS:
             raise web.HTTPNotFound(text=f"{output!r} came; expected one of {', '.join(OUTPUTS)}")
-        offer, answered = await self._read_offer(request), self._future()
-        return await self._answer(self._run_viewer(request.match_info["stream"], output, offer, answered), answered)
+        offer, answered = await read_offer(request, self._rate), self._future()
+        life = partial(self._run_viewer, request.match_info["stream"], output, offer, answered)
+        return await self._answer(request, life, answered)
 
-    async def _read_offer(self, request: web.Request) -> str:
-        self._rate.take(request.remote)
-        if request.content_type not in (SDP, "application/octet-stream"):
-            raise web.HTTPUnsupportedMediaType(
-                text=f"{request.content_type} came; expected {SDP}", headers={"Accept-Post": SDP}
-            )
-        accepted = request.headers.get("Accept", "*/*")
-        if not any(wanted in accepted for wanted in (SDP, "application/*", "*/*")):
-            raise web.HTTPNotAcceptable(text=f"{accepted} is accepted; the answer is {SDP}")
-        return await _read_body(request)
-
-    async def _options(self, request: web.Request) -> Options:
+    async def _options(self, request: web.Request, mode: str = "blur") -> Options:
         query, background = request.query, None
         if name := query.get("background"):
             background = await asyncio.to_thread(self._backgrounds.pick, name)
-        return Options(query.get("mode", "blur"), query.get("color", Options().color), background)
+        return Options(query.get("mode", mode), query.get("color", Options().color), background)
 
-    async def _answer(self, life: Coroutine[Any, Any, None], answered: Answered) -> web.Response:
+    async def _answer(self, request: web.Request, life: Life, answered: Answered) -> web.Response:
         """201 with the answer of a connection, which lives on in a task of its own."""
-        task = self._start(life, CONNECTION)
+        task = self._start(self._hold(life, request.headers.get("Authorization")), CONNECTION)
         try:
             await asyncio.wait((task, answered), return_when=asyncio.FIRST_COMPLETED)
         except asyncio.CancelledError:
@@ -144,11 +144,23 @@ class WebRTC:
         response.headers.extend([("Link", link) for link in self._ice.links()])
         return response
 
-    async def _run_loop(
-        self, codec: VideoCodec, offer: str, options: Options, wishes: Wishes, answered: Answered
-    ) -> None:
+    async def _hold(self, life: Life, authorization: str | None) -> None:
+        """A connection's life. It ends with the credentials that opened it."""
+        task = asyncio.current_task()
+        assert task is not None
+
+        def end(error: Unauthenticated) -> None:
+            log_event(logger, logging.INFO, "connection closed", reason=str(error))
+            task.cancel()
+
+        async with self._security.holding(authorization, end):
+            await life()
+
+    async def _run_loop(self, result: str, offer: str, options: Options, wishes: Wishes, answered: Answered) -> None:
+        make_codec, make_peer = LOOPS[result]
+        codec = make_codec(self._max_frame_pixels)
         async with self._sessions.open("webrtc", codec, options, **wishes) as session:
-            peer = Peer(session, self._idle_seconds)
+            peer = make_peer(session, self._idle_seconds)
             async with self._connected(peer.connection, session.id, peer.close):
                 answered.set_result((f"/v1/sessions/{session.id}", peer.connection, await peer.answer(offer)))
                 await peer.run()
@@ -206,16 +218,6 @@ def _wishes(request: web.Request) -> Wishes:
     return {"model": request.query.get("model"), "traceparent": request.headers.get("traceparent")}
 
 
-async def _read_body(request: web.Request) -> str:
-    body = b""
-    # A single read gives what has come so far, which on a slow line is half an offer.
-    while part := await request.content.read(MAX_SDP + 1 - len(body)):
-        body += part
-        if len(body) > MAX_SDP:
-            raise BadOffer("sdp", f"more than {MAX_SDP} bytes")
-    return body.decode("utf-8", "replace")
-
-
 @asynccontextmanager
 async def serve_webrtc(
     sessions: Sessions,
@@ -227,8 +229,9 @@ async def serve_webrtc(
     advertised: Sequence[str] = (),
     max_viewers: int = 32,
     ice: IceServers | None = None,
+    security: Security | None = None,
 ) -> AsyncIterator[WebRTC]:
-    """The transport for the length of the block.
+    """The transport for the length of the block. Without `security` connections last as long as they like.
 
     Media arrives on UDP `ports` (an empty range: any), on the machine's addresses; `advertised` are further ones it is
     reached by; clients are told of the servers of `ice`.
@@ -243,6 +246,7 @@ async def serve_webrtc(
         advertised=advertised,
         max_viewers=max_viewers,
         ice=ice or IceServers(),
+        security=security or Security.nobody_asked(),
     )
     with media_ports(asyncio.get_running_loop(), ports):
         try:

@@ -6,10 +6,12 @@ import av
 import cv2
 import numpy as np
 
-from portrait.compositors import MODES
-from portrait.frame import GREY, Frame
+from portrait.compositors import MODES, Options
+from portrait.frame import GREY, Frame, chroma_size
 from portrait.mask import Mask
 from portrait.pipeline import Result
+from portrait.transports.webrtc.messages import MaskMessage
+from portrait.transports.webrtc.realtime import rtp_time
 from portrait.video import av_from_frame, frame_from_av
 
 
@@ -21,7 +23,7 @@ class VideoCodec:
     def __init__(self, max_pixels: int) -> None:
         self._max_pixels = max_pixels
 
-    def decode(self, picture: av.VideoFrame, arrived: float) -> Frame:
+    def decode(self, picture: av.VideoFrame, arrived: float, options: Options) -> Frame:
         """A Frame over the planes of a decoded picture.
 
         Raises:
@@ -39,10 +41,23 @@ class VideoCodec:
 class MaskCodec(VideoCodec):
     """The mask alone, for a client that composes by itself; no picture is made."""
 
+    modes = ("mask",)
+
     def encode(self, result: Result, picture: av.VideoFrame) -> av.VideoFrame:
         """The mask as a picture at the time of its frame."""
         with result.recorder.stage("encode"):
             return av_from_frame(mask_picture(result.mask, result.frame))
+
+
+class DataCodec(VideoCodec):
+    """The mask as a message for a data channel."""
+
+    modes = ("mask",)
+
+    def encode(self, result: Result, picture: av.VideoFrame) -> bytes:  # type: ignore[override]
+        """The bytes of a `MaskMessage`."""
+        with result.recorder.stage("encode"):
+            return MaskMessage.of(result.mask, rtp_time(result.frame.timestamp.ticks)).pack()
 
 
 class StreamCodec(VideoCodec):
@@ -69,5 +84,6 @@ def mask_picture(mask: Mask, frame: Frame) -> Frame:
     A receiver that converts it to RGB, as browsers do, reads the probability as 0 to 255.
     """
     luma = np.asarray(cv2.convertScaleAbs(mask.values, alpha=219 / 255, beta=16), np.uint8)
-    grey = np.full((mask.height // 2, mask.width // 2), GREY, np.uint8)
+    width, height = chroma_size(mask.width, mask.height)
+    grey = np.full((height, width), GREY, np.uint8)
     return Frame(luma, grey, grey, frame.timestamp, frame.arrived)

@@ -47,6 +47,16 @@ def open_ways(transceiver: Any) -> set[str]:
     return {way for way in ("send", "recv") if way in (transceiver._offerDirection or "")}
 
 
+def without_names(offer: str) -> str:
+    """An offer without the candidates that hide behind mDNS names, as those of browsers without camera permission do.
+
+    For them aioice would wait a second. The connection comes up without them, peer-reflexive: so the candidates are not
+    at their end either, or aioice, left with none, would gather none of its own.
+    """
+    found = MDNS_CANDIDATE.sub("", offer)
+    return found if found == offer else found.replace("a=end-of-candidates\r\n", "")
+
+
 class Connection:
     """A peer connection that answers. `end` is told the reason when it cannot come up or has gone down."""
 
@@ -66,9 +76,7 @@ class Connection:
         """
         if not offer.startswith("v=0"):
             raise BadOffer("sdp", f"the body starts with {offer[:20]!r}; expected an SDP offer, v=0")
-        # Browsers without camera permission hide their addresses behind mDNS names, for which aioice would wait a
-        # second; the connection comes up without them, peer-reflexive.
-        description = RTCSessionDescription(MDNS_CANDIDATE.sub("", offer), "offer")
+        description = RTCSessionDescription(without_names(offer), "offer")
         with blaming_the_offer():
             await self.pc.setRemoteDescription(description)
         take(self.pc.getTransceivers())

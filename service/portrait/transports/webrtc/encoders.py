@@ -12,6 +12,7 @@ import av
 from aiortc.codecs import get_encoder as stock_encoder
 from aiortc.codecs import h264, vpx
 from aiortc.codecs.base import Encoder
+from aiortc.mediastreams import VIDEO_TIME_BASE
 from aiortc.rtcrtpparameters import RTCRtpCodecParameters
 from av.frame import Frame
 from av.video.codeccontext import VideoCodecContext
@@ -87,7 +88,6 @@ class LiveH264Encoder(SteppedRate, h264.H264Encoder):
             self.buffer_data, self.buffer_pts = b"", None
             self.codec = _open("libx264", frame, self._rate)
             self.codec.framerate = Fraction(h264.MAX_FRAME_RATE)
-            self.codec.time_base = Fraction(1, h264.MAX_FRAME_RATE)
             self.codec.options = {"preset": "superfast", "tune": "zerolatency", "level": "31"}
             self.codec.profile = "Baseline"
         return super().encode(frame, force_keyframe)
@@ -112,5 +112,7 @@ def _open(name: str, frame: av.VideoFrame, rate: int) -> VideoCodecContext:
     assert isinstance(codec, VideoCodecContext)
     codec.width, codec.height, codec.bit_rate = frame.width, frame.height, rate
     codec.pix_fmt = "yuv420p"
+    # PyAV moves the frame itself to the codec's clock: on a coarser one its RTP timestamp would not be the camera's.
+    codec.time_base = VIDEO_TIME_BASE
     codec.thread_count = 1
     return codec

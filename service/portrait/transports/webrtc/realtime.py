@@ -8,6 +8,8 @@
    picture that stands still. Here it asks until the packet comes.
 4. Its DTLS offers ECDSA suites only; GStreamer and others bring RSA certificates.
 5. Its encoders: `encoders.py`.
+6. It counts the time of what it receives from 0 and adds a random origin to what it sends. Here a picture leaves with
+   the RTP timestamp it came with, so that a client finds the frame a mask belongs to.
 
 Each is small, written against the version in TESTED, and refused with any other; tests fail when upstream changes.
 """
@@ -18,7 +20,7 @@ from collections.abc import Callable
 from typing import Any
 
 import aiortc
-from aiortc import rtcdtlstransport, rtcrtpsender
+from aiortc import rtcdtlstransport, rtcrtpreceiver, rtcrtpsender
 from aiortc.jitterbuffer import JitterBuffer, JitterFrame
 from aiortc.rtp import RTP_HISTORY_SIZE, RtpPacket
 from aiortc.utils import uint16_add, uint16_gt
@@ -132,6 +134,28 @@ class Requests:
         return bool(self.missing)
 
 
+RTP_CLOCK = 1 << 32
+"""Where RTP timestamps begin anew (RFC 3550 section 5.1)."""
+
+
+class KeptTime:
+    """RTP timestamps as pts, without the jumps back to 0. Takes the place of aiortc's TimestampMapper."""
+
+    def __init__(self) -> None:
+        self._last = self._turns = 0
+
+    def map(self, timestamp: int) -> int:
+        """The time of a frame, in ticks of 1/90000 s; frames come in order."""
+        self._turns += timestamp < self._last
+        self._last = timestamp
+        return timestamp + self._turns * RTP_CLOCK
+
+
+def rtp_time(pts: int) -> int:
+    """The RTP timestamp a picture came with."""
+    return pts % RTP_CLOCK
+
+
 def steer(receiver: Any) -> Bandwidth:
     """Give a video receiver its own `Bandwidth`, which is returned, and `Requests`, before its first packet."""
     bandwidth = Bandwidth(receiver)
@@ -165,9 +189,16 @@ def install() -> None:
     if aiortc.__version__ != TESTED:
         raise RuntimeError(f"aiortc is {aiortc.__version__}; it is made real-time for {TESTED} only")
     rtcrtpsender.get_encoder = live_encoder  # type: ignore[attr-defined]  # not its public name
+    rtcrtpsender.uint32_add = _without_origin  # type: ignore[attr-defined, assignment]
+    rtcrtpreceiver.TimestampMapper = KeptTime  # type: ignore[assignment, misc]
     if JitterBuffer._remove_frame is not _remove_frame:
         JitterBuffer._remove_frame = _remove_frame  # type: ignore[method-assign]
         rtcdtlstransport.RTCCertificate._create_ssl_context = _create_ssl_context  # type: ignore[method-assign]
+
+
+def _without_origin(origin: int, pts: int) -> int:
+    """In the place of `uint32_add`, which a sender uses for this alone."""
+    return rtp_time(pts)
 
 
 _stock_remove_frame = JitterBuffer._remove_frame

@@ -5,10 +5,11 @@ from aiohttp import web
 from portrait.errors import NoSuchSession
 from portrait.transports.webrtc.connection import Connection
 from portrait.transports.webrtc.ice import IceServers
+from portrait.transports.webrtc.offers import SDP
 from portrait.transports.webrtc.rate import Rate
 from portrait.transports.webrtc.viewer import Viewer
 
-SDP, FRAGMENT = "application/sdp", "application/trickle-ice-sdpfrag"
+FRAGMENT = "application/trickle-ice-sdpfrag"
 POSTS = ("/webrtc", "/whip/{stream}", "/whep/{stream}", "/whep/{stream}/{output}")
 
 

@@ -1,0 +1,209 @@
+/**
+ * The box's compositors in WebGL 2: the person of a frame before another background, at the frame's full size.
+ *
+ * The arithmetic is that of service/portrait/compositors: probabilities up to 0.25 count as background, from 0.75 as
+ * person, smooth in between; the room is blurred by itself, at 72 pixels of the shorter side with a box of 9, so that
+ * the person's colours do not bleed into it.
+ */
+
+import { FILL, ROOM, VERTEX } from "./shaders.js";
+
+/** @typedef {import("./types.js").Mode} Mode */
+
+/** @type {Mode[]} in the order of the shader's cases */
+export const MODES = ["blur", "color", "image", "cutout", "mask", "alpha"];
+
+/** Frames held until their masks come: a quarter of a second. */
+export const SLOTS = 8;
+
+const SHORT_SIDE = 72;
+
+/** The probability made steep, as `STEEP` in compositors/base.py. */
+const STEEP = Uint8Array.from({ length: 256 }, (_, i) => {
+  const x = Math.min(1, Math.max(0, (i / 255 - 0.25) / 0.5));
+  return Math.round(255 * x * x * (3 - 2 * x));
+});
+
+const NOBODY = { values: new Uint8Array(4), width: 2, height: 2 };
+
+export class Compositor {
+  canvas = document.createElement("canvas");
+  /** @type {Mode} */
+  mode = "blur";
+  /** @type {[number, number, number]} red, green, blue, 0 to 1 */
+  color = [0, 0.69, 0.25];
+  #gl;
+  #made;
+  #next = 0;
+  /** @type {ImageBitmap | null} */
+  #background = null;
+
+  /** @throws {Error} where there is no WebGL 2 */
+  constructor() {
+    const gl = this.canvas.getContext("webgl2", { premultipliedAlpha: true, preserveDrawingBuffer: true });
+    if (gl === null) throw new Error("the browser has no WebGL 2");
+    this.#gl = gl;
+    this.canvas.addEventListener("webglcontextlost", (event) => event.preventDefault());
+    this.canvas.addEventListener("webglcontextrestored", () => {
+      this.#made = make(gl);
+      this.background = this.#background;
+    });
+    this.#made = make(gl);
+  }
+
+  /** Whether this browser can compose. */
+  static get available() {
+    const gl = document.createElement("canvas").getContext("webgl2");
+    gl?.getExtension("WEBGL_lose_context")?.loseContext(); // a page may have some sixteen
+    return gl !== null;
+  }
+
+  /** @param {ImageBitmap | null} picture the background of mode image */
+  set background(picture) {
+    this.#background = picture;
+    if (picture === null) return;
+    const gl = this.#gl;
+    this.#upload(this.#made.backdrop, picture);
+    gl.texParameteri(gl.TEXTURE_2D, gl.TEXTURE_MIN_FILTER, gl.LINEAR_MIPMAP_LINEAR); // it may be far larger
+    gl.generateMipmap(gl.TEXTURE_2D);
+  }
+
+  /**
+   * Keep a frame; the number of the slot it is in, for SLOTS calls.
+   *
+   * @param {import("./frames.js").Picture} picture
+   * @param {number} width
+   * @param {number} height
+   */
+  hold(picture, width, height) {
+    const number = this.#next;
+    this.#next = (number + 1) % SLOTS;
+    const slot = this.#made.slots[number];
+    Object.assign(slot, { width, height });
+    this.#upload(slot.texture, picture);
+    return number;
+  }
+
+  /**
+   * Show the person of a held frame; nobody without a mask, and then no pixel of the camera unblurred.
+   *
+   * @param {number} number the slot
+   * @param {import("./masks.js").Mask} mask which belongs to that frame
+   */
+  draw(number, mask = NOBODY) {
+    const gl = this.#gl;
+    const { slots, fill, ...made } = this.#made;
+    const { texture, width, height } = slots[number];
+    if (gl.isContextLost() || !width) return;
+    if (this.canvas.width !== width || this.canvas.height !== height) Object.assign(this.canvas, { width, height });
+    this.#uploadMask(mask);
+    bind(gl, [texture, made.mask, this.mode === "image" ? made.backdrop : made.room]);
+    if (this.mode === "blur") this.#blur(texture, width, height);
+    gl.bindFramebuffer(gl.FRAMEBUFFER, null);
+    gl.viewport(0, 0, width, height);
+    gl.useProgram(fill);
+    const at = (/** @type {string} */ name) => gl.getUniformLocation(fill, name);
+    gl.uniform1i(at("mode"), MODES.indexOf(this.mode));
+    gl.uniform3fv(at("color"), this.color);
+    gl.uniform2fv(at("cover"), this.#cover(width, height));
+    gl.drawArrays(gl.TRIANGLE_STRIP, 0, 4);
+  }
+
+  close() {
+    this.#gl.getExtension("WEBGL_lose_context")?.loseContext();
+  }
+
+  /** The room of a frame, blurred, into the texture `room`. */
+  #blur(/** @type {WebGLTexture} */ texture, /** @type {number} */ width, /** @type {number} */ height) {
+    const gl = this.#gl;
+    const { blurring, mask, room, target } = this.#made;
+    const scale = Math.max(1, Math.min(width, height) / SHORT_SIDE);
+    const size = /** @type {const} */ ([Math.max(1, Math.round(width / scale)), Math.max(1, Math.round(height / scale))]);
+    gl.activeTexture(gl.TEXTURE2);
+    gl.texImage2D(gl.TEXTURE_2D, 0, gl.RGBA8, ...size, 0, gl.RGBA, gl.UNSIGNED_BYTE, null);
+    gl.bindTexture(gl.TEXTURE_2D, null); // what is drawn into cannot be read
+    gl.bindFramebuffer(gl.FRAMEBUFFER, target);
+    gl.framebufferTexture2D(gl.FRAMEBUFFER, gl.COLOR_ATTACHMENT0, gl.TEXTURE_2D, room, 0);
+    gl.viewport(0, 0, ...size);
+    gl.useProgram(blurring);
+    gl.uniform2f(gl.getUniformLocation(blurring, "size"), ...size);
+    gl.drawArrays(gl.TRIANGLE_STRIP, 0, 4);
+    bind(gl, [texture, mask, room]);
+  }
+
+  /** The share of the background's width and height that a frame of this size shows, so that it is covered. */
+  #cover(/** @type {number} */ width, /** @type {number} */ height) {
+    if (this.#background === null) return [1, 1];
+    const ratio = width / height / (this.#background.width / this.#background.height);
+    return ratio > 1 ? [1, 1 / ratio] : [ratio, 1];
+  }
+
+  /** Probability and its steep form, side by side. */
+  #uploadMask(/** @type {import("./masks.js").Mask} */ { values, width, height }) {
+    const gl = this.#gl;
+    const pairs = new Uint8Array(2 * values.length);
+    for (let i = 0; i < values.length; i++) {
+      pairs[2 * i] = values[i];
+      pairs[2 * i + 1] = STEEP[values[i]];
+    }
+    gl.bindTexture(gl.TEXTURE_2D, this.#made.mask);
+    gl.pixelStorei(gl.UNPACK_ALIGNMENT, 1);
+    gl.texImage2D(gl.TEXTURE_2D, 0, gl.RG8, width, height, 0, gl.RG, gl.UNSIGNED_BYTE, pairs);
+  }
+
+  #upload(/** @type {WebGLTexture} */ texture, /** @type {TexImageSource} */ picture) {
+    const gl = this.#gl;
+    gl.bindTexture(gl.TEXTURE_2D, texture);
+    gl.texImage2D(gl.TEXTURE_2D, 0, gl.RGBA, gl.RGBA, gl.UNSIGNED_BYTE, picture);
+  }
+}
+
+/** What the context holds; all of it is lost with the context. */
+function make(/** @type {WebGL2RenderingContext} */ gl) {
+  return {
+    fill: program(gl, FILL),
+    blurring: program(gl, ROOM),
+    slots: Array.from({ length: SLOTS }, () => ({ texture: newTexture(gl), width: 0, height: 0 })),
+    mask: newTexture(gl),
+    room: newTexture(gl),
+    backdrop: newTexture(gl),
+    target: gl.createFramebuffer(),
+  };
+}
+
+/** The textures on the units the shaders read: frame, mask, background. */
+function bind(/** @type {WebGL2RenderingContext} */ gl, /** @type {WebGLTexture[]} */ textures) {
+  for (const [unit, texture] of [...textures.entries()].reverse()) {
+    gl.activeTexture(gl.TEXTURE0 + unit); // unit 0 is the last and stays active
+    gl.bindTexture(gl.TEXTURE_2D, texture);
+  }
+}
+
+function newTexture(/** @type {WebGL2RenderingContext} */ gl) {
+  const texture = gl.createTexture();
+  gl.bindTexture(gl.TEXTURE_2D, texture);
+  gl.texParameteri(gl.TEXTURE_2D, gl.TEXTURE_MIN_FILTER, gl.LINEAR);
+  gl.texParameteri(gl.TEXTURE_2D, gl.TEXTURE_MAG_FILTER, gl.LINEAR);
+  gl.texParameteri(gl.TEXTURE_2D, gl.TEXTURE_WRAP_S, gl.CLAMP_TO_EDGE);
+  gl.texParameteri(gl.TEXTURE_2D, gl.TEXTURE_WRAP_T, gl.CLAMP_TO_EDGE);
+  return texture;
+}
+
+function program(/** @type {WebGL2RenderingContext} */ gl, /** @type {string} */ fragment) {
+  const made = gl.createProgram();
+  for (const [kind, source] of /** @type {[number, string][]} */ ([[gl.VERTEX_SHADER, VERTEX], [gl.FRAGMENT_SHADER, fragment]])) {
+    const shader = /** @type {WebGLShader} */ (gl.createShader(kind));
+    gl.shaderSource(shader, source);
+    gl.compileShader(shader);
+    gl.attachShader(made, shader);
+  }
+  gl.linkProgram(made);
+  if (!gl.getProgramParameter(made, gl.LINK_STATUS) && !gl.isContextLost()) {
+    throw new Error(`a shader does not link: ${gl.getProgramInfoLog(made)}`);
+  }
+  gl.useProgram(made);
+  for (const [unit, name] of ["frame", "mask", "background"].entries()) {
+    gl.uniform1i(gl.getUniformLocation(made, name), unit);
+  }
+  return made;
+}

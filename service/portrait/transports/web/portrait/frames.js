@@ -1,0 +1,96 @@
+/**
+ * Frames of tracks: read as they come, written as they are made.
+ *
+ * Chromium reads and writes them as streams, also in a tab that is hidden; elsewhere a video and a canvas do it, and a
+ * hidden tab stands still.
+ */
+
+/** @typedef {VideoFrame | HTMLVideoElement} Picture valid until the call that brings it returns */
+
+// Not in TypeScript's library: no standard, but what Chromium has.
+const { MediaStreamTrackProcessor, MediaStreamTrackGenerator } = /** @type {any} */ (globalThis);
+
+/**
+ * Call `take` for every frame of a video track, until the function that comes back is called.
+ *
+ * @param {MediaStreamTrack} track
+ * @param {(picture: Picture, width: number, height: number, rtp: number | undefined) => void} take `rtp` is the RTP
+ *   timestamp of a frame that came over the network
+ * @returns {() => void}
+ */
+export function readFrames(track, take) {
+  return MediaStreamTrackProcessor ? readStream(track, take) : readVideo(track, take);
+}
+
+/** @type {typeof readFrames} */
+function readStream(track, take) {
+  const reader = new MediaStreamTrackProcessor({ track }).readable.getReader();
+  const read = async () => {
+    for (;;) {
+      const { value: frame, done } = await reader.read();
+      if (done) return;
+      try {
+        take(frame, frame.displayWidth, frame.displayHeight, frame.metadata?.().rtpTimestamp);
+      } finally {
+        frame.close(); // a camera has few buffers and waits for them
+      }
+    }
+  };
+  read().catch((error) => reportError(error));
+  return () => void reader.cancel();
+}
+
+/** @type {typeof readFrames} */
+function readVideo(track, take) {
+  const video = document.createElement("video");
+  let reading = true;
+  video.muted = video.playsInline = true;
+  video.srcObject = new MediaStream([track]);
+  video.play().catch(() => {}); // interrupted by the end of reading
+  const next = () =>
+    video.requestVideoFrameCallback((_, { width, height, rtpTimestamp }) => {
+      if (!reading) return;
+      next();
+      take(video, width, height, rtpTimestamp);
+    });
+  next();
+  return () => {
+    reading = false;
+    video.srcObject = null;
+  };
+}
+
+/** A video track of what a canvas shows whenever `write` is called. */
+export class FrameWriter {
+  /** @type {WritableStreamDefaultWriter<VideoFrame> | null} */
+  #writer = null;
+  /** @type {any} */
+  #source = null;
+
+  /** @param {HTMLCanvasElement} canvas which has its context already */
+  constructor(canvas) {
+    this.canvas = canvas;
+    if (MediaStreamTrackGenerator) {
+      const generator = new MediaStreamTrackGenerator({ kind: "video" });
+      this.#writer = generator.writable.getWriter();
+      /** @type {MediaStreamTrack} */
+      this.track = generator;
+    } else {
+      const stream = canvas.captureStream(0);
+      this.track = stream.getVideoTracks()[0];
+      // The track's by the standard, the stream's in Firefox.
+      this.#source = "requestFrame" in this.track ? this.track : stream;
+    }
+  }
+
+  /** The canvas as it is now is a frame of the track. */
+  write() {
+    if (this.#writer === null) return this.#source.requestFrame();
+    const frame = new VideoFrame(this.canvas, { timestamp: Math.round(performance.now() * 1000) });
+    this.#writer.write(frame).catch(() => frame.close()); // the track was stopped
+  }
+
+  close() {
+    this.track.stop();
+  }
+}

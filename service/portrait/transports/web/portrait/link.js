@@ -1,0 +1,251 @@
+/** One WebRTC connection to the box: the camera up; the result down, as a video or as messages. */
+
+import { LABEL } from "./masks.js";
+import { PortraitError } from "./signalling.js";
+
+/** @typedef {import("./signalling.js").Box} Box */
+
+/** Milliseconds an offer waits for candidates; hosts on a LAN are known at once, the others are sent after it. */
+const GATHERING = 500;
+
+/** Milliseconds a connection may stand still before it counts as lost: a phone changes its network in less. */
+const PATIENCE = 3000;
+
+/** Milliseconds without a packet of the box's after which it is asked whether it still knows the session. */
+const SILENCE = 500;
+
+/** Events: "track" (detail: MediaStreamTrack), "message" (detail: ArrayBuffer), "sent" (detail: RTP), "lost" (why). */
+export class Link extends EventTarget {
+  #box;
+  #connection;
+  #resource = "";
+  #etag = "";
+  #closed = false;
+  /** @type {ReturnType<typeof setTimeout> | undefined} */
+  #patience;
+  /** @type {RTCIceCandidate[] | null} candidates that came after the offer, until there is a resource for them */
+  #late = [];
+  /** @type {ReturnType<typeof setInterval> | undefined} */
+  #watch;
+  #previous = { delay: 0, emitted: 0 };
+  /** @type {Worker | null} */
+  #worker = null;
+
+  /** @param {Box} box @param {RTCIceServer[]} iceServers */
+  constructor(box, iceServers) {
+    super();
+    this.#box = box;
+    this.#connection = new RTCPeerConnection({ iceServers, bundlePolicy: "max-bundle" });
+    this.#connection.addEventListener("track", ({ track }) => this.#tell("track", track));
+    this.#connection.addEventListener("connectionstatechange", () => this.#stateChanged());
+  }
+
+  /**
+   * Connect; the box has answered when this returns.
+   *
+   * @param {Box} box
+   * @param {MediaStreamTrack} track
+   * @param {"composite" | "mask" | "data"} result
+   * @param {Record<string, string>} query further options of the session
+   * @param {(link: Link) => void} listen called before anything can happen
+   * @throws {PortraitError | TypeError} the box refuses, or cannot be reached
+   */
+  static async open(box, track, result, query, listen) {
+    const link = new Link(box, await box.iceServers("/webrtc"));
+    listen(link);
+    try {
+      await link.#open(track, result, query);
+    } catch (error) {
+      link.close();
+      throw error;
+    }
+    return link;
+  }
+
+  get resource() {
+    return this.#resource;
+  }
+
+  /** @returns {Promise<Record<string, any>>} what the box counts */
+  async numbers() {
+    return (await this.#box.fetch(this.#resource)).json();
+  }
+
+  /** @param {Record<string, string | boolean>} changes */
+  async change(changes) {
+    const headers = { "Content-Type": "application/json" };
+    await this.#box.fetch(this.#resource, { method: "PATCH", headers, body: JSON.stringify(changes) });
+  }
+
+  /** Seconds of a round trip and of the jitter buffer since the call before, and the video that comes down. */
+  async statistics() {
+    const found = { framesPerSecond: 0, width: 0, height: 0, roundTrip: 0, buffered: 0, relayed: false };
+    const reports = await this.#connection.getStats();
+    for (const report of reports.values()) {
+      if (report.type === "inbound-rtp" && report.kind === "video") {
+        const [delay, emitted] = [report.jitterBufferDelay ?? 0, report.jitterBufferEmittedCount ?? 0];
+        const { delay: before, emitted: seen } = this.#previous;
+        Object.assign(found, {
+          framesPerSecond: report.framesPerSecond ?? 0,
+          width: report.frameWidth ?? 0,
+          height: report.frameHeight ?? 0,
+          buffered: emitted > seen ? (delay - before) / (emitted - seen) : 0,
+        });
+        this.#previous = { delay, emitted };
+      } else if (report.type === "candidate-pair" && report.nominated) {
+        found.roundTrip = report.currentRoundTripTime ?? 0;
+        found.relayed = reports.get(report.localCandidateId)?.candidateType === "relay";
+      }
+    }
+    return found;
+  }
+
+  /**
+   * ICE restart (RFC 9725 section 4.3.3), for a network that has changed.
+   *
+   * @throws {Error} the box refuses: connect anew
+   */
+  async restart() {
+    const connection = this.#connection;
+    this.#late = [];
+    await connection.setLocalDescription(await connection.createOffer({ iceRestart: true }));
+    const offer = /** @type {RTCSessionDescription} */ (connection.localDescription).sdp;
+    const response = await this.#box.trickle(this.#resource, "*", fragment(offer, candidates(offer)));
+    this.#etag = response.headers.get("ETag") ?? this.#etag;
+    const theirs = await response.text();
+    const answer = /** @type {RTCSessionDescription} */ (connection.remoteDescription).sdp
+      .replace(/^a=candidate:.*\r\n/gm, "")
+      .replace(/^a=ice-ufrag:.*$/gm, line(theirs, "ice-ufrag"))
+      .replace(/^a=ice-pwd:.*$/gm, `${line(theirs, "ice-pwd")}\r\n${candidates(theirs).join("\r\n")}`);
+    await connection.setRemoteDescription({ type: "answer", sdp: answer.replace(/(\r\n)+/g, "\r\n") });
+    this.#sendLate();
+  }
+
+  /** Close here and on the box. Idempotent. */
+  close() {
+    if (this.#closed) return;
+    this.#closed = true;
+    clearTimeout(this.#patience);
+    clearInterval(this.#watch);
+    this.#connection.close();
+    this.#worker?.terminate();
+    if (this.#resource) this.#box.fetch(this.#resource, { method: "DELETE", keepalive: true }).catch(() => {});
+  }
+
+  /** @type {(track: MediaStreamTrack, result: string, query: Record<string, string>) => Promise<void>} */
+  async #open(track, result, query) {
+    const connection = this.#connection;
+    const direction = result === "data" ? "sendonly" : "sendrecv";
+    const { sender, receiver } = connection.addTransceiver(track, { direction });
+    // Masks are no film: each is wanted as soon as it is there, however unevenly they come.
+    if (result === "mask") Object.assign(receiver, { jitterBufferTarget: 0 });
+    if (result !== "composite") this.#watchSent(sender);
+    if (result === "data") this.#listen(connection.createDataChannel(LABEL, { ordered: false, maxRetransmits: 0 }));
+    connection.addEventListener("icecandidate", ({ candidate }) => candidate && this.#found(candidate));
+    await connection.setLocalDescription();
+    await gathered(connection);
+    this.#late = [];
+    const offer = /** @type {RTCSessionDescription} */ (connection.localDescription).sdp;
+    const path = `/webrtc?${new URLSearchParams({ result, ...query })}`;
+    const { answer, resource, etag, iceServers } = await this.#box.offer(path, offer);
+    [this.#resource, this.#etag] = [resource, etag];
+    if (this.#closed) throw new DOMException("closed while it connected", "AbortError");
+    if (iceServers.length) connection.setConfiguration({ iceServers, bundlePolicy: "max-bundle" });
+    await connection.setRemoteDescription({ type: "answer", sdp: answer });
+    // The box said good-bye: the connection itself goes on as "connected" until ICE gives up.
+    sender.transport?.addEventListener("statechange", () => {
+      if (sender.transport?.state === "closed") this.#tell("lost", "the box has ended the session");
+    });
+    this.#sendLate();
+    this.#watchSilence();
+  }
+
+  /** A worker of the box that was killed says no good-bye, and ICE would wait many seconds for one; the others know. */
+  #watchSilence() {
+    let before = 0;
+    this.#watch = setInterval(async () => {
+      const received = [...(await this.#connection.getStats()).values()]
+        .filter(({ type }) => type === "transport")
+        .reduce((sum, { packetsReceived = 0 }) => sum + packetsReceived, 0);
+      const silent = received === before;
+      before = received;
+      if (!silent || this.#connection.connectionState !== "connected") return;
+      try {
+        await this.numbers();
+      } catch (error) {
+        if (error instanceof PortraitError && error.status === 404) this.#tell("lost", "the box has lost the session");
+      }
+    }, SILENCE);
+  }
+
+  #sendLate() {
+    const late = this.#late ?? [];
+    this.#late = null;
+    for (const candidate of late) this.#found(candidate);
+  }
+
+  #found(/** @type {RTCIceCandidate} */ candidate) {
+    if (this.#late) return void this.#late.push(candidate);
+    const offer = this.#connection.localDescription?.sdp ?? "";
+    // Refused or too late: those of the offer are all there is.
+    this.#box.trickle(this.#resource, this.#etag, fragment(offer, [`a=${candidate.candidate}`])).catch(() => {});
+  }
+
+  /** The RTP timestamps of what is sent, from a worker: the only place where a page is told. */
+  #watchSent(/** @type {RTCRtpSender} */ sender) {
+    if (!("RTCRtpScriptTransform" in globalThis)) return;
+    const worker = openWorker(new URL("./rtp-worker.js", import.meta.url));
+    worker.addEventListener("message", ({ data }) => this.#tell("sent", data));
+    sender.transform = new RTCRtpScriptTransform(worker, {});
+    this.#worker = worker;
+  }
+
+  #listen(/** @type {RTCDataChannel} */ channel) {
+    channel.binaryType = "arraybuffer";
+    channel.addEventListener("message", ({ data }) => this.#tell("message", data));
+  }
+
+  #stateChanged() {
+    const state = this.#connection.connectionState;
+    clearTimeout(this.#patience);
+    if (state === "failed" || state === "closed") this.#tell("lost", "the connection was lost");
+    else if (state === "disconnected") {
+      this.#patience = setTimeout(() => this.#tell("lost", "the network is silent"), PATIENCE);
+    }
+  }
+
+  #tell(/** @type {string} */ type, /** @type {unknown} */ detail) {
+    if (!this.#closed) this.dispatchEvent(new CustomEvent(type, { detail }));
+  }
+}
+
+/** A worker of a script that may lie on another origin than the page. */
+function openWorker(/** @type {URL} */ script) {
+  if (script.origin === location.origin) return new Worker(script, { type: "module" });
+  const url = URL.createObjectURL(new Blob([`import ${JSON.stringify(script.href)};`], { type: "text/javascript" }));
+  return new Worker(url, { type: "module" });
+}
+
+/** @returns {Promise<void>} */
+function gathered(/** @type {RTCPeerConnection} */ connection) {
+  if (connection.iceGatheringState === "complete") return Promise.resolve();
+  return new Promise((resolve) => {
+    connection.addEventListener("icegatheringstatechange", () => connection.iceGatheringState === "complete" && resolve());
+    setTimeout(resolve, GATHERING);
+  });
+}
+
+/** The first line of a description that gives this attribute. */
+function line(/** @type {string} */ sdp, /** @type {string} */ name) {
+  return sdp.match(new RegExp(`^a=${name}:.*$`, "m"))?.[0] ?? "";
+}
+
+function candidates(/** @type {string} */ sdp) {
+  return sdp.match(/^a=candidate:.*$/gm) ?? [];
+}
+
+/** A trickle-ice-sdpfrag (RFC 8840) of the first media section. */
+function fragment(/** @type {string} */ sdp, /** @type {string[]} */ found) {
+  const media = sdp.match(/^m=.*$/m)?.[0] ?? "";
+  return [line(sdp, "ice-ufrag"), line(sdp, "ice-pwd"), media, line(sdp, "mid"), ...found, ""].join("\r\n");
+}

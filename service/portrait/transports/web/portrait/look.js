@@ -1,0 +1,59 @@
+/** How the result looks: colours and pictures of every form a page may give, for the compositor and for the box. */
+
+/** @typedef {import("./types.js").Look} Look */
+
+/**
+ * Let a compositor show this look from now on.
+ *
+ * @param {import("./compositor.js").Compositor} compositor
+ * @param {Look} look
+ * @param {import("./signalling.js").Box} box which has the pictures with names
+ * @throws {TypeError} a part of it is wrong or missing; nothing has changed then
+ */
+export async function dress(compositor, { mode, color, background }, box) {
+  const digits = /^#([0-9a-f]{2})([0-9a-f]{2})([0-9a-f]{2})$/i.exec(color);
+  if (!digits) throw new TypeError(`color ${color} came; expected #rrggbb`);
+  if (mode === "image" && !background) throw new TypeError("mode image came without a background");
+  if (mode === "image") compositor.background = await openPicture(background, box);
+  compositor.color = /** @type {[number, number, number]} */ (digits.slice(1).map((hex) => parseInt(hex, 16) / 255));
+  compositor.mode = mode;
+}
+
+/**
+ * Whether a background is one the box knows by name.
+ *
+ * @param {string | Blob} background
+ * @returns {background is string}
+ */
+export function isName(background) {
+  return typeof background === "string" && background !== "" && !background.startsWith("data:");
+}
+
+/**
+ * A background as the box takes it: a name, or a data URL.
+ *
+ * @param {string | Blob} background
+ * @returns {Promise<string>}
+ */
+export async function toText(background) {
+  if (typeof background === "string") return background;
+  const reader = new FileReader();
+  reader.readAsDataURL(background);
+  return new Promise((resolve, reject) => {
+    reader.onload = () => resolve(/** @type {string} */ (reader.result));
+    reader.onerror = () => reject(reader.error);
+  });
+}
+
+/** @param {string | Blob} background @param {import("./signalling.js").Box} box */
+async function openPicture(background, box) {
+  if (typeof background !== "string") return createImageBitmap(background);
+  if (!isName(background)) return createImageBitmap(fromDataUrl(background));
+  return createImageBitmap(await (await box.fetch(`/v1/backgrounds/${encodeURIComponent(background)}`)).blob());
+}
+
+/** Not by `fetch`, which a page's policy may forbid for data. */
+function fromDataUrl(/** @type {string} */ url) {
+  const bytes = Uint8Array.from(atob(url.slice(url.indexOf(",") + 1)), (character) => character.charCodeAt(0));
+  return new Blob([bytes]);
+}

@@ -1,0 +1,180 @@
+/**
+ * Composes in the page: holds the camera's frames until their masks have come, and shows nothing without one.
+ *
+ * To the box goes a small copy of every frame, one at a time: the next one is drawn when the encoder has told the RTP
+ * timestamp of the one before, so that it is known to be its own, and a mask finds its frame.
+ */
+
+import { Compositor, SLOTS } from "./compositor.js";
+import { FrameWriter, readFrames } from "./frames.js";
+
+/** Pixels of the shorter side of what the box is sent; its network looks at less. */
+const SENT = 256;
+
+/** Milliseconds after which a frame that the encoder says nothing of was dropped by it. */
+const LATE = 150;
+
+/** Milliseconds without a mask after which nobody is shown. */
+const STALE = 1000;
+
+/** Milliseconds after which a mask was lost on its way: longer than any line is slow. */
+const LOST = 3000;
+
+/** RTP ticks (1/90000 s) by which a frame's time may be off. */
+const TOLERANCE = 25 * 90;
+
+/** Misfits in a row that make the first guess the wrong one. */
+const MISFITS = 3;
+
+/** Whether a page is told RTP timestamps; where it is not, the newest frame is taken for a mask's own. */
+const TOLD = "RTCRtpScriptTransform" in globalThis;
+
+/** @typedef {{slot: number, since: number, rtp?: number}} Held */
+
+export class Studio {
+  compositor = new Compositor();
+  /** The small copies. */
+  sent;
+  /** The composed pictures. */
+  composed;
+  /** Frames of which the page was told no mask in time. */
+  dropped = 0;
+  #small = document.createElement("canvas");
+  #context = /** @type {CanvasRenderingContext2D} */ (this.#small.getContext("2d"));
+  #stopReading;
+  #watch;
+  /** @type {Held | null} the frame in the encoder */
+  #encoding = null;
+  /** @type {Held[]} frames whose masks are awaited, the oldest first */
+  #held = [];
+  /** @type {Held | null} a frame whose RTP timestamp is known */
+  #reference = null;
+  #misfits = 0;
+  #newest = -1;
+  #masked = 0;
+  #shown = { count: 0, since: performance.now(), latency: 0 };
+
+  /**
+   * @param {MediaStreamTrack} camera
+   * @param {import("./local.js").LocalSegmenter} [segmenter] works in the page; without one `take` is given masks
+   */
+  constructor(camera, segmenter) {
+    this.segmenter = segmenter;
+    Object.assign(this.#small, { width: SENT, height: SENT });
+    this.sent = new FrameWriter(this.#small);
+    this.composed = new FrameWriter(this.compositor.canvas);
+    this.#stopReading = readFrames(camera, (picture, width, height) =>
+      segmenter ? this.#segment(picture, width, height) : this.#send(picture, width, height),
+    );
+    this.#watch = setInterval(() => this.#failClosed(), STALE / 4);
+  }
+
+  /** The oldest frame in the encoder has left it with this RTP timestamp. */
+  encoded(/** @type {number} */ rtp) {
+    const frame = this.#encoding;
+    if (frame === null) return;
+    if (this.#reference && !fits(this.#reference, frame, rtp) && ++this.#misfits < MISFITS) return;
+    this.#misfits = 0;
+    this.#encoding = null;
+    this.#reference = { ...frame, rtp };
+    this.#held.push(this.#reference);
+  }
+
+  /**
+   * A mask; it is shown with its own frame if that is still held.
+   *
+   * @param {import("./masks.js").Mask} mask
+   * @param {number | undefined} rtp of its frame; unknown where the browser does not tell
+   */
+  take(mask, rtp) {
+    const known = rtp !== undefined && this.#reference !== null;
+    const frame = known ? this.#find(rtp) : { slot: this.#newest, since: performance.now() };
+    if (frame && frame.slot >= 0) this.#show(frame, mask);
+  }
+
+  /** The connection is another: RTP timestamps begin anew. */
+  restart() {
+    this.#encoding = this.#reference = null;
+    this.#held = [];
+  }
+
+  /** Frames per second and seconds from a frame to its picture, since the call before. */
+  statistics() {
+    const now = performance.now();
+    const { count, since, latency } = this.#shown;
+    this.#shown = { count: 0, since: now, latency: 0 };
+    const { width, height } = this.compositor.canvas;
+    return { framesPerSecond: (1000 * count) / (now - since), latency: count ? latency / count / 1000 : 0, width, height };
+  }
+
+  close() {
+    this.#stopReading();
+    clearInterval(this.#watch);
+    this.sent.close();
+    this.composed.close();
+    this.segmenter?.close();
+    this.compositor.close();
+  }
+
+  /** @type {(picture: import("./frames.js").Picture, width: number, height: number) => void} */
+  #send(picture, width, height) {
+    const now = performance.now();
+    while (this.#held.length && now - this.#held[0].since > LOST) this.#forgetOldest();
+    // The frames of masks under way stay: at a long round trip fewer are sent, not all too late.
+    if ((this.#encoding && now - this.#encoding.since < LATE) || this.#held.length >= SLOTS - 2) return;
+    const scale = Math.min(1, SENT / Math.min(width, height));
+    const size = { width: 2 * Math.round((width * scale) / 2), height: 2 * Math.round((height * scale) / 2) };
+    if (this.#small.width !== size.width || this.#small.height !== size.height) Object.assign(this.#small, size);
+    this.#context.drawImage(picture, 0, 0, size.width, size.height);
+    this.#newest = this.compositor.hold(picture, width, height);
+    this.#encoding = TOLD ? { slot: this.#newest, since: performance.now() } : null;
+    this.sent.write();
+  }
+
+  /** @type {(picture: import("./frames.js").Picture, width: number, height: number) => void} */
+  #segment(picture, width, height) {
+    const segmenter = /** @type {import("./local.js").LocalSegmenter} */ (this.segmenter);
+    if (segmenter.busy) {
+      this.dropped++;
+      return;
+    }
+    const frame = { slot: (this.#newest = this.compositor.hold(picture, width, height)), since: performance.now() };
+    segmenter.segment(picture, width, height).then(
+      (mask) => this.#show(frame, mask),
+      (error) => reportError(error), // no mask: nobody is shown
+    );
+  }
+
+  /** The held frame of this RTP timestamp; those before it get no mask any more. */
+  #find(/** @type {number} */ rtp) {
+    const place = this.#held.findIndex((held) => held.rtp === rtp);
+    if (place < 0) return null;
+    for (let i = 0; i < place; i++) this.#forgetOldest();
+    return this.#held.shift();
+  }
+
+  #forgetOldest() {
+    this.#held.shift();
+    this.dropped++;
+  }
+
+  #show(/** @type {Held} */ frame, /** @type {import("./masks.js").Mask} */ mask) {
+    this.#masked = performance.now();
+    this.#shown.count++;
+    this.#shown.latency += this.#masked - frame.since;
+    this.compositor.draw(frame.slot, mask);
+    this.composed.write();
+  }
+
+  #failClosed() {
+    if (this.#newest < 0 || performance.now() - this.#masked < STALE) return;
+    this.compositor.draw(this.#newest);
+    this.composed.write();
+  }
+}
+
+/** Whether a frame of this RTP timestamp was drawn when the reference says it was. */
+function fits(/** @type {Held} */ reference, /** @type {Held} */ frame, /** @type {number} */ rtp) {
+  const expected = (reference.rtp ?? 0) + 90 * (frame.since - reference.since);
+  return Math.abs(Math.round(rtp - expected) | 0) < TOLERANCE; // as 32 bits: they begin anew
+}

@@ -1,0 +1,38 @@
+/** The types of what a page says and is told. */
+
+/** @typedef {"composite" | "mask" | "data"} Result */
+/** @typedef {"box" | "browser"} Where */
+/** @typedef {"connecting" | "live" | "reconnecting" | "closed"} State */
+/** @typedef {"blur" | "color" | "image" | "cutout" | "mask" | "alpha"} Mode cutout in the page only */
+
+/**
+ * @typedef {object} Options
+ * @property {string} [server] origin of the box; the page's own by default
+ * @property {string} [token] bearer token, where the box asks for one
+ * @property {Result} [result] what the box sends: "composite", the composed video, by default; "mask", the mask as a
+ *   video; "data", masks on a data channel. With the latter two the page composes, at the camera's full size.
+ * @property {Where | "auto"} [where] where masks are made: "box" by default; "browser"; "auto" measures and decides
+ * @property {Mode} [mode] "blur" by default
+ * @property {string} [color] #rrggbb, the background of mode color
+ * @property {string | Blob} [background] of mode image: a name the box knows, a data URL, or a file
+ * @property {string} [model] a model the box knows; its default one by default
+ * @property {boolean} [reconnect] whether a lost connection is made anew; true by default
+ */
+
+/**
+ * @typedef {object} Stats
+ * @property {Where} where
+ * @property {Result} result
+ * @property {number} framesPerSecond
+ * @property {number} width of the output
+ * @property {number} height
+ * @property {number} latency seconds from a camera's frame to its picture; with "composite" what service, network and
+ *   jitter buffer take
+ * @property {number} dropped frames given up
+ * @property {number} roundTrip seconds, 0 without a box
+ * @property {boolean} relayed whether the connection goes through a TURN server
+ */
+
+/** @typedef {{mode: Mode, color: string, background: string | Blob}} Look how the result looks */
+
+export {};

@@ -1,0 +1,66 @@
+"""The loopback without a video down: camera up, masks on a data channel."""
+
+from collections.abc import Coroutine
+from typing import Any
+
+import av
+from aiortc import RTCDataChannel
+
+from portrait.errors import BadOffer
+from portrait.latest import Closed
+from portrait.session import Session
+from portrait.transports.webrtc.camera import Uplink
+from portrait.transports.webrtc.connection import open_ways
+
+LABEL = "masks"
+"""Of the channel a client opens; `{ordered: false, maxRetransmits: 0}` is what suits it."""
+
+FULL = 8192
+"""Bytes waiting for the network from which on masks are given up: two of the largest."""
+
+
+class MaskSender(Uplink[bytes]):
+    """A connection whose camera goes up and whose masks come down on the channel the client has opened."""
+
+    def __init__(self, session: Session[av.VideoFrame, bytes], idle_seconds: float) -> None:
+        super().__init__(session, idle_seconds)
+        self._channel: RTCDataChannel | None = None
+        self.connection.pc.on("datachannel", self._take_channel)
+
+    def direct(self, transceivers: list[Any]) -> None:
+        """Take the first video that is sent, and decline everything else."""
+        for transceiver in transceivers:
+            if transceiver.kind == "video" and self.camera is None and "recv" in open_ways(transceiver):
+                self.take_camera(transceiver)
+                transceiver.direction = "recvonly"
+            else:
+                transceiver.direction = "inactive"
+        if self.camera is None:
+            raise BadOffer("sdp", "the offer sends no video; expected one video section that is sendonly")
+        if self.connection.pc.sctp is None:
+            raise BadOffer("sdp", f"the offer has no data channel; expected one labelled {LABEL!r} for result=data")
+
+    async def run(self, *work: Coroutine[Any, Any, None]) -> None:
+        """Carry frames up and masks down, until the session is ended or the other side goes away."""
+        await super().run(self._send(), *work)
+
+    async def _send(self) -> None:
+        """Every newest frame through the session and its mask to the client, as long as there is room for it."""
+        while True:
+            try:
+                arrival = await self.newest()
+            except Closed:
+                return
+            channel = self._channel
+            if channel is None or channel.readyState != "open":
+                self.session.drop(1, "no_channel")
+            elif channel.bufferedAmount > FULL:
+                self.session.drop(1, "slow_network")
+            elif (message := await self.result(arrival)) is not None and channel.readyState == "open":
+                channel.send(message)
+
+    def _take_channel(self, channel: RTCDataChannel) -> None:
+        if channel.label == LABEL and self._channel is None:
+            self._channel = channel
+        else:
+            channel.close()

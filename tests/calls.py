@@ -1,0 +1,69 @@
+"""Pictures and clients of gRPC tests, and a service around a fake network."""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+import cv2
+import numpy as np
+import pytest
+
+from portrait.app import Running
+from portrait.backgrounds import Backgrounds
+from portrait.client import Client, Picture, Reply
+from portrait.metrics import Metrics
+from portrait.sessions import Sessions
+from portrait.transports.grpc import serve_grpc
+from tests.fakes import FakeModel, only
+from tests.people import Array, Clip, clip
+
+SIZE = (640, 360)
+
+
+def jpeg(frame: Array) -> Picture:
+    return Picture.jpeg(cv2.imencode(".jpg", frame, [cv2.IMWRITE_JPEG_QUALITY, 90])[1].tobytes())
+
+
+def i420(frame: Array) -> Picture:
+    height, width = frame.shape[:2]
+    return Picture.i420(cv2.cvtColor(frame, cv2.COLOR_BGR2YUV_I420).tobytes(), width, height)
+
+
+def rgb24(frame: Array) -> Picture:
+    return Picture.rgb24(np.asarray(cv2.cvtColor(frame, cv2.COLOR_BGR2RGB), np.uint8))
+
+
+async def pictures(frames: list[Array], encode: Any) -> AsyncIterator[Picture]:
+    for frame in frames:
+        yield encode(frame)
+
+
+@pytest.fixture
+async def client(service: Running) -> AsyncIterator[Client]:
+    async with Client(f"127.0.0.1:{service.grpc_port}") as opened:
+        yield opened
+
+
+@asynccontextmanager
+async def fake_service(
+    model: FakeModel, limit: int = 4, idle_seconds: float = 30.0
+) -> AsyncIterator[tuple[Client, Sessions]]:
+    """A real server around a fake network."""
+    limits: dict[str, Any] = {"max_frame_pixels": 10**6, "max_still_pixels": 10**6, "max_message_bytes": 4 * 10**6}
+    async with (
+        Sessions(only(model), limit, Metrics()) as sessions,
+        serve_grpc(sessions, Backgrounds(), host="127.0.0.1", port=0, idle_seconds=idle_seconds, **limits) as server,
+        Client(f"127.0.0.1:{server.port}") as opened,
+    ):
+        yield opened, sessions
+
+
+@pytest.fixture(scope="module")
+def shown() -> Clip:
+    return clip(*SIZE, 24)
+
+
+async def received(stream: Any) -> Reply:
+    reply = await stream.receive()
+    assert reply is not None
+    return reply

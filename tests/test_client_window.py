@@ -1,0 +1,74 @@
+"""The Python client's window: how many frames it leaves unanswered."""
+
+import time
+from collections.abc import AsyncIterator
+
+import pytest
+
+from portrait.client import Client
+from portrait.client.window import Window
+from portrait.frame import Frame
+from portrait.mask import Mask
+from tests.calls import fake_service
+from tests.fakes import FakeModel, full_mask
+from tests.people import Array, room
+from tests.proxy import Proxy
+
+
+def test_a_window_grows_by_one_in_a_window_of_quick_replies() -> None:
+    window = Window(2, 8)
+    for _ in range(2):
+        window.replied(0.01, 0.005, 0)
+    assert window.size == 2
+    window.replied(0.01, 0.005, 0)
+    assert window.size == 3
+    for _ in range(100):
+        window.replied(0.01, 0.005, 0)
+    assert window.size == 8
+
+
+@pytest.mark.parametrize("reply", [(0.001, 0.001, 3), (0.1, 0.005, 0)], ids=["frames dropped", "waited behind others"])
+def test_a_window_is_halved_once_for_one_moment(reply: tuple[float, float, int]) -> None:
+    window = Window(8, 8)
+    window.replied(0.001, 0.005, 0)
+    for _ in range(8):  # what was on its way already
+        window.replied(*reply)
+    assert window.size == 4
+    for _ in range(40):
+        window.replied(*reply)
+    assert window.size == 1
+
+
+def test_a_server_says_how_much_is_of_use() -> None:
+    window = Window(2, 64)
+    window.limit(1)
+    assert window.size == 1
+
+
+async def most_in_flight(client: Client, enough: int, frames: int) -> int:
+    """Frames unanswered at once, at most; ends when it is `enough`, or after so many frames."""
+    sent = answered = most = 0
+
+    async def source() -> AsyncIterator[Array]:
+        nonlocal sent, most
+        while sent < frames and most < enough:
+            sent += 1
+            most = max(most, sent - answered)
+            yield room(64, 48)
+
+    async for _ in client.stream(source(), every_frame=True):
+        answered += 1
+    assert answered == sent
+    return most
+
+
+async def test_a_long_link_gets_more_frames_in_flight_than_a_short_one() -> None:
+    def steady(frame: Frame) -> Mask:
+        time.sleep(0.004)
+        return full_mask(frame)
+
+    async with fake_service(FakeModel(steady)) as (near, _):
+        port = int(near._targets[0].rpartition(":")[2])
+        async with Proxy(port, 0.03) as wire, Client(f"127.0.0.1:{wire.port}") as far:
+            assert await most_in_flight(far, enough=7, frames=2000) == 7
+        assert await most_in_flight(near, enough=64, frames=100) < 7

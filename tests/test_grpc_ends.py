@@ -1,0 +1,64 @@
+"""gRPC streams: every way one ends."""
+
+import asyncio
+
+import grpc
+import grpc.aio
+import pytest
+
+from portrait.app import Running
+from portrait.client import Client, ClientError
+from tests.calls import client, fake_service, jpeg, received, shown
+from tests.fakes import FakeModel, full_mask
+from tests.people import Clip
+
+__all__ = ["client", "shown"]  # fixtures
+
+
+async def test_a_stream_says_goaway_goes_on_and_is_cut_at_the_deadline(service: Running, shown: Clip) -> None:
+    async with Client(f"127.0.0.1:{service.grpc_port}") as client, client.open_stream(every_frame=True) as stream:
+        await stream.send(jpeg(shown.frames[0]), 0)
+        await received(stream)
+        draining = asyncio.create_task(service.sessions.drain(1.0))
+        first = await stream._call.read()
+        assert 0 < first.goaway.time_left.ToMilliseconds() <= 1000
+        await stream.send(jpeg(shown.frames[1]), 1)
+        reply = await received(stream)
+        assert (reply.id, reply.error) == (1, None)
+        with pytest.raises(ClientError, match="the service stops") as refused:
+            async with client.open_stream():
+                pass
+        assert (refused.value.code, refused.value.reason) == ("UNAVAILABLE", "DRAINING")
+        assert refused.value.retry_after == 5.0
+        with pytest.raises(ClientError, match="the service stops") as cut:
+            await stream.receive()
+        assert (cut.value.code, cut.value.reason) == ("UNAVAILABLE", "DRAINING")
+        assert await draining == 1
+
+
+async def test_a_drained_stream_ends_with_unavailable(service: Running, client: Client) -> None:
+    async with client.open_stream() as stream:
+        assert await service.sessions.drain(0) == 1
+        with pytest.raises(ClientError, match="the service stops") as ended:
+            await stream.receive()
+    assert (ended.value.code, ended.value.reason) == ("UNAVAILABLE", "DRAINING")
+
+
+async def test_a_client_that_vanishes_leaves_no_session(service: Running, shown: Clip) -> None:
+    async with Client(f"127.0.0.1:{service.grpc_port}") as vanishing, vanishing.open_stream() as stream:
+        await stream.send(jpeg(shown.frames[0]), 1)
+        assert len(service.sessions) == 1
+    assert await service.sessions.drain(10) == 0
+
+
+async def test_a_stream_that_never_sends_a_frame_ends(shown: Clip) -> None:
+    async with fake_service(FakeModel(full_mask), idle_seconds=0.3) as (client, sessions):
+        async with client.open_stream() as stream:
+            await stream.change(reset_prior=True)  # a control is no frame
+            with pytest.raises(ClientError, match=r"no frame for 0\.3 s") as ended:
+                await stream.receive()
+            assert (ended.value.code, ended.value.reason) == ("DEADLINE_EXCEEDED", "IDLE")
+        call = client._stub.SegmentStream()
+        with pytest.raises(grpc.aio.AioRpcError, match=r"no message for 0\.3 s; expected config"):
+            await call.read()
+        assert await sessions.drain(10) == 0

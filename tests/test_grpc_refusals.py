@@ -1,0 +1,147 @@
+"""gRPC: what is refused, saying what came and what is expected."""
+
+from typing import Any
+
+import grpc
+import grpc.aio
+import pytest
+
+from portrait.client import Client, ClientError, Picture
+from portrait.v1 import segmentation_pb2 as pb
+from tests.calls import client, fake_service, jpeg, shown
+from tests.fakes import FakeModel, Gate
+from tests.people import Clip, room
+
+__all__ = ["client", "shown"]  # fixtures
+
+
+BAD_PICTURES = {
+    "no picture": (Picture.jpeg(b"hello"), "5 bytes that are no picture"),
+    "cut short": (Picture.jpeg(jpeg(room(320, 240)).message.data[:4000]), "damaged or cut short after 4000 bytes"),
+    "nothing": (Picture(pb.Picture()), "format: 0 was sent; expected JPEG"),
+    "without pixels": (Picture.i420(b"", 0, 0), "the size is 0x0; expected at least 1x1"),
+    "wrong byte count": (Picture.i420(bytes(100), 64, 48), "100 bytes for 64x48 I420; expected 4608"),
+    "too large": (Picture.i420(bytes(6), 20_000, 20_000), "20000x20000 is 400000000 pixels; expected at most 2088960"),
+}
+
+
+@pytest.mark.parametrize("name", BAD_PICTURES)
+async def test_a_bad_picture_costs_its_own_reply_only(client: Client, shown: Clip, name: str) -> None:
+    picture, message = BAD_PICTURES[name]
+    async with client.open_stream(every_frame=True) as stream, client.open_stream(every_frame=True) as neighbour:
+        await stream.send(picture, 1)
+        await stream.send(jpeg(shown.frames[0]), 2)
+        await neighbour.send(jpeg(shown.frames[0]), 3)
+        bad, good, other = await stream.receive(), await stream.receive(), await neighbour.receive()
+    assert bad is not None
+    assert bad.error is not None
+    assert (bad.id, bad.error.code, bad.error.reason) == (1, "INVALID_ARGUMENT", "BAD_PICTURE")
+    assert message in bad.error.message
+    assert good is not None
+    assert other is not None
+    assert (good.id, good.error, other.id, other.error) == (2, None, 3, None)
+
+
+@pytest.mark.parametrize(
+    ("output", "message"),
+    [
+        ({"mode": "sepia"}, "unknown mode 'sepia'; expected one of"),
+        ({"mode": "color", "color": "green"}, "'green' is no colour; expected #rrggbb"),
+        ({"mode": "image"}, "mode image was asked for without one"),
+        ({"mode": "image", "background_name": "moon"}, "unknown background 'moon'; expected one of"),
+        ({"mode": "image", "background_picture": b"x"}, "1 bytes that are no picture"),
+        ({"mode": "blur", "format": pb.PICTURE_FORMAT_GRAY8}, "only mask and alpha are grey"),
+        ({"mode": "blur", "format": pb.PICTURE_FORMAT_RGBA32}, "only cutout has an alpha"),
+        ({"mode": "blur", "format": 99}, "unknown format 99; expected one of"),
+        ({"model": "nope"}, "unknown model 'nope'; expected one of"),
+    ],
+)
+async def test_bad_options_are_refused_with_details(client: Client, output: dict[str, Any], message: str) -> None:
+    with pytest.raises(ClientError, match=message) as streamed:
+        async with client.open_stream(**output):
+            pass
+    assert streamed.value.code == "INVALID_ARGUMENT"
+    with pytest.raises(ClientError, match=message):
+        await client.segment(jpeg(room(64, 64)), **output)
+
+
+async def test_bad_options_in_the_middle_end_that_stream_alone(client: Client, shown: Clip) -> None:
+    async with client.open_stream(every_frame=True) as stream, client.open_stream(every_frame=True) as neighbour:
+        await stream.change({"mode": "sepia"})
+        with pytest.raises(ClientError, match="unknown mode 'sepia'"):
+            await stream.receive()
+        await neighbour.send(jpeg(shown.frames[0]), 1)
+        reply = await neighbour.receive()
+        assert reply is not None
+        assert reply.error is None
+
+
+async def test_a_frame_before_the_configuration_is_refused(client: Client) -> None:
+    call = client._stub.SegmentStream()
+    await call.write(pb.SegmentStreamRequest(frame=pb.Frame(id=1)))
+    with pytest.raises(grpc.aio.AioRpcError) as refused:
+        await call.read()
+    error = ClientError.from_rpc(refused.value)
+    assert (error.code, error.reason) == ("FAILED_PRECONDITION", "NOT_CONFIGURED")
+    assert "the first message is frame; expected config" in error.message
+
+
+@pytest.mark.parametrize(
+    ("messages", "message"),
+    [
+        ([pb.SegmentStreamRequest(config=pb.StreamConfig(delivery=9))], "unknown delivery 9"),  # type: ignore[arg-type]
+        ([pb.SegmentStreamRequest()], "the first message is empty; expected config"),
+        ([], "the first message is empty; expected config"),
+        ([pb.SegmentStreamRequest(config=pb.StreamConfig())] * 2, "config after the first; expected frame or control"),
+    ],
+    ids=["an unknown delivery", "an empty message", "no message", "a second configuration"],
+)
+async def test_a_stream_that_begins_wrong_is_refused(
+    client: Client, messages: list[pb.SegmentStreamRequest], message: str
+) -> None:
+    call = client._stub.SegmentStream()
+    for each in messages:
+        await call.write(each)
+    await call.done_writing()
+
+    async def read_all() -> None:
+        while await call.read() is not grpc.aio.EOF:
+            pass
+
+    with pytest.raises(grpc.aio.AioRpcError) as refused:
+        await read_all()
+    assert message in ClientError.from_rpc(refused.value).message
+
+
+@pytest.mark.parametrize(
+    ("config", "message"),
+    [
+        (pb.StreamConfig(prior_every=2_000_000), "2000000 came; expected 0 to 1000000"),
+        (pb.StreamConfig(output=pb.Output(mask_size=7)), "unknown size 7"),  # type: ignore[arg-type]
+        (
+            pb.StreamConfig(output=pb.Output(mode="blur", format=pb.PICTURE_FORMAT_GRAY1)),
+            "GRAY1 was asked for with mode",
+        ),
+    ],
+)
+async def test_a_bad_configuration_is_refused(client: Client, config: pb.StreamConfig, message: str) -> None:
+    call = client._stub.SegmentStream()
+    await call.write(pb.SegmentStreamRequest(config=config))
+    with pytest.raises(grpc.aio.AioRpcError, match=message):
+        await call.read()
+
+
+async def test_a_message_over_the_limit_is_refused(client: Client) -> None:
+    with pytest.raises(ClientError, match="RESOURCE_EXHAUSTED"):
+        await client.segment(Picture.jpeg(bytes(64 * 2**20)))
+
+
+async def test_one_stream_more_than_the_limit_is_told_when_to_try_again(shown: Clip) -> None:
+    async with fake_service(FakeModel(Gate()), limit=1) as (client, sessions):
+        async with client.open_stream():
+            with pytest.raises(ClientError, match="1 of 1 sessions are open") as refused:
+                async with client.open_stream():
+                    pass
+        assert (refused.value.code, refused.value.reason) == ("RESOURCE_EXHAUSTED", "TOO_MANY_SESSIONS")
+        assert refused.value.retry_after == 5.0
+        assert await sessions.drain(10) == 0
