@@ -54,7 +54,7 @@ STOPSIGNAL SIGTERM
 HEALTHCHECK --interval=15s --timeout=3s --start-period=10s --retries=3 CMD ["python", "-c", "\
 import os, ssl, urllib.request;\
 env = os.environ;\
-scheme = 'https' if env.get('PORTRAIT_TLS_CERTIFICATE') else 'http';\
+scheme = 'https' if env.get('PORTRAIT_TLS_CERTIFICATE') or env.get('PORTRAIT_TLS') == 'auto' else 'http';\
 url = f\"{scheme}://127.0.0.1:{env.get('PORTRAIT_HTTP_PORT', 8080)}/readyz\";\
 urllib.request.urlopen(url, timeout=2, context=ssl._create_unverified_context())"]
 ENTRYPOINT ["tini", "--", "portrait"]

@@ -124,8 +124,11 @@ litert: .venv/test ## Take LiteRT.js into the package anew (LITERT=version)
 # Chromium and Firefox for the page, Xvfb since Firefox has WebGL on a display only, and libatomic1 for the Node.js inside
 # playwright; kubectl, where the distribution has one that knows today's kustomizations (Debian 12 has not: there it comes
 # from Kubernetes' own packages). Ubuntu's browsers are snaps, which cannot read a test's files: there playwright brings its
-# own Chromium, and the tests in Firefox are left out.
+# own Chromium, and the tests in Firefox are left out. The rest is for the networks of tests/network and for GStreamer's WHIP
+# client. RUNLEVEL=1: what is installed is not started.
 PAGE_PACKAGES = chromium firefox-esr xvfb libatomic1
+TEST_PACKAGES = coturn iproute2 iptables ethtool simple-whip-client gcc libc6-dev \
+  gstreamer1.0-nice gstreamer1.0-plugins-base gstreamer1.0-plugins-good gstreamer1.0-plugins-bad
 .PHONY: system-packages
 system-packages: .venv/test .venv/bin/promtool ## Install what the tests need of the system (Debian, Ubuntu)
 	@if grep -q '^ID=ubuntu' /etc/os-release; then \
@@ -137,6 +140,9 @@ system-packages: .venv/test .venv/bin/promtool ## Install what the tests need of
 	    $(APT) install -y -q --no-install-recommends $(PAGE_PACKAGES); fi; fi
 	@command -v kubectl >/dev/null || ! apt-cache policy kubernetes-client | grep -q 'Candidate: 1\.[3-9]' || \
 	  $(APT) install -y -q --no-install-recommends kubernetes-client
+	@for tool in turnserver ip iptables ethtool whip-client gcc; do command -v $$tool >/dev/null || missing=1; done; \
+	if [ -n "$$missing" ]; then $(APT) update -q && \
+	  RUNLEVEL=1 $(APT) install -y -q --no-install-recommends $(TEST_PACKAGES); fi
 
 # An RTSP server and an RTMP peer that are not ours.
 MEDIA_PACKAGES = ffmpeg python3-gi gir1.2-gst-rtsp-server-1.0 gstreamer1.0-plugins-base gstreamer1.0-plugins-good
@@ -151,7 +157,6 @@ media-packages: ## Install the cameras and players that the tests of addresses n
 	cd .venv && dpkg-deb -x prometheus_*.deb prometheus && rm prometheus_*.deb
 	ln -sf ../prometheus/usr/bin/prometheus ../prometheus/usr/bin/promtool .venv/bin/
 
-# RUNLEVEL=1: what is installed is not started.
 CONTAINER_PACKAGES = buildah podman runc netavark aardvark-dns iptables debootstrap nginx-light haproxy
 .PHONY: deploy-packages
 deploy-packages: system-packages ## Install what deploy-test needs besides (Debian, Ubuntu)

@@ -38,7 +38,12 @@ def write_camera(path: Path, clip: Clip, rate: int = 30) -> None:
 
 @asynccontextmanager
 async def open_page(
-    url: str, profile: Path, camera: Path | None, allow: bool = True, extra: Sequence[str] = ()
+    url: str,
+    profile: Path,
+    camera: Path | None,
+    allow: bool = True,
+    extra: Sequence[str] = (),
+    program: str | Path | None = CHROMIUM,
 ) -> AsyncIterator[Page]:
     """The page at `url` in headless Chromium; the camera plays the file `camera`, or there is none."""
     arguments = [*ARGUMENTS, *extra]
@@ -50,7 +55,7 @@ async def open_page(
     async with async_playwright() as playwright:
         context = await playwright.chromium.launch_persistent_context(
             str(profile),
-            executable_path=CHROMIUM,
+            executable_path=program,
             headless=True,
             args=arguments,
             viewport={"width": 1280, "height": 900},

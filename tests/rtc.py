@@ -16,6 +16,7 @@ from portrait.metrics import Metrics
 from portrait.sessions import Sessions
 from portrait.transports.http import HttpRoutes, serve_http
 from portrait.transports.webrtc import serve_webrtc
+from portrait.transports.webrtc.ice import IceServers
 from tests.fakes import FakeModel, only
 from tests.people import Array, Clip
 
@@ -115,6 +116,8 @@ async def fake_service(
     ports: range = range(0),
     advertised: Sequence[str] = (),
     max_viewers: int = 8,
+    ice: IceServers | None = None,
+    origins: Sequence[str] = (),
 ) -> AsyncIterator[tuple[str, Sessions]]:
     """Real signalling and media around a fake network."""
     metrics, backgrounds = Metrics(), Backgrounds()
@@ -128,11 +131,12 @@ async def fake_service(
             ports=ports,
             advertised=advertised,
             max_viewers=max_viewers,
+            ice=ice,
         ) as webrtc,
     ):
         routes: list[web.RouteDef] = [
             *HttpRoutes(sessions, backgrounds, metrics.expose, lambda: True, webrtc.resources.trickle).routes,
             *webrtc.routes,
         ]
-        async with serve_http(routes, host="127.0.0.1", port=0, max_body_bytes=2**20) as port:
+        async with serve_http(routes, host="127.0.0.1", port=0, max_body_bytes=2**20, origins=origins) as port:
             yield f"http://127.0.0.1:{port}", sessions

@@ -28,7 +28,13 @@ FRAGMENT = (
     "a=candidate:1 1 udp 1 192.0.2.1 9 typ host\r\n"
 )
 
-pytestmark = pytest.mark.usefixtures("no_sockets_left")
+pytestmark = pytest.mark.usefixtures("no_sockets_left", "any_rate")
+
+
+@pytest.fixture
+def any_rate(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One address may ask as often as it likes."""
+    monkeypatch.setattr("portrait.transports.webrtc.rate.BURST", 10**9)
 
 
 async def emptied(sessions: Sessions) -> None:

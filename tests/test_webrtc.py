@@ -252,7 +252,8 @@ async def test_an_offer_that_is_none_is_refused_and_frees_everything(body: str, 
     async with fake_service(FakeModel(full_mask)) as (url, sessions), viewer(url) as one:
         response = await one.post(body)
         document = await response.json()
-        assert (response.status, document["title"]) == (400, "BAD_OFFER"), document
+        expected = (422, "UNSUPPORTED_OFFER") if "no video" in message else (400, "BAD_OFFER")
+        assert (response.status, document["title"]) == expected, document
         assert message in document["detail"]
         assert await sessions.drain(20) == 0
 
@@ -275,7 +276,7 @@ async def test_an_offer_with_one_wrong_line_is_answered_or_refused(shown: Clip, 
         offer = await one.offer()
         assert old in offer
         response = await one.post(offer.replace(old, new))
-        assert response.status in (201, 400), await response.text()
+        assert response.status in (201, 400, 422), await response.text()
         if response.status == 201:
             async with one.http.delete(url + response.headers["Location"]):
                 pass
@@ -294,8 +295,8 @@ async def test_the_mask_alone_can_be_asked_for(shown: Clip) -> None:
         frame = await one.frame()
         assert (frame.width, frame.height) == (32, 32)
         luma = frame.to_ndarray(format="yuv420p")[:32].astype(int)
-        assert np.abs(luma[:, 2:14] - 235).max() < 12
-        assert np.abs(luma[:, 18:30] - 16).max() < 12
+        assert np.abs(luma[:, 2:8] - 235).max() < 12
+        assert np.abs(luma[:, 24:30] - 16).max() < 12
 
 
 async def test_media_keeps_to_its_ports_and_without_one_an_offer_is_refused(shown: Clip) -> None:
@@ -321,8 +322,7 @@ async def test_an_offer_of_unknown_codecs_is_refused(shown: Clip) -> None:
     async with fake_service(FakeModel(full_mask)) as (url, _), viewer(url, Camera(shown)) as one:
         offer = (await one.offer()).replace("VP8/90000", "H265/90000").replace("H264/90000", "AV1/90000")
         response = await one.post(offer)
-        assert response.status == 400
-        assert (await response.json())["title"] == "BAD_OFFER"
+        assert (response.status, (await response.json())["title"]) == (422, "UNSUPPORTED_OFFER")
 
 
 async def test_bad_queries_and_content_types_are_refused(shown: Clip) -> None:

@@ -28,8 +28,9 @@ from portrait.sessions import Sessions
 from portrait.settings import Settings
 from portrait.tracing import open_tracing
 from portrait.transports.grpc import serve_grpc
-from portrait.transports.http import HttpRoutes, Stills, serve_http
+from portrait.transports.http import HttpRoutes, Stills, Trust, serve_http
 from portrait.transports.webrtc import serve_webrtc
+from portrait.transports.webrtc.ice import IceServers
 
 __all__ = ["Running", "run_service"]
 
@@ -110,12 +111,13 @@ async def _serve(
         ports=settings.media_port_range,
         advertised=settings.advertised,
         max_viewers=settings.max_viewers,
+        ice=IceServers(settings.ice_servers, settings.turn_secret.get_secret_value(), settings.turn_seconds),
         security=security,
     ) as webrtc:
         http = HttpRoutes(
             sessions, backgrounds, metrics.expose, lambda: not sessions.draining, webrtc.resources.trickle
         )
-        routes = [*http.routes, *stills.routes, *webrtc.routes]
+        routes = [*http.routes, *stills.routes, *webrtc.routes, *Trust(security.certificates).routes]
         async with (
             serve_http(
                 routes,
@@ -123,6 +125,7 @@ async def _serve(
                 port=settings.http_port,
                 max_body_bytes=settings.max_still_bytes,
                 security=security,
+                origins=settings.allowed_origins,
                 board=sessions.board,
                 listening=listening,
             ) as http_port,

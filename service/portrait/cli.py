@@ -165,7 +165,7 @@ async def _serve_with_workers(settings: Settings, count: int, as_json: bool, rer
 
 def _announce(settings: Settings, http_port: int, grpc_port: int, model: str, as_json: bool) -> None:
     shown = f"[{settings.host}]" if ":" in settings.host else settings.host
-    scheme = "https" if settings.tls_certificate else "http"
+    scheme = "https" if settings.encrypted else "http"
     page, grpc_address = f"{scheme}://{shown}:{http_port}/", f"{shown}:{grpc_port}"
     if as_json:
         print(json.dumps({"page": page, "grpc": grpc_address, "model": model}), flush=True)

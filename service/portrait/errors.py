@@ -5,7 +5,8 @@
     │   ├── BadPicture      not a picture, cut short, of a wrong size or byte count
     │   ├── BadOption       an unknown mode, model, colour, background or delivery
     │   ├── BadMessage      bytes that are no message of the contract
-    │   ├── BadOffer        an SDP offer that is not one or offers no video
+    │   ├── BadOffer        an SDP offer that is not one
+    │   │   └── UnsupportedOffer  one that asks for what is not to be had
     │   └── NotConfigured   a frame before the configuration
     ├── Unauthenticated     no credentials, or none that are known
     ├── NoSuchSession       no session of that id, or it has ended
@@ -19,6 +20,7 @@
     │   ├── TooManyViewers
     │   ├── NotPublished  nobody publishes the stream now
     │   ├── StreamTaken   somebody publishes it already
+    │   ├── TooManyRequests
     │   └── Draining
     ├── SegmentationFailed  the network gave no usable mask
     ├── BadModel            a model file that cannot be used
@@ -66,6 +68,12 @@ class BadOffer(BadInput):
     """A session description that cannot be answered."""
 
     reason = "BAD_OFFER"
+
+
+class UnsupportedOffer(BadOffer):
+    """A session description that is one, and asks for media that cannot be had."""
+
+    reason = "UNSUPPORTED_OFFER"
 
 
 class NotConfigured(BadInput):
@@ -148,6 +156,12 @@ class NoMediaPort(Refused):
     """Every UDP port for media is taken."""
 
     reason = "NO_MEDIA_PORT"
+
+
+class TooManyRequests(Refused):
+    """One address asks too often."""
+
+    reason = "TOO_MANY_REQUESTS"
 
 
 class Draining(Refused):

@@ -2,12 +2,13 @@
 
 import ipaddress
 import os
+import re
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, DirectoryPath, Field, FilePath, ValidationError
+from pydantic import AfterValidator, DirectoryPath, Field, FilePath, SecretStr, ValidationError
 from pydantic_settings import (
     BaseSettings,
     InitSettingsSource,
@@ -25,6 +26,9 @@ FILE_VALUES = "values of the settings file"
 """How they travel to `settings_customise_sources`, which the library calls; no setting can have this name."""
 
 
+ORIGIN = re.compile(r"[a-z][a-z0-9+.-]*://[^/\s,]+")
+
+
 def _check_ports(text: str) -> str:
     first, dash, last = text.partition("-")
     if not (dash and first.isdigit() and last.isdigit() and int(first) <= int(last) <= 65535):
@@ -33,13 +37,25 @@ def _check_ports(text: str) -> str:
 
 
 def _check_addresses(text: str) -> str:
-    for address in filter(None, text.split(",")):
-        ipaddress.ip_address(address.strip())
+    for address in _list(text):
+        ipaddress.ip_address(address)
     return text
+
+
+def _check_origins(text: str) -> str:
+    for origin in _list(text):
+        if origin != "*" and ORIGIN.fullmatch(origin) is None:
+            raise ValueError(f"{origin!r} came; expected SCHEME://HOST or SCHEME://HOST:PORT, or *")
+    return text
+
+
+def _list(text: str) -> tuple[str, ...]:
+    return tuple(part.strip() for part in text.split(",") if part.strip())
 
 
 PortRange = Annotated[str, AfterValidator(_check_ports)]
 Addresses = Annotated[str, AfterValidator(_check_addresses)]
+Origins = Annotated[str, AfterValidator(_check_origins)]
 
 
 class Settings(BaseSettings):
@@ -52,6 +68,10 @@ class Settings(BaseSettings):
     grpc_port: int = Field(50051, ge=0, le=65535, description="TCP port of gRPC.")
     media_ports: PortRange = Field("50000-50199", description="UDP ports of WebRTC media, FIRST-LAST; 0-0: any.")
     advertised_addresses: Addresses = Field("", description="Further IP addresses media is reached by, with commas.")
+    ice_urls: str = Field("", description="Your STUN and TURN servers clients are told of: stun:, turn:, with commas.")
+    turn_secret: SecretStr = Field(SecretStr(""), description="The secret TURN shares (coturn's static-auth-secret).")
+    turn_seconds: float = Field(3600.0, ge=60, le=86_400, description="How long TURN credentials can be used.")
+    origins: Origins = Field("", description="Origins of other pages that may use the service, with commas; *: all.")
     workers: int = Field(0, ge=0, le=64, description="Worker processes; 0: one per core less one, at least one.")
     pin_workers: bool = Field(False, description="Keep each worker to its own share of the cores.")
     model: str = Field("portrait", min_length=1, description="Default model: an embedded name or the path of a file.")
@@ -66,6 +86,9 @@ class Settings(BaseSettings):
     max_still_bytes: int = Field(32 * 2**20, ge=1024, le=2**30, description="Bytes of an HTTP request, at most.")
     idle_seconds: float = Field(15.0, gt=0, le=3600, description="A stream without a frame for so long ends.")
     drain_seconds: float = Field(5.0, ge=0, le=3600, description="How long open sessions may go on after SIGTERM.")
+    tls: Literal["files", "auto"] = Field("files", description="TLS by the files below, or by an authority of its own.")
+    tls_names: str = Field("", description="Further names and addresses of the box for that authority, with commas.")
+    data: Path | None = Field(None, description="Folder of what the service keeps: its authority.")
     tls_certificate: FilePath | None = Field(None, description="PEM file of the server's certificate and its chain.")
     tls_key: FilePath | None = Field(None, description="PEM file of its key, not encrypted.")
     tls_client_ca: FilePath | None = Field(None, description="PEM file of the authority whose clients may call.")
@@ -87,7 +110,32 @@ class Settings(BaseSettings):
     @property
     def advertised(self) -> tuple[str, ...]:
         """`advertised_addresses`, one by one."""
-        return tuple(address.strip() for address in self.advertised_addresses.split(",") if address.strip())
+        return _list(self.advertised_addresses)
+
+    @property
+    def data_folder(self) -> Path:
+        """`data`, or where the XDG base directory specification puts what a user's program keeps."""
+        return self.data or Path(os.environ.get("XDG_DATA_HOME") or Path.home() / ".local" / "share") / "portrait"
+
+    @property
+    def encrypted(self) -> bool:
+        """Whether it is served over TLS."""
+        return self.tls == "auto" or self.tls_certificate is not None
+
+    @property
+    def own_names(self) -> tuple[str, ...]:
+        """What the box is called besides what it finds out by itself."""
+        return *_list(self.tls_names), *self.advertised
+
+    @property
+    def ice_servers(self) -> tuple[str, ...]:
+        """`ice_urls`, one by one."""
+        return _list(self.ice_urls)
+
+    @property
+    def allowed_origins(self) -> tuple[str, ...]:
+        """`origins`, one by one."""
+        return _list(self.origins)
 
     @classmethod
     def settings_customise_sources(

@@ -13,8 +13,9 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 
 from portrait.errors import BadSettings, Unauthenticated
+from portrait.security.authority import Authority, box_names
 from portrait.security.bearers import Bearer, SignedTokens, Tokens
-from portrait.security.certificates import Certificates, Pem
+from portrait.security.certificates import Certificates, OwnCertificates, Pem
 from portrait.settings import Settings
 
 __all__ = ["Certificates", "Pem", "Security", "open_security"]
@@ -112,12 +113,9 @@ def open_security(settings: Settings, refused: Callable[[str], None] = lambda _:
         BadSettings: a file cannot be used, settings do not fit together, or other machines would be served without
             authentication and TLS and `insecure` is not set.
     """
-    certificate, key = settings.tls_certificate, settings.tls_key
-    if (certificate is None) != (key is None) or (settings.tls_client_ca and certificate is None):
-        raise BadSettings("PORTRAIT_TLS_CERTIFICATE and PORTRAIT_TLS_KEY go together, and come before a client CA")
     if settings.jwt_keys is None and (settings.jwt_audience or settings.jwt_issuer):
         raise BadSettings("PORTRAIT_JWT_AUDIENCE and PORTRAIT_JWT_ISSUER need PORTRAIT_JWT_KEYS")
-    certificates = Certificates(certificate, key, settings.tls_client_ca) if certificate and key else None
+    certificates = _open_certificates(settings)
     bearers: list[Bearer] = []
     if settings.tokens is not None:
         bearers.append(Tokens(settings.tokens))
@@ -128,13 +126,27 @@ def open_security(settings: Settings, refused: Callable[[str], None] = lambda _:
     return security
 
 
+def _open_certificates(settings: Settings) -> Certificates | None:
+    certificate, key, client_ca = settings.tls_certificate, settings.tls_key, settings.tls_client_ca
+    if settings.tls == "auto":
+        if certificate or key:
+            raise BadSettings(
+                "PORTRAIT_TLS=auto makes its own certificate: PORTRAIT_TLS_CERTIFICATE and _KEY are too much"
+            )
+        authority = Authority(settings.data_folder / "authority", lambda: box_names(*settings.own_names))
+        return OwnCertificates(authority, client_ca)
+    if (certificate is None) != (key is None) or (client_ca and certificate is None):
+        raise BadSettings("PORTRAIT_TLS_CERTIFICATE and PORTRAIT_TLS_KEY go together, and come before a client CA")
+    return Certificates(certificate, key, client_ca) if certificate and key else None
+
+
 def _check_exposure(security: Security, settings: Settings) -> None:
     missing = [*(["authentication"] if security.open else []), *(["TLS"] if security.certificates is None else [])]
     if _is_loopback(settings.host) or not missing:
         return
     what = f"PORTRAIT_HOST={settings.host!r}: other machines are served without {' and '.join(missing)}"
     if not settings.insecure:
-        raise BadSettings(f"{what}; set PORTRAIT_TOKENS and PORTRAIT_TLS_*, or PORTRAIT_INSECURE=true to allow it")
+        raise BadSettings(f"{what}; set PORTRAIT_TOKENS and PORTRAIT_TLS=auto, or PORTRAIT_INSECURE=true to allow it")
     logger.warning("%s; whoever reaches it can %s", what, "use it" if security.open else "read what travels")
 
 

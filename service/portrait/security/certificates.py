@@ -1,6 +1,8 @@
 """Certificates: TLS for both servers, from files that may be replaced while it runs."""
 
+import logging
 import ssl
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -8,7 +10,13 @@ from pathlib import Path
 from cryptography import x509
 
 from portrait.errors import BadSettings
+from portrait.security.authority import Authority
 from portrait.security.watched import Watched, read
+
+logger = logging.getLogger(__name__)
+
+LOOK_SECONDS = 60.0
+"""How often the box's names are looked at."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -64,6 +72,11 @@ class Certificates:
             for name, data in files.items()
         }
 
+    @property
+    def authority(self) -> Authority | None:
+        """The site's own authority, where that issued the certificate."""
+        return None
+
     def _load(self) -> Pem:
         certificate, key, client_ca = self._paths
         return Pem(
@@ -89,3 +102,31 @@ class Certificates:
             files = f"{certificate}, {key}" + (f", {client_ca}" if client_ca else "")
             raise BadSettings(f"PORTRAIT_TLS_*: {files} cannot be used: {error}") from error
         return context
+
+
+class OwnCertificates(Certificates):
+    """A certificate of the site's own authority, renewed before it ends and when the box is called otherwise.
+
+    Raises:
+        BadSettings: the authority's folder cannot be used.
+    """
+
+    def __init__(self, authority: Authority, client_ca: Path | None) -> None:
+        self._authority, self._looked = authority, time.monotonic()
+        super().__init__(authority.certificate, authority.key, client_ca)
+
+    @property
+    def authority(self) -> Authority:
+        """The site's own authority."""
+        return self._authority
+
+    def pem(self) -> Pem:
+        """What is in force now; looks once a minute, at a handshake, whether it has to be renewed."""
+        now = time.monotonic()
+        if now - self._looked >= LOOK_SECONDS:
+            self._looked = now
+            try:
+                self._authority.renew()
+            except BadSettings:
+                logger.exception("the certificate could not be renewed, the old one stays in force")
+        return super().pem()

@@ -6,7 +6,7 @@ import binascii
 import dataclasses
 import json
 import logging
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from socket import socket
@@ -21,11 +21,13 @@ from portrait.errors import BadOption
 from portrait.frame import Frame
 from portrait.security import Security
 from portrait.sessions import Sessions
+from portrait.transports.http.cors import allow, answer_preflights
 from portrait.transports.http.door import Door, is_not_the_clients_doing, listen, opened
 from portrait.transports.http.guard import guard
 from portrait.transports.http.neighbours import open_neighbours, serve_neighbours
 from portrait.transports.http.problems import problems
 from portrait.transports.http.stills import Stills
+from portrait.transports.http.trust import Trust
 
 protocol_logger = logging.getLogger(f"{__name__}.protocol")
 
@@ -143,7 +145,7 @@ class HttpRoutes:
         if request.content_type != "application/json":
             raise web.HTTPUnsupportedMediaType(
                 text=f"{request.content_type} came; expected application/json",
-                headers={"Accept-Patch": "application/json"},
+                headers={"Accept-Patch": "application/json, application/trickle-ice-sdpfrag"},
             )
         changes = _read_changes(await request.text())
         session.change(await self._changed(session.options, changes))
@@ -194,12 +196,14 @@ async def serve_http(
     port: int,
     max_body_bytes: int,
     security: Security | None = None,
+    origins: Sequence[str] = (),
     board: Board | None = None,
     listening: socket | None = None,
 ) -> AsyncIterator[int]:
     """A server for the length of the block; gives the TCP port in use. Without `security` everybody may call.
 
-    One worker of several answers for all that are at the `board`, and takes connections from the socket they share.
+    Pages of `origins`, `*` for all, may use it besides its own. One worker of several answers for all that are at the
+    `board`, and takes connections from the socket they share.
 
     Raises:
         OSError: the address cannot be bound.
@@ -207,7 +211,7 @@ async def serve_http(
     routes = list(routes)
     certificates = security.certificates if security else None
     door = Door(certificates.context() if certificates else None)
-    middlewares = [door.keeper(), problems, *([guard(security)] if security else []), door.porter()]
+    middlewares = [door.keeper(), problems, answer_preflights, *([guard(security)] if security else []), door.porter()]
     async with AsyncExitStack() as stack:
         if board is not None and board.count > 1:
             own = board.socket(board.index)
@@ -215,6 +219,7 @@ async def serve_http(
             middlewares.append((await stack.enter_async_context(open_neighbours(board))).middleware)
         application = web.Application(middlewares=middlewares, client_max_size=max_body_bytes)
         application.on_response_prepare.append(_add_security_headers)
+        application.on_response_prepare.append(allow(origins))
         application.add_routes(routes)
         application.router.add_static("/web", WEB)
         protocol_logger.addFilter(is_not_the_clients_doing)
@@ -229,4 +234,4 @@ async def serve_http(
         yield sockets[0].getsockname()[1]
 
 
-__all__ = ["HttpRoutes", "Stills", "serve_http"]
+__all__ = ["HttpRoutes", "Stills", "Trust", "serve_http"]

@@ -10,8 +10,9 @@ from portrait.security import Security
 
 Handler: TypeAlias = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
-OPEN = ("/healthz", "/readyz", "/metrics")
-"""What a machine asks that has no credentials: they tell numbers, and nothing of any stream."""
+OPEN = ("/healthz", "/readyz", "/metrics", "/ca.crt", "/trust", "/web/page.css", "/web/icon.svg")
+"""What a machine asks that has no credentials: they tell numbers, and nothing of any stream. And what somebody needs
+who does not trust the box yet."""
 
 
 def guard(security: Security) -> Middleware:

@@ -17,9 +17,11 @@ from portrait.errors import (
     Refused,
     SessionEnded,
     StreamTaken,
+    TooManyRequests,
     TooManySessions,
     TooManyViewers,
     Unauthenticated,
+    UnsupportedOffer,
     WorkerLost,
 )
 
@@ -30,6 +32,7 @@ logger = logging.getLogger(__name__)
 # The first entry an error is an instance of decides.
 STATUSES: tuple[tuple[type[PortraitError], int], ...] = (
     (BadPicture, 422),
+    (UnsupportedOffer, 422),
     (BadInput, 400),
     (Unauthenticated, 401),
     (NoSuchSession, 404),
@@ -41,6 +44,7 @@ STATUSES: tuple[tuple[type[PortraitError], int], ...] = (
     (TooManyViewers, 503),
     (NotPublished, 409),
     (StreamTaken, 409),
+    (TooManyRequests, 429),
     (Draining, 503),
     (PortraitError, 500),
 )
@@ -67,7 +71,7 @@ async def problems(
             raise
         detail = error.text or error.reason
         response = problem(error.status, error.reason.upper().replace(" ", "_"), detail)
-        for name in ("Allow", "Accept-Patch", "Retry-After"):
+        for name in ("Allow", "Accept-Patch", "Accept-Post", "Retry-After"):
             if name in error.headers:
                 response.headers[name] = error.headers[name]
         return response

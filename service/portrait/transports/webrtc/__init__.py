@@ -12,7 +12,7 @@ from aiohttp import web
 
 from portrait.backgrounds import Backgrounds
 from portrait.compositors import Options
-from portrait.errors import BadOffer, BadOption, Unauthenticated
+from portrait.errors import BadOption, Unauthenticated
 from portrait.logs import log_event
 from portrait.security import Security
 from portrait.sessions import Sessions
@@ -21,19 +21,19 @@ from portrait.transports.webrtc.addresses import PORTS, advertise, media_ports
 from portrait.transports.webrtc.camera import Uplink
 from portrait.transports.webrtc.codec import DataCodec, MaskCodec, StreamCodec, VideoCodec
 from portrait.transports.webrtc.connection import Connection
+from portrait.transports.webrtc.ice import IceServers
 from portrait.transports.webrtc.masks import MaskSender
+from portrait.transports.webrtc.offers import SDP, read_offer
 from portrait.transports.webrtc.peer import Peer
 from portrait.transports.webrtc.publisher import Publisher
-from portrait.transports.webrtc.resources import Resources
+from portrait.transports.webrtc.rate import Rate
+from portrait.transports.webrtc.resources import FRAGMENT, Resources
 from portrait.transports.webrtc.streams import OUTPUTS, Streams
 from portrait.transports.webrtc.viewer import Viewer
 
 logger = logging.getLogger(__name__)
 
 CONNECTION = "webrtc-connection"
-
-MAX_SDP = 64 * 1024
-"""Bytes of an offer; a browser's has some 6 KB."""
 
 LOOPS: Mapping[str, tuple[type[VideoCodec], type[Uplink[Any]]]] = {
     "composite": (VideoCodec, Peer),
@@ -70,13 +70,15 @@ class WebRTC:
         ports: range,
         advertised: Sequence[str],
         max_viewers: int,
+        ice: IceServers,
         security: Security,
     ) -> None:
         self._ports = ports
-        self._sessions, self._backgrounds, self._advertised = sessions, backgrounds, advertised
+        self._sessions, self._backgrounds, self._advertised, self._ice = sessions, backgrounds, advertised, ice
         self._max_frame_pixels, self._idle_seconds = max_frame_pixels, idle_seconds
         self._streams, self._security = Streams(max_viewers, sessions.board), security
-        self.resources = Resources()
+        self._rate = Rate()
+        self.resources = Resources(ice, self._rate)
         self._tasks: set[asyncio.Task[None]] = set()
 
     @property
@@ -99,7 +101,7 @@ class WebRTC:
             await asyncio.gather(*self._tasks, return_exceptions=True)
 
     async def _loop_back(self, request: web.Request) -> web.Response:
-        offer, answered = await _read_offer(request), self._future()
+        offer, answered = await read_offer(request, self._rate), self._future()
         if (result := request.query.get("result", "composite")) not in LOOPS:
             raise BadOption("result", f"{result!r} came; expected one of {', '.join(LOOPS)}")
         options = await self._options(request, "blur" if result == "composite" else "mask")
@@ -107,7 +109,7 @@ class WebRTC:
         return await self._answer(request, life, answered)
 
     async def _publish(self, request: web.Request) -> web.Response:
-        offer, options, answered = await _read_offer(request), await self._options(request), self._future()
+        offer, options, answered = await read_offer(request, self._rate), await self._options(request), self._future()
         life = partial(self._run_publisher, request.match_info["stream"], offer, options, _wishes(request), answered)
         return await self._answer(request, life, answered)
 
@@ -115,7 +117,7 @@ class WebRTC:
         output = request.match_info.get("output", "composite")
         if output not in OUTPUTS:
             raise web.HTTPNotFound(text=f"{output!r} came; expected one of {', '.join(OUTPUTS)}")
-        offer, answered = await _read_offer(request), self._future()
+        offer, answered = await read_offer(request, self._rate), self._future()
         life = partial(self._run_viewer, request.match_info["stream"], output, offer, answered)
         return await self._answer(request, life, answered)
 
@@ -136,9 +138,11 @@ class WebRTC:
         if not answered.done():
             await task  # it ended without an answer: raises why
         location, connection, answer = answered.result()
-        headers = {"Location": location, "ETag": connection.etag, "Accept-Patch": "application/trickle-ice-sdpfrag"}
+        headers = {"Location": location, "ETag": connection.etag, "Accept-Patch": FRAGMENT}
         answer = advertise(answer, self._advertised)
-        return web.Response(status=201, text=answer, content_type="application/sdp", headers=headers)
+        response = web.Response(status=201, text=answer, content_type=SDP, headers=headers)
+        response.headers.extend([("Link", link) for link in self._ice.links()])
+        return response
 
     async def _hold(self, life: Life, authorization: str | None) -> None:
         """A connection's life. It ends with the credentials that opened it."""
@@ -214,15 +218,6 @@ def _wishes(request: web.Request) -> Wishes:
     return {"model": request.query.get("model"), "traceparent": request.headers.get("traceparent")}
 
 
-async def _read_offer(request: web.Request) -> str:
-    if request.content_type not in ("application/sdp", "application/octet-stream"):
-        raise web.HTTPUnsupportedMediaType(text=f"{request.content_type} came; expected application/sdp")
-    body = await request.content.read(MAX_SDP + 1)
-    if len(body) > MAX_SDP:
-        raise BadOffer("sdp", f"more than {MAX_SDP} bytes")
-    return body.decode("utf-8", "replace")
-
-
 @asynccontextmanager
 async def serve_webrtc(
     sessions: Sessions,
@@ -233,12 +228,13 @@ async def serve_webrtc(
     ports: range = range(0),
     advertised: Sequence[str] = (),
     max_viewers: int = 32,
+    ice: IceServers | None = None,
     security: Security | None = None,
 ) -> AsyncIterator[WebRTC]:
     """The transport for the length of the block. Without `security` connections last as long as they like.
 
     Media arrives on UDP `ports` (an empty range: any), on the machine's addresses; `advertised` are further ones it is
-    reached by.
+    reached by; clients are told of the servers of `ice`.
     """
     realtime.install()
     webrtc = WebRTC(
@@ -249,6 +245,7 @@ async def serve_webrtc(
         ports=ports,
         advertised=advertised,
         max_viewers=max_viewers,
+        ice=ice or IceServers(),
         security=security or Security.nobody_asked(),
     )
     with media_ports(asyncio.get_running_loop(), ports):

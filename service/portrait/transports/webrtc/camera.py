@@ -32,6 +32,7 @@ class Uplink(ABC, Generic[W]):
         self.session, self._idle_seconds = session, idle_seconds
         self.connection = Connection(session.end)
         self.camera: MediaStreamTrack | None = None
+        self._bandwidth: realtime.Bandwidth | None = None
         self._slot: Latest[Arrival] = Latest()
         self._dropped = 0
 
@@ -49,17 +50,17 @@ class Uplink(ABC, Generic[W]):
         """Say of every media section what becomes of it; exactly one is given to `take_camera`.
 
         Raises:
-            BadOffer: the sections are not what this connection is for.
+            UnsupportedOffer: the sections are not what this connection is for.
         """
 
     def take_camera(self, transceiver: Any) -> None:
         """Let this section's track be the camera."""
         self.camera = transceiver.receiver.track
-        realtime.steer(transceiver.receiver)
+        self._bandwidth = realtime.steer(transceiver.receiver)
 
     async def run(self, *work: Coroutine[Any, Any, None]) -> None:
         """Carry frames, and do `work` beside it, until the session is ended or the other side goes away."""
-        lives = (self.connection.watch_connecting(), self._pump(), *work)
+        lives = (self.connection.watch(), self._pump(), *work)
         tasks = [asyncio.create_task(life, name="webrtc-uplink") for life in lives]
         try:
             await self.session.wait_ended()
@@ -105,6 +106,7 @@ class Uplink(ABC, Generic[W]):
     async def _pump(self) -> None:
         """Empty the camera's track into the slot as fast as it fills: aiortc queues without bound."""
         assert self.camera is not None
+        assert self._bandwidth is not None
         reason = "the camera's track ended"
         try:
             await self.connection.connected.wait()
@@ -112,6 +114,7 @@ class Uplink(ABC, Generic[W]):
                 async with asyncio.timeout(self._idle_seconds):
                     picture = await self.camera.recv()
                 assert isinstance(picture, av.VideoFrame)
+                self._bandwidth.allow(picture.width * picture.height)
                 self._slot.put((picture, time.monotonic()))
         except TimeoutError:
             reason = f"no frame for {self._idle_seconds:g} s"

@@ -8,9 +8,10 @@ from contextlib import contextmanager
 from typing import Any
 
 from aiortc import RTCConfiguration, RTCPeerConnection, RTCSessionDescription
+from aiortc.exceptions import OperationError
 from aiortc.sdp import candidate_from_sdp
 
-from portrait.errors import BadOffer, NoMediaPort
+from portrait.errors import BadOffer, NoMediaPort, UnsupportedOffer
 from portrait.transports.webrtc import realtime
 from portrait.transports.webrtc.bounds import MOST_CANDIDATES, check_fragment, check_offer
 
@@ -18,6 +19,12 @@ logger = logging.getLogger(__name__)
 
 CONNECT_SECONDS = 10.0
 """A peer that has not connected by then is gone; it holds ports until it is."""
+
+SILENT_SECONDS = 5.0
+"""A peer of which nothing comes for so long has vanished: media and its reports (RTCP) come every second. ICE's consent
+checks would notice after 30 s (RFC 7675)."""
+
+LOOK_SECONDS = 0.5
 
 NO_PORT_RETRY = 5.0
 """Seconds after which a client may try again when no UDP port was free."""
@@ -32,6 +39,8 @@ def blaming_the_offer() -> Iterator[None]:
         yield
     except OSError:  # no port, no descriptor: the box's trouble, not the offer's
         raise
+    except OperationError as error:
+        raise UnsupportedOffer("sdp", f"no codec in common ({error}); expected VP8 or H264") from error
     except Exception as error:
         raise BadOffer("sdp", f"the offer cannot be answered: {error or type(error).__name__}") from error
 
@@ -67,7 +76,7 @@ class Connection:
         """The SDP answer to an offer; `take` directs its transceivers, in order, or raises.
 
         Raises:
-            BadOffer: not SDP, nothing in common, or what `take` raises.
+            BadOffer: not SDP, nothing in common (UnsupportedOffer), or what `take` raises.
             NoMediaPort: every UDP port for media is taken.
         """
         if not offer.startswith("v=0"):
@@ -117,13 +126,35 @@ class Connection:
             candidate.sdpMLineIndex = 0
             await self.pc.addIceCandidate(candidate)
 
-    async def watch_connecting(self) -> None:
-        """Give up on a peer that does not connect in time."""
+    async def watch(self, *, while_sending: bool = False) -> None:
+        """Give up on a peer that does not connect in time, or has vanished.
+
+        With `while_sending` silence counts only while this side sends media: a viewer has nothing else to report.
+        """
         try:
             async with asyncio.timeout(CONNECT_SECONDS):
                 await self.connected.wait()
         except TimeoutError:
             self._end(f"not connected within {CONNECT_SECONDS:g} s")
+            return
+        heard, sent, silent = 0, 0, 0.0
+        while silent < SILENT_SECONDS:
+            # Looks are counted, not seconds: on a box that stalls, what has come waits to be heard.
+            await asyncio.sleep(LOOK_SECONDS)
+            before = heard, sent
+            heard, sent = await self._count_packets()
+            if heard != before[0]:
+                silent = 0.0
+            elif sent != before[1] or not while_sending:
+                silent += LOOK_SECONDS
+        self._end(f"nothing came for {SILENT_SECONDS:g} s")
+
+    async def _count_packets(self) -> tuple[int, int]:
+        """(packets of any kind that came, packets of media that went) since the beginning."""
+        statistics = [await transceiver.sender.getStats() for transceiver in self.pc.getTransceivers()]
+        reports = [report for each in statistics for report in each.values()]
+        heard = max((report.packetsReceived for report in reports if report.type == "transport"), default=0)
+        return heard, sum(report.packetsSent for report in reports if report.type == "outbound-rtp")
 
     async def close(self) -> None:
         """Close the connection. Idempotent."""

@@ -20,6 +20,10 @@ from av.video.codeccontext import VideoCodecContext
 STEP = 1.5
 """The encoder is rebuilt when the bandwidth estimate leaves its rate by this factor, up or down."""
 
+SEARCH_LESS, SEARCH_LEAST, SMALL = "-8", "-12", 256 * 256
+"""libvpx' `cpu-used`. With the second a picture of 640x480 costs a sixth less and loses 1 dB of 51; masks, of so many
+pixels at most, would lose their edges by it."""
+
 
 def stepped(current: int, wanted: int) -> int:
     """The rate to encode at: `current` until `wanted` is STEP times more or less."""
@@ -59,7 +63,7 @@ class LiveVp8Encoder(SteppedRate, vpx.Vp8Encoder):
             rate = str(self._rate)
             self.codec.options = {
                 "deadline": "realtime",
-                "cpu-used": "-8",
+                "cpu-used": SEARCH_LEAST if frame.width * frame.height > SMALL else SEARCH_LESS,
                 "lag-in-frames": "0",
                 "noise-sensitivity": "0",
                 "static-thresh": "1",

@@ -6,7 +6,7 @@ import av
 from aiortc import MediaStreamTrack
 from aiortc.mediastreams import MediaStreamError
 
-from portrait.errors import BadOffer
+from portrait.errors import UnsupportedOffer
 from portrait.latest import Closed
 from portrait.transports.webrtc.camera import Uplink
 from portrait.transports.webrtc.connection import open_ways
@@ -52,4 +52,4 @@ class Peer(Uplink[av.VideoFrame]):
             else:
                 transceiver.direction = "inactive"
         if self.camera is None:
-            raise BadOffer("sdp", "the offer sends no video, or takes none; expected one that is sendrecv")
+            raise UnsupportedOffer("sdp", "the offer sends no video, or takes none; expected one that is sendrecv")

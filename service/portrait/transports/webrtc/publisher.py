@@ -4,7 +4,7 @@ from typing import Any, TypeAlias
 
 import av
 
-from portrait.errors import BadOffer
+from portrait.errors import UnsupportedOffer
 from portrait.latest import Closed
 from portrait.session import Session
 from portrait.transports.webrtc.camera import Uplink
@@ -28,11 +28,11 @@ class Publisher(Uplink[Pictures]):
                 transceiver.direction = "inactive"
                 continue
             if self.camera is not None:
-                raise BadOffer("sdp", "the offer sends more than one video; expected one (RFC 9725 section 4.4)")
+                raise UnsupportedOffer("sdp", "more than one video came; expected one (RFC 9725 section 4.4)")
             self.take_camera(transceiver)
             transceiver.direction = "recvonly"
         if self.camera is None:
-            raise BadOffer("sdp", "the offer sends no video; expected one video section that is sendonly")
+            raise UnsupportedOffer("sdp", "the offer sends no video; expected one video section that is sendonly")
 
     async def show(self) -> None:
         """Every newest frame through the session and to the viewers; without viewers no frame costs anything."""

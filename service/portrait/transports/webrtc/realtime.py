@@ -4,9 +4,11 @@
    The RTP marker says that a picture is whole (RFC 3550 section 5.1; RFC 7741 section 4.1; RFC 6184 section 5.1).
 2. Its bandwidth estimate starts at what a sender happens to send and grows by 8 % a second. Chrome obeys it and shrinks
    the camera's picture. Here it is a budget that real loss lowers.
-3. Its DTLS offers ECDSA suites only; GStreamer and others bring RSA certificates.
-4. Its encoders: `encoders.py`; its decoders, which make room for any size: `decoders.py`.
-5. It counts the time of what it receives from 0 and adds a random origin to what it sends. Here a picture leaves with
+3. It asks for a lost packet once and, when that or its answer is lost as well, not again before the next loss: a
+   picture that stands still. Here it asks until the packet comes.
+4. Its DTLS offers ECDSA suites only; GStreamer and others bring RSA certificates.
+5. Its encoders: `encoders.py`; its decoders, which make room for any size: `decoders.py`.
+6. It counts the time of what it receives from 0 and adds a random origin to what it sends. Here a picture leaves with
    the RTP timestamp it came with, so that a client finds the frame a mask belongs to.
 
 Each is small, written against the version in TESTED, and refused with any other; tests fail when upstream changes.
@@ -14,11 +16,14 @@ Each is small, written against the version in TESTED, and refused with any other
 
 import re
 import time
+from collections.abc import Callable
 from typing import Any
 
 import aiortc
 from aiortc import rtcdtlstransport, rtcrtpreceiver, rtcrtpsender
 from aiortc.jitterbuffer import JitterBuffer, JitterFrame
+from aiortc.rtp import RTP_HISTORY_SIZE, RtpPacket
+from aiortc.utils import uint16_add, uint16_gt
 from OpenSSL import SSL
 
 from portrait.transports.webrtc.decoders import bounded_decoder
@@ -38,12 +43,20 @@ BUDGET = 3_000_000
 FLOOR = 300_000
 """Bits per second a sender is allowed at most, and at least whatever is lost."""
 
+BITS_PER_PIXEL = 2.0
+"""Bits per second and pixel that a sender is allowed besides the floor: together 0.9 Mbit/s at 640x480, 2.1 at
+1280x720. More is hardly seen, and every packet costs the service some 0.2 ms."""
+
 REPORT_SECONDS = 0.5
 MUCH_LOSS, LITTLE_LOSS = 0.10, 0.02
 """Shares of packets lost above which the budget falls and below which it rises again (the loss-based controller of
 draft-ietf-rmcat-gcc-02 section 6)."""
 
 RISE = 1.08
+
+ASK_SECONDS = 0.08
+"""A lost packet is asked for again after so long: more than a round trip on a LAN, less than a picture that is seen to
+stand still."""
 
 
 class Bandwidth:
@@ -53,7 +66,14 @@ class Bandwidth:
         self._receiver = receiver
         self._reported = self._expected = self._received = 0
         self._last = time.monotonic()
+        self._most = BUDGET
         self.budget = BUDGET
+
+    def allow(self, pixels: int) -> None:
+        """Bound the budget by the size of the pictures that come."""
+        most = min(BUDGET, FLOOR + int(BITS_PER_PIXEL * pixels))
+        if most != self._most:
+            self._most = self.budget = most
 
     def add(
         self, abs_send_time: int, arrival_time_ms: int, payload_size: int, ssrc: int
@@ -81,7 +101,38 @@ class Bandwidth:
         if lost > MUCH_LOSS:
             self.budget = max(FLOOR, int(self.budget * (1.0 - 0.5 * lost)))
         elif lost < LITTLE_LOSS:
-            self.budget = min(BUDGET, int(self.budget * RISE))
+            self.budget = min(self._most, int(self.budget * RISE))
+
+
+class Requests:
+    """Which packets a receiver asks for (RFC 4585 section 6.2.1). Takes the place of aiortc's NackGenerator."""
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self._newest: int | None = None
+        self._asked: dict[int, float] = {}
+        """Packets that have not come, and when each was asked for."""
+        self.missing: set[int] = set()
+        """What to ask for now; aiortc reads it when `add` says so."""
+
+    def add(self, packet: RtpPacket) -> bool:
+        """Take note of a packet; whether something is to be asked for."""
+        number, now = packet.sequence_number, self._clock()
+        if self._newest is None:
+            self._newest = number
+        elif uint16_gt(number, self._newest):
+            while (following := uint16_add(self._newest, 1)) != number:
+                self._asked[following] = -ASK_SECONDS
+                self._newest = following
+            self._newest = number
+            # What the sender has forgotten it cannot send again.
+            oldest = uint16_add(number, -RTP_HISTORY_SIZE)
+            self._asked = {lost: asked for lost, asked in self._asked.items() if uint16_gt(lost, oldest)}
+        else:
+            self._asked.pop(number, None)
+        self.missing = {lost for lost, asked in self._asked.items() if now - asked >= ASK_SECONDS}
+        self._asked.update(dict.fromkeys(self.missing, now))
+        return bool(self.missing)
 
 
 RTP_CLOCK = 1 << 32
@@ -106,9 +157,12 @@ def rtp_time(pts: int) -> int:
     return pts % RTP_CLOCK
 
 
-def steer(receiver: Any) -> None:
-    """Give a receiver its own `Bandwidth`, before its first packet."""
-    receiver._RTCRtpReceiver__remote_bitrate_estimator = Bandwidth(receiver)
+def steer(receiver: Any) -> Bandwidth:
+    """Give a video receiver its own `Bandwidth`, which is returned, and `Requests`, before its first packet."""
+    bandwidth = Bandwidth(receiver)
+    receiver._RTCRtpReceiver__remote_bitrate_estimator = bandwidth
+    receiver._RTCRtpReceiver__nack_generator = Requests()
+    return bandwidth
 
 
 def start_high(answer: str) -> str:

@@ -4,6 +4,9 @@ from aiohttp import web
 
 from portrait.errors import NoSuchSession
 from portrait.transports.webrtc.connection import Connection
+from portrait.transports.webrtc.ice import IceServers
+from portrait.transports.webrtc.offers import SDP
+from portrait.transports.webrtc.rate import Rate
 from portrait.transports.webrtc.viewer import Viewer
 
 FRAGMENT = "application/trickle-ice-sdpfrag"
@@ -13,7 +16,8 @@ POSTS = ("/webrtc", "/whip/{stream}", "/whep/{stream}", "/whep/{stream}/{output}
 class Resources:
     """The open connections by the id of their session or viewer."""
 
-    def __init__(self) -> None:
+    def __init__(self, ice: IceServers, rate: Rate) -> None:
+        self._ice, self._rate = ice, rate
         self.connections: dict[str, Connection] = {}
         self.viewers: dict[str, Viewer] = {}
 
@@ -22,6 +26,7 @@ class Resources:
         """What the HTTP server shall serve besides the offers."""
         return [
             *(web.options(path, self._options) for path in POSTS),
+            *(web.get(path, self._look) for path in POSTS),
             web.get("/v1/viewers/{id}", self._get),
             web.patch("/v1/viewers/{id}", self.trickle),
             web.delete("/v1/viewers/{id}", self._delete),
@@ -29,6 +34,7 @@ class Resources:
 
     async def trickle(self, request: web.Request) -> web.Response:
         """PATCH of RFC 9725 section 4.3: candidates in; ICE restarts are refused."""
+        self._rate.take(request.remote)
         if request.content_type != FRAGMENT:
             raise web.HTTPUnsupportedMediaType(
                 text=f"{request.content_type} came; expected {FRAGMENT}", headers={"Accept-Patch": FRAGMENT}
@@ -48,7 +54,15 @@ class Resources:
         return web.Response(status=204)
 
     async def _options(self, request: web.Request) -> web.Response:
-        return web.Response(status=204, headers={"Accept-Post": "application/sdp", "Allow": "OPTIONS, POST"})
+        response = web.Response(headers={"Accept-Post": SDP, "Allow": "GET, HEAD, OPTIONS, POST"})
+        # Not on preflights, which everybody may send.
+        if "Access-Control-Request-Method" not in request.headers:
+            response.headers.extend([("Link", link) for link in self._ice.links()])
+        return response
+
+    async def _look(self, request: web.Request) -> web.Response:
+        """There is nothing to see here, and nothing wrong with looking."""
+        return web.Response(content_type=SDP)
 
     async def _get(self, request: web.Request) -> web.Response:
         viewer = self._viewer(request)

@@ -7,7 +7,7 @@ import av
 from aiortc import MediaStreamTrack
 from aiortc.mediastreams import MediaStreamError
 
-from portrait.errors import BadOffer
+from portrait.errors import UnsupportedOffer
 from portrait.latest import Closed, Latest
 from portrait.transports.webrtc.connection import Connection, open_ways
 from portrait.transports.webrtc.streams import Stream
@@ -67,14 +67,14 @@ class Viewer:
                 else:
                     transceiver.direction = "inactive"
             if track is None:
-                raise BadOffer("sdp", "the offer wants no video; expected one video section that is recvonly")
+                raise UnsupportedOffer("sdp", "the offer wants no video; expected one video section that is recvonly")
 
         return await self.connection.answer(offer, give_video)
 
     async def run(self) -> str:
         """Show pictures until the stream ends, the viewer leaves or is told to; why."""
         tasks = [
-            asyncio.create_task(self.connection.watch_connecting(), name="whep-connecting"),
+            asyncio.create_task(self.connection.watch(while_sending=True), name="whep-connection"),
             asyncio.create_task(self._watch_stream(), name="whep-stream"),
         ]
         try:

@@ -6,26 +6,16 @@ import socket
 import sys
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
 from datetime import UTC, datetime
 
 from portrait.cgroup import cpu_budget
+from portrait.doctor.check import Check
+from portrait.doctor.outside import examine_outside
 from portrait.errors import PortraitError
 from portrait.launch import missing_variables
 from portrait.security import open_security
 from portrait.segmenters import load_models, warm
 from portrait.settings import Settings
-
-
-@dataclass(frozen=True)
-class Check:
-    """One thing looked at."""
-
-    name: str
-    ok: bool
-    finding: str
-    fatal: bool = True
-    """Whether the service cannot work while this is not ok."""
 
 
 def examine(settings: Settings) -> Iterator[Check]:
@@ -44,6 +34,7 @@ def examine(settings: Settings) -> Iterator[Check]:
     )
     budget = cpu_budget()
     yield Check("cpu budget", budget >= 1.0, f"{budget:g} cores", fatal=False)
+    yield from examine_outside(settings)
     for package in ("aiortc", "av", "grpcio", "numpy", "opencv-python-headless"):
         yield Check(package, True, importlib.metadata.version(package), fatal=False)
 

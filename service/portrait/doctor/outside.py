@@ -1,0 +1,191 @@
+"""What a client elsewhere would meet: addresses, media ports, the certificate, the relay."""
+
+import asyncio
+import contextlib
+import ipaddress
+import socket
+import time
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+
+import ifaddr
+from aioice import Connection
+from cryptography import x509
+
+from portrait.doctor.check import Check
+from portrait.errors import PortraitError
+from portrait.security import open_security
+from portrait.security.authority import box_names, names_of
+from portrait.settings import Settings
+from portrait.transports.webrtc.ice import URL, IceServers
+
+CONTAINER_MARKS = ("/.dockerenv", "/run/.containerenv")
+
+ANSWER_SECONDS = 6.0
+"""How long a STUN or TURN server is waited for."""
+
+PORTS = {"stun": 3478, "turn": 3478, "stuns": 5349, "turns": 5349}
+"""RFC 7064 and RFC 7065, section 3.2 of both."""
+
+
+def examine_outside(settings: Settings) -> Iterator[Check]:
+    """Everything between this box and a client elsewhere, one check after the other."""
+    addresses = host_addresses()
+    yield _listening(settings)
+    yield _candidates(settings, addresses)
+    yield from _advertised(settings, addresses)
+    yield _media_ports(settings, max(1, len(addresses)))
+    yield _certificate(settings)
+    yield from _ice_servers(settings)
+
+
+def host_addresses() -> dict[str, str]:
+    """The addresses media is offered at, each with its interface: those that ICE gathers (RFC 8445 section 5.1.1.1)."""
+    found = {}
+    for adapter in ifaddr.get_adapters():
+        for each in adapter.ips:
+            text = each.ip if isinstance(each.ip, str) else each.ip[0]
+            address = ipaddress.ip_address(text)
+            if not address.is_loopback and not (address.version == 6 and address.is_link_local):
+                found[text] = adapter.nice_name
+    return found
+
+
+def _listening(settings: Settings) -> Check:
+    if settings.host == "localhost" or _is_loopback(settings.host):
+        finding = f"{settings.host}: programs of this machine only; --host 0.0.0.0 lets others in"
+        return Check("listening", True, finding, fatal=False)
+    if not settings.encrypted:
+        finding = f"{settings.host} without TLS: browsers elsewhere give their camera to https pages only; --tls auto"
+        return Check("listening", False, finding, fatal=False)
+    return Check("listening", True, f"{settings.host} with TLS", fatal=False)
+
+
+def _candidates(settings: Settings, addresses: dict[str, str]) -> Check:
+    if not addresses and not settings.advertised:
+        return Check("candidates", False, "no address but the loopback's: no client can send media", fatal=False)
+    shown = ", ".join(f"{address} ({interface})" for address, interface in addresses.items())
+    bridged = any(Path(mark).exists() for mark in CONTAINER_MARKS) and len(addresses) == 1 and not settings.advertised
+    if bridged:
+        finding = f"{shown}: inside a container; on a bridge, clients need PORTRAIT_ADVERTISED_ADDRESSES or TURN"
+        return Check("candidates", False, finding, fatal=False)
+    return Check("candidates", True, shown or "none but the advertised ones", fatal=False)
+
+
+def _advertised(settings: Settings, addresses: dict[str, str]) -> Iterator[Check]:
+    for address in settings.advertised:
+        parsed = ipaddress.ip_address(address)
+        if parsed.is_unspecified or parsed.is_multicast:
+            yield Check("advertised", False, f"{address} is nobody's address", fatal=False)
+        elif parsed.is_loopback:
+            yield Check("advertised", False, f"{address} is reached from this machine only", fatal=False)
+        elif address in addresses:
+            yield Check("advertised", True, f"{address} is this machine's: told anyway", fatal=False)
+        else:
+            ports, reach = settings.media_ports, "its private network" if parsed.is_private else "everywhere"
+            finding = f"{address}, for clients in {reach}: UDP {ports} there must lead to the same ports here"
+            yield Check("advertised", True, finding, fatal=False)
+
+
+def _media_ports(settings: Settings, addresses: int) -> Check:
+    ports = settings.media_port_range
+    if not ports:
+        return Check("media ports", True, "any: a firewall or a bridge cannot know them beforehand", fatal=False)
+    free = sum(map(_is_free, ports))
+    room, wanted = free // addresses, settings.max_sessions + settings.max_viewers
+    finding = (
+        f"UDP {settings.media_ports}: {free} of {len(ports)} free, {addresses} for a connection: "
+        f"room for {room}, up to {wanted} wanted"
+    )
+    return Check("media ports", room >= wanted, finding, fatal=not free)
+
+
+def _certificate(settings: Settings) -> Check:
+    try:
+        certificates = open_security(settings).certificates
+    except PortraitError as error:
+        return Check("certificate", False, str(error), fatal=False)
+    if certificates is None:
+        return Check("certificate", True, "none", fatal=False)
+    found = x509.load_pem_x509_certificate(certificates.pem().certificate)
+    until = f"until {datetime.fromtimestamp(min(certificates.expiries().values()), UTC):%Y-%m-%d}"
+    if certificates.authority is not None:
+        finding = f"of its own authority, {until}; devices trust it after /trust; its SHA-256 is "
+        finding += certificates.authority.fingerprint
+        return Check("certificate", True, finding, fatal=False)
+    if min(certificates.expiries().values()) < time.time():
+        return Check("certificate", False, "has ended", fatal=False)
+    if found.issuer == found.subject:
+        finding = f"self-signed, {until}: every client has to be told to trust it; PORTRAIT_TLS=auto makes that easier"
+        return Check("certificate", False, finding, fatal=False)
+    with contextlib.suppress(x509.ExtensionNotFound):
+        names = names_of(found)
+        lacking = not names & box_names() and not any(name.startswith("*.") for name in names)
+        finding = f"{until}, for {', '.join(sorted(names))}"
+        hint = "; this box knows itself by none of these" if lacking else ""
+        return Check("certificate", True, finding + hint, fatal=False)
+    return Check("certificate", False, "has no subjectAltName: no browser accepts it", fatal=False)
+
+
+def _ice_servers(settings: Settings) -> Iterator[Check]:
+    try:
+        servers = IceServers(settings.ice_servers, settings.turn_secret.get_secret_value(), settings.turn_seconds)
+    except PortraitError as error:
+        yield Check("ice servers", False, str(error))
+        return
+    if not servers.urls:
+        yield Check("ice servers", True, "none: clients must reach the media ports themselves", fatal=False)
+    for url in servers.urls:
+        yield asyncio.run(_ask(url, servers))
+
+
+async def _ask(url: str, servers: IceServers) -> Check:
+    """Ask one server for an address, as a client would."""
+    found = URL.fullmatch(url)
+    assert found is not None
+    scheme, host = found[1], found[2].strip("[]")
+    place = host, int(found[3][1:]) if found[3] else PORTS[scheme]
+    if scheme == "stuns":
+        return Check(url, True, "is told to clients; cannot be asked from here", fatal=False)
+    username, credential = servers.credentials()
+    connection = (
+        Connection(ice_controlling=True, stun_server=place)
+        if scheme == "stun"
+        else Connection(
+            ice_controlling=True,
+            turn_server=place,
+            turn_username=username,
+            turn_password=credential,
+            turn_transport=found[5] or ("tcp" if scheme == "turns" else "udp"),
+            turn_ssl=scheme == "turns",
+        )
+    )
+    wanted = "srflx" if scheme == "stun" else "relay"
+    try:
+        async with asyncio.timeout(ANSWER_SECONDS):
+            await connection.gather_candidates()
+        for candidate in connection.local_candidates:
+            if candidate.type == wanted:
+                what = "lends" if wanted == "relay" else "sees us at"
+                return Check(url, True, f"answers; {what} {candidate.host}:{candidate.port}", fatal=False)
+        return Check(url, False, "does not answer, or takes no credentials of this secret", fatal=False)
+    except (TimeoutError, OSError) as error:
+        return Check(url, False, f"does not answer: {error or 'in time'}", fatal=False)
+    finally:
+        await connection.close()
+
+
+def _is_free(port: int) -> bool:
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+        try:
+            probe.bind(("", port))
+        except OSError:
+            return False
+    return True
+
+
+def _is_loopback(host: str) -> bool:
+    with contextlib.suppress(ValueError):
+        return ipaddress.ip_address(host).is_loopback
+    return False

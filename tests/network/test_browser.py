@@ -1,0 +1,126 @@
+"""Headless Chromium in a network of its own: through a relay, and over a bad line."""
+
+import asyncio
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+from playwright.async_api import Page, Request, Route
+
+from tests.browser import CHROMIUM, open_page, write_camera
+from tests.network.namespaces import Namespace, Network, missing, network
+from tests.network.test_network import (
+    CLIENT,
+    RELAY_OUTSIDE,
+    SECRET,
+    SERVER,
+    bad_line,
+    firewalled,
+    relaying,
+    serving,
+)
+from tests.people import clip
+from tests.test_clients import FRAMES, MODULES, PUBLISH, VIEW, more_frames
+
+pytestmark = [
+    pytest.mark.skipif(missing() is not None, reason=str(missing())),
+    pytest.mark.skipif(CHROMIUM is None, reason="playwright's own Chromium is not started in a namespace"),
+]
+
+SELECTED = """async (connection) => {
+  const reports = await connection.getStats();
+  const pair = [...reports.values()].find((report) => report.type === "candidate-pair" && report.nominated);
+  return [reports.get(pair.localCandidateId).candidateType, reports.get(pair.localCandidateId).relayProtocol];
+}"""
+
+INBOUND = """async () => {
+  const reports = await viewer.pc.getStats();
+  return [...reports.values()].find((report) => report.type === "inbound-rtp");
+}"""
+
+
+@pytest.fixture
+def net() -> Iterator[Network]:
+    with network() as built:
+        yield built
+
+
+@asynccontextmanager
+async def browsing(place: Namespace, url: str, folder: Path) -> AsyncIterator[Page]:
+    """A page of the service's origin, in a browser inside a namespace, with the RFC author's clients beside it."""
+    write_camera(folder / "camera.y4m", clip(640, 480, 60))
+    assert CHROMIUM is not None
+    program = place.wrapper(CHROMIUM, folder / "chromium")
+    # Without TLS the camera is given to no page but the machine's own.
+    trusted = [f"--unsafely-treat-insecure-origin-as-secure={url}"]
+    async with open_page("about:blank", folder / "profile", folder / "camera.y4m", True, trusted, program) as page:
+        page.set_default_timeout(40_000)
+        await page.route("**/*.js", serve_module)
+        await page.route("**/page.html", serve_page)
+        await page.goto(f"{url}/page.html")
+        yield page
+
+
+async def serve_page(route: Route) -> None:
+    await route.fulfill(body="<video muted playsinline></video>", content_type="text/html")
+
+
+async def serve_module(route: Route, request: Request) -> None:
+    await route.fulfill(path=MODULES / request.url.rpartition("/")[2])
+
+
+async def publish_and_view(page: Page, url: str) -> None:
+    """The camera to the service and back."""
+    async with asyncio.timeout(60):
+        await _publish_and_view(page, url)
+
+
+async def _publish_and_view(page: Page, url: str) -> None:
+    await page.evaluate(PUBLISH, [f"{url}/whip/desk", ""])
+    await page.wait_for_function("publishing.connectionState === 'connected'")
+    await page.evaluate(VIEW, [f"{url}/whep/desk", ""])
+    await more_frames(page, 10)
+
+
+@pytest.mark.parametrize("transport", ["udp", "tcp"])
+async def test_a_browser_behind_a_firewall_publishes_and_watches_through_turn(
+    net: Network, tmp_path: Path, transport: str
+) -> None:
+    """The clients take the relay from the Link headers of the 201, as RFC 9725 has it."""
+    client, relay, server = firewalled(net)
+    if transport == "tcp":
+        relay.run(f"iptables -A INPUT -p udp -s {CLIENT} -j DROP")
+    turn = f"turn:{RELAY_OUTSIDE}:3478?transport={transport}"
+    async with (
+        relaying(relay),
+        serving(server, SERVER, "--ice-urls", turn, "--turn-secret", SECRET) as url,
+        browsing(client, url, tmp_path) as page,
+    ):
+        await publish_and_view(page, url)
+        for connection in ("publisher.pc", "viewer.pc"):
+            assert await page.evaluate(f"({SELECTED})({connection})") == ["relay", transport]
+
+
+async def test_loss_and_jitter_leave_a_browsers_picture_moving(net: Network, tmp_path: Path) -> None:
+    seconds = 15.0
+    async with (
+        bad_line(net, loss=0.02, delay=0.05) as (client, server),
+        serving(server, "10.77.1.9") as url,
+        browsing(client, url, tmp_path) as page,
+    ):
+        await publish_and_view(page, url)
+        before = await page.evaluate(INBOUND)
+        await page.wait_for_timeout(1000 * seconds)
+        after: dict[str, Any] = await page.evaluate(INBOUND)
+        shown = await page.evaluate(FRAMES)
+    names = ("framesDecoded", "packetsReceived", "packetsLost", "nackCount", "pliCount", "freezeCount")
+    counts = {name: after[name] - before[name] for name in names}
+    frozen = after["totalFreezesDuration"] - before["totalFreezesDuration"]
+    rate = counts["framesDecoded"] / seconds
+    print(f"2 % lost, up to 50 ms late, both ways: {rate:.1f} frames/s, frozen {frozen:.2f} s of {seconds:g}, {counts}")
+    assert shown > 0
+    # What a machine without other work shows stands in docs/protocol.md; this is what it must show on any.
+    assert rate > 5
+    assert frozen < 0.5 * seconds

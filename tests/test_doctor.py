@@ -1,0 +1,84 @@
+"""What the doctor says of the way between the box and a client elsewhere; relays are in tests/network."""
+
+import socket
+from pathlib import Path
+
+import pytest
+
+from portrait.doctor.check import Check
+from portrait.doctor.outside import examine_outside
+from portrait.settings import Settings, load_settings
+from tests.ports import free_ports
+from tests.test_security import Authority
+
+
+def found(settings: Settings) -> dict[str, list[Check]]:
+    checks: dict[str, list[Check]] = {}
+    for check in examine_outside(settings):
+        checks.setdefault(check.name, []).append(check)
+    return checks
+
+
+def only(settings: Settings, name: str) -> Check:
+    [check] = found(settings)[name]
+    return check
+
+
+@pytest.mark.parametrize(
+    ("settings", "ok", "finding"),
+    [
+        (Settings(), True, "this machine only"),
+        (Settings(host="0.0.0.0", insecure=True), False, "https pages only"),
+    ],
+)
+def test_who_can_come_at_all(settings: Settings, ok: bool, finding: str) -> None:
+    check = only(settings, "listening")
+    assert check.ok == ok
+    assert finding in check.finding
+
+
+def test_advertised_addresses_are_told_apart() -> None:
+    settings = load_settings({"advertised_addresses": "127.0.0.1,0.0.0.0,10.1.2.3,8.8.8.8"}, {})
+    loopback, nobody, private, public = found(settings)["advertised"]
+    assert (loopback.ok, nobody.ok, private.ok, public.ok) == (False, False, True, True)
+    assert "from this machine only" in loopback.finding
+    assert "private network" in private.finding
+    assert "50000-50199 there must lead to the same ports here" in public.finding
+
+
+def test_media_ports_are_counted_against_what_is_wanted() -> None:
+    ports = free_ports(4)
+    settings = Settings(media_ports=f"{ports[0]}-{ports[-1]}", max_sessions=1, max_viewers=0)
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as taken:
+        taken.bind(("0.0.0.0", ports[0]))
+        assert "3 of 4 free" in only(settings, "media ports").finding
+    few = only(settings.model_copy(update={"max_viewers": 100}), "media ports")
+    assert not few.ok
+    assert not few.fatal
+    assert only(Settings(media_ports="0-0"), "media ports").ok
+
+
+def test_the_certificate_is_judged_as_a_client_would(tmp_path: Path) -> None:
+    authority = Authority.new()
+    certificate, key = authority.issue(tmp_path, "box")
+    good = only(Settings(tls_certificate=certificate, tls_key=key), "certificate")
+    assert good.ok
+    assert "localhost" in good.finding
+    certificate, key = authority.issue(tmp_path, "old", days=-0.5)
+    assert only(Settings(tls_certificate=certificate, tls_key=key), "certificate").finding == "has ended"
+    certificate, key = authority.issue(tmp_path, "tests")  # the authority's own name: issuer and subject are the same
+    self_signed = only(Settings(tls_certificate=certificate, tls_key=key), "certificate")
+    assert not self_signed.ok
+    assert "self-signed" in self_signed.finding
+    own = only(Settings(tls="auto", data=tmp_path / "data"), "certificate")
+    assert own.ok
+    assert "SHA-256" in own.finding
+
+
+def test_ice_servers_that_make_no_sense_are_fatal_and_silent_ones_are_not() -> None:
+    assert only(Settings(), "ice servers").ok
+    wrong = only(load_settings({"ice_urls": "turn:box"}, {}), "ice servers")
+    assert (wrong.ok, wrong.fatal) == (False, True)
+    silent = only(load_settings({"ice_urls": "turn:127.0.0.1:9?transport=tcp", "turn_secret": "a secret"}, {}),
+                  "turn:127.0.0.1:9?transport=tcp")  # fmt: skip
+    assert (silent.ok, silent.fatal) == (False, False)

@@ -1,0 +1,34 @@
+"""A consumer slower than its camera: later frames are not older frames. `tests/benchmarks/slow.py` runs longer."""
+
+import asyncio
+
+import numpy as np
+
+from portrait.session import Session
+from tests.benchmarks.slow import memory, under_load
+
+
+async def ages(session: Session[object, object], count: int) -> list[float]:
+    """How old the next so many results are, in seconds."""
+    found, done = list[float](), session.numbers.done
+    async with asyncio.timeout(60):
+        while len(found) < count:
+            await asyncio.sleep(0.005)
+            if session.numbers.done != done:
+                done = session.numbers.done
+                found.append(session.numbers.latency)
+    return found
+
+
+async def test_a_slow_consumer_falls_no_further_behind_and_what_it_misses_is_counted() -> None:
+    async with under_load() as sessions:
+        [numbers] = sessions.describe()
+        session = sessions[numbers["id"]]
+        early, before = await ages(session, 30), memory()
+        async with asyncio.timeout(60):
+            # As many as aiortc's queues would hold by now: ten frames would be a third of a second.
+            while session.numbers.dropped < 30 or session.numbers.done < 80:
+                await asyncio.sleep(0.05)
+        late = await ages(session, 30)
+        assert np.median(late) < 2 * np.median(early) + 0.02
+        assert memory() - before < 20

@@ -1,0 +1,100 @@
+"""Clients that vanish: killed, they say nothing, and ICE would wait for half a minute."""
+
+import asyncio
+import json
+import signal
+import sys
+import time
+from asyncio.subprocess import PIPE, Process
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+
+import pytest
+
+from portrait.sessions import Sessions
+from portrait.transports.webrtc import connection
+from tests.fakes import FakeModel, full_mask
+from tests.people import clip
+from tests.rtc import SIZE, fake_service
+from tests.test_whip import publisher
+
+pytestmark = pytest.mark.usefixtures("no_sockets_left")
+
+
+@asynccontextmanager
+async def client(url: str, path: str) -> AsyncIterator[Process]:
+    """A client in a process of its own, killed at the end whatever it does."""
+    command = (sys.executable, "-m", "tests.rtc_client", url, "--path", path, "--frames", "100000")
+    process = await asyncio.create_subprocess_exec(*command, stdout=PIPE)
+    try:
+        yield process
+    finally:
+        if process.returncode is None:
+            process.kill()
+        await process.communicate()
+
+
+async def first_picture(process: Process) -> None:
+    assert process.stdout is not None
+    async with asyncio.timeout(60):
+        assert json.loads(await process.stdout.readline())["event"] == "first"
+
+
+async def none_left(sessions: Sessions) -> None:
+    async with asyncio.timeout(25):
+        while len(sessions):
+            await asyncio.sleep(0.05)
+
+
+async def test_a_client_that_vanishes_gives_its_place_back() -> None:
+    async with fake_service(FakeModel(full_mask)) as (url, sessions), client(url, "/webrtc") as one:
+        await first_picture(one)
+        [row] = sessions.describe()
+        session, since = sessions[row["id"]], time.monotonic()
+        one.send_signal(signal.SIGKILL)
+        async with asyncio.timeout(25):
+            assert await session.wait_ended() == f"nothing came for {connection.SILENT_SECONDS:g} s"
+        assert time.monotonic() - since > connection.SILENT_SECONDS - 2 * connection.LOOK_SECONDS
+        await none_left(sessions)
+
+
+async def test_a_publisher_that_vanishes_gives_its_name_back() -> None:
+    async with fake_service(FakeModel(full_mask)) as (url, sessions), client(url, "/whip/desk") as one:
+        async with asyncio.timeout(60):
+            while not sessions.describe() or not any(row["frames_dropped"] for row in sessions.describe()):
+                await asyncio.sleep(0.05)
+        one.send_signal(signal.SIGKILL)
+        await none_left(sessions)
+        async with publisher(url, clip(*SIZE, 2)) as again:
+            await again.connect("/whip/desk")
+
+
+async def test_a_viewer_that_vanishes_gives_its_place_back_and_the_stream_goes_on() -> None:
+    shown = clip(*SIZE, 30)
+    async with AsyncExitStack() as stack:
+        url, sessions = await stack.enter_async_context(fake_service(FakeModel(full_mask), max_viewers=1))
+        one = await stack.enter_async_context(publisher(url, shown))
+        await one.connect("/whip/desk")
+        first = await stack.enter_async_context(client(url, "/whep/desk"))
+        await first_picture(first)
+        first.send_signal(signal.SIGKILL)
+        async with asyncio.timeout(25):
+            async with publisher(url, shown) as asking:
+                offer = await asking.offer()
+                while (status := (await asking.post(offer, "/whep/desk")).status) == 503:
+                    await asyncio.sleep(0.2)
+        assert status == 422, "there was no place, or the stream ended"
+        assert len(sessions) == 1
+
+
+async def test_a_client_that_only_pauses_keeps_its_place() -> None:
+    """Stopped for less than the limit, as a laptop that changes its network."""
+    async with fake_service(FakeModel(full_mask)) as (url, sessions), client(url, "/webrtc") as one:
+        await first_picture(one)
+        one.send_signal(signal.SIGSTOP)
+        await asyncio.sleep(connection.SILENT_SECONDS / 2)
+        one.send_signal(signal.SIGCONT)
+        [row] = sessions.describe()
+        async with asyncio.timeout(20):
+            while sessions[row["id"]].describe()["frames_done"] <= row["frames_done"] + 10:
+                await asyncio.sleep(0.05)
