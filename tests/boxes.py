@@ -18,7 +18,7 @@ def serving(*arguments: str, **environ: str) -> Iterator[tuple[subprocess.Popen[
     """`portrait serve` as a process, and what it announced."""
     process = subprocess.Popen(
         [sys.executable, "-m", "portrait", "serve", "--json", *FREE, *arguments],
-        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
         env={**os.environ, **environ},
     )  # fmt: skip
     try:

@@ -4,7 +4,7 @@ import asyncio
 import logging
 import signal
 import sys
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 
 from portrait.errors import PortraitError
 from portrait.logs import log_event
@@ -16,7 +16,11 @@ RELOAD, REPLACE = signal.SIGHUP, signal.SIGUSR2
 
 
 def catch_signals() -> asyncio.Event:
-    """An event that SIGTERM or SIGINT sets from now on. A second one is answered as Python does by itself."""
+    """An event that SIGTERM or SIGINT sets from now on. A second one is answered as Python does by itself.
+
+    RELOAD and REPLACE, which would end a process that does not know them, are passed over until somebody answers them.
+    """
+    _pass_over(_changing())
     loop, stop = asyncio.get_running_loop(), asyncio.Event()
 
     def stopped(number: signal.Signals) -> None:
@@ -53,7 +57,7 @@ async def answer_signals(stop: asyncio.Event, answers: Mapping[signal.Signals, C
             except (PortraitError, OSError) as error:
                 logger.error("nothing has changed: %s", error)
 
-    caught = [number for number in answers if number is not signal.SIGHUP or not sys.stdin.isatty()]
+    caught = [number for number in answers if number in _changing()]
     for number in caught:
         loop.add_signal_handler(number, ask, number)
     tasks = [asyncio.create_task(answer(), name="signals"), asyncio.create_task(stop.wait())]
@@ -67,3 +71,15 @@ async def answer_signals(stop: asyncio.Event, answers: Mapping[signal.Signals, C
         await asyncio.gather(*tasks, return_exceptions=True)
         for number in caught:
             loop.remove_signal_handler(number)
+        _pass_over(caught)
+
+
+def _changing() -> list[signal.Signals]:
+    """The signals that change a service: in a terminal SIGHUP says that it is gone."""
+    in_terminal = sys.stdin is not None and sys.stdin.isatty()
+    return [REPLACE] if in_terminal else [RELOAD, REPLACE]
+
+
+def _pass_over(numbers: Iterable[signal.Signals]) -> None:
+    for number in numbers:
+        signal.signal(number, signal.SIG_IGN)

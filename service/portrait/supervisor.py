@@ -15,6 +15,9 @@ __all__ = ["Box", "Fleet", "WorkerFailed", "run_workers", "share"]
 
 logger = logging.getLogger(__name__)
 
+ADDRESSES = ("host", "http_port", "grpc_port", "workers")
+"""Settings that are the box's and not a worker's."""
+
 
 @dataclass(frozen=True, slots=True)
 class Box:
@@ -72,7 +75,7 @@ class Fleet:
     def __init__(self, settings: Settings, board: Board, http_socket: int, grpc_port: int) -> None:
         self._settings, self._board = settings, board
         self._http_socket, self._grpc_port = http_socket, grpc_port
-        self._workers = [self._worker(place, place) for place in range(board.count)]
+        self._workers = [self._worker(settings, place, place) for place in range(board.count)]
         self._spare = board.count
         """The row of the board that nobody has."""
         self._keepers: dict[Worker, asyncio.Task[None]] = {}
@@ -110,24 +113,27 @@ class Fleet:
 
     async def reload(self, settings: Settings) -> None:
         """Hand every worker new settings; each takes what it can without ending a stream."""
-        self._settings = settings
+        settings = self._kept(settings)
         for place, worker in enumerate(self._workers):
-            await worker.tell(self._own(place).model_dump())
+            await worker.tell(self._own(settings, place).model_dump())
+        self._settings = settings
 
     async def replace(self, settings: Settings) -> None:
         """Let every worker make way for a fresh one with these settings, one after the other.
 
         Each successor accepts work before its predecessor drains, so there is no moment with less room. When one does
         not come up, the others stay as they are.
+
+        Raises:
+            OSError: there are fewer media ports than workers; nothing has changed then.
         """
-        before, self._settings = self._settings, settings
+        settings, drain_seconds = self._kept(settings), self._settings.drain_seconds
         for place, old in enumerate(list(self._workers)):
-            fresh = self._worker(place, self._spare)
+            fresh = self._worker(settings, place, self._spare)
             try:
                 await fresh.start()
             except BaseException as error:
                 await fresh.stop(0.0)
-                self._settings = before
                 if not isinstance(error, WorkerFailed):
                     raise
                 logger.error("worker %d stays: its successor did not come up: %s", old.index, error)
@@ -136,21 +142,27 @@ class Fleet:
             self._workers[place] = fresh
             self._keep(fresh)
             # A task: the end of the box, which cancels this, waits for the drain that has begun.
-            self._leaving = asyncio.create_task(old.stop(before.drain_seconds), name="worker-leaving")
+            self._leaving = asyncio.create_task(old.stop(drain_seconds), name="worker-leaving")
             await asyncio.shield(self._leaving)
             await self._keepers.pop(old)
             self._leaving, self._spare = None, old.index
+        self._settings = settings
 
-    def _worker(self, place: int, index: int) -> "Worker":
+    def _kept(self, settings: Settings) -> Settings:
+        """Settings with the addresses that are in use: they cannot change while it runs."""
+        return settings.model_copy(update={name: getattr(self._settings, name) for name in ADDRESSES})
+
+    def _worker(self, settings: Settings, place: int, index: int) -> Worker:
         folder, count = str(self._board.folder), self._board.count
-        own = self._own(place).model_dump()
+        own = self._own(settings, place).model_dump()
         return Worker(Orders(own, folder, index, place, count, self._http_socket, 0), self._board)
 
-    def _own(self, place: int) -> Settings:
-        ports = share(self._settings.media_ports, place, self._board.count)
-        return self._settings.model_copy(update={"grpc_port": self._grpc_port, "media_ports": ports})
+    def _own(self, settings: Settings, place: int) -> Settings:
+        """The settings of one place: its share of the media ports, and the gRPC port that all share."""
+        ports = share(settings.media_ports, place, self._board.count)
+        return settings.model_copy(update={"grpc_port": self._grpc_port, "media_ports": ports})
 
-    def _keep(self, worker: "Worker") -> None:
+    def _keep(self, worker: Worker) -> None:
         self._keepers[worker] = asyncio.create_task(worker.keep(), name="worker-keep")
 
     async def _watch(self) -> None:
