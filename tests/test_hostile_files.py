@@ -1,6 +1,7 @@
 """Files and settings that nobody meant to write: refused by name, and a network that crashes takes nobody with it."""
 
 import asyncio
+import contextlib
 import json
 import logging
 import os
@@ -33,13 +34,14 @@ ALWAYS = hypothesis.settings(max_examples=300, deadline=None, database=None, der
 @ALWAYS
 @hypothesis.given(st.dictionaries(st.sampled_from([*NAMES, "PORTRAIT_X"]), TEXTS, max_size=4))
 def test_no_environment_does_anything_but_be_taken_or_refused(environ: dict[str, str]) -> None:
+    refused = None
     try:
         settings = load_settings({}, environ)
-    except BadSettings as error:
-        assert PREFIX in str(error)
-    else:
         assert settings.media_port_range.stop <= 65536
         assert list(settings.advertised) == [part.strip() for part in settings.advertised]
+    except BadSettings as error:
+        refused = str(error)
+    assert refused is None or PREFIX in refused
 
 
 VALUES = st.recursive(
@@ -53,9 +55,8 @@ def test_no_settings_file_does_anything_but_be_taken_or_refused(values: dict[str
     path = Path(os.environ.get("TMPDIR", "/tmp")) / f"portrait-test-{os.getpid()}.toml"
     path.write_text("".join(f"{name} = {json.dumps(value)}\n" for name, value in values.items()))
     try:
-        load_settings({"config": str(path)}, {})
-    except BadSettings as error:
-        assert str(error)
+        with contextlib.suppress(BadSettings):
+            load_settings({"config": str(path)}, {})
     finally:
         path.unlink()
 
@@ -80,27 +81,26 @@ def test_no_credentials_file_does_anything_but_be_taken_or_refused(
 ) -> None:
     caplog.set_level(logging.CRITICAL)
     setting, data = CREDENTIALS[kind]
-    path, told = tmp_path / kind, Counter[str]()
+    path, told, said = tmp_path / kind, Counter[str](), []
     for dice in rounds(least=200, seconds=1.0):
         path.write_bytes(mutated_bytes(data, dice))
         try:
             security = open_security(Settings.model_validate({setting: path}))
         except BadSettings as error:
             told["refused"] += 1
-            assert "0123456789abcdef" not in str(error)
+            said.append(str(error))
             continue
         told["taken"] += 1
         with pytest.raises(Unauthenticated):
             security.check("Bearer nobody-has-this-token", has_certificate=False)
     assert min(told["refused"], told["taken"]) > 5
+    assert not [text for text in said if "0123456789" in text]
 
 
 @pytest.fixture
 def asked(tmp_path: Path) -> Callable[[str | None], None]:
-    secret = b"k" * 32
     (tmp_path / "keys").write_text(json.dumps({"keys": [{"kty": "oct", "alg": "HS256", "k": "a2tr" * 12}]}))
     (tmp_path / "tokens").write_text("camera 0123456789abcdef\n")
-    assert secret
     settings = Settings(tokens=tmp_path / "tokens", jwt_keys=tmp_path / "keys")
     security = open_security(settings)
     return lambda header: security.check(header, has_certificate=False)
@@ -110,7 +110,9 @@ def test_no_authorization_does_anything_but_be_refused(asked: Callable[[str | No
     asked("Bearer 0123456789abcdef")
     whole = jwt.encode({"sub": "x", "exp": 2**33}, b"another key of thirty-two bytes.", "HS256")
     for dice in rounds(least=500, seconds=1.0):
-        seed = dice.choice(["Bearer " + whole, "Basic Og==", "Bearer 0123456789abcdeg", "Bearer eyJhbGciOiJub25lIn0.e30."])
+        seed = dice.choice(
+            ["Bearer " + whole, "Basic Og==", "Bearer 0123456789abcdeg", "Bearer eyJhbGciOiJub25lIn0.e30."]
+        )
         header = mutated_bytes(seed.encode(), dice).decode("latin-1")
         with pytest.raises(Unauthenticated):
             asked(header)
@@ -129,10 +131,8 @@ def test_a_token_is_compared_with_every_known_one_whole(tmp_path: Path, monkeypa
     monkeypatch.setattr("portrait.security.bearers.hmac.compare_digest", compare)
     for token in ("0123456789abcdef", "4123456789abcdef", "0123456789abcdeX", "short"):
         compared.clear()
-        try:
+        with contextlib.suppress(Unauthenticated):
             security.check(f"Bearer {token}", has_certificate=False)
-        except Unauthenticated:
-            pass
         assert len(compared) == 5
         assert {len(side) for pair in compared for side in pair} == {32}
 
@@ -155,26 +155,26 @@ except PortraitError as error:
 
 def test_a_damaged_network_is_taken_or_refused_or_ends_its_own_process(tmp_path: Path) -> None:
     """The runtime does not promise to survive any file: whatever it does, `try_model` makes BadModel of it."""
-    told = Counter[str]()
+    told, own = Counter[str](), str(tmp_path / "own.tflite")
     for number in range(6):
         done = subprocess.run(
-            [sys.executable, "-c", TRY, f"{SEED}:{number}", str(tmp_path / "own.tflite"), str(EMBEDDED / "portrait.tflite")],
+            [sys.executable, "-c", TRY, f"{SEED}:{number}", own, str(EMBEDDED / "portrait.tflite")],
             capture_output=True, text=True, timeout=120, check=False,
         )  # fmt: skip
         told[{0: "taken", 2: "refused"}.get(done.returncode, f"ended with {done.returncode}")] += 1
         assert done.returncode in (0, 2) or done.returncode < 0, done.stderr
         if done.returncode:
             with pytest.raises(BadModel):
-                asyncio.run(try_model(str(tmp_path / "own.tflite"), "auto"))
+                asyncio.run(try_model(own, "auto"))
     print(dict(told))
 
 
-async def test_a_network_that_kills_its_process_is_refused_by_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_network_that_kills_its_process_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     crashing = tmp_path / "python"
     crashing.write_text("#!/bin/sh\nkill -SEGV $$\n")
     crashing.chmod(0o755)
     monkeypatch.setattr("portrait.trial.sys.executable", str(crashing))
-    with pytest.raises(BadModel, match="own.tflite: the process that tried it was killed by SIGSEGV"):
+    with pytest.raises(BadModel, match=r"own.tflite: the process that tried it was killed by SIGSEGV"):
         await try_model("own.tflite", "auto")
 
 
@@ -184,7 +184,7 @@ async def test_a_network_that_never_comes_to_an_end_is_refused(tmp_path: Path, m
     hanging.chmod(0o755)
     monkeypatch.setattr("portrait.trial.sys.executable", str(hanging))
     monkeypatch.setattr("portrait.trial.TRIAL_SECONDS", 0.5)
-    with pytest.raises(BadModel, match="not loaded and used once within 0.5 s"):
+    with pytest.raises(BadModel, match=r"not loaded and used once within 0.5 s"):
         await try_model("own.tflite", "auto")
 
 

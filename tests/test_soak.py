@@ -32,7 +32,10 @@ def test_a_loaded_box_grows_neither_old_nor_large(tmp_path: Path) -> None:
 
 
 def samples(ages: list[float], memory: list[float]) -> list[Sample]:
-    return [Sample(10.0 * i, 4, 30.0, 0.0, 5.0, age, rss, 1.0, 0) for i, (age, rss) in enumerate(zip(ages, memory, strict=True))]
+    return [
+        Sample(10.0 * i, 4, 30.0, 0.0, 5.0, age, rss, 1.0, 0)
+        for i, (age, rss) in enumerate(zip(ages, memory, strict=True))
+    ]
 
 
 @pytest.mark.parametrize(
