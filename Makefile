@@ -40,7 +40,7 @@ lint: .venv/test system-packages tests/node/node_modules/ready ## Check style, t
 	$(BIN)/pytest -q tests/test_protos.py
 
 .PHONY: audit
-audit: .venv/test ## Ask PyPI for known vulnerabilities of what the image installs
+audit: .venv/test ## Ask PyPI for known vulnerabilities of what the image installs (needs the internet)
 	$(BIN)/pip-audit --require-hashes --disable-pip -r deploy/requirements.lock
 
 .PHONY: bench

@@ -20,10 +20,10 @@ from portrait.scrape import scrape, total
 SETTLING = 2.0
 """Seconds between two streams while capacity is looked for: admission corrects itself by what streams really take."""
 
-RSS_SHARE, AGE_SHARE = 0.02, 0.25
-"""By how much the last third may be above the one before; of age, 5 ms are always allowed."""
+RSS_SHARE, AGE_SHARE = 0.02, 0.2
+"""By how much the last third may be above the one before; of age, 2 ms are always allowed."""
 
-AGE_MARGIN = 5.0
+AGE_MARGIN = 2.0
 
 
 @dataclass(frozen=True, slots=True)

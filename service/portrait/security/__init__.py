@@ -159,7 +159,8 @@ def _is_loopback(host: str) -> bool:
 
 def _token(authorization: str) -> str | None:
     scheme, _, rest = authorization.strip().partition(" ")
-    if len(authorization) > LONGEST:
+    # What is no UTF-8 comes as surrogates, at which every step below would stumble in its own way.
+    if len(authorization) > LONGEST or not authorization.isascii():
         return None
     if scheme.lower() == "bearer":
         return rest.strip()
