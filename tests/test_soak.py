@@ -16,6 +16,7 @@ async def test_sessions_that_leave_in_every_ugly_way_leave_nothing() -> None:
     # A hundred sessions do not fill every arena: the long form holds it to 2 %.
     assert result["rss_grown"] < 0.15, result
     assert len(result["ways"]) == 1 + len(churn.LEAVING)
+    assert result["answers"]["webrtc 201"] > 20
 
 
 def test_a_loaded_box_grows_neither_old_nor_large(tmp_path: Path) -> None:

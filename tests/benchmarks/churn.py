@@ -74,6 +74,31 @@ async def counted_service() -> AsyncIterator[Service]:
         await process.wait()
 
 
+class Counted(Viewer):
+    """A viewer that counts what it is answered."""
+
+    def __init__(self, url: str, http: aiohttp.ClientSession, statuses: Counter[str]) -> None:
+        super().__init__(url, http)
+        self._statuses = statuses
+
+    async def post(self, offer: str, path: str = "/webrtc", **query: str) -> aiohttp.ClientResponse:
+        response = await super().post(offer, path, **query)
+        self._statuses[f"webrtc {response.status}"] += 1
+        return response
+
+
+@asynccontextmanager
+async def counted_viewer(url: str, number: int, statuses: Counter[str]) -> AsyncIterator[Counted]:
+    """A viewer at an address of its own: how often one may ask is limited."""
+    address = (f"127.0.{number // 250 % 250}.{number % 250 + 2}", 0)
+    async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(local_addr=address)) as http:
+        one = Counted(url, http, statuses)
+        try:
+            yield one
+        finally:
+            await one.pc.close()
+
+
 # Ways of a WebRTC client to leave. Each has been given an open connection with a camera.
 
 
@@ -143,7 +168,9 @@ LEAVING: list[Callable[[Viewer, random.Random], Awaitable[None]]] = [
 ]  # fmt: skip
 
 
-async def one_session(service: Service, shown: Clip, dice: random.Random, told: Counter[str]) -> None:
+async def one_session(
+    service: Service, shown: Clip, dice: random.Random, told: Counter[str], got: Counter[str]
+) -> None:
     if dice.random() < 0.5:
         told["grpc"] += 1
         await stream(service.grpc, dice)
@@ -152,21 +179,22 @@ async def one_session(service: Service, shown: Clip, dice: random.Random, told: 
     told[f"webrtc {leave.__name__.strip('_').replace('_', ' ')}"] += 1
     # Refused, cut off or ended by the other side: all of these are ways to end.
     with suppress(AssertionError, TimeoutError, aiohttp.ClientError, MediaStreamError):
-        async with viewer(service.page, Camera(shown)) as one:
+        async with counted_viewer(service.page, dice.randrange(60_000), got) as one:
+            one.pc.addTrack(Camera(shown))
             async with asyncio.timeout(30):
                 await leave(one, dice)
 
 
-async def churn(service: Service, sessions: int, dice: random.Random, shown: Clip) -> Counter[str]:
-    """So many, AT_ONCE at a time; how many of each kind."""
-    told, left = Counter[str](), iter(range(sessions))
+async def churn(service: Service, sessions: int, dice: random.Random, shown: Clip) -> tuple[Counter[str], Counter[str]]:
+    """So many, AT_ONCE at a time; how many of each kind, and what WebRTC's were answered."""
+    told, got, left = Counter[str](), Counter[str](), iter(range(sessions))
 
     async def work() -> None:
         for _ in left:
-            await one_session(service, shown, random.Random(dice.random()), told)
+            await one_session(service, shown, random.Random(dice.random()), told, got)
 
     await asyncio.gather(*(work() for _ in range(AT_ONCE)))
-    return told
+    return told, got
 
 
 async def run(sessions: int, seed: int) -> dict[str, Any]:
@@ -176,7 +204,7 @@ async def run(sessions: int, seed: int) -> dict[str, Any]:
         # Caches, pools and arenas are full after so many; libraries are loaded.
         await churn(service, max(4 * AT_ONCE, sessions // 5), dice, shown)
         before = await service.settled()
-        told = await churn(service, sessions, dice, shown)
+        told, got = await churn(service, sessions, dice, shown)
         after = await service.settled()
     left = [name for name in COUNTED if after[name] > before[name]]
     grown = after["rss"] / before["rss"] - 1
@@ -185,6 +213,7 @@ async def run(sessions: int, seed: int) -> dict[str, Any]:
         "seed": seed,
         "seconds": round(time.monotonic() - began, 1),
         "ways": dict(sorted(told.items())),
+        "answers": dict(sorted(got.items())),
         "before": before,
         "after": after,
         "left": left,

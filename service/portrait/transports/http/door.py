@@ -22,7 +22,10 @@ MOST = 1000
 """Connections open at once. One more takes the place of the one that has waited longest, if one waits."""
 
 WAIT_SECONDS = 30.0
-"""How long a connection may be open without a whole request head, before its first request or after another."""
+"""How long a connection may be open without a whole request head."""
+
+KEPT_SECONDS = 75.0
+"""How long it may be after a request: longer than proxies keep theirs (nginx: 60 s), so that it is they who close."""
 
 HANDSHAKE_SECONDS = 10.0
 
@@ -116,7 +119,7 @@ class Door:
                 return response
             finally:
                 if request.transport is not None:
-                    self._waiting[request.protocol] = time.monotonic() + WAIT_SECONDS + until
+                    self._waiting[request.protocol] = time.monotonic() + KEPT_SECONDS + until
 
         return keep
 
