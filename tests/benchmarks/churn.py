@@ -197,15 +197,19 @@ async def churn(service: Service, sessions: int, dice: random.Random, shown: Cli
     return told, got
 
 
-async def run(sessions: int, seed: int) -> dict[str, Any]:
-    """What was there before and after, and what differs by more than it may."""
+async def run(sessions: int, seed: int, batches: int = 1) -> dict[str, Any]:
+    """What was there before and after, and what differs by more than it may; memory after each batch."""
     dice, shown, began = random.Random(seed), clip(*SIZE, 10), time.monotonic()
     async with counted_service() as service:
         # Caches, pools and arenas are full after so many; libraries are loaded.
         await churn(service, max(4 * AT_ONCE, sessions // 5), dice, shown)
         before = await service.settled()
-        told, got = await churn(service, sessions, dice, shown)
-        after = await service.settled()
+        told, got, memory = Counter[str](), Counter[str](), [before["rss"]]
+        for _ in range(batches):
+            for total, part in zip((told, got), await churn(service, sessions // batches, dice, shown), strict=True):
+                total.update(part)
+            after = await service.settled()
+            memory.append(after["rss"])
     left = [name for name in COUNTED if after[name] > before[name]]
     grown = after["rss"] / before["rss"] - 1
     return {
@@ -216,6 +220,7 @@ async def run(sessions: int, seed: int) -> dict[str, Any]:
         "answers": dict(sorted(got.items())),
         "before": before,
         "after": after,
+        "rss": memory,
         "left": left,
         "rss_grown": round(grown, 4),
         "ok": not left and grown <= RSS_SHARE,
@@ -225,10 +230,11 @@ async def run(sessions: int, seed: int) -> dict[str, Any]:
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--sessions", type=int, default=5000)
+    parser.add_argument("--batches", type=int, default=10, help="count that often on the way")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--out", type=Path, help="write the result there as well, as JSON")
     parsed = parser.parse_args()
-    result = asyncio.run(run(parsed.sessions, parsed.seed))
+    result = asyncio.run(run(parsed.sessions, parsed.seed, parsed.batches))
     text = json.dumps(result, indent=2)
     print(text)
     if parsed.out:

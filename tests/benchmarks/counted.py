@@ -9,9 +9,10 @@ import logging
 import os
 import sys
 import threading
+import time
 from pathlib import Path
 
-from portrait.app import Running, run_service
+from portrait.app import CODEC_THREADS, Running, run_service
 from portrait.settings import Settings
 
 
@@ -47,6 +48,8 @@ async def serve(settings: Settings) -> None:
     loop, reader = asyncio.get_running_loop(), asyncio.StreamReader()
     transport, _ = await loop.connect_read_pipe(lambda: asyncio.StreamReaderProtocol(reader), sys.stdin)
     async with run_service(settings) as running:
+        # The pool that encodes has started all its threads before anything is counted.
+        await asyncio.gather(*(asyncio.to_thread(time.sleep, 0.2) for _ in range(CODEC_THREADS)))
         print(json.dumps({"http": running.http_port, "grpc": running.grpc_port}), flush=True)
         while await reader.readline():
             print(json.dumps(count(running)), flush=True)
@@ -55,4 +58,7 @@ async def serve(settings: Settings) -> None:
 
 if __name__ == "__main__":
     logging.disable(logging.WARNING)
-    asyncio.run(serve(Settings(http_port=0, grpc_port=0, max_sessions=64, idle_seconds=3.0, drain_seconds=0.0)))
+    # Nobody is refused: whoever is has nothing to leave behind.
+    limits = {"max_sessions": 1000, "max_viewers": 1000, "cpu_share": 0, "quality_steps": 0}
+    ends = {"idle_seconds": 3.0, "drain_seconds": 0.0}
+    asyncio.run(serve(Settings.model_validate({"http_port": 0, "grpc_port": 0, **limits, **ends})))
