@@ -22,6 +22,7 @@ from portrait.compositors import MODES, Options, open_compositor
 from portrait.costs import SIZES, Costs
 from portrait.edges import follow_edges, make_guide
 from portrait.frame import Frame, Timestamp
+from portrait.logs import log_event
 from portrait.mask import Mask
 from portrait.pictures import bgr_from_frame, decode_bgr, encode, frame_from_bgr
 from portrait.segmenters import Model, Models, Segmenter
@@ -49,7 +50,7 @@ def load_costs(models: Models, folder: Path | None = None) -> Costs:
             return _read(place.read_text(), models)
     started = time.perf_counter()
     parts = dict(measure(models))
-    logger.info("calibrated in %.1f s", time.perf_counter() - started)
+    log_event(logger, logging.INFO, "calibrated", seconds=round(time.perf_counter() - started, 1))
     for place in places:
         with suppress(OSError):  # a read-only container has no cache: it measures at every start
             place.parent.mkdir(parents=True, exist_ok=True)

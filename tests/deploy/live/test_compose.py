@@ -61,7 +61,8 @@ def stand_in_for_registries(engine: Engine, folder: Path) -> None:
 def compose(engine: Engine, image: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Compose]:
     """All but Grafana, up; one variable of `.env` after the other as an operator would set it."""
     stand_in_for_registries(engine, tmp_path_factory.mktemp("stand-ins"))
-    wishes = {"LISTEN": ADDRESS, "ADVERTISED_ADDRESS": ADDRESS, "TURN_SECRET": "secret", "PORTRAIT_IMAGE": image}
+    wishes = {"LISTEN": ADDRESS, "ADVERTISED_ADDRESS": ADDRESS, "PORTRAIT_IMAGE": image}
+    wishes |= {"TURN_SECRET": "secret", "ICE_URLS": f"turn:{ADDRESS}:3478?transport=udp"}
     running = Compose({**engine.environ, "PATH": f"{Path(tool('podman')).parent}:{os.environ['PATH']}", **wishes})
     running("up", "--detach", *STARTED)
     try:

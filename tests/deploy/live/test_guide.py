@@ -48,7 +48,8 @@ def environ(engine: Engine, tmp_path: Path) -> Iterator[dict[str, str]]:
     shim.write_text(DOCKER.format(build=" ".join(engine.build_options()), limits=" ".join(LIMITS)))
     shim.chmod(0o755)
     places = [tmp_path, *{Path(tool(name)).parent for name in ("podman", "podman-compose", "promtool")}]
-    found = {**engine.environ, "PATH": ":".join([*map(str, places), os.environ["PATH"]]), "TURN_SECRET": "secret"}
+    found = {**engine.environ, "PATH": ":".join([*map(str, places), os.environ["PATH"]])}
+    found |= {"TURN_SECRET": "secret", "ICE_URLS": "turn:127.0.0.1:3478?transport=udp"}
     yield found
     down = f"docker compose -f {DEPLOY}/compose/compose.yml --profile proxy --profile turn down --volumes"
     for undo in ("docker rm --force portrait", down):
@@ -65,7 +66,7 @@ def test_every_command_of_the_guide_runs_as_written(engine: Engine, environ: dic
     for block in BLOCKS:
         for command in commands(block):
             done = subprocess.run(
-                ["bash", "-c", command], env=environ, capture_output=True, text=True, cwd=ROOT, timeout=1800
+                ["bash", "-c", command], env=environ, capture_output=True, text=True, cwd=ROOT, timeout=900
             )
             assert done.returncode == 0, f"{command}\n{done.stdout[-2000:]}{done.stderr[-4000:]}"
             said[command] = done.stdout

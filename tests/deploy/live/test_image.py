@@ -38,7 +38,9 @@ def shell(engine: Engine, image: str, command: str) -> str:
 
 def test_bench_and_doctor_need_no_network(engine: Engine, image: str) -> None:
     checks = json.loads(engine.podman(*OFFLINE, image, "doctor", "--json"))
-    assert all(check["ok"] for check in checks), checks
+    assert all(check["ok"] for check in checks if check["fatal"]), checks
+    # What it must say there: without a network no client can send media.
+    assert "candidates" in {check["name"] for check in checks if not check["ok"]}
     rows = json.loads(engine.podman(*OFFLINE, image, "bench", "--frames", "5", "--json"))
     assert len(rows) > 8
 
@@ -116,10 +118,11 @@ async def test_sigterm_drains_a_stream_and_ends_with_0(engine: Engine, container
     assert ["without authentication and TLS" in warning for warning in warnings] == [True]
     life = [line for line in lines if line["level"] == "info"]
     assert [line["message"] for line in life] == [
-        "settings", "serving", "session opened", "stopping", "session asked to leave", "drained", "session closed",
+        "settings", "calibrated", "serving", "session opened",
+        "stopping", "session asked to leave", "drained", "session closed",
     ]  # fmt: skip
-    assert life[5]["sessions_cut"] == 1
-    assert life[6]["reason"] == "the service stops"
+    assert life[6]["sessions_cut"] == 1
+    assert life[7]["reason"] == "the service stops"
     assert len(lines) == len(life) + len(warnings)
 
 
