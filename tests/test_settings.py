@@ -9,9 +9,25 @@ from portrait.settings import Settings, load_settings
 
 
 def test_defaults_listen_on_this_machine_only() -> None:
-    assert load_settings({}, {}) == Settings()
-    assert Settings().host == "127.0.0.1"
-    assert (Settings().http_port, Settings().grpc_port) == (8080, 50051)
+    settings = load_settings({}, {})
+    assert settings.host == "127.0.0.1"
+    assert (settings.http_port, settings.grpc_port) == (8080, 50051)
+    assert load_settings({}) == Settings()
+
+
+def test_the_environment_that_is_given_is_the_one_that_counts(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PORTRAIT_GRPC_PORT", "2")
+    settings = load_settings({}, {"PORTRAIT_HTTP_PORT": "3"})
+    assert (settings.http_port, settings.grpc_port) == (3, 50051)
+    with pytest.raises(BadSettings, match="PORTRAIT_HTTP_PORT='none'"):
+        load_settings({}, {"PORTRAIT_HTTP_PORT": "none"})
+
+
+def test_a_refusal_does_not_repeat_a_secret(tmp_path: Path) -> None:
+    file = tmp_path / "portrait.toml"
+    file.write_text("turn_secret = 123456789\n")
+    with pytest.raises(BadSettings, match="PORTRAIT_TURN_SECRET=a secret: Input should be a valid string"):
+        load_settings({"config": str(file)}, {})
 
 
 def test_flags_win_over_the_environment_which_wins_over_the_file(

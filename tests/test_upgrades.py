@@ -22,8 +22,15 @@ from portrait.signals import RELOAD, REPLACE
 from tests.boxes import ended, serving, wait_for, workers
 from tests.people import clip, room
 from tests.rtc import SIZE, Camera, viewer
+from tests.test_browser_module import tab
 
 Process = subprocess.Popen[str]
+
+GAPS = """(kit.gaps = [], kit.session.addEventListener("state", ({ detail }) => {
+  if (detail.state === "reconnecting") kit.left = performance.now();
+  if (detail.state === "live") kit.gaps.push(Math.round(performance.now() - kit.left));
+}), true)"""
+"""How long, in milliseconds, a page has been without a session, each time."""
 
 
 def get(url: str) -> Any:
@@ -123,6 +130,29 @@ async def test_workers_make_way_one_by_one_and_no_stream_is_lost(every_frame: bo
     assert process.returncode == 0, log.text
     assert "Traceback" not in log.text
     assert "its sessions are lost" not in log.text
+
+
+@pytest.mark.parametrize("result", ["composite", "data"])
+async def test_a_page_comes_back_by_itself_when_its_worker_makes_way(result: str, tmp_path: Path) -> None:
+    with serving("--workers", "2", "--drain-seconds", "1") as (process, told):
+        log, old = Log(process), workers(process.pid)
+        async with tab("chromium", told["page"], tmp_path) as page:
+            await page.evaluate(f"kit.connect({{ result: '{result}', mode: 'color' }})")
+            assert len(await page.evaluate("kit.watch(3)")) == 3
+            await page.evaluate(GAPS)
+            process.send_signal(REPLACE)
+            await until(lambda: log.says("has taken its place", 2))
+            await until(lambda: len(workers(process.pid)) == 2 and not set(workers(process.pid)) & set(old))
+            assert len(await page.evaluate("kit.watch(3)")) == 3
+            assert await page.evaluate("kit.session.state") == "live"
+            states = [detail["state"] for kind, detail in await page.evaluate("kit.events") if kind == "state"]
+            # Once for each worker at most: its new session may come to the other old one.
+            assert states in (["reconnecting", "live"], ["reconnecting", "live"] * 2)
+            gaps = await page.evaluate("kit.gaps")
+            print(f"{result}: without a session for {gaps} ms")
+            assert max(gaps) < 5000  # less than a second on a machine that does nothing else
+        process.send_signal(signal.SIGTERM)
+        assert (await asyncio.to_thread(ended, process))[0] == 0
 
 
 async def test_successors_that_do_not_come_up_change_nothing(configured: Path, model: Path) -> None:

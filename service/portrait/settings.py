@@ -8,7 +8,17 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, DirectoryPath, Field, FilePath, SecretStr, ValidationError
+from pydantic import (
+    AfterValidator,
+    DirectoryPath,
+    Field,
+    FilePath,
+    SecretStr,
+    ValidationError,
+    ValidatorFunctionWrapHandler,
+    WrapValidator,
+)
+from pydantic_core import ErrorDetails
 from pydantic_settings import (
     BaseSettings,
     InitSettingsSource,
@@ -22,9 +32,8 @@ PREFIX = "PORTRAIT_"
 FILE_VARIABLE = "PORTRAIT_CONFIG"
 """Names the settings file, a TOML table of the names below in lower case."""
 
-FILE_VALUES = "values of the settings file"
-"""How they travel to `settings_customise_sources`, which the library calls; no setting can have this name."""
-
+FILE_VALUES, ENVIRONMENT_VALUES = "values of the settings file", "values of the environment"
+"""How they travel to `settings_customise_sources`, which the library calls; no setting can have these names."""
 
 ORIGIN = re.compile(r"[a-z][a-z0-9+.-]*://[^/\s,]+")
 
@@ -53,6 +62,15 @@ def _list(text: str) -> tuple[str, ...]:
     return tuple(part.strip() for part in text.split(",") if part.strip())
 
 
+def _look_at(path: Any, look: ValidatorFunctionWrapHandler) -> Any:
+    try:
+        return look(path)
+    except OSError as error:  # a name that is too long, a folder that may not be entered
+        raise ValueError(f"cannot be looked at: {error.strerror}") from error
+
+
+File = Annotated[FilePath, WrapValidator(_look_at)]
+Folder = Annotated[DirectoryPath, WrapValidator(_look_at)]
 PortRange = Annotated[str, AfterValidator(_check_ports)]
 Addresses = Annotated[str, AfterValidator(_check_addresses)]
 Origins = Annotated[str, AfterValidator(_check_origins)]
@@ -76,7 +94,7 @@ class Settings(BaseSettings):
     pin_workers: bool = Field(False, description="Keep each worker to its own share of the cores.")
     model: str = Field("portrait", min_length=1, description="Default model: an embedded name or the path of a file.")
     runtime: Literal["auto", "litert", "tflite-runtime"] = Field("auto", description="TFLite interpreter.")
-    backgrounds: DirectoryPath | None = Field(None, description="Folder of further background pictures.")
+    backgrounds: Folder | None = Field(None, description="Folder of further background pictures.")
     max_sessions: int = Field(64, ge=1, le=10_000, description="Sessions open at once; more are refused.")
     cpu_share: float = Field(0.8, ge=0, le=1, description="Share of the CPU streams are admitted to; 0: not counted.")
     quality_steps: int = Field(4, ge=0, le=4, description="Steps quality may go down before streams are refused.")
@@ -89,11 +107,11 @@ class Settings(BaseSettings):
     tls: Literal["files", "auto"] = Field("files", description="TLS by the files below, or by an authority of its own.")
     tls_names: str = Field("", description="Further names and addresses of the box for that authority, with commas.")
     data: Path | None = Field(None, description="Folder of what the service keeps: its authority.")
-    tls_certificate: FilePath | None = Field(None, description="PEM file of the server's certificate and its chain.")
-    tls_key: FilePath | None = Field(None, description="PEM file of its key, not encrypted.")
-    tls_client_ca: FilePath | None = Field(None, description="PEM file of the authority whose clients may call.")
-    tokens: FilePath | None = Field(None, description="File of bearer tokens: a name and a token on each line.")
-    jwt_keys: FilePath | None = Field(None, description="File of keys for signed tokens: a JWK set, or PEM.")
+    tls_certificate: File | None = Field(None, description="PEM file of the server's certificate and its chain.")
+    tls_key: File | None = Field(None, description="PEM file of its key, not encrypted.")
+    tls_client_ca: File | None = Field(None, description="PEM file of the authority whose clients may call.")
+    tokens: File | None = Field(None, description="File of bearer tokens: a name and a token on each line.")
+    jwt_keys: File | None = Field(None, description="File of keys for signed tokens: a JWK set, or PEM.")
     jwt_audience: str | None = Field(None, min_length=1, description="What a signed token's aud must hold.")
     jwt_issuer: str | None = Field(None, min_length=1, description="What a signed token's iss must be.")
     insecure: bool = Field(False, description="Serve other machines without authentication or without TLS.")
@@ -148,8 +166,9 @@ class Settings(BaseSettings):
     ) -> tuple[PydanticBaseSettingsSource, ...]:
         """Flags, environment, file."""
         assert isinstance(init_settings, InitSettingsSource)
-        file = InitSettingsSource(settings_cls, init_settings.init_kwargs.pop(FILE_VALUES, {}))
-        return init_settings, env_settings, file
+        file, environ = (init_settings.init_kwargs.pop(name, None) for name in (FILE_VALUES, ENVIRONMENT_VALUES))
+        given = env_settings if environ is None else InitSettingsSource(settings_cls, environ)
+        return init_settings, given, InitSettingsSource(settings_cls, file or {})
 
 
 def load_settings(flags: Mapping[str, Any], environ: Mapping[str, str] | None = None) -> Settings:
@@ -164,14 +183,21 @@ def load_settings(flags: Mapping[str, Any], environ: Mapping[str, str] | None = 
         raise BadSettings(f"{unknown[0]}: unknown name; expected one of {', '.join(sorted(known))}")
     file = flags.get("config") or environ.get(FILE_VARIABLE)
     given = {name: value for name, value in flags.items() if name in Settings.model_fields and value is not None}
+    variables = {name: PREFIX + name.upper() for name in Settings.model_fields}
+    given[ENVIRONMENT_VALUES] = {name: environ[variable] for name, variable in variables.items() if variable in environ}
+    given[FILE_VALUES] = _read_file(file) if file else {}
     try:
-        return Settings.model_validate(given | {FILE_VALUES: _read_file(file) if file else {}})
+        return Settings.model_validate(given)
     except ValidationError as error:
-        lines = [
-            f"{PREFIX}{'.'.join(map(str, problem['loc'])).upper()}={problem.get('input')!r}: {problem['msg']}"
-            for problem in error.errors()
-        ]
-        raise BadSettings("; ".join(lines)) from error
+        raise BadSettings("; ".join(map(_say, error.errors()))) from error
+
+
+def _say(problem: ErrorDetails) -> str:
+    """What is wrong with a setting: its name, what came unless that is secret, what is expected."""
+    name = ".".join(map(str, problem["loc"]))
+    field = Settings.model_fields.get(name)
+    came = "a secret" if field is not None and field.annotation is SecretStr else repr(problem.get("input"))
+    return f"{PREFIX}{name.upper()}={came}: {problem['msg']}"
 
 
 def _read_file(file: str) -> dict[str, Any]:

@@ -7,6 +7,7 @@ descriptors, UDP ports and memory.
 import argparse
 import asyncio
 import json
+import os
 import random
 import sys
 import time
@@ -19,6 +20,7 @@ from typing import Any
 import aiohttp
 from aiortc.mediastreams import MediaStreamError
 
+from portrait.launch import find_jemalloc, missing_variables
 from tests.people import Clip, clip
 from tests.rtc import SIZE, Camera, Viewer, viewer
 from tests.test_churn import stream
@@ -58,9 +60,11 @@ class Service:
 
 @asynccontextmanager
 async def counted_service() -> AsyncIterator[Service]:
+    environ = os.environ | missing_variables(os.environ, find_jemalloc())  # as `portrait serve` starts itself
     process = await asyncio.create_subprocess_exec(
-        sys.executable, "-m", "tests.benchmarks.counted", stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE
-    )
+        sys.executable, "-m", "tests.benchmarks.counted", env=environ,
+        stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE,
+    )  # fmt: skip
     assert process.stdin is not None
     assert process.stdout is not None
     try:
