@@ -41,7 +41,7 @@ lint: .venv/test system-packages tests/node/node_modules/ready ## Check style, t
 
 .PHONY: audit
 audit: .venv/test ## Ask PyPI for known vulnerabilities of what the image installs (needs the internet)
-	$(BIN)/pip-audit --require-hashes --disable-pip -r deploy/requirements.lock
+	$(BIN)/pip-audit --strict --require-hashes --disable-pip -r deploy/requirements.lock
 
 .PHONY: bench
 bench: .venv/run ## Measure what a frame costs on this machine
@@ -51,24 +51,27 @@ bench: .venv/run ## Measure what a frame costs on this machine
 bench-grpc: .venv/test ## Measure gRPC under load against a plain first version, and streams per core (a quiet machine; minutes)
 	$(BIN)/python -m tests.benchmarks.streams --json
 
+SOAK ?= docs/soak
+SESSIONS ?= 5000
 .PHONY: churn
-churn: .venv/test ## Open 10,000 streams, and 5,000 sessions over both transports, that leave in every ugly way
-	CHURN_STREAMS=10000 $(BIN)/pytest -s tests/test_churn.py
-	$(BIN)/python -m tests.benchmarks.churn --sessions 5000
+churn: .venv/test ## Open 5,000 sessions over both transports that leave in every ugly way: nothing may be left (SESSIONS, SOAK=folder)
+	@mkdir -p $(SOAK)
+	$(BIN)/python -m tests.benchmarks.churn --sessions $(SESSIONS) --out $(SOAK)/churn.json
+	CHURN_STREAMS=$$((2 * $(SESSIONS))) $(BIN)/pytest -s tests/test_churn.py
 
 SOAK_SECONDS ?= 1800
-SOAK ?= docs/soak
 .PHONY: soak
-soak: .venv/test ## Load a box to 100 and 120 % of its capacity, half an hour each, and churn 5,000 sessions; draw it (SOAK=folder)
+soak: .venv/test ## Load a box to 100 and 120 % of its capacity, half an hour each, and draw it (SOAK_SECONDS, SOAK=folder)
 	@mkdir -p $(SOAK)
-	$(BIN)/python -m tests.benchmarks.churn --sessions 5000 --out $(SOAK)/churn.json
-	$(BIN)/python -m tests.benchmarks.soak --seconds $(SOAK_SECONDS) --out $(SOAK)/soak.json --plot $(SOAK)/soak.png
+	$(BIN)/python -m tests.benchmarks.soak --seconds $(SOAK_SECONDS) --out $(SOAK)/soak.json --plot $(SOAK)/soak.svg
 
+FUZZ_SECONDS ?= 60
 .PHONY: fuzz
-fuzz: .venv/test ## Trouble every parser and every call with broken and random input, ten minutes for gRPC, one for each other
-	FUZZ_SECONDS=60 FUZZ_SEED=$$(date +%s) $(BIN)/pytest -s tests/test_hostile_pictures.py tests/test_hostile_signalling.py \
-	  tests/test_hostile_files.py
-	FUZZ_SECONDS=600 FUZZ_SEED=$$(date +%s) $(BIN)/pytest -s tests/test_fuzz.py
+fuzz: .venv/fuzz ## Trouble every parser, every call and every route with broken and random input (FUZZ_SECONDS each; gRPC ten times that)
+	set -e; for name in $$($(BIN)/python -m tests.fuzz --list); do \
+	  echo "$$name"; $(BIN)/python -m tests.fuzz $$name --seconds $(FUZZ_SECONDS) --seed $$(date +%s); done
+	FUZZ_SECONDS=$(FUZZ_SECONDS) FUZZ_SEED=$$(date +%s) $(BIN)/pytest -s tests/test_corpus.py tests/test_hostile_signalling.py
+	FUZZ_SECONDS=$$((10 * $(FUZZ_SECONDS))) FUZZ_SEED=$$(date +%s) $(BIN)/pytest -s tests/test_fuzz.py
 
 .PHONY: table
 table: .venv/test ## Print the network's tables from the stored results
@@ -194,6 +197,10 @@ image: ## Build the image portrait:dev (ENGINE=podman, BUILD_FLAGS=... for a pro
 .venv/test: pyproject.toml | .venv/bin/pip
 	$(BIN)/pip install --quiet --disable-pip-version-check -e '.[test,training]'
 	@touch $@ .venv/run
+
+.venv/fuzz: .venv/test
+	$(BIN)/pip install --quiet --disable-pip-version-check -e '.[fuzz]'
+	@touch $@
 
 .venv-tflite-runtime/ready: pyproject.toml | .venv/bin/pip
 	$(PYTHON) -m venv .venv-tflite-runtime

@@ -5,7 +5,6 @@ import contextlib
 import random
 import re
 from collections import Counter
-from pathlib import Path
 from typing import Any
 
 import aiohttp
@@ -20,8 +19,9 @@ from tests.fakes import FakeModel, full_mask
 from tests.mutations import mutated_bytes, mutated_lines, rounds
 from tests.people import clip
 from tests.rtc import SIZE, Camera, fake_service, viewer
+from tests.targets import corpus
 
-CORPUS = [path.read_text().replace("\n", "\r\n") for path in sorted((Path(__file__).parent / "corpus").glob("*.sdp"))]
+CORPUS = [data.decode().replace("\r\n", "\n").replace("\n", "\r\n") for data in corpus("offer")]
 PATHS = ["/webrtc", "/whip/desk", "/whep/desk", "/whep/desk/mask"]
 FRAGMENT = (
     "a=ice-ufrag:{ufrag}\r\na=ice-pwd:p\r\nm=video 9 RTP/AVP 0\r\na=mid:0\r\n"

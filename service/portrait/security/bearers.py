@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import jwt
+from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 from cryptography.hazmat.primitives.serialization import load_pem_public_key
 
@@ -27,6 +28,12 @@ LEEWAY = 10
 
 CURVES = {"secp256r1": "ES256", "secp384r1": "ES384", "secp521r1": "ES512"}
 RSA = ("RS256", "RS384", "RS512", "PS256", "PS384", "PS512")
+
+
+UNREADABLE = (
+    ValueError, TypeError, KeyError, AttributeError, RecursionError, UnsupportedAlgorithm, jwt.PyJWTError,
+)  # fmt: skip
+"""What the libraries raise for a file that holds no keys, or other ones."""
 
 
 class Bearer(Protocol):
@@ -119,7 +126,7 @@ def _read_keys(path: Path) -> list[Key]:
     data = read("PORTRAIT_JWT_KEYS", path)
     try:
         keys = [_pem_key(data)] if data.lstrip().startswith(b"-----") else _jwk_keys(data)
-    except (ValueError, TypeError, KeyError, AttributeError, jwt.PyJWTError) as error:
+    except UNREADABLE as error:
         raise BadSettings(f"PORTRAIT_JWT_KEYS={str(path)!r}: neither a JWK set nor a PEM public key") from error
     if not keys:
         raise BadSettings(f"PORTRAIT_JWT_KEYS={str(path)!r}: holds no key")
