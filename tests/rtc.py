@@ -105,7 +105,17 @@ async def viewer(url: str, *tracks: MediaStreamTrack) -> AsyncIterator[Viewer]:
         try:
             yield one
         finally:
-            await one.pc.close()
+            await hang_up(one.pc)
+
+
+async def hang_up(pc: RTCPeerConnection) -> None:
+    """Close it, even when it has begun to close by itself and failed: then it would wait for itself for ever."""
+    try:
+        async with asyncio.timeout(5):
+            await pc.close()
+    except (TimeoutError, asyncio.InvalidStateError):
+        for transport in list(pc._RTCPeerConnection__iceTransports):  # type: ignore[attr-defined]
+            await transport.stop()
 
 
 @asynccontextmanager

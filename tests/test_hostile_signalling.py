@@ -9,6 +9,7 @@ from typing import Any
 
 import aiohttp
 import pytest
+from aiortc import RTCPeerConnection
 
 from portrait.app import Running
 from portrait.errors import BadOffer
@@ -136,6 +137,23 @@ async def test_a_connection_that_cannot_be_closed_in_order_keeps_no_socket(monke
             assert response.status == 400, await response.text()
         await emptied(sessions)
         assert udp_sockets() <= before
+
+
+class NeverClosed(RTCPeerConnection):
+    """One that has begun to close by itself and has failed: from then on `close` waits for ever."""
+
+    async def close(self) -> None:
+        await asyncio.Future()
+
+
+async def test_a_connection_that_never_closes_keeps_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("portrait.transports.webrtc.connection.RTCPeerConnection", NeverClosed)
+    monkeypatch.setattr("portrait.transports.webrtc.connection.CLOSE_SECONDS", 0.2)
+    async with fake_service(FakeModel(full_mask)) as (url, sessions), viewer(url, Camera(clip(*SIZE, 1))) as one:
+        await one.connect()
+        await one.frame()
+        async with one.http.delete(one.location):
+            await emptied(sessions)
 
 
 async def test_candidates_that_trickle_without_end_are_refused() -> None:

@@ -17,6 +17,10 @@ FORMATS = ("JPEG", "PNG", "WEBP")
 """The compressed formats taken; named in every refusal."""
 
 JPEG_START, JPEG_END = b"\xff\xd8", b"\xff\xd9"
+PNG_START, PNG_END = b"\x89PNG\r\n\x1a\n", b"IEND"
+
+MOST_CHUNKS = 2**16
+"""Of a PNG; encoders make one for each 8 KB or more."""
 
 DECODINGS = {
     1: cv2.IMREAD_COLOR,
@@ -93,7 +97,25 @@ def decode_frame(
 def _read_checked(data: bytes, max_pixels: int, field: str) -> tuple[int, int]:
     width, height = read_size(data, max_pixels, field)
     check_size(width, height, max_pixels, field)
+    if data.startswith(PNG_START):
+        _check_chunks(data, field)
     return width, height
+
+
+def _check_chunks(data: bytes, field: str) -> None:
+    """Refuse a PNG with a chunk that is longer than what is left (PNG, section 5.3).
+
+    OpenCV makes room for whatever length a chunk says, up to 4 GB, and only then looks whether it is there.
+    """
+    at, frame = len(PNG_START), 12  # a length, a name and a checksum around each
+    for _ in range(MOST_CHUNKS):
+        if at + 8 > len(data) or data[at + 4 : at + 8] == PNG_END:
+            return
+        length = int.from_bytes(data[at : at + 4], "big")
+        at += frame + length
+        if at > len(data):
+            raise BadPicture(field, f"a PNG that is damaged or cut short: a chunk of {length} bytes in {len(data)}")
+    raise BadPicture(field, f"a PNG of more than {MOST_CHUNKS} chunks")
 
 
 def _decode(data: bytes, size: tuple[int, int], reduction: int, field: str) -> Plane:

@@ -22,10 +22,13 @@ from aiortc.mediastreams import MediaStreamError
 
 from portrait.launch import THREADS
 from tests.people import Clip, clip
-from tests.rtc import SIZE, Camera, Viewer, viewer
+from tests.rtc import SIZE, Camera, Viewer, hang_up, viewer
 from tests.test_churn import stream
 
 AT_ONCE = 12
+HANGS = 60.0
+"""Seconds after which a stream counts as one that hangs, and the churn as failed."""
+
 RSS_SHARE = 0.02
 """By which memory may have grown at the end."""
 
@@ -101,7 +104,7 @@ async def counted_viewer(url: str, number: int, statuses: Counter[str]) -> Async
         try:
             yield one
         finally:
-            await one.pc.close()
+            await hang_up(one.pc)
 
 
 # Ways of a WebRTC client to leave. Each has been given an open connection with a camera.
@@ -178,7 +181,8 @@ async def one_session(
 ) -> None:
     if dice.random() < 0.5:
         told["grpc"] += 1
-        await stream(service.grpc, dice)
+        async with asyncio.timeout(HANGS):
+            await stream(service.grpc, dice)
         return
     leave = dice.choice(LEAVING)
     told[f"webrtc {leave.__name__.strip('_').replace('_', ' ')}"] += 1
@@ -186,7 +190,7 @@ async def one_session(
     with suppress(AssertionError, TimeoutError, aiohttp.ClientError, MediaStreamError):
         async with counted_viewer(service.page, dice.randrange(60_000), got) as one:
             one.pc.addTrack(Camera(shown))
-            async with asyncio.timeout(30):
+            async with asyncio.timeout(HANGS):
                 await leave(one, dice)
 
 

@@ -24,6 +24,9 @@ SILENT_SECONDS = 5.0
 """A peer of which nothing comes for so long has vanished: media and its reports (RTCP) come every second. ICE's consent
 checks would notice after 30 s (RFC 7675)."""
 
+CLOSE_SECONDS = 5.0
+"""It waits for nobody: what takes longer never ends."""
+
 LOOK_SECONDS = 0.5
 
 NO_PORT_RETRY = 5.0
@@ -159,12 +162,14 @@ class Connection:
     async def close(self) -> None:
         """Close the connection. Idempotent."""
         try:
-            await self.pc.close()
+            # When its peer says goodbye it closes by itself; if that fails, whoever waits for it waits for ever.
+            async with asyncio.timeout(CLOSE_SECONDS):
+                await self.pc.close()
         except Exception:
             # It closes part after part and stops at one that an offer has left half made; the others hold sockets.
             logger.warning("a connection could not be closed in order", exc_info=True)
-            for transport in list(self.pc._RTCPeerConnection__iceTransports):  # type: ignore[attr-defined]
-                await transport.stop()
+            transports = list(self.pc._RTCPeerConnection__iceTransports)  # type: ignore[attr-defined]
+            await asyncio.gather(*(transport.stop() for transport in transports), return_exceptions=True)
 
     def _state_changed(self) -> None:
         state = self.pc.connectionState
