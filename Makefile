@@ -51,19 +51,21 @@ bench: .venv/run ## Measure what a frame costs on this machine
 bench-grpc: .venv/test ## Measure gRPC under load against a plain first version, and streams per core (a quiet machine; minutes)
 	$(BIN)/python -m tests.benchmarks.streams --json
 
-SOAK ?= docs/soak
+SOAK = docs/soak
 SESSIONS ?= 5000
 .PHONY: churn
-churn: .venv/test ## Open 5,000 sessions over both transports that leave in every ugly way: nothing may be left (SESSIONS, SOAK=folder)
+churn: .venv/test ## Open 5,000 sessions over both transports that leave in every ugly way: nothing may be left (SESSIONS)
 	@mkdir -p $(SOAK)
 	$(BIN)/python -m tests.benchmarks.churn --sessions $(SESSIONS) --out $(SOAK)/churn.json
+	@$(BIN)/python -m tests.benchmarks.steady --write
 	CHURN_STREAMS=$$((2 * $(SESSIONS))) $(BIN)/pytest -s tests/test_churn.py
 
 SOAK_SECONDS ?= 1800
 .PHONY: soak
-soak: .venv/test ## Load a box to 100 and 120 % of its capacity, half an hour each, and draw it (SOAK_SECONDS, SOAK=folder)
+soak: .venv/test ## Load a box to 100 and 120 % of its capacity, half an hour each, and draw it (SOAK_SECONDS)
 	@mkdir -p $(SOAK)
 	$(BIN)/python -m tests.benchmarks.soak --seconds $(SOAK_SECONDS) --out $(SOAK)/soak.json --plot $(SOAK)/soak.svg
+	@$(BIN)/python -m tests.benchmarks.steady --write
 
 FUZZ_SECONDS ?= 60
 .PHONY: fuzz

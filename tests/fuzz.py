@@ -46,7 +46,7 @@ def main() -> int:
     model(), backgrounds()  # loaded before the first input is looked at
     target, kept = TARGETS[parsed.name], parsed.keep / parsed.name
     kept.mkdir(parents=True, exist_ok=True)
-    limits = [f"-max_total_time={parsed.seconds}", "-timeout=10", "-rss_limit_mb=2048", "-max_len=65536"]
+    limits = [f"-max_total_time={parsed.seconds}", "-timeout=10", "-rss_limit_mb=1024", "-max_len=65536"]
     options = [f"-seed={parsed.seed}", f"-artifact_prefix={kept}-", "-print_final_stats=1", "-verbosity=0"]
     atheris.Setup([sys.argv[0], *limits, *options, str(kept), str(CORPUS / parsed.name)], target.takes)
     atheris.Fuzz()

@@ -42,6 +42,7 @@ def png(width: int, height: int, *chunks: tuple[bytes, bytes], data: bytes = b""
 BOMBS = {
     "a size of 4 gigapixels": png(65535, 65535),
     "a chunk of 4 gigabytes": png(1, 1)[:33] + b"\xff\xff\x00\x0c" + png(1, 1)[37:],
+    "an end of 4 gigabytes": png(1, 1)[:33] + b"\xff\xff\x00\x0cIEND" + bytes(20),
     "a size beyond 2**31 pixels": png(2**31 - 1, 2**31 - 1),
     "a text of a gigabyte": png(8, 8, (b"zTXt", b"x\0\0" + zlib.compress(bytes(2**28), 9) * 4)),
     "a profile of a gigabyte": png(8, 8, (b"iCCP", b"x\0\0" + zlib.compress(bytes(2**28), 9) * 4)),

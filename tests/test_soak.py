@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.benchmarks import churn, soak
+from tests.benchmarks import churn, soak, steady
 from tests.benchmarks.soak import Sample, Verdict
 
 
@@ -30,6 +30,13 @@ def test_a_loaded_box_grows_neither_old_nor_large(tmp_path: Path) -> None:
     # In seconds and beside other work nothing is flat; a second for a frame is more than any slot keeps.
     assert all(verdict["age_p99_after"] < 1000 for verdict in result["verdicts"].values())
     assert picture.read_bytes().startswith(b"\x89PNG")
+
+
+def test_the_page_says_what_is_stored() -> None:
+    assert steady.page(steady.PAGE.read_text()) == steady.PAGE.read_text(), "python -m tests.benchmarks.steady --write"
+    result = json.loads((steady.STORED / "churn.json").read_text())
+    assert result["sessions"] >= 5000
+    assert result["ok"]
 
 
 def samples(ages: list[float], memory: list[float]) -> list[Sample]:

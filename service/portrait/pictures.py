@@ -109,12 +109,12 @@ def _check_chunks(data: bytes, field: str) -> None:
     """
     at, frame = len(PNG_START), 12  # a length, a name and a checksum around each
     for _ in range(MOST_CHUNKS):
-        if at + 8 > len(data) or data[at + 4 : at + 8] == PNG_END:
-            return
-        length = int.from_bytes(data[at : at + 4], "big")
+        length, name = int.from_bytes(data[at : at + 4], "big"), data[at + 4 : at + 8]
         at += frame + length
-        if at > len(data):
+        if length and at > len(data):
             raise BadPicture(field, f"a PNG that is damaged or cut short: a chunk of {length} bytes in {len(data)}")
+        if name == PNG_END or at >= len(data):
+            return
     raise BadPicture(field, f"a PNG of more than {MOST_CHUNKS} chunks")
 
 

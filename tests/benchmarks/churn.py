@@ -7,6 +7,7 @@ descriptors, UDP ports and memory.
 import argparse
 import asyncio
 import json
+import logging
 import os
 import random
 import sys
@@ -243,6 +244,8 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--out", type=Path, help="write the result there as well, as JSON")
     parsed = parser.parse_args()
+    # Those who vanish have their sockets shut under them, and aioice complains of it, on this side.
+    logging.getLogger("asyncio").setLevel(logging.CRITICAL)
     result = asyncio.run(run(parsed.sessions, parsed.seed, parsed.batches))
     text = json.dumps(result, indent=2)
     print(text)

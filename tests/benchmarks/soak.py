@@ -111,7 +111,7 @@ def plot(runs: dict[str, list[Sample]], path: Path) -> None:
         ages.legend(loc="upper right")
         memory.plot(minutes, [sample.rss / 2**20 for sample in samples], color="tab:blue")
         memory.set(xlabel="minutes", ylabel="RSS, MB", ylim=(0, None))
-    figure.savefig(path)
+    figure.savefig(path, metadata={"Date": None} if path.suffix == ".svg" else None)
 
 
 async def run(parsed: argparse.Namespace) -> dict[str, Any]:
