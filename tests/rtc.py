@@ -110,12 +110,14 @@ async def viewer(url: str, *tracks: MediaStreamTrack) -> AsyncIterator[Viewer]:
 
 async def hang_up(pc: RTCPeerConnection) -> None:
     """Close it, even when it has begun to close by itself and failed: then it would wait for itself for ever."""
-    try:
-        async with asyncio.timeout(5):
-            await pc.close()
-    except (TimeoutError, asyncio.InvalidStateError):
-        for transport in list(pc._RTCPeerConnection__iceTransports):  # type: ignore[attr-defined]
-            await transport.stop()
+    own = pc._RTCPeerConnection__closeTask  # type: ignore[attr-defined]
+    if own is not None:
+        await asyncio.wait([own])
+    if own is None or own.exception() is None:
+        await pc.close()
+    else:
+        transports = pc._RTCPeerConnection__iceTransports  # type: ignore[attr-defined]
+        await asyncio.gather(*(transport.stop() for transport in list(transports)), return_exceptions=True)
 
 
 @asynccontextmanager

@@ -9,12 +9,12 @@ from typing import Any
 
 import aiohttp
 import pytest
-from aiortc import RTCPeerConnection
 
 from portrait.app import Running
 from portrait.errors import BadOffer
 from portrait.sessions import Sessions
 from portrait.transports.webrtc import bounds
+from portrait.transports.webrtc.connection import Connection
 from tests.conftest import udp_sockets
 from tests.fakes import FakeModel, full_mask
 from tests.mutations import mutated_bytes, mutated_lines, rounds
@@ -139,21 +139,30 @@ async def test_a_connection_that_cannot_be_closed_in_order_keeps_no_socket(monke
         assert udp_sockets() <= before
 
 
-class NeverClosed(RTCPeerConnection):
-    """One that has begun to close by itself and has failed: from then on `close` waits for ever."""
+async def test_a_connection_that_never_closes_keeps_nothing() -> None:
+    """It has begun to close by itself and has failed: whoever calls its `close` from then on waits for ever."""
+    connection = Connection(print)
+    await connection.answer(CORPUS[0], len)
+    assert udp_sockets()
 
-    async def close(self) -> None:
-        await asyncio.Future()
+    async def fail() -> None:
+        raise ConnectionError("half way")
+
+    connection.pc._RTCPeerConnection__isClosed = asyncio.Future()  # type: ignore[attr-defined]
+    connection.pc._RTCPeerConnection__closeTask = asyncio.ensure_future(fail())  # type: ignore[attr-defined]
+    async with asyncio.timeout(20):
+        await connection.close()
+    async with asyncio.timeout(20):
+        while udp_sockets():
+            await asyncio.sleep(0.01)
 
 
-async def test_a_connection_that_never_closes_keeps_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("portrait.transports.webrtc.connection.RTCPeerConnection", NeverClosed)
-    monkeypatch.setattr("portrait.transports.webrtc.connection.CLOSE_SECONDS", 0.2)
-    async with fake_service(FakeModel(full_mask)) as (url, sessions), viewer(url, Camera(clip(*SIZE, 1))) as one:
-        await one.connect()
-        await one.frame()
-        async with one.http.delete(one.location):
-            await emptied(sessions)
+async def test_an_offer_of_more_than_any_clients_is_refused_by_the_service() -> None:
+    async with fake_service(FakeModel(full_mask)) as (url, sessions), viewer(url) as one:
+        async with await one.post(CORPUS[0] + "a=candidate:1 1 udp 1 192.0.2.1 9 typ host\r\n" * 101) as response:
+            assert response.status == 400
+            assert "lines a=candidate:; expected 100 at most" in (await response.json())["detail"]
+        await emptied(sessions)
 
 
 async def test_candidates_that_trickle_without_end_are_refused() -> None:
@@ -195,6 +204,7 @@ async def test_no_offer_holds_the_loop_up() -> None:
 METHODS = ["GET", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "HEAD", "TRACE", "CONNECT", "BREW", "get"]
 TARGETS = [
     "/", "/web/page.js", "/web/../../settings.py", "/web/%2e%2e/%2e%2e/settings.py", "/web//etc/passwd", "/metrics",
+    "/web/litert/..%2f..%2f..%2fsettings.py", "/web/..%2f..%2fsettings.py",
     "/v1/backgrounds/../../../etc/passwd", "/v1/backgrounds/..%2f..%2fcli", "/v1/backgrounds/office.jpg", "/readyz",
     "/v1/sessions/..", "/v1/sessions/" + "9" * 7000, "/whip/" + "a" * 7000, "/whip/..%2f..%00", "/whip/%ff%fe", "//",
     "/v1/segment?mode=%00", "/v1/segment?mode=blur&mode=mask&color=%23", "http://10.0.0.1/", "/v1/sessions/1-x",

@@ -319,6 +319,16 @@ def test_the_rate_is_each_addresss_own_and_comes_back(monkeypatch: pytest.Monkey
     assert len(limit._buckets) <= 5
 
 
+def test_an_address_that_is_quiet_is_forgotten() -> None:
+    now = 0.0
+    limit = rate.Rate(lambda: now)
+    for number in range(1000):
+        limit.take(str(number))
+    now += rate.FULL_SECONDS + 1
+    limit.take("late")
+    assert len(limit._buckets) == 1
+
+
 async def test_every_error_is_a_problem_document(shown: Clip) -> None:
     async with fake_service(FakeModel(full_mask)) as (url, _), aiohttp.ClientSession() as http:
         for method, path in (("POST", "/whip/desk"), ("PATCH", "/v1/viewers/nobody"), ("GET", "/v1/sessions/nobody")):

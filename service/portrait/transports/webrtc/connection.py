@@ -24,9 +24,6 @@ SILENT_SECONDS = 5.0
 """A peer of which nothing comes for so long has vanished: media and its reports (RTCP) come every second. ICE's consent
 checks would notice after 30 s (RFC 7675)."""
 
-CLOSE_SECONDS = 5.0
-"""It waits for nobody: what takes longer never ends."""
-
 LOOK_SECONDS = 0.5
 
 NO_PORT_RETRY = 5.0
@@ -162,9 +159,11 @@ class Connection:
     async def close(self) -> None:
         """Close the connection. Idempotent."""
         try:
-            # When its peer says goodbye it closes by itself; if that fails, whoever waits for it waits for ever.
-            async with asyncio.timeout(CLOSE_SECONDS):
-                await self.pc.close()
+            # When its peer says goodbye it closes by itself. If that fails, whoever closes it again waits for ever.
+            own = self.pc._RTCPeerConnection__closeTask  # type: ignore[attr-defined]
+            if own is not None:
+                await asyncio.shield(own)
+            await self.pc.close()
         except Exception:
             # It closes part after part and stops at one that an offer has left half made; the others hold sockets.
             logger.warning("a connection could not be closed in order", exc_info=True)

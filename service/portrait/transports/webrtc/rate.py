@@ -11,6 +11,9 @@ PER_SECOND = 10.0
 """Requests that come at once, and in the long run. A proxy's address stands for all its clients; a trickling client
 sends some ten."""
 
+FULL_SECONDS = BURST / PER_SECOND
+"""After so long without a request an address has everything again, and is forgotten."""
+
 MOST_ADDRESSES = 10_000
 
 
@@ -28,6 +31,7 @@ class Rate:
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
         self._buckets: dict[str, Bucket] = {}
+        self._swept = clock()
 
     def take(self, address: str | None) -> None:
         """Count a request of that address.
@@ -36,7 +40,7 @@ class Rate:
             TooManyRequests: it has asked too often; says when to ask again.
         """
         now = self._clock()
-        if len(self._buckets) >= MOST_ADDRESSES:
+        if len(self._buckets) >= MOST_ADDRESSES or now - self._swept > FULL_SECONDS:
             self._forget(now)
         bucket = self._buckets.setdefault(address or "", Bucket(BURST, now))
         bucket.left = min(BURST, bucket.left + (now - bucket.since) * PER_SECOND)
@@ -47,7 +51,7 @@ class Rate:
 
     def _forget(self, now: float) -> None:
         """Forget whoever has been quiet for long enough to have everything again, or else everybody."""
-        full = BURST / PER_SECOND
-        self._buckets = {name: bucket for name, bucket in self._buckets.items() if now - bucket.since < full}
+        self._swept = now
+        self._buckets = {name: bucket for name, bucket in self._buckets.items() if now - bucket.since < FULL_SECONDS}
         if len(self._buckets) >= MOST_ADDRESSES:
             self._buckets.clear()
