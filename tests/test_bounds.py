@@ -1,6 +1,7 @@
 """What a client without credentials can hold of the box is bounded, and freed: see docs/threat-model.md."""
 
 import asyncio
+import contextlib
 import json
 import logging
 import socket
@@ -240,19 +241,19 @@ def test_a_crowd_without_credentials_costs_a_real_box_what_is_said_and_no_more(t
         before, memory = descriptors(process.pid), resident(process.pid)
         crowd = []
         for port, line in ((http_port, b"POST /v1/segment HTTP/1.1\r\nHost: x\r\nX: "), (grpc_port, b"PRI * HTTP/2.0")):
+            held = descriptors(process.pid)
             for _ in range(2 * door.MOST):
                 one = socket.create_connection(("127.0.0.1", port), timeout=20)
                 crowd.append(one)
-                try:
+                with contextlib.suppress(OSError):  # sent away already
                     one.send(line + b"y" * 4000)
-                except OSError:
-                    continue  # sent away already
+            # Sooner than any of them has waited for too long.
+            wait_for(lambda held=held: descriptors(process.pid) - held <= door.MOST + 25, 8)
         # Health is asked all the same.
         assert json.load(urllib.request.urlopen(told["page"] + "healthz", timeout=20)) == {"status": "alive"}
         most = descriptors(process.pid) - before
         grown = resident(process.pid) - memory
         print(f"{len(crowd)} connections: {most} descriptors and {grown / 2**20:.0f} MB more")
-        assert most <= 2 * door.MOST + 50
         assert grown < 150 * 2**20
         for one in crowd:
             one.close()

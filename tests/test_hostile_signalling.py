@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import itertools
 import random
 import re
 from collections import Counter
@@ -204,7 +205,7 @@ async def test_no_offer_holds_the_loop_up() -> None:
 METHODS = ["GET", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "HEAD", "TRACE", "CONNECT", "BREW", "get"]
 TARGETS = [
     "/", "/web/page.js", "/web/../../settings.py", "/web/%2e%2e/%2e%2e/settings.py", "/web//etc/passwd", "/metrics",
-    "/web/litert/..%2f..%2f..%2fsettings.py", "/web/..%2f..%2fsettings.py",
+    "/litert/..%2f..%2f..%2fsettings.py", "/web/..%2f..%2fsettings.py",
     "/v1/backgrounds/../../../etc/passwd", "/v1/backgrounds/..%2f..%2fcli", "/v1/backgrounds/office.jpg", "/readyz",
     "/v1/sessions/..", "/v1/sessions/" + "9" * 7000, "/whip/" + "a" * 7000, "/whip/..%2f..%00", "/whip/%ff%fe", "//",
     "/v1/segment?mode=%00", "/v1/segment?mode=blur&mode=mask&color=%23", "http://10.0.0.1/", "/v1/sessions/1-x",
@@ -258,8 +259,8 @@ async def answer_to(port: int, data: bytes) -> bytes:
 @pytest.mark.filterwarnings("ignore::aiohttp.BadContentDispositionHeader", "ignore::aiohttp.BadContentDispositionParam")
 async def test_no_request_does_anything_but_be_answered_or_refused(service: Running) -> None:
     told = Counter[str]()
-    for dice in rounds(least=300):
-        data = request_of(dice)
+    plain = [f"GET {target} HTTP/1.1\r\nHost: box\r\nConnection: close\r\n\r\n".encode() for target in TARGETS]
+    for data in itertools.chain(plain, map(request_of, rounds(least=300))):
         answer = await answer_to(service.http_port, data)
         status = answer.split(b" ", 2)[1].decode() if answer.startswith(b"HTTP/") else "none"
         told[status] += 1

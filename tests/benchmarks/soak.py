@@ -7,14 +7,17 @@ read: how old results are, and how much memory its processes hold.
 import argparse
 import asyncio
 import json
+import os
 import sys
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from statistics import median
 from typing import Any
 
 from portrait.levels import Kind
-from portrait.load import _box, _Streams
+from portrait.load import _Box, _box, _Streams
 from portrait.scrape import scrape, total
 
 SETTLING = 2.0
@@ -68,9 +71,24 @@ class Verdict:
         return self.rss_grown <= RSS_SHARE and self.age_p99_after <= most
 
 
+@asynccontextmanager
+async def box_of_its_own(arguments: list[str]) -> AsyncIterator[_Box]:
+    """A box on the first half of the cores; whoever asks it has the others, or its load would be theirs as well."""
+    cores = sorted(os.sched_getaffinity(0))
+    first, others = cores[: max(1, len(cores) // 2)], cores[len(cores) // 2 :]
+    async with AsyncExitStack() as stack:
+        try:
+            os.sched_setaffinity(0, first)  # which the processes that are started here inherit
+            box = await stack.enter_async_context(_box(arguments))
+            os.sched_setaffinity(0, others)
+            yield box
+        finally:
+            os.sched_setaffinity(0, cores)
+
+
 async def capacity(arguments: list[str], kind: Kind, most: int) -> int:
     """How many streams of a kind a box admits."""
-    async with _box(arguments) as box, _Streams(box, kind) as streams:
+    async with box_of_its_own(arguments) as box, _Streams(box, kind) as streams:
         while not streams.refused and streams.open < most:
             await streams.add(1)
             await asyncio.sleep(SETTLING)
@@ -81,7 +99,7 @@ async def soak(arguments: list[str], kind: Kind, count: int, seconds: float, per
     """`count` streams on a box that refuses nobody, for so long."""
     samples: list[Sample] = []
     loop = asyncio.get_running_loop()
-    async with _box([*arguments, "--cpu-share", "0"]) as box, _Streams(box, kind) as streams:
+    async with box_of_its_own([*arguments, "--cpu-share", "0"]) as box, _Streams(box, kind) as streams:
         await streams.add(count)
         began = loop.time()
         while loop.time() - began < seconds:
