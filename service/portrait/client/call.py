@@ -28,7 +28,7 @@ class Call:
 
     def __init__(self, call: Any) -> None:
         self._call = call
-        self._status: asyncio.Future[grpc.aio.AioRpcError] = asyncio.get_running_loop().create_future()
+        self._first: grpc.aio.AioRpcError | None = None
         call.add_done_callback(self._note)
 
     async def write(self, request: pb.SegmentStreamRequest) -> None:
@@ -69,18 +69,18 @@ class Call:
         self._call.cancel()
 
     def _note(self, call: Any) -> None:
-        """Keep the server's status; grpc.aio calls this at every change of it."""
-        status = _at_once(_status(call))
-        if status.details() != OWN_WORDS and not self._status.done():
-            self._status.set_result(status)
+        """Keep the status that the call ends with; grpc.aio may put its own over it."""
+        self._first = self._first or _at_once(_status(call))
 
     async def _failure(self) -> ClientError | None:
         """Why the call is over; None when the server has answered everything."""
-        try:
+        status = self._first
+        with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(STATUS_SECONDS):
-                status = await asyncio.shield(self._status)
-        except TimeoutError:
-            return ClientError("UNAVAILABLE", f"the connection was lost: {OWN_WORDS}")
+                while status is None or status.details() == OWN_WORDS:  # the other order: the server's comes later
+                    await asyncio.sleep(0.01)
+                    status = await _status(self._call)
+        assert status is not None, "only a call that is done has failed"
         return None if status.code() is grpc.StatusCode.OK else ClientError.from_rpc(status)
 
 
