@@ -31,7 +31,7 @@ from tests.boxes import FREE, ended, serving, wait_for, workers
 from tests.browser import open_page, write_camera
 from tests.people import Array, Clip, clip, room
 from tests.rtc import SIZE, Camera, viewer
-from tests.test_whip import publisher, watcher
+from tests.whip import publisher, watcher
 
 Process = subprocess.Popen[str]
 
