@@ -14,6 +14,9 @@ from tests.fakes import FakeModel, full_mask
 from tests.people import Clip
 from tests.ports import free_ports
 from tests.rtc import Camera, fake_service, viewer
+from tests.whip import shown
+
+__all__ = ["shown"]  # a fixture
 
 pytestmark = pytest.mark.usefixtures("no_sockets_left")
 

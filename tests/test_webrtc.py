@@ -17,15 +17,13 @@ from portrait.frame import Frame
 from portrait.mask import Mask
 from portrait.transports.webrtc import connection
 from tests.fakes import FakeModel, Gate, failing, full_mask
-from tests.people import Array, Clip, clip
-from tests.rtc import SIZE, Camera, Viewer, fake_service, viewer
+from tests.people import Array, Clip
+from tests.rtc import Camera, Viewer, fake_service, viewer
+from tests.whip import shown
+
+__all__ = ["shown"]  # a fixture
 
 pytestmark = pytest.mark.usefixtures("no_sockets_left")
-
-
-@pytest.fixture(scope="module")
-def shown() -> Clip:
-    return clip(*SIZE, 30)
 
 
 def corner(picture: Array) -> Array:
