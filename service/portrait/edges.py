@@ -37,17 +37,18 @@ def halve(plane: Plane) -> Plane:
 
 def follow_edges(mask: Mask, guide: Plane) -> Mask:
     """`mask` with its contour on the edges near it of the frame that `guide` was made of. An empty mask stays empty."""
-    luma, values = guide.astype(np.float32), halve(mask.values).astype(np.float32)
-    side = 2 * round(min(guide.shape) * REACH) + 1
+    values, side = halve(mask.values), 2 * round(min(guide.shape) * REACH) + 1
 
-    def mean(plane: NDArray[np.float32]) -> NDArray[np.float32]:
-        return np.asarray(cv2.blur(plane, (side, side)), np.float32)
+    def mean(plane: NDArray[np.uint8] | NDArray[np.float32]) -> NDArray[np.float32]:
+        return np.asarray(cv2.boxFilter(plane, cv2.CV_32F, (side, side)), np.float32)
 
-    mean_luma, mean_values = mean(luma), mean(values)
-    covariance = mean(luma * values) - mean_luma * mean_values
-    variance = mean(luma * luma) - mean_luma * mean_luma
+    mean_luma, mean_values = mean(guide), mean(values)
+    mean_squares = np.asarray(cv2.sqrBoxFilter(guide, cv2.CV_32F, (side, side)), np.float32)
+    products = np.asarray(cv2.multiply(guide, values, dtype=cv2.CV_32F), np.float32)
+    covariance = mean(products) - mean_luma * mean_values
+    variance = mean_squares - mean_luma * mean_luma
     slope = np.asarray(covariance / (variance + FLAT), np.float32)
-    fitted = mean(slope) * luma + mean(mean_values - slope * mean_luma)
+    fitted = mean(slope) * guide + mean(mean_values - slope * mean_luma)
     # A fit may leave 0..255 on either side; the conversion takes absolutes.
     small = cv2.convertScaleAbs(np.maximum(fitted, 0, out=fitted))
     return Mask(np.asarray(cv2.resize(small, (mask.width, mask.height), interpolation=cv2.INTER_LINEAR), np.uint8))

@@ -5,7 +5,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from portrait.compositors.base import Options, alpha, blend_into, resize
-from portrait.frame import Frame, Plane, chroma_size
+from portrait.frame import Frame, Plane
 from portrait.mask import Mask
 
 SHORT_SIDE = 72
@@ -13,6 +13,9 @@ SHORT_SIDE = 72
 
 KERNEL = 9
 """Pixels of the box at that size: one eighth of the frame. Faces and print in the room are past recognition."""
+
+FAR = 1e-2
+"""What a person's pixel weighs in the blur where a room's weighs 1: far from the room, the mean is theirs."""
 
 
 class BlurCompositor:
@@ -25,23 +28,18 @@ class BlurCompositor:
         """The person over the blurred room."""
         scale = max(1.0, min(frame.width, frame.height) / SHORT_SIDE)
         width, height = max(1, round(frame.width / scale)), max(1, round(frame.height / scale))
-        room = np.float32(1.0) - alpha(mask, width, height).astype(np.float32) * np.float32(1 / 255)
-        weight = _box(room)
-        full, half = (frame.width, frame.height), chroma_size(frame.width, frame.height)
-        planes = ((frame.y, full), (frame.u, half), (frame.v, half))
-        y, u, v = (_blurred(plane, width, height, room, weight, size) for plane, size in planes)
+        weight = np.float32(1 + FAR) - alpha(mask, width, height) * np.float32(1 / 255)
+        y, u, v = (_blurred(plane, weight) for plane in (frame.y, frame.u, frame.v))
         return blend_into((y, u, v), frame, mask)
 
 
-def _blurred(
-    plane: Plane, width: int, height: int, room: NDArray[np.float32], weight: NDArray[np.float32], size: tuple[int, int]
-) -> Plane:
-    """Normalised convolution: the mean of the room's pixels within the box, of all pixels where the room is far."""
-    small = resize(plane, width, height).astype(np.float32)
-    far = np.float32(1e-2)
-    mean = (_box(small * room) + far * _box(small)) / (weight + far)
-    return resize(np.asarray(cv2.convertScaleAbs(mean), np.uint8), *size)
+def _blurred(plane: Plane, weight: NDArray[np.float32]) -> Plane:
+    """Normalised convolution at the size of `weight`: the mean of the pixels within the box, by their weights."""
+    height, width = weight.shape
+    weighted = cv2.multiply(resize(plane, width, height), weight, dtype=cv2.CV_32F)
+    mean = cv2.divide(_box(weighted), _box(weight), dtype=cv2.CV_8U)
+    return resize(np.asarray(mean, np.uint8), plane.shape[1], plane.shape[0])
 
 
-def _box(values: NDArray[np.float32]) -> NDArray[np.float32]:
-    return np.asarray(cv2.blur(values, (KERNEL, KERNEL)), np.float32)
+def _box(values: cv2.typing.MatLike) -> cv2.typing.MatLike:
+    return cv2.blur(values, (KERNEL, KERNEL))

@@ -2,7 +2,7 @@
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Callable, Coroutine, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
 from contextlib import asynccontextmanager
 from contextvars import copy_context
 from functools import partial
@@ -15,11 +15,12 @@ from portrait.compositors import Options
 from portrait.errors import BadOption, Unauthenticated
 from portrait.logs import log_event
 from portrait.security import Security
+from portrait.session import Session
 from portrait.sessions import Sessions
 from portrait.transports.webrtc import realtime
 from portrait.transports.webrtc.addresses import PORTS, advertise, media_ports
 from portrait.transports.webrtc.camera import Uplink
-from portrait.transports.webrtc.codec import DataCodec, MaskCodec, StreamCodec, VideoCodec
+from portrait.transports.webrtc.codec import DataCodec, LoopCodec, MaskCodec, StreamCodec, VideoCodec
 from portrait.transports.webrtc.connection import Connection
 from portrait.transports.webrtc.ice import IceServers
 from portrait.transports.webrtc.masks import MaskSender
@@ -27,6 +28,7 @@ from portrait.transports.webrtc.offers import SDP, read_offer
 from portrait.transports.webrtc.peer import Peer
 from portrait.transports.webrtc.publisher import Publisher
 from portrait.transports.webrtc.rate import Rate
+from portrait.transports.webrtc.realtime import TrackEncoder
 from portrait.transports.webrtc.resources import FRAGMENT, Resources
 from portrait.transports.webrtc.streams import OUTPUTS, Streams
 from portrait.transports.webrtc.viewer import Viewer
@@ -35,11 +37,7 @@ logger = logging.getLogger(__name__)
 
 CONNECTION = "webrtc-connection"
 
-LOOPS: Mapping[str, tuple[type[VideoCodec], type[Uplink[Any]]]] = {
-    "composite": (VideoCodec, Peer),
-    "mask": (MaskCodec, Peer),
-    "data": (DataCodec, MaskSender),
-}
+LOOPS = ("composite", "mask", "data")
 """What a loopback may send back: a composed video, the mask as a video, or masks on a data channel."""
 
 
@@ -157,10 +155,9 @@ class WebRTC:
             await life()
 
     async def _run_loop(self, result: str, offer: str, options: Options, wishes: Wishes, answered: Answered) -> None:
-        make_codec, make_peer = LOOPS[result]
-        codec = make_codec(self._max_frame_pixels)
+        codec, make_uplink = _loop(result, self._max_frame_pixels)
         async with self._sessions.open("webrtc", codec, options, **wishes) as session:
-            peer = make_peer(session, self._idle_seconds)
+            peer = make_uplink(session, self._idle_seconds)
             async with self._connected(peer.connection, session.id, peer.close):
                 answered.set_result((f"/v1/sessions/{session.id}", peer.connection, await peer.answer(offer)))
                 await peer.run()
@@ -212,6 +209,15 @@ class WebRTC:
 
     def _future(self) -> Answered:
         return asyncio.get_running_loop().create_future()
+
+
+def _loop(result: str, max_pixels: int) -> tuple[VideoCodec, Callable[[Session[Any, Any], float], Uplink[Any]]]:
+    """What a session needs to send `result` back: its codec, and the connection it is carried by."""
+    if result == "data":
+        return DataCodec(max_pixels), MaskSender
+    encoder = TrackEncoder()
+    make_codec = MaskCodec if result == "mask" else LoopCodec
+    return make_codec(max_pixels, encoder), partial(Peer, encoder=encoder)
 
 
 def _wishes(request: web.Request) -> Wishes:

@@ -10,8 +10,9 @@ from portrait.compositors import MODES, Options
 from portrait.frame import GREY, Frame, chroma_size
 from portrait.mask import Mask
 from portrait.pipeline import Result
+from portrait.transports.webrtc.encoders import Encoded
 from portrait.transports.webrtc.messages import MaskMessage
-from portrait.transports.webrtc.realtime import rtp_time
+from portrait.transports.webrtc.realtime import TrackEncoder, rtp_time
 from portrait.video import av_from_frame, frame_from_av
 
 
@@ -38,15 +39,30 @@ class VideoCodec:
             return av_from_frame(frame)
 
 
-class MaskCodec(VideoCodec):
+class LoopCodec(VideoCodec):
+    """Composed pictures out, encoded."""
+
+    def __init__(self, max_pixels: int, encoder: TrackEncoder) -> None:
+        super().__init__(max_pixels)
+        self._encoder = encoder
+
+    def encode(self, result: Result, picture: av.VideoFrame) -> Encoded:  # type: ignore[override]
+        """The composed picture at the time of its input."""
+        return self._encode(result.compose(), result)
+
+    def _encode(self, frame: Frame, result: Result) -> Encoded:
+        with result.recorder.stage("encode"):
+            return self._encoder.encode(av_from_frame(frame))
+
+
+class MaskCodec(LoopCodec):
     """The mask alone, for a client that composes by itself; no picture is made."""
 
     modes = ("mask",)
 
-    def encode(self, result: Result, picture: av.VideoFrame) -> av.VideoFrame:
+    def encode(self, result: Result, picture: av.VideoFrame) -> Encoded:  # type: ignore[override]
         """The mask as a picture at the time of its frame."""
-        with result.recorder.stage("encode"):
-            return av_from_frame(mask_picture(result.mask, result.frame))
+        return self._encode(mask_picture(result.mask, result.frame), result)
 
 
 class DataCodec(VideoCodec):

@@ -8,8 +8,11 @@ from aiortc.mediastreams import MediaStreamError
 
 from portrait.errors import UnsupportedOffer
 from portrait.latest import Closed
+from portrait.session import Session
 from portrait.transports.webrtc.camera import Uplink
 from portrait.transports.webrtc.connection import open_ways
+from portrait.transports.webrtc.encoders import Encoded
+from portrait.transports.webrtc.realtime import TrackEncoder
 
 
 class ResultTrack(MediaStreamTrack):
@@ -17,11 +20,11 @@ class ResultTrack(MediaStreamTrack):
 
     kind = "video"
 
-    def __init__(self, uplink: Uplink[av.VideoFrame]) -> None:
+    def __init__(self, uplink: Uplink[Encoded]) -> None:
         super().__init__()
         self._uplink = uplink
 
-    async def recv(self) -> av.VideoFrame:
+    async def recv(self) -> Encoded:  # type: ignore[override]  # a sender's `pack` takes it
         """The next result, at the time of its input.
 
         Raises:
@@ -39,8 +42,12 @@ class ResultTrack(MediaStreamTrack):
                 return result
 
 
-class Peer(Uplink[av.VideoFrame]):
+class Peer(Uplink[Encoded]):
     """A connection that gets back what it sends."""
+
+    def __init__(self, session: Session[av.VideoFrame, Encoded], idle_seconds: float, encoder: TrackEncoder) -> None:
+        super().__init__(session, idle_seconds)
+        self._encoder = encoder
 
     def direct(self, transceivers: list[Any]) -> None:
         """Answer the first video track and decline everything else: whatever is accepted must be drained."""
@@ -48,6 +55,7 @@ class Peer(Uplink[av.VideoFrame]):
             if transceiver.kind == "video" and self.camera is None and open_ways(transceiver) == {"send", "recv"}:
                 self.take_camera(transceiver)
                 transceiver.sender.replaceTrack(ResultTrack(self))
+                self._encoder.take_over(transceiver)
                 transceiver.direction = "sendrecv"
             else:
                 transceiver.direction = "inactive"

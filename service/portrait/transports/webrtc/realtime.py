@@ -20,13 +20,15 @@ from collections.abc import Callable
 from typing import Any
 
 import aiortc
+import av
 from aiortc import rtcdtlstransport, rtcrtpreceiver, rtcrtpsender
+from aiortc.codecs.base import Encoder
 from aiortc.jitterbuffer import JitterBuffer, JitterFrame
 from aiortc.rtp import RTP_HISTORY_SIZE, RtpPacket
 from aiortc.utils import uint16_add, uint16_gt
 from OpenSSL import SSL
 
-from portrait.transports.webrtc.encoders import live_encoder
+from portrait.transports.webrtc.encoders import Encoded, live_encoder
 
 TESTED = "1.16.0"
 
@@ -162,6 +164,35 @@ def steer(receiver: Any) -> Bandwidth:
     receiver._RTCRtpReceiver__remote_bitrate_estimator = bandwidth
     receiver._RTCRtpReceiver__nack_generator = Requests()
     return bandwidth
+
+
+class TrackEncoder:
+    """A sender's encoder in the hands of who makes the pictures: encoded where they are made, they change threads once.
+
+    aiortc would have every picture encoded by another thread of the loop's own.
+    """
+
+    def __init__(self) -> None:
+        self._encoder: Encoder | None = None
+        self._asked = self._answered = 0
+        """Key frames. The event loop counts one up, the thread that encodes the other: none is lost between them."""
+
+    def take_over(self, transceiver: Any) -> None:
+        """Encode for this section's sender, whose codec is agreed upon. Its track must give what `encode` returns."""
+        self._encoder = live_encoder(transceiver._codecs[0])
+        transceiver.sender._RTCRtpSender__encoder = self._encoder
+        transceiver.sender._send_keyframe = self._ask
+
+    def encode(self, picture: av.VideoFrame) -> Encoded:
+        """The picture for the wire. By one thread."""
+        assert self._encoder is not None, "encode() before take_over()"
+        asked = self._asked
+        payloads, timestamp = self._encoder.encode(picture, asked != self._answered)
+        self._answered = asked
+        return Encoded(payloads, timestamp)
+
+    def _ask(self) -> None:
+        self._asked += 1
 
 
 def start_high(answer: str) -> str:
