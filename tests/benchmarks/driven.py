@@ -122,8 +122,9 @@ def _frame(jpeg: bytes) -> bytes:
 
 
 def ours(model: str = "portrait", cores: set[int] | None = None) -> contextlib.AbstractAsyncContextManager[Server]:
-    """`portrait serve` with one worker."""
+    """`portrait serve` with one worker that takes whatever comes and does all of it."""
     options = ["--http-port", "0", "--grpc-port", "0", "--media-ports", "0-0", "--workers", "1"]
+    options += ["--cpu-share", "0", "--quality-steps", "0"]
     command = [sys.executable, "-m", "portrait", "serve", "--json", *options, "--max-sessions", "100"]
     return started("ours", [*command, "--model", model], cores)
 

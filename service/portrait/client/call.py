@@ -1,8 +1,8 @@
-"""Call: one call of SegmentStream, and what the server says at its end."""
+"""Call: SegmentStream on the wire, and what it ended with."""
 
 import asyncio
-import contextlib
 from collections.abc import Coroutine
+from contextlib import suppress
 from typing import Any, TypeVar
 
 import grpc.aio
@@ -12,35 +12,40 @@ from portrait.v1 import segmentation_pb2 as pb
 
 T = TypeVar("T")
 
-OWN_WORDS = "Internal error from Core"
-"""What grpc.aio says when a message could not be sent, whatever the server has said (grpc/grpc#36066)."""
+GAVE_UP = "Internal error from Core"
+"""What grpc.aio says of a call when a message could not be sent any more (grpc/grpc#36066)."""
 
-STATUS_SECONDS = 1.0
-"""How long the server's own status may come after a message that could not be sent any more."""
+LAST_WORD_SECONDS = 1.0
+"""How long the server's own words are waited for then: they are under way."""
 
 
 class Call:
-    """A call that ends with the server's own words.
+    """One call. Whatever fails in it is told by the server's words, if it had any.
 
-    A server that refuses a stream does not wait for its first message, so that a client's message often meets a call
-    that is over. grpc.aio then puts an error of its own over the server's status.
+    A message that comes after the server's end puts grpc.aio's words in the place of the server's, before these come or
+    after.
     """
 
     def __init__(self, call: Any) -> None:
         self._call = call
-        self._first: grpc.aio.AioRpcError | None = None
+        self._ending: grpc.aio.AioRpcError | None = None
         call.add_done_callback(self._note)
 
     async def write(self, request: pb.SegmentStreamRequest) -> None:
         """Send a message.
 
         Raises:
-            ClientError: the call is over.
+            ClientError: the call has ended.
         """
         try:
             await self._call.write(request)
         except (grpc.aio.AioRpcError, asyncio.InvalidStateError):
-            raise await self._failure() or ClientError("CANCELLED", "the stream is over") from None
+            raise await self._error() or ClientError("CANCELLED", "the stream is over") from None
+
+    async def done_writing(self) -> None:
+        """Say that no message follows. What a call that is over ended with is for `read` to tell."""
+        with suppress(grpc.aio.InternalError):
+            await self._call.done_writing()
 
     async def read(self) -> pb.SegmentStreamResponse | None:
         """The next message; None after the last. Cancelling ends the call.
@@ -48,53 +53,50 @@ class Call:
         Raises:
             ClientError: the call failed.
         """
-        try:
-            message = await self._call.read()
-        except grpc.aio.AioRpcError:
-            if (failure := await self._failure()) is not None:
-                raise failure from None
-            message = grpc.aio.EOF
-        if message is grpc.aio.EOF:
-            return None
-        assert isinstance(message, pb.SegmentStreamResponse)
-        return message
+        # Not `call.read`: that gives up what has come already when a message could not be sent any more.
+        with suppress(grpc.aio.AioRpcError):
+            async for message in self._call:
+                assert isinstance(message, pb.SegmentStreamResponse)
+                return message
+        if error := await self._error():
+            raise error
+        return None
 
-    async def done_writing(self) -> None:
-        """Say that no message follows. What a call that is over ended with is for `read` to tell."""
-        with contextlib.suppress(grpc.aio.InternalError):
-            await self._call.done_writing()
-
-    def cancel(self) -> None:
-        """End it now. Idempotent."""
+    async def cancel(self) -> None:
+        """End it."""
         self._call.cancel()
+        with suppress(RuntimeError):  # somebody reads to this moment: the cancelled call tells them
+            await aiter(self._call).aclose()
+
+    async def _error(self) -> ClientError | None:
+        """Why the call is over; None: all went well."""
+        await self._call.code()
+        with suppress(TimeoutError):
+            async with asyncio.timeout(LAST_WORD_SECONDS):
+                while self._ending is None:
+                    await asyncio.sleep(0.01)
+                    self._note(self._call)
+        ending = self._ending or _status(self._call)
+        return None if ending.code() is grpc.StatusCode.OK else ClientError.from_rpc(ending)
 
     def _note(self, call: Any) -> None:
-        """Keep the status that the call ends with; grpc.aio may put its own over it."""
-        self._first = self._first or _at_once(_status(call))
-
-    async def _failure(self) -> ClientError | None:
-        """Why the call is over; None when the server has answered everything."""
-        status = self._first
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(STATUS_SECONDS):
-                while status is None or status.details() == OWN_WORDS:  # the other order: the server's comes later
-                    await asyncio.sleep(0.01)
-                    status = await _status(self._call)
-        assert status is not None, "only a call that is done has failed"
-        return None if status.code() is grpc.StatusCode.OK else ClientError.from_rpc(status)
+        status = _status(call)
+        if self._ending is None and status.details() != GAVE_UP:
+            self._ending = status
 
 
-async def _status(call: Any) -> grpc.aio.AioRpcError:
+def _status(call: Any) -> grpc.aio.AioRpcError:
+    """How a call that is over has ended."""
     return grpc.aio.AioRpcError(
-        await call.code(), await call.initial_metadata(), await call.trailing_metadata(), await call.details()
+        _now(call.code()), grpc.aio.Metadata(), _now(call.trailing_metadata()), _now(call.details())
     )
 
 
-def _at_once(coroutine: Coroutine[Any, Any, T]) -> T:
-    """What a coroutine gives that has nothing to wait for: later, the status may be another."""
+def _now(answer: Coroutine[Any, Any, T]) -> T:
+    """What a coroutine gives that need not wait, at once: a moment later it may give something else."""
     try:
-        coroutine.send(None)
-    except StopIteration as end:
-        value: T = end.value
+        answer.send(None)
+    except StopIteration as done:
+        value: T = done.value
         return value
-    raise AssertionError("the status of a call that is done had to be waited for")
+    raise AssertionError("it would wait")

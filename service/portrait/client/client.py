@@ -126,7 +126,7 @@ class Client:
                     raise ClientError("UNAVAILABLE", "the stream ended before it began")
                 yield Stream(call, first.info)
             finally:
-                call.cancel()
+                await call.cancel()
 
     async def stream(
         self,
