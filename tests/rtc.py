@@ -135,7 +135,7 @@ async def fake_service(
         ) as webrtc,
     ):
         routes: list[web.RouteDef] = [
-            *HttpRoutes(sessions, backgrounds, metrics.expose, lambda: True, webrtc.resources.trickle).routes,
+            *HttpRoutes(sessions, backgrounds, metrics.expose, lambda: True, webrtc.resources.patches).routes,
             *webrtc.routes,
         ]
         async with serve_http(routes, host="127.0.0.1", port=0, max_body_bytes=2**20, origins=origins) as port:

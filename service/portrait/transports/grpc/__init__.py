@@ -29,6 +29,9 @@ WINDOW_OPTIONS = [
     ("grpc.http2.lookahead_bytes", 262_144),
     ("grpc.http2.write_buffer_size", 65536),
 ]
+TAKEN = 2
+"""How many times the largest legal message gRPC takes in, so that it is refused here, with details."""
+
 KEEPALIVE_OPTIONS = [
     ("grpc.keepalive_time_ms", 20_000),
     ("grpc.keepalive_timeout_ms", 10_000),
@@ -71,8 +74,8 @@ async def serve_grpc(
     Raises:
         OSError: the address cannot be bound.
     """
-    options = [("grpc.max_receive_message_length", max_message_bytes), ("grpc.so_reuseport", int(shared_port))]
-    interceptors = [*([Guard(security)] if security else []), Strict()]
+    options = [("grpc.max_receive_message_length", TAKEN * max_message_bytes), ("grpc.so_reuseport", int(shared_port))]
+    interceptors = [*([Guard(security)] if security else []), Strict(max_message_bytes)]
     server = grpc.aio.server(interceptors=interceptors, options=[*options, *WINDOW_OPTIONS, *KEEPALIVE_OPTIONS])
     limits = Limits(max_frame_pixels, max_still_pixels, max_message_bytes, idle_seconds)
     servicer = SegmentationServicer(sessions, backgrounds, limits, security)
