@@ -130,9 +130,9 @@ litert: .venv/test ## Take LiteRT.js into the package anew (LITERT=version)
 # playwright; kubectl, where the distribution has one that knows today's kustomizations (Debian 12 has not: there it comes
 # from Kubernetes' own packages). Ubuntu's browsers are snaps, which cannot read a test's files: there playwright brings its
 # own Chromium, and the tests in Firefox are left out. The rest is for the networks of tests/network and for GStreamer's WHIP
-# client. RUNLEVEL=1: what is installed is not started.
+# client; certutil tells Chromium whom to trust. RUNLEVEL=1: what is installed is not started.
 PAGE_PACKAGES = chromium firefox-esr xvfb libatomic1
-TEST_PACKAGES = coturn iproute2 iptables ethtool simple-whip-client gcc libc6-dev \
+TEST_PACKAGES = coturn iproute2 iptables ethtool libnss3-tools simple-whip-client gcc libc6-dev \
   gstreamer1.0-nice gstreamer1.0-plugins-base gstreamer1.0-plugins-good gstreamer1.0-plugins-bad
 .PHONY: system-packages
 system-packages: .venv/test .venv/bin/promtool ## Install what the tests need of the system (Debian, Ubuntu)
@@ -145,7 +145,7 @@ system-packages: .venv/test .venv/bin/promtool ## Install what the tests need of
 	    $(APT) install -y -q --no-install-recommends $(PAGE_PACKAGES); fi; fi
 	@command -v kubectl >/dev/null || ! apt-cache policy kubernetes-client | grep -q 'Candidate: 1\.[3-9]' || \
 	  $(APT) install -y -q --no-install-recommends kubernetes-client
-	@for tool in turnserver ip iptables ethtool whip-client gcc; do command -v $$tool >/dev/null || missing=1; done; \
+	@for tool in turnserver ip iptables ethtool certutil whip-client gcc; do command -v $$tool >/dev/null || missing=1; done; \
 	if [ -n "$$missing" ]; then $(APT) update -q && \
 	  RUNLEVEL=1 $(APT) install -y -q --no-install-recommends $(TEST_PACKAGES); fi
 

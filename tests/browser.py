@@ -1,5 +1,6 @@
 """A real browser with a camera that plays a clip."""
 
+import os
 import shutil
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
@@ -44,8 +45,12 @@ async def open_page(
     allow: bool = True,
     extra: Sequence[str] = (),
     program: str | Path | None = CHROMIUM,
+    home: Path | None = None,
 ) -> AsyncIterator[Page]:
-    """The page at `url` in headless Chromium; the camera plays the file `camera`, or there is none."""
+    """The page at `url` in headless Chromium; the camera plays the file `camera`, or there is none.
+
+    `home` is where Chromium finds what its user trusts.
+    """
     arguments = [*ARGUMENTS, *extra]
     if camera is not None:
         arguments.append(f"--use-file-for-fake-video-capture={camera}")
@@ -58,6 +63,7 @@ async def open_page(
             executable_path=program,
             headless=True,
             args=arguments,
+            env={**os.environ, "HOME": str(home)} if home else None,
             viewport={"width": 1280, "height": 900},
         )
         try:

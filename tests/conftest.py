@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import os
+import signal
 import threading
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
@@ -15,6 +16,9 @@ from portrait.settings import Settings
 
 # Services under test measure nothing of a machine that does other things meanwhile, unless a test says so.
 os.environ |= {"PORTRAIT_CPU_SHARE": "0", "PORTRAIT_QUALITY_STEPS": "0"}
+
+# A shell lets what it starts in the background ignore SIGINT, and whatever that starts inherits it.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session")

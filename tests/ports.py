@@ -18,3 +18,9 @@ def free_ports(count: int) -> range:
         finally:
             for one in sockets:
                 one.close()
+
+
+def free_port() -> int:
+    """A TCP port that nobody has now."""
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        return int(taken.getsockname()[1])

@@ -109,15 +109,16 @@ async def viewer(url: str, *tracks: MediaStreamTrack) -> AsyncIterator[Viewer]:
 
 
 async def hang_up(pc: RTCPeerConnection) -> None:
-    """Close it, even when it has begun to close by itself and failed: then it would wait for itself for ever."""
-    own = pc._RTCPeerConnection__closeTask  # type: ignore[attr-defined]
-    if own is not None:
-        await asyncio.wait([own])
-    if own is None or own.exception() is None:
-        await pc.close()
+    """Close it. With its sockets shut under it, it may wait for itself for ever: then what it holds is let go."""
+    closing = asyncio.ensure_future(pc.close())
+    await asyncio.wait([closing], timeout=10)
+    if closing.done():
+        closing.result()
     else:
+        closing.cancel()
         transports = pc._RTCPeerConnection__iceTransports  # type: ignore[attr-defined]
-        await asyncio.gather(*(transport.stop() for transport in list(transports)), return_exceptions=True)
+        stopping = asyncio.gather(*(transport.stop() for transport in list(transports)), return_exceptions=True)
+        await asyncio.wait([stopping], timeout=5)
 
 
 @asynccontextmanager
@@ -147,7 +148,7 @@ async def fake_service(
         ) as webrtc,
     ):
         routes: list[web.RouteDef] = [
-            *HttpRoutes(sessions, backgrounds, metrics.expose, lambda: True, webrtc.resources.trickle).routes,
+            *HttpRoutes(sessions, backgrounds, metrics.expose, lambda: True, webrtc.resources.patches).routes,
             *webrtc.routes,
         ]
         async with serve_http(routes, host="127.0.0.1", port=0, max_body_bytes=2**20, origins=origins) as port:

@@ -1,8 +1,10 @@
 """TLS by an authority of the box's own: made once, renewed in time, trusted by clients that look closely."""
 
 import asyncio
+import shutil
 import ssl
 import stat
+import subprocess
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -12,14 +14,19 @@ import grpc.aio
 import pytest
 from cryptography import x509
 from grpc_health.v1 import health_pb2, health_pb2_grpc
+from playwright.async_api import Error as PlaywrightError
 
 from portrait.app import run_service
 from portrait.errors import BadSettings
 from portrait.security import authority, certificates, open_security
 from portrait.security.authority import LIFE, RENEWED_BEFORE, Authority, box_names, names_of
 from portrait.settings import Settings
+from tests.browser import open_page
 
 NAMES = frozenset({"box", "box.local", "192.0.2.7", "2001:db8::7"})
+needs_certutil = pytest.mark.skipif(
+    shutil.which("certutil") is None, reason="certutil is not installed: run make system-packages"
+)
 TOKEN = "0123456789abcdef-camera"
 
 
@@ -148,6 +155,30 @@ async def test_whoever_trusts_the_authority_gets_in_by_every_name_and_renewals_a
             http.get(f"https://localhost:{running.http_port}/healthz", ssl=trusting(roots)) as response,
         ):
             assert response.status == 200
+
+
+@needs_certutil
+async def test_a_browser_that_does_as_the_page_says_is_not_warned_any_more(tmp_path: Path) -> None:
+    settings = Settings(http_port=0, grpc_port=0, drain_seconds=0.0, tls="auto", data=tmp_path / "data")
+    home, roots = tmp_path / "home", tmp_path / "ca.crt"
+    async with run_service(settings) as running:
+        url = f"https://localhost:{running.http_port}/"
+        with pytest.raises(PlaywrightError, match="ERR_CERT_AUTHORITY_INVALID"):
+            async with open_page(url, tmp_path / "strange", None):
+                pass
+        async with open_page(url, tmp_path / "anyway", None, extra=["--ignore-certificate-errors"]) as page:
+            await page.click("#trust a")
+            async with page.expect_download() as download:
+                await page.click("a[download]")
+            await (await download.value).save_as(roots)
+        database = home / ".pki" / "nssdb"
+        database.mkdir(parents=True)
+        certutil = ("certutil", "-d", f"sql:{database}")
+        await asyncio.to_thread(subprocess.run, [*certutil, "-N", "--empty-password"], check=True)
+        take = ["-A", "-t", "C,,", "-n", "portrait", "-i", str(roots)]
+        await asyncio.to_thread(subprocess.run, [*certutil, *take], check=True)
+        async with open_page(url, tmp_path / "trusting", None, home=home) as page:
+            assert await page.evaluate("isSecureContext")
 
 
 async def test_a_box_without_an_authority_of_its_own_says_so(settings: Settings) -> None:

@@ -1,103 +1,30 @@
 """/portrait.js in real browsers: three ways to get the result, pairing, failing closed, coming back."""
 
-import asyncio
 import base64
 import json
 import re
 import subprocess
-import threading
-from collections.abc import AsyncIterator, Callable
-from contextlib import AsyncExitStack, asynccontextmanager
 from fractions import Fraction
 from pathlib import Path
-from typing import Any, Protocol
 
 import cv2
 import numpy as np
 import pytest
 
-from portrait.app import Running, run_service
+from portrait.app import Running
 from portrait.client import Client
 from portrait.compositors import MODES, Options, open_compositor
-from portrait.frame import Frame, Timestamp
+from portrait.frame import Timestamp
 from portrait.mask import Mask
 from portrait.pictures import bgr_from_frame, frame_from_bgr
-from portrait.settings import Settings
 from tests.browser import open_page
-from tests.fakes import FakeModel
-from tests.firefox import needs_firefox, open_firefox
-from tests.people import Array, clip, iou, room
+from tests.people import clip, iou, room
 from tests.rtc import fake_service
+from tests.tabs import BROWSERS, KIT, LEAST, TESTS, Valve, bars, png, tab
 
 pytestmark = pytest.mark.usefixtures("no_sockets_left")
-
-TESTS = Path(__file__).parent
-KIT = (TESTS / "web" / "kit.js").read_text()
 MODULES = TESTS.parent / "service" / "portrait" / "transports" / "web"
 TSC = TESTS / "node" / "node_modules" / ".bin" / "tsc"
-
-BROWSERS = ["chromium", pytest.param("firefox", marks=needs_firefox)]
-
-
-class Tab(Protocol):
-    async def evaluate(self, expression: str) -> Any: ...
-
-
-@asynccontextmanager
-async def tab(browser: str, url: str, folder: Path, *extra: str) -> AsyncIterator[Tab]:
-    """The box's page in a browser, not started, and the tests' own tools in it."""
-    if browser == "firefox":
-        async with open_firefox(url, folder / "firefox", webgl="no-webgl" not in extra) as firefox:
-            await firefox.evaluate(f"(() => {{ {KIT} }})()")
-            yield firefox
-    else:
-        flags = ["--disable-3d-apis"] if "no-webgl" in extra else []
-        async with open_page(url, folder / "chromium", None, extra=flags) as page:
-            await page.evaluate(f"(() => {{ {KIT} }})()")
-            yield page
-
-
-def number_in(luma: Any) -> int:
-    """What kit.js has drawn into a frame."""
-    height, width = luma.shape
-    middles = [int((bit + 0.5) * width / 5) for bit in range(5)]
-    return sum(int(luma[: height // 5, x - 4 : x + 4].mean() > 128) << bit for bit, x in enumerate(middles))
-
-
-LEAST = 5
-"""Columns of the mask of number 0, of 32: thinner ones are lost where masks are brought to the picture's edges."""
-
-
-def bar(frame: Frame) -> Mask:
-    """The upper quarter, where the number stands, and below as many columns more than LEAST as it says."""
-    values = np.zeros((192, 192), np.uint8)
-    values[:48] = 255
-    values[48:, : 6 * (LEAST + number_in(frame.y))] = 255
-    return Mask(values)
-
-
-def bars(segment: Callable[[Frame], Mask] = bar) -> FakeModel:
-    """A model of the embedded one's size that finds bars."""
-    model = FakeModel(segment)
-    model.width = model.height = 192
-    return model
-
-
-class Valve:
-    """A network that hangs until it is opened."""
-
-    def __init__(self) -> None:
-        self.opened = threading.Event()
-
-    def __call__(self, frame: Frame) -> Mask:
-        assert self.opened.wait(60), "nobody opened the valve"
-        return bar(frame)
-
-
-async def until(condition: Callable[[], Any], seconds: float = 30) -> None:
-    async with asyncio.timeout(seconds):
-        while not condition():
-            await asyncio.sleep(0.05)
 
 
 @pytest.mark.parametrize("result", ["composite", "mask", "data"])
@@ -186,86 +113,6 @@ async def test_a_mode_shows_the_same_in_the_page_as_on_the_box(tmp_path: Path) -
         assert np.percentile(difference, 99) < 20, f"{mode}: {np.percentile(difference, 99)}"
 
 
-def png(picture: Array) -> str:
-    ok, data = cv2.imencode(".png", picture)
-    assert ok
-    return base64.b64encode(data.tobytes()).decode()
-
-
-async def test_a_session_comes_back_after_the_box_was_started_anew(tmp_path: Path, settings: Settings) -> None:
-    async with run_service(settings) as running:
-        fixed = settings.model_copy(update={"http_port": running.http_port})
-    async with AsyncExitStack() as stack:
-        async with run_service(fixed) as first:
-            url = f"http://127.0.0.1:{first.http_port}/"
-            page = await stack.enter_async_context(tab("chromium", url, tmp_path))
-            await page.evaluate("kit.connect({ result: 'data', mode: 'color' })")
-            assert len(await page.evaluate("kit.watch(3)")) == 3
-        await eventually(page, "kit.session.state === 'reconnecting'")
-        async with run_service(fixed) as second:
-            await eventually(page, "kit.session.state === 'live'")
-            await until(lambda: any(each["frames_done"] > 3 for each in second.sessions.describe()))
-            await page.evaluate("kit.session.close()")
-            assert await second.sessions.drain(20) == 0
-        events = await page.evaluate("kit.events")
-        states = [detail["state"] for kind, detail in events if kind == "state"]
-        assert states == ["reconnecting", "live", "closed"]
-
-
-@pytest.mark.parametrize("result", ["composite", "data"])
-async def test_another_network_means_a_restart_of_ice_or_a_new_session_at_once(result: str, tmp_path: Path) -> None:
-    async with fake_service(bars()) as (url, sessions), tab("chromium", url, tmp_path) as page:
-        await page.evaluate(f"kit.connect({{ result: '{result}', mode: 'color', color: '#000000' }})")
-        await page.evaluate("kit.watch(3)")
-        (before,) = [each["id"] for each in sessions.describe()]
-        await page.evaluate(
-            """(kit.asked = [], kit.fetch = fetch.bind(window), window.fetch = (url, request) =>
-              (kit.asked.push([request.method, request.headers["If-Match"], request.body]), kit.fetch(url, request)),
-              dispatchEvent(new Event("online")), true)"""
-        )
-        await until(lambda: [each["id"] for each in sessions.describe()] not in ([before], []))
-        await eventually(page, "kit.session.state === 'live'")
-        method, match, body = (await page.evaluate("kit.asked"))[0]
-        assert (method, match) == ("PATCH", "*"), "an ICE restart is asked for first"
-        assert "a=ice-ufrag:" in body
-        await until(lambda: len(sessions) == 1)
-        assert len(await page.evaluate("kit.watch(20)")) == 20
-
-
-async def test_a_session_can_look_otherwise_and_says_what_cannot_be(tmp_path: Path) -> None:
-    async with fake_service(bars()) as (url, _), tab("chromium", url, tmp_path) as page:
-        for result in ("composite", "data"):
-            await page.evaluate(f"kit.connect({{ result: '{result}' }})")
-            await page.evaluate("kit.session.setMode('mask').then(() => kit.session.setColor('#102030'))")
-            await page.evaluate("kit.session.setBackground('dusk').then(() => kit.session.setMode('image'))")
-            own = "new Promise((resolve) => kit.paper.toBlob(resolve)).then((file) => kit.session.setBackground(file))"
-            assert len(await page.evaluate("kit.watch(3)")) == 3
-            await page.evaluate(own)
-            assert len(await page.evaluate("kit.watch(3)")) == 3
-            for call in ("setMode('sepia')", "setColor('red')", "setBackground('nowhere')"):
-                said = await page.evaluate(f"kit.session.{call}.then(() => 'nothing', (error) => error.name)")
-                assert said in ("TypeError", "PortraitError"), call
-            await page.evaluate("kit.session.close()")
-
-
-async def test_a_refusal_is_an_error_with_its_reason(tmp_path: Path) -> None:
-    async with fake_service(bars()) as (url, sessions), tab("chromium", url, tmp_path) as page:
-        said = "kit.connect({ model: 'nope' }).catch((error) => [error.name, error.reason, error.status])"
-        assert await page.evaluate(said) == ["PortraitError", "BAD_OPTION", 400]
-        await sessions.drain(0)
-        said = "kit.connect({}).catch((error) => [error.name, error.reason, error.status, error.retryAfter])"
-        assert await page.evaluate(said) == ["PortraitError", "DRAINING", 503, 5]
-
-
-@pytest.mark.parametrize("browser", BROWSERS)
-async def test_without_webgl_the_box_composes_and_the_page_is_told(browser: str, tmp_path: Path) -> None:
-    async with fake_service(bars()) as (url, _), tab(browser, url, tmp_path, "no-webgl") as page:
-        state = await page.evaluate("kit.connect({ result: 'data', mode: 'color', color: '#000000' })")
-        assert (state["where"], state["result"]) == ("box", "composite")
-        assert state["reason"] == "this browser has no WebGL 2"
-        assert len(await page.evaluate("kit.watch(3)")) == 3
-
-
 @pytest.mark.parametrize("browser", BROWSERS)
 async def test_the_network_in_the_page_gives_the_boxs_mask_and_sends_nothing(
     browser: str, tmp_path: Path, service: Running
@@ -317,25 +164,6 @@ async def test_auto_measures_and_says_what_it_found(
         assert (state["where"] == "browser") == (float(found[1]) <= 11)
 
 
-async def test_the_servers_of_a_link_header_are_understood(tmp_path: Path) -> None:
-    """Those of RFC 9725 section 4.6, and whatever else a header may hold."""
-    links = (
-        '<stun:stun.example.net>; rel="ice-server", <turn:turn.example.net?transport=udp>; rel="ice-server"; '
-        'username="us,er"; credential="pass;word"; credential-type="password", </next>; rel="next", '
-        "<turns:[2001:db8::1]:443?transport=tcp>;rel=ice-server;username=a;credential=b, <turn:no>; rel=other"
-    )
-    read = f"""(async () => {{
-      const {{ readIceServers }} = await import("/web/portrait/signalling.js");
-      return readIceServers(new Response("", {{ headers: {{ Link: {json.dumps(links)} }} }}));
-    }})()"""
-    async with fake_service(bars()) as (url, _), tab("chromium", url, tmp_path) as page:
-        assert await page.evaluate(read) == [
-            {"urls": "stun:stun.example.net"},
-            {"urls": "turn:turn.example.net?transport=udp", "username": "us,er", "credential": "pass;word"},
-            {"urls": "turns:[2001:db8::1]:443?transport=tcp", "username": "a", "credential": "b"},
-        ]
-
-
 @pytest.mark.skipif(not TSC.exists(), reason="TypeScript is missing: run make tests/node/node_modules/ready")
 def test_the_module_is_typed() -> None:
     done = subprocess.run([TSC, "-p", TESTS / "node" / "tsconfig.json"], capture_output=True, text=True, check=False)
@@ -346,10 +174,3 @@ def test_no_module_outgrows_its_room() -> None:
     files = [*MODULES.glob("*.js"), *(MODULES / "portrait").glob("*.js")]
     assert len(files) > 8
     assert not {file.name: n for file in files if (n := len(file.read_text().splitlines())) > 300}
-
-
-async def eventually(page: Tab, condition: str, seconds: float = 30) -> None:
-    """Wait until an expression in the page is true."""
-    async with asyncio.timeout(seconds):
-        while not await page.evaluate(condition):
-            await asyncio.sleep(0.05)

@@ -20,35 +20,10 @@ from portrait.frame import Frame, Timestamp
 from portrait.pictures import frame_from_bgr
 from portrait.segmenters import Model
 from portrait.transports.files import Work, local_work, remote_work
-from tests.people import Array, clip, iou
+from tests.films import SHOWN, read_video, write_video
+from tests.people import Array, iou
 
-SHOWN = clip(320, 240, 20)
 COLOR = (0xC0, 0x40, 0x20)
-
-
-def write_video(path: Path, turned: bool = False, sound: bool = True) -> None:
-    """An H.264 video of the clip, a quarter turn to the left where `turned`, with a tone where `sound`."""
-    with av.open(str(path), "w") as container:
-        video = container.add_stream("libx264", rate=25, options={"crf": "12"})
-        frames = [np.rot90(frame, 1 if turned else 0) for frame in SHOWN.frames]
-        video.height, video.width = frames[0].shape[:2]
-        video.pix_fmt = "yuv420p"
-        if sound:
-            audio = container.add_stream("aac", rate=48_000, layout="mono")
-            samples = (0.3 * np.sin(np.arange(38_400) * 2 * np.pi * 440 / 48_000)).astype(np.float32)[None]
-            tone = av.AudioFrame.from_ndarray(samples, format="fltp", layout="mono")
-            tone.sample_rate, tone.pts = 48_000, 0
-            container.mux([*audio.encode(tone), *audio.encode()])
-        for i, picture in enumerate(frames):
-            frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(picture), format="bgr24")
-            frame.pts, frame.time_base = i, Fraction(1, 25)
-            container.mux(video.encode(frame))
-        container.mux(video.encode())
-
-
-def read_video(path: Path) -> list[Array]:
-    with av.open(str(path)) as container:
-        return [np.asarray(frame.to_ndarray(format="bgr24"), np.uint8) for frame in container.decode(video=0)]
 
 
 def sound_of(path: Path) -> list[bytes]:

@@ -5,8 +5,6 @@ import itertools
 from typing import Any
 
 import cv2
-import grpc
-import grpc.aio
 import numpy as np
 
 from portrait.v1 import segmentation_pb2 as pb
@@ -59,7 +57,7 @@ async def test_drops_come_with_their_reason(shown: Clip) -> None:
 
 
 async def messages(call: Any) -> Any:
-    while (message := await call.read()) is not grpc.aio.EOF:
+    while (message := await call.read()) is not None:
         yield message
 
 

@@ -1,5 +1,7 @@
 """gRPC: what is refused, saying what came and what is expected."""
 
+from collections.abc import AsyncIterator
+from contextlib import aclosing
 from typing import Any
 
 import grpc
@@ -8,8 +10,9 @@ import pytest
 
 from portrait.client import Client, ClientError, Picture
 from portrait.v1 import segmentation_pb2 as pb
-from tests.calls import client, fake_service, jpeg, shown
-from tests.fakes import FakeModel, Gate
+from tests.calls import client, fake_service, jpeg, received, shown
+from tests.fakes import FakeModel, Gate, full_mask
+from tests.messages import REFLECTION, SEGMENT_STREAM, UNARY
 from tests.people import Clip, room
 
 __all__ = ["client", "shown"]  # fixtures
@@ -131,9 +134,47 @@ async def test_a_bad_configuration_is_refused(client: Client, config: pb.StreamC
         await call.read()
 
 
-async def test_a_message_over_the_limit_is_refused(client: Client) -> None:
-    with pytest.raises(ClientError, match="RESOURCE_EXHAUSTED"):
-        await client.segment(Picture.jpeg(bytes(64 * 2**20)))
+@pytest.mark.parametrize("path", [*UNARY, SEGMENT_STREAM, REFLECTION])
+async def test_a_message_over_the_limit_is_refused_with_details(path: str) -> None:
+    """For every call alike; the service takes 4,000,000 bytes here."""
+    async with fake_service(FakeModel(full_mask)) as (client, _), client.open_stream(every_frame=True) as neighbour:
+        channel = client._channel
+        assert channel is not None
+
+        async def called(message: bytes) -> None:
+            async def messages() -> AsyncIterator[bytes]:
+                yield message
+
+            if path in UNARY:
+                await channel.unary_unary(path)(message)
+            else:
+                async for _ in channel.stream_stream(path)(messages()):
+                    pass
+
+        async def refusal(size: int) -> ClientError:
+            with pytest.raises(grpc.aio.AioRpcError) as refused:
+                await called(b"\xff" * size)
+            return ClientError.from_rpc(refused.value)
+
+        assert (await refusal(4_000_000)).reason == "BAD_MESSAGE"
+        error = await refusal(4_000_001)
+        assert (error.code, error.reason, error.retry_after) == ("RESOURCE_EXHAUSTED", "MESSAGE_TOO_LARGE", None)
+        assert error.message == "message: 4000001 bytes came; expected at most 4000000"
+        assert (await refusal(8_000_000)).reason == "MESSAGE_TOO_LARGE"
+        beyond = await refusal(8_000_001)
+        assert (beyond.code, beyond.reason) == ("RESOURCE_EXHAUSTED", "")
+        await neighbour.send(jpeg(room(64, 48)), 1)
+        assert (await received(neighbour)).error is None
+
+
+async def test_a_frame_over_the_limit_is_no_reason_to_try_again() -> None:
+    async with fake_service(FakeModel(full_mask)) as (client, _):
+        pictures = [jpeg(room(64, 48)), Picture.jpeg(bytes(4_000_001))]
+        async with aclosing(client.stream(pictures, every_frame=True, reconnect_seconds=600)) as replies:
+            assert (await anext(replies)).error is None
+            with pytest.raises(ClientError) as refused:
+                await anext(replies)
+        assert refused.value.reason == "MESSAGE_TOO_LARGE"
 
 
 async def test_one_stream_more_than_the_limit_is_told_when_to_try_again(shown: Clip) -> None:

@@ -16,7 +16,7 @@ from portrait.transports.webrtc import connection
 from tests.fakes import FakeModel, full_mask
 from tests.people import clip
 from tests.rtc import SIZE, fake_service
-from tests.test_whip import publisher
+from tests.whip import publisher
 
 pytestmark = pytest.mark.usefixtures("no_sockets_left")
 

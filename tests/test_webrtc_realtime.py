@@ -1,11 +1,9 @@
 """What is changed in aiortc, and where media arrives: without a network."""
 
-import asyncio
 import copy
 import random
 import subprocess
 import sys
-from contextvars import copy_context
 from itertools import pairwise
 from types import SimpleNamespace
 
@@ -18,8 +16,7 @@ from aiortc.rtp import RtpPacket
 from OpenSSL import SSL
 
 from portrait.transports.webrtc import realtime
-from portrait.transports.webrtc.addresses import PORTS, advertise, media_ports
-from tests.ports import free_ports
+from portrait.transports.webrtc.addresses import advertise
 
 
 class StockBuffer(JitterBuffer):
@@ -285,61 +282,3 @@ def test_addresses_outside_become_host_candidates_of_their_own() -> None:
     assert "a=candidate:abca1 1 udp 2130706430 2001:db8::1 50007 typ host\r\n" in told
     assert told.count("typ srflx") == 1
     assert advertise(ANSWER, []) == ANSWER
-
-
-LOOPBACK = ("127.0.0.1", 0)
-
-
-async def bind(ports: range | None) -> asyncio.DatagramTransport:
-    """A socket as a task of the service with these ports opens it."""
-    context = copy_context()
-    context.run(PORTS.set, ports)
-    opening = asyncio.get_running_loop().create_datagram_endpoint
-    return (await asyncio.create_task(opening(asyncio.DatagramProtocol, LOOPBACK), context=context))[0]  # type: ignore[arg-type]
-
-
-def port_of(transport: asyncio.DatagramTransport) -> int:
-    port: int = transport.get_extra_info("sockname")[1]
-    return port
-
-
-@pytest.mark.parametrize("first_out", [0, 1])
-async def test_two_services_on_one_loop_keep_to_their_own_ports_and_leave_nothing(first_out: int) -> None:
-    loop = asyncio.get_running_loop()
-    ranges = free_ports(1), free_ports(1)
-    blocks = [media_ports(loop, ports) for ports in ranges]
-    for block in blocks:
-        block.__enter__()
-    opened = [await bind(ports) for ports in ranges]
-    assert [port_of(each) for each in opened] == [ranges[0][0], ranges[1][0]]
-    for each in opened:
-        each.close()
-    await asyncio.sleep(0)
-    blocks[first_out].__exit__(None, None, None)
-    opened = [await bind(ranges[1 - first_out]), await bind(None)]
-    assert port_of(opened[0]) in ranges[1 - first_out]
-    assert port_of(opened[1]) not in (*ranges[0], *ranges[1])
-    blocks[1 - first_out].__exit__(None, None, None)
-    opened.append(await bind(ranges[1 - first_out]))
-    assert port_of(opened[2]) not in (*ranges[0], *ranges[1])
-    for each in opened:
-        each.close()
-    await asyncio.sleep(0)
-
-
-async def test_media_takes_ports_of_the_range_until_none_is_left() -> None:
-    loop, ports = asyncio.get_running_loop(), free_ports(3)
-    opened = []
-    with media_ports(loop, ports):
-        opened += [await bind(ports) for _ in ports]
-        assert {port_of(transport) for transport in opened} == set(ports)
-        with pytest.raises(OSError, match="in use"):
-            await bind(ports)
-        opened.pop().close()
-        await asyncio.sleep(0)
-        opened.append(await bind(ports))
-    opened.append(await bind(ports))
-    assert port_of(opened[-1]) not in ports
-    for transport in opened:
-        transport.close()
-    await asyncio.sleep(0)

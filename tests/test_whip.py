@@ -2,48 +2,24 @@
 
 import asyncio
 import re
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 
 import aiohttp
 import av
 import numpy as np
 import pytest
-from aiortc import MediaStreamTrack
 from aiortc.mediastreams import AudioStreamTrack
 
 from portrait.app import Running
 from portrait.frame import Frame
 from portrait.mask import Mask
 from tests.fakes import FakeModel, full_mask
-from tests.people import Clip, clip
-from tests.rtc import SIZE, Camera, Viewer, fake_service, viewer
+from tests.people import Clip
+from tests.rtc import Viewer, fake_service
+from tests.whip import FRAGMENT, publisher, shown, trickled, watcher
+
+__all__ = ["shown"]  # a fixture
 
 pytestmark = pytest.mark.usefixtures("no_sockets_left")
-
-FRAGMENT = {"Content-Type": "application/trickle-ice-sdpfrag"}
-
-
-@pytest.fixture(scope="module")
-def shown() -> Clip:
-    return clip(*SIZE, 30)
-
-
-@asynccontextmanager
-async def publisher(url: str, shown: Clip, *more: MediaStreamTrack) -> AsyncIterator[Viewer]:
-    """Somebody who has not yet published, and sends only."""
-    async with viewer(url) as one:
-        for track in (Camera(shown), *more):
-            one.pc.addTransceiver(track, direction="sendonly")
-        yield one
-
-
-@asynccontextmanager
-async def watcher(url: str) -> AsyncIterator[Viewer]:
-    """Somebody who has not yet connected, and wants a video."""
-    async with viewer(url) as one:
-        one.pc.addTransceiver("video", direction="recvonly")
-        yield one
 
 
 def left_half(frame: Frame) -> Mask:
@@ -181,15 +157,6 @@ async def test_viewers_over_the_limit_are_refused_and_leave_nothing(shown: Clip)
         async with asyncio.timeout(20):
             while (await three.post(three.pc.localDescription.sdp, "/whep/desk")).status != 201:
                 await asyncio.sleep(0.05)
-
-
-def trickled(one: Viewer) -> str:
-    """A fragment with a candidate that works, one behind mDNS and one that is none."""
-    sdp = one.pc.localDescription.sdp
-    lines = [re.search(f"a={name}:.*", sdp)[0].strip() for name in ("ice-ufrag", "ice-pwd", "mid")]  # type: ignore[index]
-    candidate = re.search("a=candidate:.*", sdp)[0].strip()  # type: ignore[index]
-    mdns = "a=candidate:1 1 udp 2113937151 0b3a.local 51234 typ host"
-    return "\r\n".join([*lines, candidate, mdns, "a=candidate:nonsense", "a=end-of-candidates", ""])
 
 
 async def test_candidates_may_come_after_the_offer(shown: Clip) -> None:

@@ -1,8 +1,6 @@
 """Several workers as one box: real processes, killed and stopped."""
 
 import asyncio
-import io
-import json
 import os
 import re
 import signal
@@ -10,56 +8,26 @@ import subprocess
 import sys
 import time
 import urllib.request
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, suppress
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-import aiohttp
-import cv2
 import pytest
-from aiohttp import web
 from playwright.async_api import Page
 
 from portrait.board import Board
 from portrait.client import Client, Reply
 from portrait.settings import Settings
 from portrait.supervisor import run_workers, share
-from portrait.transports.http import serve_http
 from tests.boxes import FREE, ended, serving, wait_for, workers
 from tests.browser import open_page, write_camera
 from tests.people import Array, Clip, clip, room
-from tests.rtc import SIZE, Camera, viewer
-from tests.test_whip import publisher, watcher
+from tests.two_workers import BACK_SECONDS, Process, box, get, worker_of
+from tests.whip import publisher, shown
 
-Process = subprocess.Popen[str]
-
-BACK_SECONDS = 2.0
-"""Within which a client is to be back."""
-
-
-@pytest.fixture(scope="module")
-def box() -> Iterator[tuple[Process, dict[str, Any]]]:
-    """A box of two workers that no test kills."""
-    with serving("--workers", "2", "--drain-seconds", "0") as one:
-        yield one
-
-
-@pytest.fixture(scope="module")
-def shown() -> Clip:
-    return clip(*SIZE, 30)
-
-
-def get(url: str) -> Any:
-    with urllib.request.urlopen(url) as response:
-        return json.load(response)
-
-
-def worker_of(location: str) -> int:
-    found = re.search(r"/v1/\w+/(\d+)-", location)
-    assert found, location
-    return int(found[1])
+__all__ = ["box", "shown"]  # fixtures
 
 
 def test_the_supervisor_loads_none_of_the_workers_libraries(box: tuple[Process, dict[str, Any]]) -> None:
@@ -79,61 +47,6 @@ def test_a_scrape_holds_every_worker_and_each_family_once(box: tuple[Process, di
         assert len(helps) == len(set(helps))
         assert set(re.findall(r'^portrait_sessions\{.*worker="(\d)"', text, re.MULTILINE)) == {"0", "1"}
         assert text.count("# EOF") == ("openmetrics" in accept)
-
-
-async def test_sessions_spread_over_the_workers_and_are_found_from_every_connection(
-    box: tuple[Process, dict[str, Any]], shown: Clip
-) -> None:
-    url = box[1]["page"].rstrip("/")
-    async with AsyncExitStack() as stack:
-        viewers = [await stack.enter_async_context(viewer(url, Camera(shown))) for _ in range(4)]
-        for each in viewers:
-            await each.connect(mode="color", color="#ff0000")
-        assert sorted(worker_of(each.location) for each in viewers) == [0, 0, 1, 1]
-        for each in viewers:
-            await each.frame()
-            for _ in range(6):  # a connection of its own each: the kernel chooses who takes it
-                assert (await asyncio.to_thread(get, each.location))["mode"] == "color"
-            async with each.http.patch(each.location, json={"mode": "blur"}) as response:
-                assert (await response.json())["mode"] == "blur"
-        assert len(await asyncio.to_thread(get, url + "/v1/sessions")) == 4
-        async with viewers[0].http.delete(viewers[0].location) as response:
-            assert response.status == 200
-        async with viewers[0].http.get(f"{url}/v1/sessions/9-nobody") as response:
-            assert response.status == 404
-
-
-async def test_viewers_come_to_the_worker_of_their_publisher(box: tuple[Process, dict[str, Any]], shown: Clip) -> None:
-    url = box[1]["page"].rstrip("/")
-    async with AsyncExitStack() as stack:
-        owners = set()
-        for name in ("hall", "desk"):
-            one = await stack.enter_async_context(publisher(url, shown))
-            await one.connect(f"/whip/{name}", mode="color")
-            owners.add(worker_of(one.location))
-            for _ in range(2):
-                watching = await stack.enter_async_context(watcher(url))
-                await watching.connect(f"/whep/{name}")
-                assert worker_of(watching.location) == worker_of(one.location)
-                await watching.frame()
-                async with watching.http.delete(watching.location) as response:
-                    assert response.status == 200
-            again = await stack.enter_async_context(publisher(url, shown))
-            response = await again.post(await again.offer(), f"/whip/{name}")
-            assert (response.status, (await response.json())["title"]) == (409, "STREAM_TAKEN")
-        assert owners == {0, 1}
-
-
-async def test_stills_travel_to_another_worker_and_back_whole(box: tuple[Process, dict[str, Any]], shown: Clip) -> None:
-    picture = cv2.imencode(".png", cv2.resize(shown.frames[0], (1280, 960)))[1].tobytes()
-    answers = set()
-    async with aiohttp.ClientSession() as http:
-        for _ in range(8):
-            headers = {"Content-Type": "image/png", "Connection": "close"}
-            async with http.post(box[1]["page"] + "v1/segment", data=io.BytesIO(picture), headers=headers) as response:
-                assert response.status == 200, await response.text()
-                answers.add(await response.read())
-    assert len(answers) == 1
 
 
 async def steady(rate: float, done: asyncio.Event) -> AsyncIterator[Array]:
@@ -305,50 +218,6 @@ def test_the_board_forgets_who_is_gone(tmp_path: Path) -> None:
     assert boards[0].claim("desk")
     assert boards[0].owner_of_id(boards[1].new_id()) == 1
     assert [boards[0].owner_of_id(name) for name in ("3-x", "x", "-1-x", "")] == [None] * 4
-    for board in boards:
-        board.close()
-
-
-async def test_bodies_flow_through_another_worker_as_they_come_and_its_answer_is_cut_when_it_is(tmp_path: Path) -> None:
-    """Both ways at once: an event stream that answers line by line."""
-
-    async def echo(request: web.Request) -> web.StreamResponse:
-        answer = web.StreamResponse(headers={"X-Remote": request.remote or ""})
-        await answer.prepare(request)
-        async for line in request.content:
-            if line == b"die\n":
-                assert request.transport is not None
-                request.transport.abort()  # as the kernel does for a process that is killed
-            await answer.write(line)
-        return answer
-
-    boards = [Board(tmp_path, index, 2) for index in range(2)]
-    routes = [web.patch("/v1/sessions/{id}", echo)]
-    lines: asyncio.Queue[bytes] = asyncio.Queue()
-
-    async def body() -> AsyncIterator[bytes]:
-        while line := await lines.get():
-            yield line
-
-    async with asyncio.timeout(20), AsyncExitStack() as stack:
-        ports = [
-            await stack.enter_async_context(
-                serve_http(routes, host="127.0.0.1", port=0, max_body_bytes=2**20, board=board)
-            )
-            for board in boards
-        ]
-        http = await stack.enter_async_context(aiohttp.ClientSession())
-        url = f"http://127.0.0.1:{ports[0]}/v1/sessions/1-x"
-        lines.put_nowait(b"one\n")
-        async with http.patch(url, data=body()) as answer:
-            assert answer.headers["X-Remote"] == "127.0.0.1"
-            assert await answer.content.readline() == b"one\n"
-            lines.put_nowait(b"two\n")
-            assert await answer.content.readline() == b"two\n"
-            lines.put_nowait(b"die\n")
-            with pytest.raises(aiohttp.ClientError):
-                await answer.read()
-            lines.put_nowait(b"")
     for board in boards:
         board.close()
 

@@ -27,11 +27,20 @@ class Config:
     average: float = 0.0
     """Decay of the running average of the weights that is evaluated and kept; 0 keeps the weights themselves."""
     mix: Mix = field(default_factory=Mix)
+    calm: int = 0
+    """Epochs at the end whose augmentation is turned down to CALM: the network settles on pictures as they come."""
     seed: int = 1
 
     def size(self, epoch):
         """(height, width) of the pictures of an epoch."""
         return [(height, width) for first, height, width in self.sizes if first <= epoch][-1]
+
+    def strength(self, epoch):
+        """How far the augmentation of an epoch goes."""
+        return CALM if epoch >= self.epochs - self.calm else 1.0
+
+
+CALM = 0.3
 
 
 # Video calls decide: portraits more often, whole bodies and people in the wild less often.

@@ -69,18 +69,19 @@ def load_backgrounds(folder):
     return [path.read_bytes() for i, path in enumerate(paths) if i % 10]
 
 
-def augmentation(height, width, webcam, seed):
+def augmentation(height, width, webcam, seed, strength=1.0):
     """The paper's augmentations at (height, width); with `webcam` also what a video call does to a picture.
 
-    The picture is squeezed to the network's shape as the service squeezes a frame, hence the independent scales.
-    Masks are interpolated: an edge that falls between two pixels belongs to both in part.
+    `strength` is how far the geometry goes, 1 being the paper's. The picture is squeezed to the network's shape as the
+    service squeezes a frame, hence the independent scales. Masks are interpolated: an edge that falls between two
+    pixels belongs to both in part.
     """
     geometry = [
         A.HorizontalFlip(p=0.5),
         A.Affine(
-            scale={"x": (0.8, 1.5), "y": (0.8, 1.5)},
-            translate_percent=(-0.15, 0.15),
-            rotate=(-20, 20),
+            scale=dict.fromkeys(("x", "y"), (1 - 0.2 * strength, 1 + 0.5 * strength)),
+            translate_percent=(-0.15 * strength, 0.15 * strength),
+            rotate=(-20 * strength, 20 * strength),
             mask_interpolation=cv2.INTER_LINEAR,
             p=0.9,
         ),
@@ -128,21 +129,21 @@ class Batches:
         chances = np.array([weights.get(portraits.part(i), weights["other"]) for i in range(len(portraits))], float)
         self._chances = chances / chances.sum()
 
-    def epoch(self, epoch, size, workers=2, ahead=6):
+    def epoch(self, epoch, size, strength=1.0, workers=2, ahead=6):
         """The batches of one epoch in order, made by `workers` threads at most `ahead` batches early."""
         with ThreadPoolExecutor(workers) as pool:
             pending = deque()
             for step in range(self.steps):
-                pending.append(pool.submit(self.make, epoch, step, size))
+                pending.append(pool.submit(self.make, epoch, step, size, strength))
                 if len(pending) > ahead:
                     yield pending.popleft().result()
             while pending:
                 yield pending.popleft().result()
 
-    def make(self, epoch, step, size):
-        """Batch `step` of `epoch` at `size` (height, width)."""
+    def make(self, epoch, step, size, strength=1.0):
+        """Batch `step` of `epoch` at `size` (height, width), augmented with `strength`."""
         rng = np.random.default_rng((self._seed, epoch, step))
-        augment = augmentation(*size, self._mix.webcam, int(rng.integers(2**31)))
+        augment = augmentation(*size, self._mix.webcam, int(rng.integers(2**31)), strength)
         kinds = priors.choose(rng, self._batch, self._mix.shares)
         images, masks, previous, distorted = [], [], [], []
         for kind in kinds:

@@ -71,8 +71,8 @@ class Trainer:
 
     def _train_epoch(self):
         total = 0.0
-        size = self.config.size(self.epoch)
-        for step, batch in enumerate(self._batches.epoch(self.epoch, size)):
+        size, strength = self.config.size(self.epoch), self.config.strength(self.epoch)
+        for step, batch in enumerate(self._batches.epoch(self.epoch, size, strength)):
             for group in self._optimizer.param_groups:
                 group["lr"] = self.learning_rate(step)
             image, prior, truth, band, distorted = (

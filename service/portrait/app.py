@@ -115,7 +115,7 @@ async def _serve(
         security=security,
     ) as webrtc:
         http = HttpRoutes(
-            sessions, backgrounds, metrics.expose, lambda: not sessions.draining, webrtc.resources.trickle
+            sessions, backgrounds, metrics.expose, lambda: not sessions.draining, webrtc.resources.patches
         )
         routes = [*http.routes, *stills.routes, *webrtc.routes, *Trust(security.certificates).routes]
         async with (

@@ -61,8 +61,9 @@ def _parser() -> argparse.ArgumentParser:
 
     add("serve", _serve, "Serve WebRTC, gRPC, stills and the page until SIGTERM.")
     process = add("process", _later("process"), "Process pictures and videos: files, folders, pipes, cameras.")
-    process.add_argument("sources", nargs="+", metavar="IN", help="files, folders, - or one camera or address")
+    process.add_argument("sources", nargs="+", metavar="IN", help="files, folders, cameras, addresses, or - alone")
     process.add_argument("target", metavar="OUT", help="a file, a folder for several results, - or an address")
+    process.add_argument("--jobs", type=_count, help="how many of several IN at once (default: one per core)")
     process.add_argument("--mode", default="blur", help="mask, alpha, blur, color, image or cutout (default: blur)")
     process.add_argument("--color", help="background of mode color, #rrggbb (default: #00b140)")
     process.add_argument("--background", help="background of mode image: a name or a picture file")
@@ -84,6 +85,12 @@ def _parser() -> argparse.ArgumentParser:
     add("doctor", _later("doctor"), "Look whether this box can serve.")
     add("models", _later("models"), "List the models.")
     return parser
+
+
+def _count(text: str) -> int:
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} came; expected a number of 1 or more")
+    return int(text)
 
 
 def _kind(text: str) -> str:

@@ -4,30 +4,49 @@ import argparse
 import asyncio
 import dataclasses
 import json
+import signal
 import sys
-from collections.abc import Callable
-from contextlib import AbstractContextManager
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any
 
+import cv2
 from tqdm import tqdm
 
 from portrait import levels, load
 from portrait.backgrounds import Backgrounds, load_background
 from portrait.bench import bench, table
+from portrait.cgroup import cpu_budget
 from portrait.client import Client, ClientError, Tls
 from portrait.compositors import Options, open_compositor
 from portrait.doctor import examine
-from portrait.errors import PortraitError
+from portrait.launch import tune_interpreter
 from portrait.segmenters import load_models
 from portrait.settings import Settings
-from portrait.transports.files import Job, Work, is_done, local_work, plan, remote_work, run
+from portrait.transports.files import (
+    PIPE,
+    Batch,
+    Job,
+    Progress,
+    Work,
+    beside,
+    local_work,
+    plan,
+    remote_work,
+    run,
+)
+
+INTERRUPTED = 130
+"""The exit status of who has been interrupted, by the shells' custom: 128 and the signal's number."""
 
 
 def process(parsed: argparse.Namespace, settings: Settings) -> int:
     """Pictures and videos, here or by a running service; the exit status."""
     try:
-        return _process(parsed, settings)
+        with _terminated_as_interrupted():
+            return _process(parsed, settings)
     except ClientError as error:
         print(f"portrait: {error}", file=sys.stderr)
         return 2
@@ -35,39 +54,74 @@ def process(parsed: argparse.Namespace, settings: Settings) -> int:
 
 def _process(parsed: argparse.Namespace, settings: Settings) -> int:
     jobs = plan(parsed.sources, parsed.target, parsed.mode)
+    if parsed.resume:
+        jobs = beside(jobs)
     opening = _opening(parsed, settings)
-    # Standard output may carry pictures.
-    report = sys.stderr if parsed.target == "-" else sys.stdout
     if len(jobs) == 1 and not Path(parsed.sources[0]).is_dir():
-        row = _run_job(jobs[0], opening, parsed)
-        if parsed.json:
-            print(json.dumps({"frames": row["frames"], "out": row["out"]}), file=report)
-        return 0
-    rows = []
-    for job in jobs:
-        try:
-            rows.append(_run_job(job, opening, parsed))
-        except (PortraitError, ClientError) as error:  # one bad file of many costs itself only
-            print(f"portrait: {job.source}: {error}", file=sys.stderr)
-            rows.append({"in": job.source, "out": job.target, "frames": 0, "error": str(error)})
+        return _process_one(jobs[0], opening, parsed)
+    return _process_all(jobs, opening, parsed)
+
+
+def _process_one(job: Job, opening: Callable[[], AbstractContextManager[Work]], parsed: argparse.Namespace) -> int:
+    frames = 0
+    if not (parsed.resume and job.done):
+        with _bar(job, parsed) as progress:
+            frames = run(job, opening, progress)
+    if parsed.json:  # standard output may carry pictures
+        print(json.dumps({"frames": frames, "out": job.target}), file=sys.stderr if job.target == PIPE else sys.stdout)
+    return 0
+
+
+def _process_all(
+    jobs: list[Job], opening: Callable[[], AbstractContextManager[Work]], parsed: argparse.Namespace
+) -> int:
+    tune_interpreter()
+    cv2.setNumThreads(1)  # the jobs are the threads
+    with tqdm(total=len(jobs), unit="file", disable=parsed.json or None) as files:
+
+        @contextmanager
+        def watching(job: Job) -> Iterator[Progress]:
+            with _bar(job, parsed, leave=False) as progress:
+                yield progress
+            files.update()
+
+        batch = Batch(opening, watching, at_once=parsed.jobs or max(1, int(cpu_budget())), resume=parsed.resume)
+        outcomes = batch.run(jobs)
+    for outcome in outcomes:
+        if outcome.error:
+            place = "" if outcome.job.source in outcome.error else f"{outcome.job.source}: "
+            print(f"portrait: {place}{outcome.error}", file=sys.stderr)
     if parsed.json:
-        print(json.dumps({"frames": sum(row["frames"] for row in rows), "out": parsed.target, "files": rows}))
-    return 1 if any("error" in row for row in rows) else 0
+        frames, rows = sum(outcome.frames for outcome in outcomes), [outcome.as_document() for outcome in outcomes]
+        print(json.dumps({"frames": frames, "out": parsed.target, "files": rows}))
+    if any(outcome.interrupted for outcome in outcomes):
+        return INTERRUPTED
+    return 1 if any(outcome.error for outcome in outcomes) else 0
 
 
-def _run_job(
-    job: Job, opening: Callable[[], AbstractContextManager[Work]], parsed: argparse.Namespace
-) -> dict[str, Any]:
-    row: dict[str, Any] = {"in": job.source, "out": job.target}
-    if parsed.resume and is_done(job):
-        return row | {"frames": 0, "skipped": True}
-    with tqdm(desc=Path(job.source).name, unit="frame", disable=parsed.json or job.still or None) as bar:
+@contextmanager
+def _bar(job: Job, parsed: argparse.Namespace, leave: bool = True) -> Iterator[Progress]:
+    name = Path(job.target if job.endless else job.source).name
+    with tqdm(desc=name, unit="frame", leave=leave, disable=parsed.json or job.still or None) as bar:
 
         def progress(done: int, expected: int) -> None:
-            bar.total = max(done, expected)
+            bar.total = max(done, expected) or None
             bar.update(done - bar.n)
 
-        return row | {"frames": run(job, opening, progress)}
+        yield progress
+
+
+@contextmanager
+def _terminated_as_interrupted() -> Iterator[None]:
+    """SIGTERM, from whatever stops a recording, lets it be written whole as well."""
+    if threading.current_thread() is not threading.main_thread():  # no signal comes there
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def _opening(parsed: argparse.Namespace, settings: Settings) -> Callable[[], AbstractContextManager[Work]]:

@@ -5,6 +5,7 @@
     │   ├── BadPicture      not a picture, cut short, of a wrong size or byte count
     │   ├── BadOption       an unknown mode, model, colour, background or delivery
     │   ├── BadMessage      bytes that are no message of the contract
+    │   │   └── MessageTooLarge  more of them than the largest legal message has
     │   ├── BadOffer        an SDP offer that is not one
     │   │   └── UnsupportedOffer  one that asks for what is not to be had
     │   └── NotConfigured   a frame before the configuration
@@ -62,6 +63,12 @@ class BadMessage(BadInput):
     """Bytes that are no message of the contract."""
 
     reason = "BAD_MESSAGE"
+
+
+class MessageTooLarge(BadMessage):
+    """More bytes than the largest legal message has."""
+
+    reason = "MESSAGE_TOO_LARGE"
 
 
 class BadOffer(BadInput):

@@ -7,8 +7,9 @@ from typing import Any, Unpack
 import grpc
 import grpc.aio
 
+from portrait.client.call import Call
 from portrait.client.journey import Frames, Journey, Patience
-from portrait.client.stream import Stream, make_output, make_prior, make_reply, read
+from portrait.client.stream import Stream, make_output, make_prior, make_reply
 from portrait.client.values import Array, ClientError, OutputFields, Picture, Reply, Tls
 from portrait.client.window import Window
 from portrait.v1 import segmentation_pb2 as pb
@@ -117,17 +118,15 @@ class Client:
             prior_every=prior_every,
         )
         async with self._open_channel(target or self._targets[0]) as channel:
-            call = pb_grpc.SegmentationServiceStub(channel).SegmentStream(**self._call(None))
+            call = Call(pb_grpc.SegmentationServiceStub(channel).SegmentStream(**self._call(None)))
             try:
                 await call.write(pb.SegmentStreamRequest(config=config))
-                first = await read(call)
+                first = await call.read()
                 if first is None:
                     raise ClientError("UNAVAILABLE", "the stream ended before it began")
                 yield Stream(call, first.info)
-            except grpc.aio.AioRpcError as error:
-                raise ClientError.from_rpc(error) from None
             finally:
-                call.cancel()
+                await call.cancel()
 
     async def stream(
         self,

@@ -88,7 +88,8 @@ class Journey:
     def _check_patience(self, error: ClientError) -> None:
         """Raise `error` when there is no point in going on."""
         now = time.monotonic()
-        again = error.code in LOST or (error.code == FULL and self._started)
+        full = error.code == FULL and error.retry_after is not None
+        again = error.code in LOST or (full and self._started)
         if self._lost_since is None:
             self._lost_since = now
         if not again or now - self._lost_since >= self._patience.reconnect_seconds:

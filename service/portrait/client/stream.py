@@ -1,11 +1,9 @@
 """Stream: one call of SegmentStream."""
 
-import asyncio
 from collections.abc import AsyncIterator, Mapping
 from typing import Any
 
-import grpc.aio
-
+from portrait.client.call import Call
 from portrait.client.values import Array, ClientError, OutputFields, Picture, Reply
 from portrait.v1 import segmentation_pb2 as pb
 
@@ -13,7 +11,7 @@ from portrait.v1 import segmentation_pb2 as pb
 class Stream:
     """One live stream with a prior of its own. Opened by `Client.open_stream`."""
 
-    def __init__(self, call: Any, info: pb.StreamInfo) -> None:
+    def __init__(self, call: Call, info: pb.StreamInfo) -> None:
         self.info = info
         """What the server has put in force."""
         self.leaving = False
@@ -27,7 +25,7 @@ class Stream:
             ClientError: the stream has ended.
         """
         message = pb.Frame(id=frame_id, timestamp_us=timestamp_us, picture=Picture.of(frame).message)
-        await self._write(pb.SegmentStreamRequest(frame=message))
+        await self._call.write(pb.SegmentStreamRequest(frame=message))
 
     async def change(
         self, output: Mapping[str, Any] | None = None, reset_prior: bool = False, send_prior: bool = False
@@ -39,7 +37,7 @@ class Stream:
         control = pb.Control(reset_prior=reset_prior, send_prior=send_prior)
         if output is not None:
             control.output.CopyFrom(make_output(output))
-        await self._write(pb.SegmentStreamRequest(control=control))
+        await self._call.write(pb.SegmentStreamRequest(control=control))
 
     async def finish(self) -> None:
         """Say that no frame follows; the replies to the ones sent still come."""
@@ -51,7 +49,7 @@ class Stream:
         Raises:
             ClientError: the stream was refused or cut.
         """
-        while (message := await read(self._call)) is not None:
+        while (message := await self._call.read()) is not None:
             if message.HasField("result"):
                 return make_reply(message.result)
             self.leaving = self.leaving or message.HasField("goaway")
@@ -60,40 +58,6 @@ class Stream:
     async def __aiter__(self) -> AsyncIterator[Reply]:
         while (reply := await self.receive()) is not None:
             yield reply
-
-    async def _write(self, request: pb.SegmentStreamRequest) -> None:
-        try:
-            await self._call.write(request)
-        except grpc.aio.AioRpcError as error:
-            raise ClientError.from_rpc(error) from None
-        except asyncio.InvalidStateError:
-            raise await _ending(self._call) from None
-
-
-async def _ending(call: Any) -> ClientError:
-    """Why a call is over."""
-    status = grpc.aio.AioRpcError(
-        await call.code(), await call.initial_metadata(), await call.trailing_metadata(), await call.details()
-    )
-    if status.code() is grpc.StatusCode.OK:
-        return ClientError("CANCELLED", "the stream is over")
-    return ClientError.from_rpc(status)
-
-
-async def read(call: Any) -> pb.SegmentStreamResponse | None:
-    """The next message; None after the last.
-
-    Raises:
-        ClientError: the call failed.
-    """
-    try:
-        message = await call.read()
-    except grpc.aio.AioRpcError as error:
-        raise ClientError.from_rpc(error) from None
-    if message is grpc.aio.EOF:
-        return None
-    assert isinstance(message, pb.SegmentStreamResponse)
-    return message
 
 
 def make_output(fields: OutputFields | Mapping[str, Any]) -> pb.Output:

@@ -5,7 +5,7 @@ import sys
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from fractions import Fraction
-from typing import Any
+from typing import Any, TypeAlias
 
 import av
 import cv2
@@ -25,6 +25,14 @@ QUALITY = "18"
 
 TIMEOUT = (10.0, 10.0)
 """Seconds to open an address, and to wait for its next packet."""
+
+
+Progress: TypeAlias = Callable[[int, int], None]
+"""Is told the frames done and the frames expected (0: not known) with every packet; may raise Stopped."""
+
+
+class Stopped(Exception):
+    """Somebody has asked for the end, as an interrupt from the keyboard does."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,17 +63,17 @@ def is_live(place: str) -> bool:
     return place == PIPE or "://" in place or place.startswith("/dev/")
 
 
-def process_video(source: str, target: str, work: Work, progress: Callable[[int, int], None]) -> int:
+def process_video(source: str, target: str, work: Work, progress: Progress) -> int:
     """Every frame of a video, its sound copied as it is. Returns the number of frames.
 
     A place is the path of a file, `-` (standard input in whatever container FFmpeg knows by its first bytes, standard
-    output as YUV4MPEG2), a camera (`/dev/video0`) or an address (RTSP, RTMP, TCP, UDP). An endless source ends with an
-    interrupt from the keyboard, or when its other side is lost; what has come until then is written whole.
-    `progress` is called with the frames done and the frames expected (0: not known) after each.
+    output as YUV4MPEG2), a camera (`/dev/video0`) or an address (RTSP, RTMP, TCP, UDP). An endless source ends with
+    Stopped, an interrupt from the keyboard, or when its other side is lost; what has come until then is written whole.
 
     Raises:
         BadPicture: the source is no video, or a file that is damaged.
         BadOption: the target's format cannot hold it.
+        Stopped: `progress` has raised it, and the source is a file.
     """
     try:
         opened = _open_source(source)
@@ -99,7 +107,7 @@ def _transcode(
     target: av.container.OutputContainer,
     sink: Sink,
     work: Work,
-    progress: Callable[[int, int], None],
+    progress: Progress,
     *,
     endless: bool,
 ) -> int:
@@ -126,11 +134,11 @@ def _transcode(
                         encoder = _open_encoder(target, sink, result, rate, video.time_base)
                     target.mux(encoder.encode(av_from_frame(_even(result))))
                     done += 1
-                    progress(done, expected)
             if encoder is not None:
                 target.mux(waiting)
                 waiting = []
-    except KeyboardInterrupt:
+            progress(done, expected)
+    except (KeyboardInterrupt, Stopped):
         if not endless:
             raise
     if encoder is None:

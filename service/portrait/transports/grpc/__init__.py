@@ -30,6 +30,9 @@ WINDOW_OPTIONS = [
     ("grpc.http2.lookahead_bytes", 262_144),
     ("grpc.http2.write_buffer_size", 65536),
 ]
+TAKEN = 2
+"""How many times the largest legal message gRPC takes in, so that it is refused here, with details."""
+
 KEEPALIVE_OPTIONS = [
     ("grpc.keepalive_time_ms", 20_000),
     ("grpc.keepalive_timeout_ms", 10_000),
@@ -91,8 +94,8 @@ async def serve_grpc(
     Raises:
         OSError: the address cannot be bound.
     """
-    options = [("grpc.max_receive_message_length", max_message_bytes), ("grpc.so_reuseport", int(shared_port))]
-    interceptors = [*([Guard(security)] if security else []), Strict()]
+    options = [("grpc.max_receive_message_length", TAKEN * max_message_bytes), ("grpc.so_reuseport", int(shared_port))]
+    interceptors = [*([Guard(security)] if security else []), Strict(max_message_bytes)]
     server = grpc.aio.server(
         interceptors=interceptors,
         options=[*options, *WINDOW_OPTIONS, *KEEPALIVE_OPTIONS, *BOUND_OPTIONS],

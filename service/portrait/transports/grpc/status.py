@@ -14,6 +14,7 @@ from grpc_status import rpc_status
 from portrait.errors import (
     BadInput,
     Idle,
+    MessageTooLarge,
     NoSuchSession,
     NotConfigured,
     PortraitError,
@@ -30,6 +31,7 @@ DOMAIN = "portrait"
 # The first entry an error is an instance of decides.
 CODES: tuple[tuple[type[PortraitError], grpc.StatusCode], ...] = (
     (NotConfigured, grpc.StatusCode.FAILED_PRECONDITION),
+    (MessageTooLarge, grpc.StatusCode.RESOURCE_EXHAUSTED),
     (BadInput, grpc.StatusCode.INVALID_ARGUMENT),
     (Unauthenticated, grpc.StatusCode.UNAUTHENTICATED),
     (TooManySessions, grpc.StatusCode.RESOURCE_EXHAUSTED),

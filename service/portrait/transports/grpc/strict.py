@@ -1,4 +1,7 @@
-"""Bytes that are no message get a status that says so; grpc.aio itself would log a traceback and answer UNKNOWN."""
+"""Bytes that are no message, or too many of them, get a status that says so, with details.
+
+grpc.aio itself would log a traceback and answer UNKNOWN; gRPC's core would refuse what is too large without details.
+"""
 
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
@@ -7,13 +10,16 @@ import grpc
 import grpc.aio
 from google.protobuf.message import DecodeError
 
-from portrait.errors import BadMessage
+from portrait.errors import BadMessage, MessageTooLarge
 from portrait.transports.grpc.handlers import behaviour, replaced
 from portrait.transports.grpc.status import abort
 
 
 class Strict(grpc.aio.ServerInterceptor):
-    """Stands before every service, ours and those that come with gRPC."""
+    """Stands before every service, ours and those that come with gRPC. `max_bytes` is the largest legal message."""
+
+    def __init__(self, max_bytes: int) -> None:
+        self._max_bytes = max_bytes
 
     async def intercept_service(
         self,
@@ -24,13 +30,15 @@ class Strict(grpc.aio.ServerInterceptor):
         handler = await continuation(handler_call_details)
         if handler is None:
             return handler
-        return replaced(handler, _strict(handler), _parser(handler.request_deserializer))
+        return replaced(handler, _strict(handler), _parser(handler.request_deserializer, self._max_bytes))
 
 
-def _parser(deserialize: Callable[[bytes], Any]) -> Callable[[bytes], Any]:
+def _parser(deserialize: Callable[[bytes], Any], max_bytes: int) -> Callable[[bytes], Any]:
     """A message, or the error: raised here, it would not reach the handler."""
 
     def parse(data: bytes) -> Any:
+        if len(data) > max_bytes:
+            return MessageTooLarge("message", f"{len(data)} bytes came; expected at most {max_bytes}")
         try:
             return deserialize(data)
         except DecodeError as error:

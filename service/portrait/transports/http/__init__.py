@@ -6,7 +6,7 @@ import binascii
 import dataclasses
 import json
 import logging
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from socket import socket
@@ -53,9 +53,9 @@ class HttpRoutes:
         backgrounds: Backgrounds,
         expose: Callable[[str], tuple[bytes, str]],
         is_ready: Callable[[], bool],
-        trickle: Callable[[web.Request], Awaitable[web.Response]],
+        patches: Mapping[str, Callable[[web.Request], Awaitable[web.Response]]],
     ) -> None:
-        self._sessions, self._backgrounds, self._trickle = sessions, backgrounds, trickle
+        self._sessions, self._backgrounds, self._patches = sessions, backgrounds, patches
         self._expose, self._is_ready = expose, is_ready
 
     @property
@@ -138,14 +138,14 @@ class HttpRoutes:
         return web.Response(status=200)
 
     async def _change_session(self, request: web.Request) -> web.Response:
-        """JSON changes the session; a trickle-ice-sdpfrag is its connection's."""
+        """JSON changes the session; other content types are for whoever takes them."""
         session = self._sessions[request.match_info["id"]]
-        if request.content_type == "application/trickle-ice-sdpfrag":
-            return await self._trickle(request)
+        if (other := self._patches.get(request.content_type)) is not None:
+            return await other(request)
         if request.content_type != "application/json":
             raise web.HTTPUnsupportedMediaType(
                 text=f"{request.content_type} came; expected application/json",
-                headers={"Accept-Patch": "application/json, application/trickle-ice-sdpfrag"},
+                headers={"Accept-Patch": ", ".join(("application/json", *self._patches))},
             )
         changes = _read_changes(await request.text())
         session.change(await self._changed(session.options, changes))

@@ -18,6 +18,7 @@ $("way").addEventListener("change", reroute);
 $("upload").addEventListener("change", (event) => upload(event.target.files[0]));
 window.addEventListener("pagehide", () => session?.close("the page was left"));
 fillGallery();
+$("trust").hidden = location.protocol !== "https:";
 
 async function start() {
   $("toggle").disabled = true;

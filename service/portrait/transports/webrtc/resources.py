@@ -20,6 +20,8 @@ class Resources:
         self._ice, self._rate = ice, rate
         self.connections: dict[str, Connection] = {}
         self.viewers: dict[str, Viewer] = {}
+        self.patches = {FRAGMENT: self.trickle}
+        """Who takes a PATCH of a session, by its content type, besides those that change the session itself."""
 
     @property
     def routes(self) -> list[web.RouteDef]:

@@ -1,0 +1,92 @@
+"""Batch: several jobs at once, each for itself."""
+
+import logging
+import threading
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor, wait
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from typing import Any, TypeAlias
+
+from portrait.client import ClientError
+from portrait.errors import PortraitError
+from portrait.transports.files.plan import Job
+from portrait.transports.files.single import run
+from portrait.transports.files.videos import Progress, Stopped
+from portrait.transports.files.work import Work
+
+logger = logging.getLogger(__name__)
+
+Watching: TypeAlias = Callable[[Job], AbstractContextManager[Progress]]
+"""Opens what shows the progress of a job."""
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What came of a job."""
+
+    job: Job
+    frames: int = 0
+    skipped: bool = False
+    """Its result was there already."""
+    interrupted: bool = False
+    """It was given up, or not begun, because the whole was to end."""
+    error: str = ""
+
+    def as_document(self) -> dict[str, Any]:
+        """For programs: what is not so is left out."""
+        told = {"skipped": self.skipped, "interrupted": self.interrupted, "error": self.error}
+        place = {"in": self.job.source, "out": self.job.target, "frames": self.frames}
+        return place | {name: value for name, value in told.items() if value}
+
+
+class Batch:
+    """Jobs that know nothing of each other: what one of them dies of is its own outcome.
+
+    As many run at once as `at_once` says, but for endless sources: these all begin together, since whatever one of them
+    sends while it waits is lost; at least one of the others goes on beside them.
+    """
+
+    def __init__(
+        self, opening: Callable[[], AbstractContextManager[Work]], watching: Watching, *, at_once: int, resume: bool
+    ) -> None:
+        self._opening, self._watching, self._at_once, self._resume = opening, watching, at_once, resume
+        self._stop = threading.Event()
+
+    def run(self, jobs: Sequence[Job]) -> list[Outcome]:
+        """Do the jobs, and give what came of each in their order.
+
+        An interrupt from the keyboard ends endless sources whole and gives up the rest; it is not raised.
+        """
+        first = sorted(jobs, key=lambda job: not job.endless)
+        endless = sum(job.endless for job in jobs)
+        size = max(self._at_once, endless + (endless < len(jobs)))
+        with ThreadPoolExecutor(size, thread_name_prefix="job") as pool:
+            futures = {job: pool.submit(self._one, job) for job in first}
+            try:
+                wait(futures.values())
+            except KeyboardInterrupt:
+                self._stop.set()
+        return [futures[job].result() for job in jobs]
+
+    def _one(self, job: Job) -> Outcome:
+        if self._resume and job.done:
+            return Outcome(job, skipped=True)
+        if self._stop.is_set():
+            return Outcome(job, interrupted=True)
+        try:
+            with self._watching(job) as progress:
+
+                def watched(done: int, expected: int) -> None:
+                    progress(done, expected)
+                    if self._stop.is_set():
+                        raise Stopped
+
+                return Outcome(job, run(job, self._opening, watched))
+        except Stopped:
+            return Outcome(job, interrupted=True)
+        except (PortraitError, ClientError, OSError) as error:
+            return Outcome(job, error=str(error))
+        except Exception as error:  # whatever a library raises: the other jobs go on
+            logger.exception("%s", job.source)
+            return Outcome(job, error=f"{type(error).__name__}: {error}")

@@ -1,0 +1,125 @@
+"""Films, folders of them, and `portrait process` as a process: what the tests of files and addresses share."""
+
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from fractions import Fraction
+from pathlib import Path
+
+import av
+import cv2
+import numpy as np
+import pytest
+
+from tests.people import Array, clip
+
+SHOWN = clip(320, 240, 20)
+COMMAND = [sys.executable, "-m", "portrait", "process"]
+GREEN = ["--mode", "color", "--color", "#00ff00"]
+
+
+def write_video(path: Path, turned: bool = False, sound: bool = True) -> None:
+    """An H.264 video of the clip, a quarter turn to the left where `turned`, with a tone where `sound`."""
+    with av.open(str(path), "w") as container:
+        video = container.add_stream("libx264", rate=25, options={"crf": "12"})
+        frames = [np.rot90(frame, 1 if turned else 0) for frame in SHOWN.frames]
+        video.height, video.width = frames[0].shape[:2]
+        video.pix_fmt = "yuv420p"
+        if sound:
+            audio = container.add_stream("aac", rate=48_000, layout="mono")
+            samples = (0.3 * np.sin(np.arange(38_400) * 2 * np.pi * 440 / 48_000)).astype(np.float32)[None]
+            tone = av.AudioFrame.from_ndarray(samples, format="fltp", layout="mono")
+            tone.sample_rate, tone.pts = 48_000, 0
+            container.mux([*audio.encode(tone), *audio.encode()])
+        for i, picture in enumerate(frames):
+            frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(picture), format="bgr24")
+            frame.pts, frame.time_base = i, Fraction(1, 25)
+            container.mux(video.encode(frame))
+        container.mux(video.encode())
+
+
+def read_video(path: Path) -> list[Array]:
+    with av.open(str(path)) as container:
+        return [np.asarray(frame.to_ndarray(format="bgr24"), np.uint8) for frame in container.decode(video=0)]
+
+
+def film(path: Path, times: int) -> Path:
+    """The clip so many times in a row, with a key frame every ten: whoever joins late sees something soon."""
+    options = {"preset": "ultrafast", "tune": "zerolatency", "profile": "baseline", "g": "10"}
+    with av.open(str(path), "w") as container:
+        video = container.add_stream("libx264", rate=25, options=options)
+        video.width, video.height, video.pix_fmt = 320, 240, "yuv420p"
+        for i in range(times * len(SHOWN.frames)):
+            frame = av.VideoFrame.from_ndarray(SHOWN.frames[i % len(SHOWN.frames)], format="bgr24")
+            frame.pts, frame.time_base = i, Fraction(1, 25)
+            container.mux(video.encode(frame))
+        container.mux(video.encode())
+    return path
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """Two stills, one of them below, a video, and what is neither."""
+    source = tmp_path / "in"
+    (source / "deep").mkdir(parents=True)
+    cv2.imwrite(str(source / "one.jpg"), SHOWN.frames[0])
+    cv2.imwrite(str(source / "deep" / "two.png"), clip(320, 240, 1, number=3).frames[0])
+    write_video(source / "film.mp4", sound=False)
+    (source / "notes.txt").write_text("hello")
+    return source
+
+
+def results(target: Path) -> set[str]:
+    return {str(path.relative_to(target)) for path in target.rglob("*") if path.is_file()}
+
+
+def is_green(frame: Array) -> bool:
+    """Its corner is what mode color makes of the room."""
+    return bool(np.abs(frame[:20, :20].reshape(-1, 3).mean(axis=0) - (0, 255, 0)).max() < 12)
+
+
+@contextmanager
+def running(*command: object) -> Iterator[subprocess.Popen[str]]:
+    process = subprocess.Popen(
+        [str(word) for word in command], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    try:
+        yield process
+    finally:
+        process.kill()
+        process.communicate()
+
+
+GSTREAMER = "import gi; gi.require_version('GstRtspServer', '1.0'); from gi.repository import GstRtspServer"
+PYTHON = "/usr/bin/python3"
+"""The system's, which has GStreamer's bindings."""
+
+
+def has_gstreamer() -> bool:
+    return Path(PYTHON).exists() and not subprocess.run([PYTHON, "-c", GSTREAMER], capture_output=True).returncode
+
+
+needs_gstreamer = pytest.mark.skipif(
+    not has_gstreamer(), reason="GStreamer's RTSP server is not installed: run make media-packages"
+)
+
+
+@contextmanager
+def rtsp_camera(shown: Path) -> Iterator[str]:
+    """The address of a camera that is not ours."""
+    with running(PYTHON, Path(__file__).with_name("rtsp_peer.py"), shown) as camera:
+        assert camera.stdout is not None
+        yield camera.stdout.readline().strip()
+
+
+def size_of(path: Path) -> int:
+    return path.stat().st_size if path.exists() else 0
+
+
+def wait(condition: Callable[[], bool]) -> None:
+    until = time.monotonic() + 60
+    while not condition():
+        assert time.monotonic() < until
+        time.sleep(0.01)

@@ -1,0 +1,107 @@
+"""A session of /portrait.js in a real browser: it comes back, looks otherwise, is refused, and does without WebGL."""
+
+import json
+from contextlib import AsyncExitStack
+from pathlib import Path
+
+import pytest
+
+from portrait.app import run_service
+from portrait.settings import Settings
+from tests.rtc import fake_service
+from tests.tabs import BROWSERS, bars, eventually, tab, until
+
+pytestmark = pytest.mark.usefixtures("no_sockets_left")
+
+
+async def test_a_session_comes_back_after_the_box_was_started_anew(tmp_path: Path, settings: Settings) -> None:
+    async with run_service(settings) as running:
+        fixed = settings.model_copy(update={"http_port": running.http_port})
+    async with AsyncExitStack() as stack:
+        async with run_service(fixed) as first:
+            url = f"http://127.0.0.1:{first.http_port}/"
+            page = await stack.enter_async_context(tab("chromium", url, tmp_path))
+            await page.evaluate("kit.connect({ result: 'data', mode: 'color' })")
+            assert len(await page.evaluate("kit.watch(3)")) == 3
+        await eventually(page, "kit.session.state === 'reconnecting'")
+        async with run_service(fixed) as second:
+            await eventually(page, "kit.session.state === 'live'")
+            await until(lambda: any(each["frames_done"] > 3 for each in second.sessions.describe()))
+            await page.evaluate("kit.session.close()")
+            assert await second.sessions.drain(20) == 0
+        events = await page.evaluate("kit.events")
+        states = [detail["state"] for kind, detail in events if kind == "state"]
+        assert states == ["reconnecting", "live", "closed"]
+
+
+@pytest.mark.parametrize("result", ["composite", "data"])
+async def test_another_network_means_a_restart_of_ice_or_a_new_session_at_once(result: str, tmp_path: Path) -> None:
+    async with fake_service(bars()) as (url, sessions), tab("chromium", url, tmp_path) as page:
+        await page.evaluate(f"kit.connect({{ result: '{result}', mode: 'color', color: '#000000' }})")
+        await page.evaluate("kit.watch(3)")
+        (before,) = [each["id"] for each in sessions.describe()]
+        await page.evaluate(
+            """(kit.asked = [], kit.fetch = fetch.bind(window), window.fetch = (url, request) =>
+              (kit.asked.push([request.method, request.headers["If-Match"], request.body]), kit.fetch(url, request)),
+              dispatchEvent(new Event("online")), true)"""
+        )
+        await until(lambda: [each["id"] for each in sessions.describe()] not in ([before], []))
+        await eventually(page, "kit.session.state === 'live'")
+        method, match, body = (await page.evaluate("kit.asked"))[0]
+        assert (method, match) == ("PATCH", "*"), "an ICE restart is asked for first"
+        assert "a=ice-ufrag:" in body
+        await until(lambda: len(sessions) == 1)
+        assert len(await page.evaluate("kit.watch(20)")) == 20
+
+
+async def test_a_session_can_look_otherwise_and_says_what_cannot_be(tmp_path: Path) -> None:
+    async with fake_service(bars()) as (url, _), tab("chromium", url, tmp_path) as page:
+        for result in ("composite", "data"):
+            await page.evaluate(f"kit.connect({{ result: '{result}' }})")
+            await page.evaluate("kit.session.setMode('mask').then(() => kit.session.setColor('#102030'))")
+            await page.evaluate("kit.session.setBackground('dusk').then(() => kit.session.setMode('image'))")
+            own = "new Promise((resolve) => kit.paper.toBlob(resolve)).then((file) => kit.session.setBackground(file))"
+            assert len(await page.evaluate("kit.watch(3)")) == 3
+            await page.evaluate(own)
+            assert len(await page.evaluate("kit.watch(3)")) == 3
+            for call in ("setMode('sepia')", "setColor('red')", "setBackground('nowhere')"):
+                said = await page.evaluate(f"kit.session.{call}.then(() => 'nothing', (error) => error.name)")
+                assert said in ("TypeError", "PortraitError"), call
+            await page.evaluate("kit.session.close()")
+
+
+async def test_a_refusal_is_an_error_with_its_reason(tmp_path: Path) -> None:
+    async with fake_service(bars()) as (url, sessions), tab("chromium", url, tmp_path) as page:
+        said = "kit.connect({ model: 'nope' }).catch((error) => [error.name, error.reason, error.status])"
+        assert await page.evaluate(said) == ["PortraitError", "BAD_OPTION", 400]
+        await sessions.drain(0)
+        said = "kit.connect({}).catch((error) => [error.name, error.reason, error.status, error.retryAfter])"
+        assert await page.evaluate(said) == ["PortraitError", "DRAINING", 503, 5]
+
+
+@pytest.mark.parametrize("browser", BROWSERS)
+async def test_without_webgl_the_box_composes_and_the_page_is_told(browser: str, tmp_path: Path) -> None:
+    async with fake_service(bars()) as (url, _), tab(browser, url, tmp_path, "no-webgl") as page:
+        state = await page.evaluate("kit.connect({ result: 'data', mode: 'color', color: '#000000' })")
+        assert (state["where"], state["result"]) == ("box", "composite")
+        assert state["reason"] == "this browser has no WebGL 2"
+        assert len(await page.evaluate("kit.watch(3)")) == 3
+
+
+async def test_the_servers_of_a_link_header_are_understood(tmp_path: Path) -> None:
+    """Those of RFC 9725 section 4.6, and whatever else a header may hold."""
+    links = (
+        '<stun:stun.example.net>; rel="ice-server", <turn:turn.example.net?transport=udp>; rel="ice-server"; '
+        'username="us,er"; credential="pass;word"; credential-type="password", </next>; rel="next", '
+        "<turns:[2001:db8::1]:443?transport=tcp>;rel=ice-server;username=a;credential=b, <turn:no>; rel=other"
+    )
+    read = f"""(async () => {{
+      const {{ readIceServers }} = await import("/web/portrait/signalling.js");
+      return readIceServers(new Response("", {{ headers: {{ Link: {json.dumps(links)} }} }}));
+    }})()"""
+    async with fake_service(bars()) as (url, _), tab("chromium", url, tmp_path) as page:
+        assert await page.evaluate(read) == [
+            {"urls": "stun:stun.example.net"},
+            {"urls": "turn:turn.example.net?transport=udp", "username": "us,er", "credential": "pass;word"},
+            {"urls": "turns:[2001:db8::1]:443?transport=tcp", "username": "a", "credential": "b"},
+        ]

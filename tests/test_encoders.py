@@ -1,0 +1,46 @@
+"""The video encoders, without a peer."""
+
+from fractions import Fraction
+
+import av
+import cv2
+import numpy as np
+import pytest
+
+from portrait.transports.webrtc import encoders
+
+pytestmark = pytest.mark.usefixtures("no_sockets_left")
+
+
+def noise(count: int, width: int = 640, height: int = 480) -> list[av.VideoFrame]:
+    frames = []
+    rng = np.random.default_rng(1)
+    for i in range(count):
+        picture = cv2.resize(rng.integers(0, 255, (24, 32, 3), np.uint8), (width, height))
+        frame = av.VideoFrame.from_ndarray(np.asarray(picture, np.uint8), format="bgr24").reformat(format="yuv420p")
+        frame.pts, frame.time_base = 3000 * i, Fraction(1, 90_000)
+        frames.append(frame)
+    return frames
+
+
+@pytest.mark.parametrize("encoder", [encoders.LiveVp8Encoder, encoders.LiveH264Encoder])
+def test_an_encoder_outlives_small_moves_of_the_bandwidth_estimate(
+    encoder: type[encoders.LiveVp8Encoder] | type[encoders.LiveH264Encoder],
+) -> None:
+    frames = noise(4)
+    tested = encoder()
+    payloads, timestamp = tested.encode(frames[0])
+    assert payloads
+    assert timestamp == 0
+    first = tested.codec
+    assert first is not None
+    assert first.thread_count == 1
+    tested.target_bitrate = int(tested.target_bitrate * 1.3)
+    tested.encode(frames[1])
+    assert tested.codec is first
+    tested.target_bitrate = int(tested.target_bitrate * 1.8)
+    tested.encode(frames[2])
+    assert tested.codec is not first
+    assert tested.codec.bit_rate == tested.target_bitrate
+    tested.encode(noise(1, 320, 240)[0])
+    assert (tested.codec.width, tested.codec.height) == (320, 240)
