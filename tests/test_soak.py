@@ -35,7 +35,8 @@ def test_a_loaded_box_grows_neither_old_nor_large(tmp_path: Path) -> None:
 def test_the_page_says_what_is_stored() -> None:
     assert steady.page(steady.PAGE.read_text()) == steady.PAGE.read_text(), "python -m tests.benchmarks.steady --write"
     result = json.loads((steady.STORED / "churn.json").read_text())
-    assert result["ok"]
+    assert result["sessions"] >= 5000
+    assert result["left"] == []
 
 
 def samples(ages: list[float], memory: list[float]) -> list[Sample]:

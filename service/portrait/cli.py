@@ -152,8 +152,10 @@ async def _serve_alone(settings: Settings, count: int, as_json: bool, reread: Ca
         async def replace() -> None:
             raise BadSettings(f"{REPLACE.name}: there is one worker and nobody to start another; see PORTRAIT_WORKERS")
 
-        _announce(settings, running.http_port, running.grpc_port, running.models.default, as_json)
-        await answer_signals(stop, {RELOAD: reload, REPLACE: replace})
+        def announce() -> None:
+            _announce(settings, running.http_port, running.grpc_port, running.models.default, as_json)
+
+        await answer_signals(stop, {RELOAD: reload, REPLACE: replace}, announce)
 
 
 async def _serve_with_workers(settings: Settings, count: int, as_json: bool, reread: Callable[[], Settings]) -> None:
@@ -166,8 +168,10 @@ async def _serve_with_workers(settings: Settings, count: int, as_json: bool, rer
         async def replace() -> None:
             await box.fleet.replace(reread())
 
-        _announce(settings, box.http_port, box.grpc_port, box.model, as_json)
-        await answer_signals(stop, {RELOAD: reload, REPLACE: replace})
+        def announce() -> None:
+            _announce(settings, box.http_port, box.grpc_port, box.model, as_json)
+
+        await answer_signals(stop, {RELOAD: reload, REPLACE: replace}, announce)
 
 
 def _announce(settings: Settings, http_port: int, grpc_port: int, model: str, as_json: bool) -> None:

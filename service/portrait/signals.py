@@ -34,9 +34,12 @@ def catch_signals() -> asyncio.Event:
     return stop
 
 
-async def answer_signals(stop: asyncio.Event, answers: Mapping[signal.Signals, Callable[[], Awaitable[None]]]) -> None:
+async def answer_signals(
+    stop: asyncio.Event, answers: Mapping[signal.Signals, Callable[[], Awaitable[None]]], announce: Callable[[], None]
+) -> None:
     """Until `stop`, do what each signal asks for, one at a time; one that comes meanwhile is answered once more.
 
+    From `announce` on none is passed over: whoever has been told of the service may change it.
     What goes wrong is logged and changes nothing. In a terminal SIGHUP still means that the terminal is gone.
     """
     loop, asked = asyncio.get_running_loop(), asyncio.Queue[signal.Signals](len(answers))
@@ -60,6 +63,7 @@ async def answer_signals(stop: asyncio.Event, answers: Mapping[signal.Signals, C
     caught = [number for number in answers if number in _changing()]
     for number in caught:
         loop.add_signal_handler(number, ask, number)
+    announce()
     tasks = [asyncio.create_task(answer(), name="signals"), asyncio.create_task(stop.wait())]
     try:
         await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
