@@ -36,6 +36,9 @@ logger = logging.getLogger(__name__)
 CODEC_THREADS = 4
 """aiortc encodes on the loop's default executor; the standard one grows to 36 threads."""
 
+LAST_WORD_SECONDS = 2.0
+"""How long sessions that were ended have to tell their clients why, before their connections are cut."""
+
 MESSAGE_MARGIN = 64 * 1024
 """Bytes of a gRPC message besides its picture."""
 
@@ -89,7 +92,9 @@ async def run_service(
     try:
         async with (
             open_tracing(settings) as tracing,
-            Sessions(models, settings.max_sessions, metrics, board, capacity, tracing) as sessions,
+            Sessions(
+                models, settings.max_sessions, metrics, board, capacity, tracing, settings.hang_seconds
+            ) as sessions,
             _serve(settings, sessions, backgrounds, metrics, security, listening) as running,
         ):
             metrics.modes.list_open = sessions.list_modes
@@ -159,6 +164,7 @@ async def _serve(
             finally:
                 await grpc_server.announce_end()
                 cut = await sessions.drain(settings.drain_seconds)
+                await sessions.wait_closed(LAST_WORD_SECONDS)
                 log_event(logger, logging.INFO, "drained", sessions_cut=cut)
 
 
