@@ -9,6 +9,7 @@ from types import SimpleNamespace
 
 import aiortc
 import pytest
+from aiortc import rtcrtpreceiver
 from aiortc.jitterbuffer import JitterBuffer, JitterFrame
 from aiortc.rtcdtlstransport import RTCCertificate
 from aiortc.rtcrtpreceiver import NackGenerator
@@ -22,12 +23,14 @@ from portrait.transports.webrtc.addresses import advertise
 class StockBuffer(JitterBuffer):
     """As aiortc ships it."""
 
+    add = realtime._stock_add
     _remove_frame = realtime._stock_remove_frame
 
 
 class LiveBuffer(JitterBuffer):
     """As the service uses it."""
 
+    add = realtime._add
     _remove_frame = realtime._remove_frame
 
 
@@ -205,6 +208,38 @@ def test_what_the_sender_has_forgotten_is_not_asked_for() -> None:
     assert requests.missing == set()
 
 
+def test_what_has_been_asked_for_long_enough_is_given_up() -> None:
+    clock = Clock()
+    requests = realtime.Requests(clock)
+    requests.add(numbered(0))
+    requests.add(numbered(2))
+    assert requests.missing == {1}
+    asked = []
+    for following in range(3, 60):
+        clock.now += 0.05
+        if requests.add(numbered(following)):
+            asked.append(clock.now)
+    assert len(asked) > 5
+    assert max(asked) <= clock.now - 56 * 0.05 + realtime.GIVE_UP_SECONDS
+
+
+def test_what_never_comes_holds_pictures_up_for_a_second_only(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A cut of some seconds: more is lost than the sender remembers. Stock waits for 512 packets more."""
+    clock, packets = Clock(), picture_packets(random.Random(1), 200)
+    monkeypatch.setattr("time.monotonic", clock)
+    buffer = LiveBuffer(512, is_video=True)
+    assert len(delivered(buffer, packets[:60])) > 10
+    cut, began = clock.now, None
+    for packet in packets[260:]:
+        clock.now += 0.01
+        wanted, frame = buffer.add(copy.copy(packet))
+        began = clock.now if wanted and began is None else began
+        assert (frame is None) or (began is not None)
+    assert began is not None
+    assert began - cut == pytest.approx(realtime.GIVE_UP_SECONDS, abs=0.05)
+    assert len(delivered(StockBuffer(512, is_video=True), packets[260:])) > 10  # and they are whole
+
+
 async def test_a_receiver_can_be_steered() -> None:
     connection = aiortc.RTCPeerConnection(aiortc.RTCConfiguration(iceServers=[]))
     receiver = connection.addTransceiver("video").receiver
@@ -282,3 +317,12 @@ def test_addresses_outside_become_host_candidates_of_their_own() -> None:
     assert "a=candidate:abca1 1 udp 2130706430 2001:db8::1 50007 typ host\r\n" in told
     assert told.count("typ srflx") == 1
     assert advertise(ANSWER, []) == ANSWER
+
+
+def test_a_clock_that_jumps_is_no_jitter(monkeypatch: pytest.MonkeyPatch) -> None:
+    realtime.install()
+    statistics = rtcrtpreceiver.StreamStatistics(90_000)
+    for number, clock in enumerate((1e9, 1e9, 2e9, 0.0)):
+        monkeypatch.setattr("time.time", lambda clock=clock: clock)
+        statistics.add(RtpPacket(payload_type=97, sequence_number=number, timestamp=0))
+    assert statistics.jitter < 90_000

@@ -1,6 +1,7 @@
 """What every peer connection of the service shares: answering an offer, its ports, its end."""
 
 import asyncio
+import logging
 import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -13,8 +14,13 @@ from aiortc.sdp import candidate_from_sdp
 from portrait.errors import BadOffer, NoMediaPort, UnsupportedOffer
 from portrait.transports.webrtc import realtime
 
+logger = logging.getLogger(__name__)
+
 CONNECT_SECONDS = 10.0
 """A peer that has not connected by then is gone; it holds ports until it is."""
+
+CLOSE_SECONDS = 5.0
+"""Closing sends a few packets. One of aiortc's tasks that has died would be waited for for ever, with its session."""
 
 SILENT_SECONDS = 5.0
 """A peer of which nothing comes for so long has vanished: media and its reports (RTCP) come every second. ICE's consent
@@ -146,8 +152,12 @@ class Connection:
         return heard, sum(report.packetsSent for report in reports if report.type == "outbound-rtp")
 
     async def close(self) -> None:
-        """Close the connection. Idempotent."""
-        await self.pc.close()
+        """Close the connection; what of it does not end in time is left behind. Idempotent."""
+        try:
+            async with asyncio.timeout(CLOSE_SECONDS):
+                await self.pc.close()
+        except TimeoutError:
+            logger.error("a connection did not close within %g s and is left behind", CLOSE_SECONDS)
 
     def _state_changed(self) -> None:
         state = self.pc.connectionState

@@ -10,6 +10,10 @@
 5. Its encoders: `encoders.py`.
 6. It counts the time of what it receives from 0 and adds a random origin to what it sends. Here a picture leaves with
    the RTP timestamp it came with, so that a client finds the frame a mask belongs to.
+7. It measures intervals by the time of day. When that jumps by nine days or more, as on a box without a battery that
+   hears of the time late, the jitter no longer fits its report, reports cease, and no connection can be closed.
+8. It waits for a lost packet until 512 later ones have come. A cut of some seconds loses more than its sender
+   remembers, and the picture stands still for as long again. Here they are given up after a second.
 
 Each is small, written against the version in TESTED, and refused with any other; tests fail when upstream changes.
 """
@@ -17,11 +21,12 @@ Each is small, written against the version in TESTED, and refused with any other
 import re
 import time
 from collections.abc import Callable
+from types import SimpleNamespace
 from typing import Any
 
 import aiortc
 import av
-from aiortc import rtcdtlstransport, rtcrtpreceiver, rtcrtpsender
+from aiortc import rtcdtlstransport, rtcrtpreceiver, rtcrtpsender, rtcsctptransport
 from aiortc.codecs.base import Encoder
 from aiortc.jitterbuffer import JitterBuffer, JitterFrame
 from aiortc.rtp import RTP_HISTORY_SIZE, RtpPacket
@@ -58,6 +63,12 @@ RISE = 1.08
 ASK_SECONDS = 0.08
 """A lost packet is asked for again after so long: more than a round trip on a LAN, less than a picture that is seen to
 stand still."""
+
+GIVE_UP_SECONDS = 1.0
+"""A lost packet that has not come by then, asked for again and again, will not; a key frame is asked for instead."""
+
+STEADY = SimpleNamespace(time=time.monotonic)
+"""In the place of the module `time` where only intervals are of interest."""
 
 
 class Bandwidth:
@@ -113,6 +124,8 @@ class Requests:
         self._newest: int | None = None
         self._asked: dict[int, float] = {}
         """Packets that have not come, and when each was asked for."""
+        self._missed: dict[int, float] = {}
+        """And when each was found missing."""
         self.missing: set[int] = set()
         """What to ask for now; aiortc reads it when `add` says so."""
 
@@ -123,12 +136,17 @@ class Requests:
             self._newest = number
         elif uint16_gt(number, self._newest):
             while (following := uint16_add(self._newest, 1)) != number:
-                self._asked[following] = -ASK_SECONDS
+                self._asked[following], self._missed[following] = -ASK_SECONDS, now
                 self._newest = following
             self._newest = number
             # What the sender has forgotten it cannot send again.
             oldest = uint16_add(number, -RTP_HISTORY_SIZE)
-            self._asked = {lost: asked for lost, asked in self._asked.items() if uint16_gt(lost, oldest)}
+            self._missed = {
+                lost: missed
+                for lost, missed in self._missed.items()
+                if lost in self._asked and uint16_gt(lost, oldest) and now - missed < GIVE_UP_SECONDS
+            }
+            self._asked = {lost: self._asked[lost] for lost in self._missed}
         else:
             self._asked.pop(number, None)
         self.missing = {lost for lost, asked in self._asked.items() if now - asked >= ASK_SECONDS}
@@ -221,9 +239,12 @@ def install() -> None:
         raise RuntimeError(f"aiortc is {aiortc.__version__}; it is made real-time for {TESTED} only")
     rtcrtpsender.get_encoder = live_encoder  # type: ignore[attr-defined]  # not its public name
     rtcrtpsender.uint32_add = _without_origin  # type: ignore[attr-defined, assignment]
+    for module in (rtcrtpreceiver, rtcrtpsender, rtcsctptransport):
+        module.time = STEADY  # type: ignore[attr-defined]
     rtcrtpreceiver.TimestampMapper = KeptTime  # type: ignore[assignment, misc]
     if JitterBuffer._remove_frame is not _remove_frame:
         JitterBuffer._remove_frame = _remove_frame  # type: ignore[method-assign]
+        JitterBuffer.add = _add  # type: ignore[method-assign]
         rtcdtlstransport.RTCCertificate._create_ssl_context = _create_ssl_context  # type: ignore[method-assign]
 
 
@@ -232,6 +253,7 @@ def _without_origin(origin: int, pts: int) -> int:
     return rtp_time(pts)
 
 
+_stock_add = JitterBuffer.add
 _stock_remove_frame = JitterBuffer._remove_frame
 _stock_create_ssl_context = rtcdtlstransport.RTCCertificate._create_ssl_context
 
@@ -251,6 +273,29 @@ def _remove_frame(self: JitterBuffer, sequence_number: int) -> JitterFrame | Non
             self.remove(len(packets))
             return JitterFrame(b"".join(p._data or b"" for p in packets), packet.timestamp)
     return None
+
+
+def _add(self: Any, packet: Any) -> tuple[bool, JitterFrame | None]:
+    """(a key frame is wanted, a picture) for a packet: as stock, or a new beginning.
+
+    That is when something before it has been missing for GIVE_UP_SECONDS.
+    """
+    wanted, frame = _stock_add(self, packet)
+    first = self._packets[self._origin % self._capacity]
+    if frame is not None or not self._is_video or (first is not None and first.timestamp == packet.timestamp):
+        self._stuck_since = None
+        return wanted, frame
+    now = time.monotonic()
+    since = vars(self).get("_stuck_since")
+    if since is None:
+        self._stuck_since = now
+    elif now - since >= GIVE_UP_SECONDS:
+        self._stuck_since = None
+        self.remove(self._capacity)
+        self._origin = packet.sequence_number
+        _, frame = _stock_add(self, packet)
+        wanted = True
+    return wanted, frame
 
 
 def _create_ssl_context(self: rtcdtlstransport.RTCCertificate, srtp_profiles: list[Any]) -> SSL.Context:
