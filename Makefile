@@ -43,6 +43,19 @@ lint: .venv/test system-packages tests/node/node_modules/ready ## Check style, t
 audit: .venv/test ## Ask PyPI for known vulnerabilities of what the image installs (needs the internet)
 	$(BIN)/pip-audit --strict --require-hashes --disable-pip -r deploy/requirements.lock
 
+FRAMES ?= 10000
+.PHONY: search
+search: .venv/test ## Search 10,000 frames of a service in trouble for the room behind the person (minutes)
+	$(BIN)/python -m tests.faults.search --frames $(FRAMES)
+
+.PHONY: cut
+cut: .venv/test system-packages ## Cut the network between clients and a service for a minute (root)
+	CUT_SECONDS=60 $(BIN)/pytest -s tests/network/test_cuts.py
+
+.PHONY: breaks
+breaks: .venv/test ## Break the service on purpose, one line at a time: a test must catch each (root; half an hour)
+	$(BIN)/python -m tests.faults.breaks
+
 .PHONY: bench
 bench: .venv/run ## Measure what a frame costs on this machine
 	$(BIN)/portrait bench

@@ -8,17 +8,19 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 FREE = ["--http-port", "0", "--grpc-port", "0"]
 
 
 @contextmanager
-def serving(*arguments: str, **environ: str) -> Iterator[tuple[subprocess.Popen[str], dict[str, Any]]]:
-    """`portrait serve` as a process, and what it announced."""
+def serving(
+    *arguments: str, stderr: int | IO[str] = subprocess.PIPE, **environ: str
+) -> Iterator[tuple[subprocess.Popen[str], dict[str, Any]]]:
+    """`portrait serve` as a process, and what it announced. Its log goes to `stderr`."""
     process = subprocess.Popen(
         [sys.executable, "-m", "portrait", "serve", "--json", *FREE, *arguments],
-        stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=stderr, text=True,
         env={**os.environ, **environ},
     )  # fmt: skip
     try:

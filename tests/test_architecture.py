@@ -32,6 +32,7 @@ FLOORS = {
     "portrait.numbers": 2,
     "portrait.terms": 2,
     "portrait.latest": 2,
+    "portrait.ownthread": 2,
     "portrait.client": 2,
     "portrait.edges": 1,
     "portrait.segmenters": 1,

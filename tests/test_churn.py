@@ -28,7 +28,7 @@ AT_ONCE = 16
 LEAK = 1024
 """Bytes that a stream may leave behind, at most: less than a thread, an interpreter, a call or a frame."""
 
-OURS = ("Session", "Pipeline", "Stream", "Latest", "TFLiteSegmenter", "Interpreter", "ThreadPoolExecutor")
+OURS = ("Session", "Pipeline", "Stream", "Latest", "TFLiteSegmenter", "Interpreter", "OwnThread")
 FRAME = pb.SegmentStreamRequest(frame=pb.Frame(picture=jpeg(room(64, 48)).message))
 CONFIGS = [
     pb.SegmentStreamRequest(config=pb.StreamConfig()),

@@ -1,6 +1,7 @@
 """gRPC streams: every way one ends."""
 
 import asyncio
+from collections import Counter
 
 import grpc
 import grpc.aio
@@ -8,6 +9,7 @@ import pytest
 
 from portrait.app import Running
 from portrait.client import Client, ClientError
+from portrait.client.stream import Stream
 from tests.calls import client, fake_service, jpeg, received, shown
 from tests.fakes import FakeModel, full_mask
 from tests.people import Clip
@@ -21,6 +23,7 @@ async def test_a_stream_says_goaway_goes_on_and_is_cut_at_the_deadline(service: 
         await received(stream)
         draining = asyncio.create_task(service.sessions.drain(1.0))
         first = await stream._call.read()
+        assert first is not None
         assert 0 < first.goaway.time_left.ToMilliseconds() <= 1000
         await stream.send(jpeg(shown.frames[1]), 1)
         reply = await received(stream)
@@ -62,3 +65,29 @@ async def test_a_stream_that_never_sends_a_frame_ends(shown: Clip) -> None:
         with pytest.raises(grpc.aio.AioRpcError, match=r"no message for 0\.3 s; expected config"):
             await call.read()
         assert await sessions.drain(10) == 0
+
+
+async def test_a_sender_that_does_not_stop_is_told_why_its_stream_ended(service: Running, shown: Clip) -> None:
+    """Its last message is on the way when the server ends the call, in every order."""
+    picture = jpeg(shown.frames[0])
+
+    async def send(stream: Stream) -> None:
+        while True:
+            await stream.send(picture, 0)
+
+    async with Client(f"127.0.0.1:{service.grpc_port}") as client:
+        reasons = Counter[str]()
+        for number in range(30):
+            async with client.open_stream(every_frame=number % 2 == 0) as stream:
+                sending = asyncio.create_task(send(stream))
+                await received(stream)
+                service.sessions[stream.info.session_id].end("somebody said so")
+                for end in await asyncio.gather(sending, drain(stream), return_exceptions=True):
+                    assert isinstance(end, ClientError)
+                    reasons[end.reason] += 1
+    assert reasons == {"SESSION_ENDED": 60}
+
+
+async def drain(stream: Stream) -> None:
+    while await stream.receive():
+        pass

@@ -10,12 +10,13 @@ import numpy as np
 import pytest
 
 from portrait.compositors import Options, open_compositor
-from portrait.errors import BadOption, Draining, NoSuchSession, TooManySessions
+from portrait.errors import BadOption, Draining, NoSuchSession, SegmentationHangs, TooManySessions
 from portrait.frame import Frame, Timestamp
 from portrait.mask import Mask
 from portrait.metrics import Metrics
 from portrait.pictures import frame_from_bgr
 from portrait.pipeline import Pipeline, Result
+from portrait.quality import Delivery
 from portrait.segmenters import Segmenter
 from portrait.session import Session
 from portrait.sessions import Sessions
@@ -244,3 +245,61 @@ async def test_sessions_are_found_by_id_while_they_last() -> None:
         assert held.describe()[0]["mode"] == "color"
     with pytest.raises(NoSuchSession):
         held[session.id]
+
+
+async def test_a_network_that_hangs_ends_its_session_and_frees_its_place() -> None:
+    gate = Gate()
+    model = FakeModel(gate)
+    held = Sessions(only(model), 1, Metrics(), hang_seconds=0.2)
+    async with held.open("grpc", FrameCodec(), GREEN) as session:
+        with pytest.raises(SegmentationHangs, match=r"nothing for 0\.2 s"):
+            await session.turn(make_frame(), 0.0)
+        assert await session.wait_ended() == "the network gave nothing for 0.2 s"
+        with pytest.raises(SegmentationHangs, match="given up"):
+            await session.turn(make_frame(), 0.0)
+    assert len(held) == 0
+    assert session.numbers.done == 0
+    async with held.open("grpc", FrameCodec(), GREEN):  # nobody waits for the thread that was left behind
+        assert model.open_count == 2
+    # Should it ever come back, it gives its interpreter back as well.
+    gate.let_through.release()
+    async with asyncio.timeout(10):
+        while model.open_count:
+            await asyncio.sleep(0.01)
+
+
+async def test_a_network_that_hangs_while_it_is_opened_frees_its_place() -> None:
+    let_through = threading.Event()
+
+    class Slow(FakeModel):
+        def open(self) -> Segmenter:
+            let_through.wait(30)
+            return super().open()
+
+    held = Sessions(only(Slow(full_mask)), 1, Metrics(), hang_seconds=0.2)
+    with pytest.raises(SegmentationHangs):
+        async with held.open("grpc", FrameCodec(), GREEN):
+            pass
+    assert len(held) == 0
+    let_through.set()
+
+
+async def test_a_frame_that_was_given_up_while_it_hung_ends_in_a_free_place_too() -> None:
+    """The transport has gone; the end of the session is what finds the thread hanging."""
+    gate = Gate()
+    held = Sessions(only(FakeModel(gate)), 1, Metrics(), hang_seconds=0.2)
+    async with held.open("grpc", FrameCodec(), GREEN) as session:
+        turn = asyncio.create_task(session.turn(make_frame(), 0.0))
+        await asyncio.to_thread(gate.entered.acquire)
+        turn.cancel()
+    assert len(held) == 0
+    gate.let_through.release()
+
+
+@pytest.mark.parametrize(("delivery", "resets"), [(Delivery.LIVE, 1), (Delivery.EXACT, 0)])
+async def test_a_sender_that_is_slowed_down_keeps_its_prior(delivery: Delivery, resets: int) -> None:
+    model = FakeModel(full_mask)
+    async with sessions(model).open("grpc", FrameCodec(), GREEN, delivery=delivery) as session:
+        for arrived in (0.0, 5.0):
+            await session.turn(make_frame(arrived), arrived)
+    assert model.resets == resets

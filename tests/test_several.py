@@ -151,7 +151,8 @@ def test_cameras_are_recorded_at_once_beside_files_and_a_dead_one_costs_itself_o
     rows = {row["out"]: row for row in json.loads(out)["files"]}
     assert {rows[str(target / f"{name}-2.mkv")]["frames"] > 0 for name in names} == {True}
     assert rows[str(target / "film.mp4")]["skipped"]
-    assert [row["in"] for row in rows.values() if "error" in row] == [dead]
+    assert [row["in"] for row in rows.values() if "error" in row] == [dead.replace("user:secret@", "")]
+    assert "secret" not in out + said
 
 
 @contextmanager

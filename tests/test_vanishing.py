@@ -10,12 +10,13 @@ from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 
 import pytest
+from aiortc import RTCPeerConnection
 
 from portrait.sessions import Sessions
 from portrait.transports.webrtc import connection
 from tests.fakes import FakeModel, full_mask
 from tests.people import clip
-from tests.rtc import SIZE, fake_service
+from tests.rtc import SIZE, Camera, fake_service, viewer
 from tests.whip import publisher
 
 pytestmark = pytest.mark.usefixtures("no_sockets_left")
@@ -98,3 +99,24 @@ async def test_a_client_that_only_pauses_keeps_its_place() -> None:
         async with asyncio.timeout(20):
             while sessions[row["id"]].describe()["frames_done"] <= row["frames_done"] + 10:
                 await asyncio.sleep(0.05)
+
+
+async def test_a_connection_that_does_not_close_costs_no_place(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(connection, "CLOSE_SECONDS", 0.2)
+    held: list[RTCPeerConnection] = []
+
+    async def hang(self: RTCPeerConnection) -> None:
+        held.append(self)
+        await asyncio.Event().wait()
+
+    async with fake_service(FakeModel(full_mask)) as (url, sessions), viewer(url, Camera(clip(*SIZE, 3))) as one:
+        await one.connect()
+        await one.frame()
+        close = RTCPeerConnection.close
+        monkeypatch.setattr(RTCPeerConnection, "close", hang)
+        async with one.http.delete(one.location) as response:
+            assert response.status == 200
+        await none_left(sessions)
+        monkeypatch.setattr(RTCPeerConnection, "close", close)
+        for each in held:
+            await each.close()

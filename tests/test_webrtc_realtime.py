@@ -9,25 +9,28 @@ from types import SimpleNamespace
 
 import aiortc
 import pytest
+from aiortc import rtcrtpreceiver
 from aiortc.jitterbuffer import JitterBuffer, JitterFrame
 from aiortc.rtcdtlstransport import RTCCertificate
 from aiortc.rtcrtpreceiver import NackGenerator
 from aiortc.rtp import RtpPacket
 from OpenSSL import SSL
 
-from portrait.transports.webrtc import realtime
+from portrait.transports.webrtc import lost, realtime
 from portrait.transports.webrtc.addresses import advertise
 
 
 class StockBuffer(JitterBuffer):
     """As aiortc ships it."""
 
+    add = realtime._stock_add
     _remove_frame = realtime._stock_remove_frame
 
 
 class LiveBuffer(JitterBuffer):
     """As the service uses it."""
 
+    add = realtime._add
     _remove_frame = realtime._remove_frame
 
 
@@ -176,33 +179,65 @@ def numbered(number: int) -> RtpPacket:
 
 def test_a_lost_packet_is_asked_for_until_it_comes() -> None:
     clock = Clock()
-    requests, stock = realtime.Requests(clock), NackGenerator()
+    requests, stock = lost.Requests(clock), NackGenerator()
     asked, stock_asked = [], 0
     for number in (65533, 65534, 1, 2, 3, 4):
         stock_asked += stock.add(numbered(number))
         if requests.add(numbered(number)):
             asked.append((number, sorted(requests.missing)))
-        clock.now += realtime.ASK_SECONDS / 2
+        clock.now += lost.ASK_SECONDS / 2
     # Over the end of the numbers, at once and then every other packet; stock asks once.
     assert asked == [(1, [0, 65535]), (3, [0, 65535])]
     assert stock_asked == 1
     assert requests.add(numbered(65535))
     assert requests.missing == {0}
     requests.add(numbered(0))
-    clock.now += realtime.ASK_SECONDS
+    clock.now += lost.ASK_SECONDS
     assert not requests.add(numbered(5))
 
 
 def test_what_the_sender_has_forgotten_is_not_asked_for() -> None:
     clock = Clock()
-    requests = realtime.Requests(clock)
+    requests = lost.Requests(clock)
     requests.add(numbered(0))
     assert requests.add(numbered(1000))
     assert min(requests.missing) == 1000 - 127
     for number in range(1001, 1200):
-        clock.now += realtime.ASK_SECONDS
+        clock.now += lost.ASK_SECONDS
         requests.add(numbered(number))
     assert requests.missing == set()
+
+
+def test_what_has_been_asked_for_long_enough_is_given_up() -> None:
+    clock = Clock()
+    requests = lost.Requests(clock)
+    requests.add(numbered(0))
+    requests.add(numbered(2))
+    assert requests.missing == {1}
+    asked = []
+    for following in range(3, 60):
+        clock.now += 0.05
+        if requests.add(numbered(following)):
+            asked.append(clock.now)
+    assert len(asked) > 5
+    assert max(asked) < clock.now - 1.5
+
+
+def test_what_never_comes_holds_pictures_up_for_a_second_only(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A cut of some seconds: more is lost than the sender remembers. Stock waits for 512 packets more."""
+    clock, packets = Clock(), picture_packets(random.Random(1), 200)
+    monkeypatch.setattr("time.monotonic", clock)
+    buffer = LiveBuffer(512, is_video=True)
+    assert len(delivered(buffer, packets[:60])) > 10
+    cut, began = clock.now, None
+    for packet in packets[260:]:
+        clock.now += 0.01
+        wanted, frame = buffer.add(copy.copy(packet))
+        began = clock.now if wanted and began is None else began
+        assert (frame is None) or (began is not None)
+    assert began is not None
+    assert began - cut == pytest.approx(lost.GIVE_UP_SECONDS, abs=0.05)
+    assert len(delivered(StockBuffer(512, is_video=True), packets[260:])) > 10  # and they are whole
 
 
 async def test_a_receiver_can_be_steered() -> None:
@@ -214,7 +249,7 @@ async def test_a_receiver_can_be_steered() -> None:
     assert type(receiver._RTCRtpReceiver__nack_generator) is NackGenerator
     assert NackGenerator().missing == set()
     realtime.steer(receiver)
-    assert isinstance(receiver._RTCRtpReceiver__nack_generator, realtime.Requests)
+    assert isinstance(receiver._RTCRtpReceiver__nack_generator, lost.Requests)
     assert isinstance(receiver._RTCRtpReceiver__remote_bitrate_estimator, realtime.Bandwidth)
     await connection.close()
 
@@ -282,3 +317,12 @@ def test_addresses_outside_become_host_candidates_of_their_own() -> None:
     assert "a=candidate:abca1 1 udp 2130706430 2001:db8::1 50007 typ host\r\n" in told
     assert told.count("typ srflx") == 1
     assert advertise(ANSWER, []) == ANSWER
+
+
+def test_a_clock_that_jumps_is_no_jitter(monkeypatch: pytest.MonkeyPatch) -> None:
+    realtime.install()
+    statistics = rtcrtpreceiver.StreamStatistics(90_000)
+    for number, clock in enumerate((1e9, 1e9, 2e9, 0.0)):
+        monkeypatch.setattr("time.time", lambda clock=clock: clock)
+        statistics.add(RtpPacket(payload_type=97, sequence_number=number, timestamp=3000 * number))
+    assert statistics.jitter < 90_000

@@ -39,6 +39,9 @@ logger = logging.getLogger(__name__)
 CODEC_THREADS = 4
 """aiortc encodes on the loop's default executor; the standard one grows to 36 threads."""
 
+LAST_WORD_SECONDS = 2.0
+"""How long sessions that were ended have to tell their clients why, before their connections are cut."""
+
 MESSAGE_MARGIN = 64 * 1024
 """Bytes of a gRPC message besides its picture."""
 
@@ -81,7 +84,9 @@ async def run_service(
     try:
         async with (
             open_tracing(settings) as tracing,
-            Sessions(models, settings.max_sessions, metrics, board, capacity, tracing) as sessions,
+            Sessions(
+                models, settings.max_sessions, metrics, board, capacity, tracing, settings.hang_seconds
+            ) as sessions,
             _serve(settings, sessions, backgrounds, capacity, metrics, security, listening) as running,
         ):
             metrics.modes.list_open = sessions.list_modes
@@ -156,6 +161,7 @@ async def _serve(
                 if sessions.board.others_serve:
                     grpc_server.take_no_more(seconds)
                 cut = await sessions.drain(seconds)
+                await sessions.wait_closed(LAST_WORD_SECONDS)
                 log_event(logger, logging.INFO, "drained", sessions_cut=cut)
 
 

@@ -61,7 +61,8 @@ class Board:
         self._streams = folder / "streams"
         self._streams.mkdir(exist_ok=True)
         self._file = os.open(folder / "board", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        os.truncate(self._file, self.places * ROW_BYTES)
+        # Taken now, not when it is first written to: a full disk would end the process then.
+        os.posix_fallocate(self._file, 0, self.places * ROW_BYTES)
         self._memory = mmap.mmap(self._file, self.places * ROW_BYTES)
 
     def close(self) -> None:

@@ -55,8 +55,11 @@ def load_costs(models: Models, folder: Path | None = None) -> Costs:
         with suppress(OSError):  # a read-only container has no cache: it measures at every start
             place.parent.mkdir(parents=True, exist_ok=True)
             whole = place.with_suffix(f".{os.getpid()}")
-            whole.write_text(json.dumps(parts))
-            whole.replace(place)
+            try:
+                whole.write_text(json.dumps(parts))
+                whole.replace(place)
+            finally:
+                whole.unlink(missing_ok=True)  # a full disk has room for its name
     return make_costs(parts, models)
 
 

@@ -36,6 +36,7 @@ from portrait.transports.files import (
     plan,
     remote_work,
     run,
+    without_secrets,
 )
 
 INTERRUPTED = 130
@@ -68,7 +69,8 @@ def _process_one(job: Job, opening: Callable[[], AbstractContextManager[Work]], 
         with _bar(job, parsed) as progress:
             frames = run(job, opening, progress)
     if parsed.json:  # standard output may carry pictures
-        print(json.dumps({"frames": frames, "out": job.target}), file=sys.stderr if job.target == PIPE else sys.stdout)
+        out = without_secrets(job.target)
+        print(json.dumps({"frames": frames, "out": out}), file=sys.stderr if job.target == PIPE else sys.stdout)
     return 0
 
 
@@ -89,11 +91,12 @@ def _process_all(
         outcomes = batch.run(jobs)
     for outcome in outcomes:
         if outcome.error:
-            place = "" if outcome.job.source in outcome.error else f"{outcome.job.source}: "
+            source = without_secrets(outcome.job.source)
+            place = "" if source in outcome.error else f"{source}: "
             print(f"portrait: {place}{outcome.error}", file=sys.stderr)
     if parsed.json:
         frames, rows = sum(outcome.frames for outcome in outcomes), [outcome.as_document() for outcome in outcomes]
-        print(json.dumps({"frames": frames, "out": parsed.target, "files": rows}))
+        print(json.dumps({"frames": frames, "out": without_secrets(parsed.target), "files": rows}))
     if any(outcome.interrupted for outcome in outcomes):
         return INTERRUPTED
     return 1 if any(outcome.error for outcome in outcomes) else 0

@@ -24,6 +24,7 @@
     │   ├── TooManyRequests
     │   └── Draining
     ├── SegmentationFailed  the network gave no usable mask
+    ├── SegmentationHangs   the network gave nothing for too long
     ├── BadModel            a model file that cannot be used
     └── BadSettings         a setting of an unknown name or a value out of range
 
@@ -181,6 +182,12 @@ class SegmentationFailed(PortraitError):
     """The network gave no usable mask for a frame."""
 
     reason = "SEGMENTATION_FAILED"
+
+
+class SegmentationHangs(PortraitError):
+    """A session's thread did not come back from a frame. The session has ended; another one may fare better."""
+
+    reason = "SEGMENTATION_HANGS"
 
 
 class BadModel(PortraitError):

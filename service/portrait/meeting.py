@@ -9,26 +9,37 @@ from contextlib import contextmanager
 from pathlib import Path
 from shutil import rmtree
 
+from portrait.board import Board
 from portrait.settings import Settings
 
 
 @contextmanager
-def meeting_folder() -> Iterator[Path]:
+def meeting_folder(count: int) -> Iterator[Path]:
     """A folder nobody else may enter, for sockets and the board; gone at the end.
 
-    A read-only container has no other place to write than /dev/shm.
+    A read-only container has no other place to write than /dev/shm, and a full disk has room for a folder but not for
+    the board.
     """
     places = [os.environ.get("XDG_RUNTIME_DIR"), os.environ.get("TMPDIR"), "/tmp", "/dev/shm"]
-    for place in filter(None, places):
-        with contextlib.suppress(OSError):
-            folder = Path(tempfile.mkdtemp(prefix="portrait-", dir=place))
-            break
-    else:
+    folder = next(filter(None, (_make_folder(place, count) for place in places if place)), None)
+    if folder is None:
         raise OSError("the workers need a folder to meet in; neither TMPDIR, /tmp nor /dev/shm can be written to")
     try:
         yield folder
     finally:
         rmtree(folder, ignore_errors=True)
+
+
+def _make_folder(place: str, count: int) -> Path | None:
+    """A folder in `place` that can hold the board; None where there can be none."""
+    with contextlib.suppress(OSError):
+        folder = Path(tempfile.mkdtemp(prefix="portrait-", dir=place))
+        try:
+            Board(folder, count=count).close()
+            return folder
+        except OSError:
+            rmtree(folder, ignore_errors=True)
+    return None
 
 
 @contextmanager

@@ -125,6 +125,12 @@ class Metrics:
         )
         for reason in REFUSALS:
             self._refused.labels(reason)
+        self._hung = Counter(
+            "portrait_sessions_hung", "Sessions ended because a frame took too long; their threads are left behind.",
+            ["transport"], registry=self.registry,
+        )  # fmt: skip
+        for name in TRANSPORTS:
+            self._hung.labels(name)
         self.limit = Gauge("portrait_sessions_limit", "Sessions admitted at once.", registry=self.registry)
         self._carried = Counter(
             "portrait_masks_carried", "Results with the mask of an earlier frame.", ["reason"], registry=self.registry
@@ -186,6 +192,10 @@ class Metrics:
     def carried(self, reason: str) -> None:
         """Count a result with the mask of an earlier frame."""
         self._carried.labels(reason).inc()
+
+    def hung(self, transport: str) -> None:
+        """Count a session whose thread was given up."""
+        self._hung.labels(transport).inc()
 
     def lag(self, seconds: float) -> None:
         """Note how late the event loop ran a timer."""

@@ -90,9 +90,9 @@ class Seen:
     person: Plane
     """255 where somebody was, at the guide's size."""
 
-    def says_nothing_about(self, frame: Frame, guide: Plane) -> bool:
-        """Whether `frame` has another size, comes late, or shows something else where the person was."""
-        if frame.came != self.size or frame.arrived - self.arrived > GAP:
+    def says_nothing_about(self, frame: Frame, guide: Plane, gap: float) -> bool:
+        """Whether `frame` has another size, comes after a gap, or shows something else where the person was."""
+        if frame.came != self.size or frame.arrived - self.arrived > gap:
             return True
         return cv2.mean(cv2.absdiff(guide, self.guide), self.person)[0] > CHANGED
 
@@ -100,7 +100,8 @@ class Seen:
 class Pipeline:
     """A segmenter and the rules about its prior. Used by one thread.
 
-    `open_smaller` opens a cheaper one with masks of the same size, for when quality goes down.
+    `open_smaller` opens a cheaper one with masks of the same size, for when quality goes down; after `gap` seconds
+    without a frame the prior is forgotten.
     """
 
     def __init__(
@@ -109,10 +110,11 @@ class Pipeline:
         mask_size: tuple[int, int],
         recorder: Recorder,
         open_smaller: Callable[[], Segmenter] | None = None,
+        gap: float = GAP,
     ) -> None:
         self._segmenter, self._recorder = segmenter, recorder
         self._best, self._smaller, self._open_smaller = segmenter, segmenter, open_smaller
-        self._reuse = Reuse()
+        self._reuse, self._gap = Reuse(), gap
         self._mask_width, self._mask_height = mask_size
         self._seen: Seen | None = None
 
@@ -124,7 +126,7 @@ class Pipeline:
         failure = None
         with self._recorder.stage("segment"):
             guide = make_guide(frame, self._mask_width, self._mask_height)
-            if self._seen is not None and self._seen.says_nothing_about(frame, guide):
+            if self._seen is not None and self._seen.says_nothing_about(frame, guide, self._gap):
                 self.reset()
             carried, earlier = self._reuse.find(guide, quality)
             if carried == "still" and earlier is not None and self._seen is not None:

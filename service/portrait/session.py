@@ -4,18 +4,19 @@ import asyncio
 import logging
 import time
 from collections.abc import Callable, Mapping
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from math import inf
 from typing import Any, Generic, TypeVar
 
 from portrait.capacity import SETTLED_SECONDS
 from portrait.compositors import Compositor, Options, open_compositor
 from portrait.costs import Demand
-from portrait.errors import BadOption, PortraitError
+from portrait.errors import BadOption, PortraitError, SegmentationHangs
 from portrait.logs import log_event
 from portrait.mask import Mask
 from portrait.numbers import Numbers, first_demand
-from portrait.pipeline import Codec, Pipeline
+from portrait.ownthread import OwnThread
+from portrait.pipeline import GAP, Codec, Pipeline
 from portrait.quality import Delivery
 from portrait.segmenters import Model
 from portrait.terms import Terms
@@ -51,7 +52,7 @@ class Session(Generic[P, W]):
         # One value, replaced whole: the session's thread never sees new options with an old compositor.
         self._output: tuple[Options, Compositor] = options, self.check(options)
         self._span = open_span(self.short_id)
-        self._executor = ThreadPoolExecutor(1, thread_name_prefix=f"session-{self.id[:6]}")
+        self._thread = OwnThread(f"session-{self.id[:6]}", terms.hang_seconds, self._give_up)
         self._pipeline: Pipeline | None = None
         self._reset = False
         self._ended: asyncio.Future[str] = asyncio.get_running_loop().create_future()
@@ -150,9 +151,9 @@ class Session(Generic[P, W]):
 
         Raises:
             BadPicture: the picture cannot be decoded; the session goes on.
+            SegmentationHangs: it takes too long; the session has been ended and its thread is given up.
         """
-        loop = asyncio.get_running_loop()
-        turn, size = await loop.run_in_executor(self._executor, self._turn, picture, arrived)
+        turn, size = await self._thread.run(self._turn, picture, arrived)
         self._count(turn, size, arrived)
         return turn
 
@@ -210,14 +211,19 @@ class Session(Generic[P, W]):
 
         Raises:
             BadOption: the prior has not the model's size.
+            SegmentationHangs: it takes too long.
         """
-        await asyncio.get_running_loop().run_in_executor(self._executor, self._open, prior)
+        await self._thread.run(self._open, prior)
 
     async def close(self) -> None:
         """Wait for what the thread is doing, if anything, and give thread and interpreter back."""
         self.end("finished")
-        await asyncio.get_running_loop().run_in_executor(self._executor, self._shut)
-        self._executor.shutdown(wait=False)
+        await self._thread.close(self._shut)
+
+    def _give_up(self, error: SegmentationHangs) -> None:
+        self.end(str(error))
+        self.tell("session hangs", logging.ERROR, reason=str(error))
+        self._counting.hung(self.transport)
 
     def tell(self, event: str, level: int = logging.INFO, **fields: Any) -> None:
         """One event of the session's life: a line of the log, and an event of its span. Never once per frame."""
@@ -244,9 +250,10 @@ class Session(Generic[P, W]):
     def _open(self, prior: Mask | None) -> None:
         segmenter = self.model.open()
         smaller = self._terms.smaller
-        self._pipeline = Pipeline(
-            segmenter, (self.model.width, self.model.height), self._counting, smaller.open if smaller else None
-        )
+        size, open_smaller = (self.model.width, self.model.height), smaller.open if smaller else None
+        # A sender that is slowed down makes gaps that say nothing of its pictures.
+        gap = inf if self._terms.delivery is Delivery.EXACT else GAP
+        self._pipeline = Pipeline(segmenter, size, self._counting, open_smaller, gap)
         if prior is not None and self.model.stateful:
             self._pipeline.resume(prior)
 

@@ -3,7 +3,7 @@
 import asyncio
 import logging
 from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from typing import Any, Protocol, TypeVar
 
 from portrait.board import Board
@@ -18,7 +18,7 @@ from portrait.pipeline import Codec
 from portrait.quality import Delivery
 from portrait.segmenters import Model, Models
 from portrait.session import Session
-from portrait.terms import Terms
+from portrait.terms import HANG_SECONDS, Terms
 from portrait.tracing import Untraced
 from portrait.turn import Counting, Span
 
@@ -66,8 +66,10 @@ class Sessions:
         board: Board | None = None,
         capacity: Capacity | None = None,
         tracing: Tracing | None = None,
+        hang_seconds: float = HANG_SECONDS,
     ) -> None:
         self.models, self.limit = models, limit
+        self._hang_seconds = hang_seconds
         self.board, self._capacity = board or Board(), capacity
         if capacity is not None:
             capacity.list_open = lambda: self._open.values()
@@ -84,11 +86,15 @@ class Sessions:
     async def __aexit__(self, *_: object) -> None:
         """Wait for the sessions that are closing; a transport's cancelled task does not wait for its own."""
         await self.drain(0.0)
-        try:
-            async with asyncio.timeout(CLOSE_SECONDS):
-                await self._none_left.wait()
-        except TimeoutError:
+        if not await self.wait_closed(CLOSE_SECONDS):
             logger.error("%d sessions hang and are left behind", len(self._open))
+
+    async def wait_closed(self, seconds: float) -> bool:
+        """Wait until none is open, or so long; whether none is."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                await self._none_left.wait()
+        return not self._open
 
     def __len__(self) -> int:
         return len(self._open)
@@ -117,6 +123,7 @@ class Sessions:
         Raises:
             BadOption: unknown model or mode, an option missing, or a prior of another size than the model's.
             TooManySessions, OutOfCpu, Draining: nothing was made yet when these are raised.
+            SegmentationHangs: the network file does not come up.
         """
         picked = self.models.pick(model)
         with self.board.locked():
@@ -176,15 +183,12 @@ class Sessions:
         self.board.tell(draining=True)
         for session in self._open.values():
             session.leave(seconds)
-        try:
-            async with asyncio.timeout(seconds):
-                await self._none_left.wait()
-        except TimeoutError:
-            rest = list(self._open.values())
-            for session in rest:
-                session.end("the service stops")
-            return len(rest)
-        return 0
+        if await self.wait_closed(seconds):
+            return 0
+        rest = list(self._open.values())
+        for session in rest:
+            session.end("the service stops")
+        return len(rest)
 
     def _admit(self, demand: Demand) -> None:
         refusal = self._refusal(demand)
@@ -195,9 +199,11 @@ class Sessions:
 
     def _terms(self, delivery: Delivery, model: Model) -> Terms:
         if self._capacity is None:
-            return Terms(delivery)
+            return Terms(delivery, hang_seconds=self._hang_seconds)
         smaller = self._capacity.smaller(model.name)
-        return Terms(delivery, self._capacity.in_force, self.models.pick(smaller) if smaller else None)
+        return Terms(
+            delivery, self._capacity.in_force, self.models.pick(smaller) if smaller else None, self._hang_seconds
+        )
 
     def _refusal(self, demand: Demand) -> TooManySessions | Draining | None:
         if self._draining:

@@ -103,6 +103,7 @@ class Settings(BaseSettings):
     max_still_pixels: int = Field(25_000_000, ge=256, le=2**28, description="Pixels of a still picture, at most.")
     max_still_bytes: int = Field(32 * 2**20, ge=1024, le=2**30, description="Bytes of an HTTP request, at most.")
     idle_seconds: float = Field(15.0, gt=0, le=3600, description="A stream without a frame for so long ends.")
+    hang_seconds: float = Field(20.0, gt=0, le=3600, description="A frame that takes so long ends its session.")
     drain_seconds: float = Field(5.0, ge=0, le=3600, description="How long open sessions may go on after SIGTERM.")
     tls: Literal["files", "auto"] = Field("files", description="TLS by the files below, or by an authority of its own.")
     tls_names: str = Field("", description="Further names and addresses of the box for that authority, with commas.")

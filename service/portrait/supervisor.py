@@ -40,7 +40,7 @@ async def run_workers(settings: Settings, count: int) -> AsyncIterator[Box]:
         OSError: an address cannot be bound, or there is nowhere to put a folder.
         WorkerFailed: a worker did not come up, or did not stop in time or in order.
     """
-    with meeting_folder() as folder, listening_socket(settings) as listening, reserved_port(settings) as grpc_port:
+    with meeting_folder(count) as folder, listening_socket(settings) as listening, reserved_port(settings) as grpc_port:
         board = Board(folder, count=count)
         fleet = Fleet(settings, board, listening.fileno(), grpc_port)
         try:

@@ -6,6 +6,9 @@ from dataclasses import dataclass
 from portrait.quality import EXACT_RATE, SLOW_RATE, Delivery, Quality
 from portrait.segmenters import Model
 
+HANG_SECONDS = 20.0
+"""Far more than the largest still takes on the slowest box."""
+
 
 @dataclass(frozen=True, slots=True)
 class Terms:
@@ -16,6 +19,8 @@ class Terms:
     """The quality of live streams now."""
     smaller: Model | None = None
     """A cheaper model with masks of the same size."""
+    hang_seconds: float = HANG_SECONDS
+    """A frame that takes so long hangs."""
 
     @property
     def quality(self) -> Quality:

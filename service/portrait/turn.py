@@ -23,6 +23,9 @@ class Counting(Recorder, Protocol):
     def carried(self, reason: str) -> None:
         """Count a result with the mask of an earlier frame."""
 
+    def hung(self, transport: str) -> None:
+        """Count a session whose thread was given up."""
+
 
 class Span(Protocol):
     """What a session asks of tracing."""

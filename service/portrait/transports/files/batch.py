@@ -12,7 +12,7 @@ from portrait.client import ClientError
 from portrait.errors import PortraitError
 from portrait.transports.files.plan import Job
 from portrait.transports.files.single import run
-from portrait.transports.files.videos import Progress, Stopped
+from portrait.transports.files.videos import Progress, Stopped, without_secrets
 from portrait.transports.files.work import Work
 
 logger = logging.getLogger(__name__)
@@ -36,8 +36,8 @@ class Outcome:
     def as_document(self) -> dict[str, Any]:
         """For programs: what is not so is left out."""
         told = {"skipped": self.skipped, "interrupted": self.interrupted, "error": self.error}
-        place = {"in": self.job.source, "out": self.job.target, "frames": self.frames}
-        return place | {name: value for name, value in told.items() if value}
+        places = {"in": without_secrets(self.job.source), "out": without_secrets(self.job.target)}
+        return {**places, "frames": self.frames, **{name: value for name, value in told.items() if value}}
 
 
 class Batch:
@@ -88,5 +88,5 @@ class Batch:
         except (PortraitError, ClientError, OSError) as error:
             return Outcome(job, error=str(error))
         except Exception as error:  # whatever a library raises: the other jobs go on
-            logger.exception("%s", job.source)
+            logger.exception("%s", without_secrets(job.source))
             return Outcome(job, error=f"{type(error).__name__}: {error}")

@@ -8,7 +8,7 @@ from urllib.parse import urlsplit
 
 from portrait.errors import BadOption
 from portrait.transports.files.stills import STILLS, check_suffix
-from portrait.transports.files.videos import PIPE, is_live
+from portrait.transports.files.videos import PIPE, is_live, without_secrets
 
 VIDEOS = (".mp4", ".mov", ".mkv", ".m4v", ".avi", ".webm", ".ts", ".y4m")
 """What is taken from a folder besides stills; a file that is named may have any suffix."""
@@ -58,14 +58,15 @@ def plan(sources: list[str], target: str, mode: str) -> list[Job]:
     else:
         if NAME not in target and (is_live(target) or Path(target).is_file()):
             expected = f"one, or an address with {NAME} in it"
-            raise BadOption("OUT", f"{target} is no folder; several results need {expected}")
+            raise BadOption("OUT", without_secrets(f"{target} is no folder; several results need {expected}"))
         jobs = [Job(source, _placed(target, _named(name, mode))) for source, name in _listed(sources)]
         if not jobs:
             raise BadOption("IN", f"{sources[0]} holds no picture and no video")
     taken: dict[str, str] = {}
     for job in jobs:
         if job.target in taken and job.target != PIPE:
-            raise BadOption("IN", f"{job.source} and {taken[job.target]} would both become {job.target}")
+            both = f"{job.source} and {taken[job.target]} would both become {job.target}"
+            raise BadOption("IN", without_secrets(both))
         taken[job.target] = job.source
         _check(job, mode)
     return jobs
@@ -128,7 +129,8 @@ def _placed(target: str, name: Path) -> str:
 
 def _check(job: Job, mode: str) -> None:
     if mode == "cutout" and not job.still:
-        raise BadOption("mode", f"{job.source}: a video has no alpha; expected another mode than cutout")
+        video = without_secrets(job.source)
+        raise BadOption("mode", f"{video}: a video has no alpha; expected another mode than cutout")
     if job.still:
         check_suffix(Path(job.target), mode)
     if job.endless or is_live(job.target):

@@ -1,6 +1,7 @@
 """Videos in, videos out: files, pipes, cameras and addresses, all through FFmpeg."""
 
 import logging
+import re
 import sys
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
@@ -63,6 +64,11 @@ def is_live(place: str) -> bool:
     return place == PIPE or "://" in place or place.startswith("/dev/")
 
 
+def without_secrets(text: str) -> str:
+    """A text without the user and the password that an address in it may hold: for messages, reports and logs."""
+    return re.sub(r"://[^/\s'\"]*@", "://", text)
+
+
 def process_video(source: str, target: str, work: Work, progress: Progress) -> int:
     """Every frame of a video, its sound copied as it is. Returns the number of frames.
 
@@ -78,17 +84,17 @@ def process_video(source: str, target: str, work: Work, progress: Progress) -> i
     try:
         opened = _open_source(source)
     except (av.error.FFmpegError, OSError) as error:
-        raise BadPicture("IN", f"{source}: no video: {error}") from error
+        raise BadPicture("IN", without_secrets(f"{source}: no video: {error}")) from None
     sink = Sink() if not is_live(target) else SINKS.get(target.partition("://")[0], Sink())
     with opened:
         if not opened.streams.video:
-            raise BadPicture("IN", f"{source}: has no video stream")
+            raise BadPicture("IN", without_secrets(f"{source}: has no video stream"))
         try:
             place = sys.stdout.buffer if target == PIPE else target
             with av.open(place, "w", format=sink.format) as output:
                 return _transcode(opened, output, sink, work, progress, endless=is_live(source))
         except (av.error.FFmpegError, ValueError) as error:
-            raise BadOption("OUT", f"{target}: cannot be written: {error}") from error
+            raise BadOption("OUT", without_secrets(f"{target}: cannot be written: {error}")) from None
 
 
 def _open_source(source: str) -> av.container.InputContainer:
@@ -162,7 +168,7 @@ def _packets(source: av.container.InputContainer, streams: list[Any], *, endless
         except (av.error.FFmpegError, OSError) as error:
             if not endless:
                 raise BadPicture("IN", f"{source.name}: cannot be read to its end: {error}") from error
-            logger.warning("%s is lost, what has come is written: %s", source.name, error)
+            logger.warning(without_secrets(f"{source.name} is lost, what has come is written: {error}"))
             return
 
 

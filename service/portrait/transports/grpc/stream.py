@@ -14,7 +14,16 @@ from google.protobuf.timestamp_pb2 import Timestamp
 
 from portrait.backgrounds import Backgrounds
 from portrait.capacity import RETRY_AFTER
-from portrait.errors import BadOption, Draining, Idle, NotConfigured, PortraitError, SessionEnded, Unauthenticated
+from portrait.errors import (
+    BadOption,
+    Draining,
+    Idle,
+    NotConfigured,
+    PortraitError,
+    SegmentationHangs,
+    SessionEnded,
+    Unauthenticated,
+)
 from portrait.latest import Closed, Latest
 from portrait.session import Session
 from portrait.transports.grpc.codec import Answer, Arrival, Output, read_output
@@ -112,7 +121,7 @@ class Stream:
         Raises:
             BadInput: a message that has no place here.
             Idle: no frame for too long, or a result that was not taken for too long.
-            Draining, SessionEnded, Unauthenticated: the session was ended.
+            Draining, SegmentationHangs, SessionEnded, Unauthenticated: the session was ended.
         """
         reader = asyncio.create_task(self._read(requests), name="grpc-reader")
         ended = asyncio.create_task(self._close_at_end(), name="grpc-ended")
@@ -204,6 +213,8 @@ class Stream:
         arrival = Arrival(frame.picture, waiting.orders.output, frame.timestamp_us, wants_prior)
         try:
             turn = await self._session.turn(arrival, waiting.arrived)
+        except SegmentationHangs:
+            raise
         except PortraitError as error:
             self._session.refuse(error)
             result.error.CopyFrom(to_status(error))

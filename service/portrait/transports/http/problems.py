@@ -15,6 +15,7 @@ from portrait.errors import (
     NotPublished,
     PortraitError,
     Refused,
+    SegmentationHangs,
     SessionEnded,
     StreamTaken,
     TooManyRequests,
@@ -46,6 +47,7 @@ STATUSES: tuple[tuple[type[PortraitError], int], ...] = (
     (StreamTaken, 409),
     (TooManyRequests, 429),
     (Draining, 503),
+    (SegmentationHangs, 503),
     (PortraitError, 500),
 )
 

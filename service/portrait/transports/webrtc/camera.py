@@ -11,7 +11,7 @@ import av
 from aiortc import MediaStreamTrack
 from aiortc.mediastreams import MediaStreamError
 
-from portrait.errors import BadPicture
+from portrait.errors import BadPicture, SegmentationHangs
 from portrait.latest import Closed, Latest
 from portrait.session import Session
 from portrait.transports.webrtc import realtime
@@ -92,6 +92,8 @@ class Uplink(ABC, Generic[W]):
         except BadPicture as error:
             self.session.refuse(error)
             return None
+        except SegmentationHangs:  # the session has ended, and said why
+            raise
         except Exception as error:
             # aiortc would end the track and say nothing: a picture that stands still until the idle limit.
             logger.exception("a frame of session %s could not be composed", self.session.short_id)

@@ -20,6 +20,9 @@ logger = logging.getLogger(__name__)
 CONNECT_SECONDS = 10.0
 """A peer that has not connected by then is gone; it holds ports until it is."""
 
+CLOSE_SECONDS = 5.0
+"""Closing sends a few packets. One of aiortc's tasks that has died would be waited for for ever, with its session."""
+
 SILENT_SECONDS = 5.0
 """A peer of which nothing comes for so long has vanished: media and its reports (RTCP) come every second. ICE's consent
 checks would notice after 30 s (RFC 7675)."""
@@ -157,13 +160,14 @@ class Connection:
         return heard, sum(report.packetsSent for report in reports if report.type == "outbound-rtp")
 
     async def close(self) -> None:
-        """Close the connection. Idempotent."""
+        """Close the connection; what of it does not end in time is left behind. Idempotent."""
+        # When its peer says goodbye it closes by itself. If that fails, whoever closes it again waits for ever.
+        own = self.pc._RTCPeerConnection__closeTask  # type: ignore[attr-defined]
+        closing = own if own is not None else asyncio.ensure_future(self.pc.close())
         try:
-            # When its peer says goodbye it closes by itself. If that fails, whoever closes it again waits for ever.
-            own = self.pc._RTCPeerConnection__closeTask  # type: ignore[attr-defined]
-            if own is not None:
-                await asyncio.shield(own)
-            await self.pc.close()
+            async with asyncio.timeout(CLOSE_SECONDS):
+                await asyncio.shield(closing)  # cut off in the middle, it would keep its sockets
+                await self.pc.close()
         except Exception:
             # It closes part after part and stops at one that an offer has left half made; the others hold sockets.
             logger.warning("a connection could not be closed in order", exc_info=True)

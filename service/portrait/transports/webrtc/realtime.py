@@ -10,26 +10,29 @@
 5. Its encoders: `encoders.py`; its decoders, which make room for any size: `decoders.py`.
 6. It counts the time of what it receives from 0 and adds a random origin to what it sends. Here a picture leaves with
    the RTP timestamp it came with, so that a client finds the frame a mask belongs to.
+7. It measures intervals by the time of day. When that jumps by nine days or more, as on a box without a battery that
+   hears of the time late, the jitter no longer fits its report, reports cease, and no connection can be closed.
+8. It waits for a lost packet until 512 later ones have come. A cut of some seconds loses more than its sender
+   remembers, and the picture stands still for as long again. Here they are given up after a second.
 
 Each is small, written against the version in TESTED, and refused with any other; tests fail when upstream changes.
 """
 
 import re
 import time
-from collections.abc import Callable
+from types import SimpleNamespace
 from typing import Any
 
 import aiortc
 import av
-from aiortc import rtcdtlstransport, rtcrtpreceiver, rtcrtpsender
+from aiortc import rtcdtlstransport, rtcrtpreceiver, rtcrtpsender, rtcsctptransport
 from aiortc.codecs.base import Encoder
 from aiortc.jitterbuffer import JitterBuffer, JitterFrame
-from aiortc.rtp import RTP_HISTORY_SIZE, RtpPacket
-from aiortc.utils import uint16_add, uint16_gt
 from OpenSSL import SSL
 
 from portrait.transports.webrtc.decoders import bounded_decoder
 from portrait.transports.webrtc.encoders import Encoded, live_encoder
+from portrait.transports.webrtc.lost import GIVE_UP_SECONDS, Requests
 
 TESTED = "1.16.0"
 
@@ -56,9 +59,8 @@ draft-ietf-rmcat-gcc-02 section 6)."""
 
 RISE = 1.08
 
-ASK_SECONDS = 0.08
-"""A lost packet is asked for again after so long: more than a round trip on a LAN, less than a picture that is seen to
-stand still."""
+STEADY = SimpleNamespace(time=time.monotonic)
+"""In the place of the module `time` where only intervals are of interest."""
 
 
 class Bandwidth:
@@ -104,37 +106,6 @@ class Bandwidth:
             self.budget = max(FLOOR, int(self.budget * (1.0 - 0.5 * lost)))
         elif lost < LITTLE_LOSS:
             self.budget = min(self._most, int(self.budget * RISE))
-
-
-class Requests:
-    """Which packets a receiver asks for (RFC 4585 section 6.2.1). Takes the place of aiortc's NackGenerator."""
-
-    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
-        self._clock = clock
-        self._newest: int | None = None
-        self._asked: dict[int, float] = {}
-        """Packets that have not come, and when each was asked for."""
-        self.missing: set[int] = set()
-        """What to ask for now; aiortc reads it when `add` says so."""
-
-    def add(self, packet: RtpPacket) -> bool:
-        """Take note of a packet; whether something is to be asked for."""
-        number, now = packet.sequence_number, self._clock()
-        if self._newest is None:
-            self._newest = number
-        elif uint16_gt(number, self._newest):
-            while (following := uint16_add(self._newest, 1)) != number:
-                self._asked[following] = -ASK_SECONDS
-                self._newest = following
-            self._newest = number
-            # What the sender has forgotten it cannot send again.
-            oldest = uint16_add(number, -RTP_HISTORY_SIZE)
-            self._asked = {lost: asked for lost, asked in self._asked.items() if uint16_gt(lost, oldest)}
-        else:
-            self._asked.pop(number, None)
-        self.missing = {lost for lost, asked in self._asked.items() if now - asked >= ASK_SECONDS}
-        self._asked.update(dict.fromkeys(self.missing, now))
-        return bool(self.missing)
 
 
 RTP_CLOCK = 1 << 32
@@ -223,9 +194,12 @@ def install() -> None:
     rtcrtpsender.get_encoder = live_encoder  # type: ignore[attr-defined]  # not its public name
     rtcrtpreceiver.get_decoder = bounded_decoder  # type: ignore[attr-defined]
     rtcrtpsender.uint32_add = _without_origin  # type: ignore[attr-defined, assignment]
+    for module in (rtcrtpreceiver, rtcrtpsender, rtcsctptransport):
+        module.time = STEADY  # type: ignore[attr-defined]
     rtcrtpreceiver.TimestampMapper = KeptTime  # type: ignore[assignment, misc]
     if JitterBuffer._remove_frame is not _remove_frame:
         JitterBuffer._remove_frame = _remove_frame  # type: ignore[method-assign]
+        JitterBuffer.add = _add  # type: ignore[method-assign]
         rtcdtlstransport.RTCCertificate._create_ssl_context = _create_ssl_context  # type: ignore[method-assign]
 
 
@@ -234,6 +208,7 @@ def _without_origin(origin: int, pts: int) -> int:
     return rtp_time(pts)
 
 
+_stock_add = JitterBuffer.add
 _stock_remove_frame = JitterBuffer._remove_frame
 _stock_create_ssl_context = rtcdtlstransport.RTCCertificate._create_ssl_context
 
@@ -253,6 +228,29 @@ def _remove_frame(self: JitterBuffer, sequence_number: int) -> JitterFrame | Non
             self.remove(len(packets))
             return JitterFrame(b"".join(p._data or b"" for p in packets), packet.timestamp)
     return None
+
+
+def _add(self: Any, packet: Any) -> tuple[bool, JitterFrame | None]:
+    """(a key frame is wanted, a picture) for a packet: as stock, or a new beginning.
+
+    That is when something before it has been missing for GIVE_UP_SECONDS.
+    """
+    wanted, frame = _stock_add(self, packet)
+    first = self._packets[self._origin % self._capacity]
+    if frame is not None or not self._is_video or (first is not None and first.timestamp == packet.timestamp):
+        self._stuck_since = None
+        return wanted, frame
+    now = time.monotonic()
+    since = vars(self).get("_stuck_since")
+    if since is None:
+        self._stuck_since = now
+    elif now - since >= GIVE_UP_SECONDS:
+        self._stuck_since = None
+        self.remove(self._capacity)
+        self._origin = packet.sequence_number
+        _, frame = _stock_add(self, packet)
+        wanted = True
+    return wanted, frame
 
 
 def _create_ssl_context(self: rtcdtlstransport.RTCCertificate, srtp_profiles: list[Any]) -> SSL.Context:

@@ -1,0 +1,104 @@
+"""Searches what a service in trouble sends for the room: `python -m tests.faults.search --frames 10000`.
+
+First a service whose network fails in every way it can, then a box whose workers are killed.
+"""
+
+import argparse
+import asyncio
+import json
+import os
+import signal
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from typing import Any
+
+import aiohttp
+
+from portrait.app import Running, run_service
+from portrait.settings import Settings
+from tests.boxes import serving, workers
+from tests.faults.troubles import HANG_SECONDS, TroubledModel, instead_of_the_embedded
+from tests.faults.ways import Found, over_grpc, over_journey, over_loopback, over_whip
+
+
+@contextmanager
+def troubled() -> Iterator[TroubledModel]:
+    """Services started within the block have a network in trouble."""
+    model = TroubledModel()
+    with instead_of_the_embedded(model):
+        yield model
+
+
+def settings() -> Settings:
+    return Settings(
+        http_port=0, grpc_port=0, media_ports="0-0", max_sessions=8, drain_seconds=0.0, cpu_share=0.0, quality_steps=0,
+        hang_seconds=HANG_SECONDS,
+    )  # fmt: skip
+
+
+WAYS: dict[str, Callable[[Running, Found], Any]] = {
+    "webrtc": lambda running, found: over_loopback(f"http://127.0.0.1:{running.http_port}", found),
+    "whip-whep": lambda running, found: over_whip(f"http://127.0.0.1:{running.http_port}", found),
+    "grpc": lambda running, found: over_grpc(f"127.0.0.1:{running.grpc_port}", found),
+}
+
+
+async def search_all(frames: int) -> tuple[list[Found], dict[str, int]]:
+    """So many frames in all, a third of them over each way; and which troubles were made."""
+    searches = [Found(way, -(-frames // len(WAYS))) for way in WAYS]
+    with troubled() as model:
+        async with run_service(settings()) as running:
+            await asyncio.gather(*(WAYS[found.way](running, found) for found in searches))
+    return searches, model.met
+
+
+async def search_killed(frames: int) -> tuple[list[Found], int]:
+    """So many frames in all of a box whose workers are killed, one after the other; and how often that was."""
+    searches = [Found(way, -(-frames // 3)) for way in ("webrtc, killed", "whip-whep, killed", "grpc, killed")]
+    box = ("--workers", "2", "--media-ports", "0-0", "--drain-seconds", "0", "--cpu-share", "0", "--quality-steps", "0")
+    with serving(*box) as (process, told):
+        url = told["page"].rstrip("/")
+        ways = (over_loopback(url, searches[0]), over_whip(url, searches[1]), over_journey(told["grpc"], searches[2]))
+        killing = asyncio.create_task(_kill(process.pid, url, searches))
+        try:
+            await asyncio.gather(*ways)
+        finally:
+            killing.cancel()
+            (kills,) = await asyncio.gather(killing)
+    return searches, kills
+
+
+async def _kill(supervisor: int, url: str, searches: list[Found]) -> int:
+    """Kill a worker, one and the other by turns, whenever both work and all are watched; how many, once cancelled."""
+    kills = 0
+    with suppress(asyncio.CancelledError):
+        async with aiohttp.ClientSession() as http:
+            while True:
+                before = [found.frames for found in searches]
+                await asyncio.sleep(2.0)
+                async with http.get(f"{url}/readyz") as answer:
+                    ready = (await answer.json()).get("workers") == [True, True]
+                moved = all(found.done or found.frames > was for found, was in zip(searches, before, strict=True))
+                if ready and moved:
+                    os.kill(workers(supervisor)[kills % 2], signal.SIGKILL)
+                    kills += 1
+    return kills
+
+
+def main() -> int:
+    """The command line; 1 when the room was seen."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--frames", type=int, default=10_000)
+    frames = parser.parse_args().frames
+    searches, met = asyncio.run(search_all(frames * 4 // 5))
+    killed, kills = asyncio.run(search_killed(frames // 5))
+    for found in (*searches, *killed):
+        print(json.dumps(found.report()))
+    total = sum(found.frames for found in (*searches, *killed))
+    print(json.dumps({"frames": total, "troubles": met, "workers_killed": kills}))
+    return int(any(found.leaks for found in (*searches, *killed)))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

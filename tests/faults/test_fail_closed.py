@@ -1,0 +1,47 @@
+"""Nobody ever sees the room. The long form: `make search`."""
+
+from unittest.mock import patch
+
+from portrait.mask import Mask
+from tests.faults.search import search_all, search_killed
+from tests.faults.troubles import ROUND
+from tests.faults.ways import Found
+
+
+def assert_closed(searches: list[Found]) -> None:
+    for found in searches:
+        assert found.frames >= found.wanted
+        assert not found.leaks, found.report()
+        assert found.with_person > found.frames / 2, found.report()
+
+
+async def test_not_one_frame_shows_the_room_whatever_the_network_does() -> None:
+    searches, troubles = await search_all(600)
+    assert_closed(searches)
+    assert set(troubles) == {*ROUND, "hangs"}
+    # Each way had a network that hung, and went on with another session.
+    assert all(found.sessions > 1 and len(found.sizes) == 4 for found in searches), [
+        found.report() for found in searches
+    ]
+    assert searches[-1].ends == {"SEGMENTATION_HANGS"}
+
+
+async def test_not_one_frame_shows_the_room_when_workers_are_killed() -> None:
+    searches, kills = await search_killed(300)
+    assert_closed(searches)
+    assert kills > 0
+
+
+async def test_the_search_sees_the_room_of_a_service_that_fails_open() -> None:
+    """On every way: what the tests above prove depends on this."""
+
+    def open_wide(width: int, height: int) -> Mask:
+        empty = empty_mask(width, height)
+        return Mask(~empty.values)
+
+    empty_mask = Mask.empty
+    with patch("portrait.pipeline.Mask.empty", open_wide):
+        searches, _ = await search_all(90)
+    for found in searches:
+        assert found.leaks > 0, found.report()
+        assert found.strongest > 0.5, found.report()

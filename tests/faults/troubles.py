@@ -1,0 +1,117 @@
+"""A real network that fails in every way a network can, by a schedule."""
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+from unittest.mock import patch
+
+import numpy as np
+
+from portrait.errors import SegmentationFailed
+from portrait.frame import Frame
+from portrait.mask import Mask
+from portrait.segmenters import EMBEDDED, Model, Models, Segmenter, open_model
+
+HANG_SECONDS = 1.0
+"""What the service under test is given for `hang_seconds`."""
+
+BEFORE_THE_FIRST_MASK = ("fails", "nan", "empty", "crashes")
+ROUND = ("fails", "nan", "empty", "crashes", "late")
+EVERY = 5
+"""Frames from one trouble to the next: after each the network must find back to the person."""
+
+HANGS_AT = 150
+"""The frame of every session at which its network hangs for good."""
+
+
+def trouble(number: int) -> str:
+    """What happens at a session's frame: one of the above, "hangs", or nothing."""
+    if number < len(BEFORE_THE_FIRST_MASK):
+        return BEFORE_THE_FIRST_MASK[number]
+    if number == HANGS_AT:
+        return "hangs"
+    turn, rest = divmod(number, EVERY)
+    return "" if rest else ROUND[turn % len(ROUND)]
+
+
+class TroubledModel:
+    """The embedded model, whose segmenters get into trouble."""
+
+    name, path, runtime, stateful = "troubled", "nowhere", "litert", True
+
+    def __init__(self) -> None:
+        self._model = open_model(EMBEDDED / "portrait.tflite")
+        self.width, self.height = self._model.width, self._model.height
+        self.met: dict[str, int] = {}
+        """How often each trouble has been made."""
+
+    def open(self) -> Segmenter:
+        return _TroubledSegmenter(self._model.open(), self.met)
+
+
+class _TroubledSegmenter:
+    def __init__(self, real: Any, met: dict[str, int]) -> None:
+        self._real, self._met, self._frames = real, met, 0
+
+    def segment(self, frame: Frame) -> Mask:
+        name = trouble(self._frames)
+        self._frames += 1
+        if name:
+            self._met[name] = self._met.get(name, 0) + 1
+        match name:
+            case "fails":
+                raise SegmentationFailed("injected")
+            case "crashes":
+                raise MemoryError("injected")
+            case "empty":
+                mask = self._real.segment(frame)
+                return Mask.empty(mask.width, mask.height)
+            case "nan":
+                with self._poisoned():
+                    return self._real.segment(frame)
+            case "late":
+                time.sleep(0.4 * HANG_SECONDS)
+            case "hangs":
+                time.sleep(3 * HANG_SECONDS)
+        return self._real.segment(frame)
+
+    @contextmanager
+    def _poisoned(self) -> Iterator[None]:
+        """The interpreter gives a plane of NaN."""
+        real = self._real._interpreter
+        self._real._interpreter = _Poisoned(real)
+        try:
+            yield
+        finally:
+            self._real._interpreter = real
+
+    def reset(self) -> None:
+        self._real.reset()
+
+    def resume(self, prior: Mask) -> None:
+        self._real.resume(prior)
+
+    def close(self) -> None:
+        self._real.close()
+
+
+class _Poisoned:
+    def __init__(self, real: Any) -> None:
+        self._real = real
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._real, name)
+
+    def get_tensor(self, index: int) -> Any:
+        return np.full_like(self._real.get_tensor(index), np.nan)
+
+
+@contextmanager
+def instead_of_the_embedded(model: Model) -> Iterator[None]:
+    """Services started within the block have this one model; everything else of them is real."""
+    with (
+        patch("portrait.app.load_models", lambda *_: Models({model.name: model}, model.name)),
+        patch("portrait.app.warm", lambda _: None),
+    ):
+        yield
