@@ -19,7 +19,7 @@ run: .venv/run ## Set up and serve with the embedded model: http://localhost:808
 
 .PHONY: test
 test: .venv/test system-packages media-packages $(NODE) .venv-tritonclient/ready ## Set up and run all tests
-	$(BIN)/pytest tests --ignore tests/training
+	$(BIN)/pytest tests --ignore tests/training -n 2 --dist loadfile
 	$(BIN)/pytest tests/training
 	@$(MAKE) --no-print-directory test-tflite-runtime
 

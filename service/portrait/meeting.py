@@ -31,11 +31,15 @@ def meeting_folder(count: int) -> Iterator[Path]:
 
 
 def _make_folder(place: str, count: int) -> Path | None:
-    """A folder in `place` that can hold the board; None where there can be none."""
+    """A folder in `place` that can hold the board and the workers' sockets; None where there can be none."""
     with contextlib.suppress(OSError):
         folder = Path(tempfile.mkdtemp(prefix="portrait-", dir=place))
         try:
-            Board(folder, count=count).close()
+            board = Board(folder, count=count)
+            board.close()
+            with socket.socket(socket.AF_UNIX) as tried:  # whose paths may have 107 bytes, which a deep TMPDIR uses up
+                tried.bind(str(board.socket(count)))
+            board.socket(count).unlink()
             return folder
         except OSError:
             rmtree(folder, ignore_errors=True)

@@ -7,6 +7,7 @@ import signal
 import struct
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -39,10 +40,9 @@ def shown() -> Clip:
 
 
 @pytest.fixture
-def disk(tmp_path: Path) -> Iterator[Path]:
+def disk() -> Iterator[Path]:
     """A disk of its own, of a megabyte."""
-    place = tmp_path / "disk"
-    place.mkdir()
+    place = Path(tempfile.mkdtemp(prefix="disk-", dir="/tmp"))  # short: the workers' sockets shall fit
     mounting = subprocess.run(
         ["mount", "-t", "tmpfs", "-o", "size=1m", "none", place], capture_output=True, text=True, check=False
     )
@@ -52,6 +52,7 @@ def disk(tmp_path: Path) -> Iterator[Path]:
         yield place
     finally:
         subprocess.run(["umount", "--lazy", place], check=True)
+        place.rmdir()
 
 
 def fill(disk: Path) -> None:
@@ -93,6 +94,17 @@ async def test_a_box_starts_where_nothing_can_be_written(disk: Path, shown: Clip
     trouble(disk)
     with serving(*BOX, **on(disk)) as (process, told):
         await assert_it_works(told, shown)
+        process.send_signal(signal.SIGTERM)
+        status, log = await asyncio.to_thread(ended, process)
+    assert status == 0, log
+
+
+async def test_a_box_whose_tmpdir_is_too_deep_for_sockets_meets_elsewhere(tmp_path: Path, shown: Clip) -> None:
+    deep = tmp_path / ("deep" * 25)
+    deep.mkdir()
+    with serving(*BOX, **on(deep)) as (process, told):
+        await assert_it_works(told, shown)
+        assert not names(deep)
         process.send_signal(signal.SIGTERM)
         status, log = await asyncio.to_thread(ended, process)
     assert status == 0, log
