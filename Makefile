@@ -57,12 +57,8 @@ breaks: .venv/test ## Break the service on purpose, one line at a time: a test m
 	$(BIN)/python -m tests.faults.breaks
 
 .PHONY: bench
-bench: .venv/run ## Measure what a frame costs on this machine
-	$(BIN)/portrait bench
-
-.PHONY: bench-grpc
-bench-grpc: .venv/test ## Measure gRPC under load against a plain first version, and streams per core (a quiet machine; minutes)
-	$(BIN)/python -m tests.benchmarks.streams --json
+bench: .venv/test .venv-mediapipe/ready system-packages ## Measure us against peers and make docs/benchmarks.md anew (an hour; BENCHMARKS="frame latency" for some)
+	$(BIN)/python -m tests.benchmarks $(BENCHMARKS)
 
 SOAK = docs/soak
 SESSIONS ?= 5000
@@ -227,7 +223,7 @@ image: ## Build the image portrait:dev (ENGINE=podman, BUILD_FLAGS=... for a pro
 	PATH="$(CURDIR)/$(BIN):$$PATH" npm install --prefix $* --no-package-lock --no-audit --no-fund --silent
 	@touch $@
 
-# Triton's Python stub goes with the first releases of Python 3.11, as Debian 12 has it. For `make bench-grpc`.
+# Triton's Python stub goes with the first releases of Python 3.11, as Debian 12 has it. For `make bench`.
 SYSTEM_PYTHON ?= /usr/bin/python3
 .venv-pytriton/ready: | .venv/bin/pip
 	$(SYSTEM_PYTHON) -m venv --without-pip .venv-pytriton

@@ -7,6 +7,7 @@ import pytest
 
 from portrait.metrics import Metrics
 from portrait.settings import PREFIX, Settings
+from tests.benchmarks.docs import filled
 from training import table
 
 ROOT = Path(__file__).parents[1]
@@ -54,6 +55,11 @@ def test_every_shipped_model_has_a_card() -> None:
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
 def test_tables_of_figures_are_the_stored_ones(page: Path) -> None:
     assert page.read_text() == table.filled(page.read_text()), "run: python -m training.table --into docs/*.md"
+
+
+def test_benchmarks_show_the_stored_figures() -> None:
+    page = (ROOT / "docs" / "benchmarks.md").read_text()
+    assert page == filled(page), "run: python -m tests.benchmarks.docs"
 
 
 def test_every_promise_names_a_test_that_exists() -> None:

@@ -10,7 +10,6 @@ that shares its cores with whoever sends.
 
 import argparse
 import asyncio
-import json
 import os
 from collections.abc import Sequence
 from dataclasses import replace
@@ -19,6 +18,7 @@ from typing import Any
 
 from portrait.levels import Kind, table
 from portrait.load import _box, _Streams, measure_load
+from tests.benchmarks.stored import RESULTS, report
 
 KIND = Kind("grpc", "360p", "mask only")
 
@@ -93,10 +93,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("what", choices=["scaling", "linear", "overload"])
     parser.add_argument("--seconds", type=float)
+    parser.add_argument("--json", action="store_true", help="keep the figures in results/box-WHAT.json")
     parsed = parser.parse_args()
     work = {"scaling": (scaling, 20.0), "linear": (linear, 10.0), "overload": (overload, 600.0)}
     run, usual = work[parsed.what]
-    print(json.dumps(asyncio.run(run(parsed.seconds or usual)), indent=2))
+    seconds = parsed.seconds or usual
+    figures = asyncio.run(run(seconds))
+    report({"seconds": seconds, **figures}, RESULTS / f"box-{parsed.what}.json" if parsed.json else None)
 
 
 if __name__ == "__main__":

@@ -20,10 +20,9 @@ import numpy as np
 
 from portrait.launch import missing_variables
 from tests import people
-from training.speed import machine
+from tests.benchmarks.stored import add_option, report
 
 ROOT = Path(__file__).parents[2]
-RESULTS = Path(__file__).parent / "results" / "frame.json"
 WIDTH, HEIGHT = 1280, 720
 
 OURS = ("mask", "blur", "color", "image")
@@ -97,18 +96,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=15)
     parser.add_argument("--frames", type=int, default=20, help="of each way in each round")
-    parser.add_argument("--json", type=Path, nargs="?", const=RESULTS, help=f"write here (default {RESULTS.name})")
+    add_option(parser, "frame")
     arguments = parser.parse_args()
     times = measure(arguments.rounds, arguments.frames)
     ratios = [
         {"ours": ours, "theirs": theirs, "ratio": round(times[ours] / times[theirs], 3), "goal": goal}
         for ours, theirs, goal in GOALS
     ]
-    report = {"machine": machine(), "cpu_ms": times, "ratios": ratios}
-    if arguments.json:
-        arguments.json.parent.mkdir(parents=True, exist_ok=True)
-        arguments.json.write_text(json.dumps(report, indent=1) + "\n")
-    print(json.dumps(report, indent=1))
+    report({"cpu_ms": times, "ratios": ratios}, arguments.json)
 
 
 if __name__ == "__main__":

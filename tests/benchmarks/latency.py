@@ -11,7 +11,6 @@ import argparse
 import asyncio
 import json
 import os
-import platform
 import sys
 import tempfile
 from collections.abc import AsyncIterator
@@ -25,6 +24,7 @@ from playwright.async_api import Page, Route
 
 from tests import people
 from tests.benchmarks.counter import Place, as_json, counted
+from tests.benchmarks.stored import add_option, report
 from tests.browser import open_page, write_camera
 
 HERE = Path(__file__).parent
@@ -166,8 +166,7 @@ async def run(arguments: argparse.Namespace) -> dict[str, Any]:
                 turns.append(turn)
     ours = [turn for turn in turns if turn["contender"] == "portrait"]
     return {
-        "machine": {"processor": platform.processor() or platform.machine(), "cores": os.cpu_count()},
-        "arguments": {key: value for key, value in vars(arguments).items() if key != "out"},
+        "arguments": {key: value for key, value in vars(arguments).items() if key != "json"},
         "of_aiortc_at_the_same_size": shares(turns, "aiortc, size kept"),
         "of_aiortc_as_it_comes": shares(turns, "aiortc"),
         "portrait_freezes": sum(turn["freezes"] for turn in ours),
@@ -182,13 +181,10 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=60.0, help="how long a turn is measured")
     parser.add_argument("--settle", type=float, default=5.0, help="how long it runs before that")
     parser.add_argument("--rounds", type=int, default=2)
-    parser.add_argument("--out", type=Path, help="file of the results (JSON)")
+    add_option(parser, "latency")
     arguments = parser.parse_args()
     people.DATA = Path("/nonexistent")  # a figure that may be shown, whatever pictures lie beside the checkout
-    results = json.dumps(asyncio.run(run(arguments)), indent=2)
-    if arguments.out:
-        arguments.out.write_text(results + "\n")
-    print(results)
+    report(asyncio.run(run(arguments)), arguments.json)
 
 
 if __name__ == "__main__":

@@ -16,6 +16,7 @@ import time
 from collections.abc import Callable, Mapping
 
 from portrait.launch import MALLOC, SWITCH_INTERVAL, THREADS, find_jemalloc
+from tests.benchmarks.stored import add_option, report
 
 FRAMES = 150
 
@@ -113,7 +114,7 @@ def main() -> None:
     """Run every variant in turns, and print the medians."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--json", action="store_true")
+    add_option(parser, "launcher")
     parser.add_argument("--work", choices=list(WORK), help=argparse.SUPPRESS)
     parsed = parser.parse_args()
     if parsed.work:
@@ -129,11 +130,7 @@ def main() -> None:
         name: {figure: round(statistics.median(run[figure] for run in runs), 2) for figure in runs[0]}
         for name, runs in found.items()
     }
-    if parsed.json:
-        print(json.dumps(rows, indent=2))
-        return
-    for name, figures in rows.items():
-        print(f"{name:<34}" + "   ".join(f"{figure} {value:g}" for figure, value in figures.items()))
+    report({"rounds": parsed.rounds, "settings": rows}, parsed.json)
 
 
 if __name__ == "__main__":

@@ -3,7 +3,7 @@
 A client in this process sends a camera of 640x360 at 30 frames per second, one way after the other, in rounds. Each
 server is a process of its own, and what counts is all of its CPU time (packets, codecs, network) per frame that came
 back. Echo is aiortc as it ships, without any network; `--same-allocator` gives it the allocator settings the service
-starts with. The last figure of each way is the median of its ratios to the echo of the same round.
+starts with. `of_echo` is the median of the ratios to the echo of the same round.
 """
 
 import argparse
@@ -22,6 +22,7 @@ import numpy as np
 
 from portrait.launch import MALLOC
 from tests import people
+from tests.benchmarks.stored import add_option, report
 from tests.rtc import Camera, Viewer
 
 WAYS = {
@@ -94,7 +95,7 @@ async def take(one: Viewer, count: object) -> None:
         count()  # type: ignore[operator]
 
 
-async def run(arguments: argparse.Namespace) -> None:
+async def run(arguments: argparse.Namespace) -> dict[str, object]:
     """Round by round, all ways; print each round and the medians."""
     width, height = map(int, arguments.size.split("x"))
     shown = people.clip(width, height, 60)
@@ -109,9 +110,11 @@ async def run(arguments: argparse.Namespace) -> None:
                     f"round {number + 1} {way:<10}{milliseconds:6.2f} ms a frame at {rate:4.1f} frames per second",
                     flush=True,
                 )
-    for way, values in found.items():
-        ratios = np.array(values) / np.array(found["echo"])
-        print(f"{way:<10}{statistics.median(values):6.2f} ms a frame, {np.median(ratios):.2f} of echo")
+    return {
+        "size": arguments.size,
+        "cpu_ms": {way: round(statistics.median(values), 2) for way, values in found.items()},
+        "of_echo": {way: round(float(np.median(np.divide(values, found["echo"]))), 3) for way, values in found.items()},
+    }
 
 
 def main() -> None:
@@ -121,7 +124,9 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=15.0)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--same-allocator", action="store_true")
-    asyncio.run(run(parser.parse_args()))
+    add_option(parser, "results")
+    parsed = parser.parse_args()
+    report(asyncio.run(run(parsed)), parsed.json)
 
 
 if __name__ == "__main__":

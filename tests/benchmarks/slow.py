@@ -6,7 +6,6 @@ not grow, frames must be given up. aiortc as it comes is seconds late by then (d
 
 import argparse
 import asyncio
-import json
 import sys
 import time
 from collections.abc import AsyncIterator
@@ -20,6 +19,7 @@ from portrait.frame import Frame
 from portrait.mask import Mask
 from portrait.session import Session
 from portrait.sessions import Sessions
+from tests.benchmarks.stored import add_option, report
 from tests.fakes import FakeModel, full_mask
 from tests.rtc import fake_service
 
@@ -101,8 +101,10 @@ def main() -> None:
     """The command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seconds", type=float, default=60.0)
-    for reading in asyncio.run(run(parser.parse_args().seconds)):
-        print(json.dumps(asdict(reading)))
+    add_option(parser, "slow")
+    parsed = parser.parse_args()
+    early, late = asyncio.run(run(parsed.seconds))
+    report({"early": asdict(early), "late": asdict(late)}, parsed.json)
 
 
 if __name__ == "__main__":

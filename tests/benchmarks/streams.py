@@ -13,9 +13,7 @@ import asyncio
 import contextlib
 import json
 import os
-import platform
 import random
-from pathlib import Path
 
 import cv2
 
@@ -28,8 +26,7 @@ from tests.benchmarks.driven import (
     theirs,
     triton,
 )
-
-RESULTS = Path(__file__).parent / "results" / "streams.json"
+from tests.benchmarks.stored import add_option, report
 
 RATE = 30.0
 LIMIT = 0.033
@@ -100,18 +97,17 @@ async def per_core(model: str, least: int, seconds: float) -> dict[str, object]:
 
 async def measure(arguments: argparse.Namespace) -> dict[str, object]:
     """All that was asked for."""
-    machine = {"cores": len(os.sched_getaffinity(0)), "python": platform.python_version()}
-    report: dict[str, object] = {"machine": machine}
+    found: dict[str, object] = {}
     if arguments.only != "core":
         rows = []
         for rate in arguments.rate:
             rows.append(await against_plain(rate, arguments.rounds, arguments.seconds))
             print(json.dumps(rows[-1], indent=1), flush=True)
-        report["against_plain"] = rows
+        found["against_plain"] = rows
     if arguments.only != "plain":
         goals = (("portrait", 14), ("portrait-int8", 18))
-        report["streams_per_core"] = [await per_core(model, goal, arguments.seconds) for model, goal in goals]
-    return report
+        found["streams_per_core"] = [await per_core(model, goal, arguments.seconds) for model, goal in goals]
+    return found
 
 
 def main() -> None:
@@ -121,13 +117,9 @@ def main() -> None:
     parser.add_argument("--rate", type=float, nargs="+", default=[15.0, RATE], help="frames per second and stream")
     parser.add_argument("--rounds", type=int, default=5, help="turns of each server")
     parser.add_argument("--seconds", type=float, default=8.0, help="of a turn")
-    parser.add_argument("--json", type=Path, nargs="?", const=RESULTS, help=f"write here (default {RESULTS.name})")
+    add_option(parser, "streams")
     arguments = parser.parse_args()
-    report = asyncio.run(measure(arguments))
-    if arguments.json:
-        arguments.json.parent.mkdir(parents=True, exist_ok=True)
-        arguments.json.write_text(json.dumps(report, indent=1) + "\n")
-    print(json.dumps(report, indent=1))
+    report(asyncio.run(measure(arguments)), arguments.json)
 
 
 if __name__ == "__main__":

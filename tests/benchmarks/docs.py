@@ -1,0 +1,197 @@
+"""The tables and plots of docs/benchmarks.md, made of the stored figures: `python -m tests.benchmarks.docs`."""
+
+import json
+import re
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any
+
+import matplotlib as mpl
+from matplotlib import pyplot as plt
+
+from tests.benchmarks.stored import RESULTS
+
+DOCS = Path(__file__).parents[2] / "docs"
+MARKED = re.compile(r"(<!-- figures: ([\w-]+) -->)\n.*?(<!-- end -->)", re.DOTALL)
+
+WANTED = {"composite": 1.0, "data": 0.65}
+"""Of aiortc's echo."""
+
+Stored = dict[str, Any]
+
+
+def write() -> None:
+    """Bring the page and its plots up to date."""
+    page = DOCS / "benchmarks.md"
+    page.write_text(filled(page.read_text()))
+    mpl.rcParams["svg.hashsalt"] = "portrait"  # the same figures give the same file
+    plot_ratios(DOCS / "plots" / "ratios.svg")
+    plot_linear(DOCS / "plots" / "streams.svg")
+
+
+def filled(page: str) -> str:
+    """The text of a page with every table between `<!-- figures: NAME -->` and `<!-- end -->` as it is stored now."""
+
+    def table(found: re.Match[str]) -> str:
+        figures = stored(found[2])
+        lines = [*TABLES[found[2]](figures), "", _machine(figures)] if figures else ["Not measured yet."]
+        return "\n".join([found[1], *lines, found[3]])
+
+    return MARKED.sub(table, page)
+
+
+def stored(name: str) -> Stored:
+    """What `results/NAME.json` holds, {} where it is missing."""
+    path = RESULTS / f"{name}.json"
+    return dict(json.loads(path.read_text())) if path.exists() else {}
+
+
+def frame(figures: Stored) -> Iterable[str]:
+    """A 720p frame, ours and MediaPipe's."""
+    times = figures["cpu_ms"]
+    rows = [
+        (row["ours"], row["theirs"], times[row["ours"]], times[row["theirs"]], row["ratio"], row["goal"])
+        for row in figures["ratios"]
+    ]
+    return _table(["ours", "MediaPipe", "ours, ms", "theirs, ms", "ratio", "wanted"], rows)
+
+
+def results(figures: Stored) -> Iterable[str]:
+    """The ways of a result, and aiortc's echo."""
+    rows = [
+        (way, milliseconds, figures["of_echo"][way], WANTED.get(way, ""))
+        for way, milliseconds in figures["cpu_ms"].items()
+    ]
+    return _table(["way", "server CPU per frame, ms", "of echo", "wanted"], rows)
+
+
+def latency(figures: Stored) -> Iterable[str]:
+    """Glass to glass."""
+    keys = ("contender", "median_ms", "p99_ms", "cpu_ms_per_frame", "frames_per_second", "freezes")
+    rows = [[_rounded(turn[key]) for key in keys] for turn in figures["turns"]]
+    shares = figures["of_aiortc_at_the_same_size"]
+    rows.append(["of aiortc, size kept", *(shares[key] for key in ("median", "p99", "cpu_per_frame")), "", ""])
+    return _table(["", "median, ms", "p99, ms", "server CPU per frame, ms", "frames per second", "freezes"], rows)
+
+
+def streams(figures: Stored) -> Iterable[str]:
+    """GRPC against a plain server, and streams per core."""
+    rows = [
+        (name, f"{load['streams']} x {load['rate']:g}", *(load[name][key] for key in ("cpu_ms_per_frame", "p99_ms")))
+        for load in figures.get("against_plain", [])
+        for name in load
+        if isinstance(load[name], dict) and "p99_ms" in load[name] and not name.startswith("ours_to_")
+    ]
+    yield from _table(["server", "streams x frames per second", "CPU per frame, ms", "p99, ms"], rows)
+    yield ""
+    rows = [(row["model"], row.get("streams", 0), row["asked"]) for row in figures.get("streams_per_core", [])]
+    yield from _table(["model", "streams per core", "wanted"], rows)
+
+
+def slow(figures: Stored) -> Iterable[str]:
+    """A network of 50 ms a frame."""
+    rows = [[_rounded(value) for value in figures[when].values()] for when in ("early", "late")]
+    return _table(["after, s", "median age, ms", "p99, ms", "memory, MB", "frames", "given up"], rows)
+
+
+def launcher(figures: Stored) -> Iterable[str]:
+    """What the launcher sets."""
+    rows = [
+        (name, ", ".join(f"{figure} {value:g}" for figure, value in found.items()))
+        for name, found in figures["settings"].items()
+    ]
+    return _table(["setting", "median"], rows)
+
+
+def scaling(figures: Stored) -> Iterable[str]:
+    """One worker and two."""
+    rows = [(workers, admitted) for workers, admitted in figures["admitted"].items()]
+    rows.append(("ratio (wanted: 1.7)", figures["ratio"]))
+    return _table(["workers, each with a core", "streams"], rows)
+
+
+def linear(figures: Stored) -> Iterable[str]:
+    """CPU per frame by streams."""
+    return _table(["streams", "CPU per frame, ms"], figures["cpu_ms"].items())
+
+
+def overload(figures: Stored) -> Iterable[str]:
+    """80 % and 120 % of what is admitted."""
+    ages, memory = figures["age_p99_ms"], figures["rss_mb"]
+    rows = [
+        ("age p99 at 80 %, ms", ages["at 80 %"]),
+        (f"age p99 at 120 %, worst minute of {figures['seconds'] / 60:g}, ms", ages["at 120 %, worst minute"]),
+        ("ratio (wanted: 1.5)", figures["ratio"]),
+        ("streams refused", figures["refused"]),
+        ("memory before and after, MB", f"{memory['before']} and {memory['after']}"),
+    ]
+    return _table(["", f"capacity {figures['capacity']} streams"], rows)
+
+
+TABLES: dict[str, Callable[[Stored], Iterable[str]]] = {
+    "frame": frame,
+    "results": results,
+    "latency": latency,
+    "streams": streams,
+    "slow": slow,
+    "launcher": launcher,
+    "box-scaling": scaling,
+    "box-linear": linear,
+    "box-overload": overload,
+}
+
+
+def plot_ratios(path: Path) -> None:
+    """What we cost as a share of what the peers cost, beside what was wanted."""
+    bars = [
+        (f"{row['ours']} / {row['theirs']}", row["ratio"], row["goal"]) for row in stored("frame").get("ratios", [])
+    ]
+    shares = stored("results").get("of_echo", {})
+    bars += [(f"{way} / aiortc's echo", shares[way], wanted) for way, wanted in WANTED.items() if way in shares]
+    same = stored("latency").get("of_aiortc_at_the_same_size", {})
+    bars += [(f"{name.replace('_', ' ')} / aiortc, size kept", share, 0.6) for name, share in same.items()]
+    if not bars:
+        return
+    figure, axes = plt.subplots(figsize=(8, 0.4 * len(bars) + 1), layout="constrained")
+    names, ratios, wanted = zip(*reversed(bars), strict=True)
+    axes.barh(names, ratios, height=0.6)
+    axes.scatter(wanted, names, marker="|", s=260, color="black", label="wanted")
+    axes.axvline(1.0, linewidth=0.8, color="grey")
+    axes.set(xlabel="ours as a share of theirs")
+    axes.legend(fontsize="x-small", loc="lower right")
+    _save(figure, path)
+
+
+def plot_linear(path: Path) -> None:
+    """CPU of a box by its streams."""
+    if not (cost := stored("box-linear").get("cpu_ms", {})):
+        return
+    figure, axes = plt.subplots(figsize=(6, 4), layout="constrained")
+    axes.plot([int(streams) for streams in cost], list(cost.values()), marker="o")
+    axes.set(xlabel="streams", ylabel="CPU per frame, ms", ylim=(0, None))
+    axes.grid(alpha=0.3)
+    _save(figure, path)
+
+
+def _save(figure: Any, path: Path) -> None:
+    figure.savefig(path, metadata={"Date": None})
+    plt.close(figure)
+
+
+def _table(heads: Iterable[str], rows: Iterable[Iterable[Any]]) -> list[str]:
+    heads = list(heads)
+    cells = [heads, ["---"] * len(heads), *([str(cell) for cell in row] for row in rows)]
+    return [f"| {' | '.join(row)} |" for row in cells]
+
+
+def _rounded(value: Any) -> Any:
+    return round(value, 1) if isinstance(value, float) else value
+
+
+def _machine(figures: Stored) -> str:
+    machine = figures["machine"]
+    return f"{machine.get('date', '')}, {machine.get('cpu', '')}, {machine['cores']} cores."
+
+
+if __name__ == "__main__":
+    write()
