@@ -21,15 +21,17 @@ PORTRAIT_PARTS = ("self", "street", "face")
 
 @dataclass(frozen=True)
 class Batch:
-    """One step's arrays, float32 in 0..1: image (N,H,W,3), prior, mask and its contour's band (N,H,W,1).
+    """One step's arrays, float32 in 0..1: image (N,H,W,3), prior, mask, its contour's band, label (N,H,W,1).
 
-    `own` are the indices whose prior is still to be predicted, `distorted` (len(own),H,W,3) the pictures to do it on.
+    `label` is the mask, softened by the teacher where there is one. `own` are the indices whose prior is still to be
+    predicted, `distorted` (len(own),H,W,3) the pictures to do it on.
     """
 
     image: np.ndarray
     prior: np.ndarray
     mask: np.ndarray
     band: np.ndarray
+    label: np.ndarray
     own: np.ndarray
     distorted: np.ndarray
 
@@ -117,13 +119,20 @@ class Mix:
     """Share of pictures that are rooms without anybody: nobody in them, whatever the prior says."""
     webcam: bool = False
     """Noise, compression, colour cast and low resolution on top of the paper's augmentations."""
+    taught: dict[str, float] = field(default_factory=dict)
+    """The teacher's share in the labels of a part's pictures; the given masks have the rest, and all of other parts."""
 
 
 class Batches:
-    """An endless supply of augmented batches; batch (epoch, step) is the same whenever and wherever it is made."""
+    """An endless supply of augmented batches; batch (epoch, step) is the same whenever and wherever it is made.
 
-    def __init__(self, portraits, backgrounds, mix, *, batch, steps, seed):
-        self._portraits, self._backgrounds, self._mix = portraits, backgrounds, mix
+    `teacher` takes a picture (H,W,3) uint8 RGB and returns (H,W) in 0..1; it is asked where the mix wants it.
+    """
+
+    def __init__(self, portraits, backgrounds, mix, *, batch, steps, seed, teacher=None):
+        if mix.taught and teacher is None:
+            raise ValueError(f"the mix has labels of {sorted(mix.taught)} softened by a teacher, but there is none")
+        self._portraits, self._backgrounds, self._mix, self._teacher = portraits, backgrounds, mix, teacher
         self._batch, self.steps, self._seed = batch, steps, seed
         weights = mix.weights
         chances = np.array([weights.get(portraits.part(i), weights["other"]) for i in range(len(portraits))], float)
@@ -145,12 +154,14 @@ class Batches:
         rng = np.random.default_rng((self._seed, epoch, step))
         augment = augmentation(*size, self._mix.webcam, int(rng.integers(2**31)), strength)
         kinds = priors.choose(rng, self._batch, self._mix.shares)
-        images, masks, previous, distorted = [], [], [], []
+        images, masks, labels, previous, distorted = [], [], [], [], []
         for kind in kinds:
-            image, mask = self._picture(rng)
+            index = rng.choice(len(self._portraits), p=self._chances)
+            image, mask = self._picture(index, rng)
             sample = augment(image=image, mask=mask)
             images.append(sample["image"])
             masks.append(sample["mask"])
+            labels.append(self._label(index, sample["image"], sample["mask"]))
             if kind == "self":
                 distorted.append(priors.distorted(sample["image"], int(rng.integers(2**31))))
                 previous.append(np.zeros_like(sample["mask"]))
@@ -162,16 +173,20 @@ class Batches:
             prior=_unit(previous)[..., None],
             mask=_unit(masks)[..., None],
             band=_unit([losses.boundary(mask) for mask in masks])[..., None],
+            label=np.stack(labels)[..., None],
             own=np.flatnonzero(kinds == "self"),
             distorted=_unit(distorted) if distorted else np.zeros((0, *size, 3), np.float32),
         )
 
-    def _draw(self, rng):
-        return self._portraits[rng.choice(len(self._portraits), p=self._chances)]
+    def _label(self, index, image, mask):
+        given = mask.astype(np.float32) / 255.0
+        share = self._mix.taught.get(self._portraits.part(index), 0.0)
+        # What is known to be empty needs no opinion.
+        return (1 - share) * given + share * self._teacher(image) if share and mask.any() else given
 
-    def _picture(self, rng):
+    def _picture(self, index, rng):
         """A portrait as it is, before another background, with somebody beside, or a room without anybody."""
-        image, mask = self._draw(rng)
+        image, mask = self._portraits[index]
         if self._backgrounds:
             choice = rng.random()
             if choice < self._mix.empty:
@@ -179,7 +194,8 @@ class Batches:
             if choice < self._mix.empty + self._mix.paste:
                 image = pasted(image, mask, self._room(image.shape, rng))
         if rng.random() < self._mix.beside:
-            other, shape = moved(*self._draw(rng), mask.shape, rng)
+            second = self._portraits[rng.choice(len(self._portraits), p=self._chances)]
+            other, shape = moved(*second, mask.shape, rng)
             image, mask = pasted(other, shape, image), np.maximum(mask, shape)
         return image, mask
 

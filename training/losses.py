@@ -9,13 +9,15 @@ BAND = 15
 """Width of the boundary band in pixels of a 224x224 mask; the kernel of SINet's boundary loss (arXiv:1911.09099)."""
 
 
-def portrait_loss(logits, truth, band):
-    """Mean over the batch of the three terms, for logits, masks and their `boundary`, each (N,1,H,W) in 0..1.
+def portrait_loss(logits, truth, band, label):
+    """Mean over the batch of the three terms, for logits, masks, their `boundary` and labels, each (N,1,H,W) in 0..1.
 
-    Masks may be soft at their edges. In the band the Jaccard term counts once more: there are the hard pixels.
+    Masks may be soft at their edges. In the band the Jaccard term counts once more: there are the hard pixels. Labels
+    are the masks, or what a teacher has softened: the cross-entropy alone takes those, for its minimum is at the label
+    itself, while a Jaccard term drives every pixel to 0 or 1.
     """
     predicted = torch.sigmoid(logits)
-    terms = cross_entropy(logits, truth) + jaccard(predicted, truth) + jaccard(predicted, truth, band)
+    terms = cross_entropy(logits, label) + jaccard(predicted, truth) + jaccard(predicted, truth, band)
     return terms.mean()
 
 

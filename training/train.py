@@ -23,6 +23,7 @@ from training import evaluate, losses, model
 from training.configs import CONFIGS, Config
 from training.data import Batches, Portraits, load_backgrounds
 from training.encoders import load_mobilenetv2_imagenet
+from training.teacher import Teacher
 
 EVALUATE_EVERY = 5
 """Epochs between two looks at val. Nothing is chosen by it: the weights kept are the last."""
@@ -75,13 +76,13 @@ class Trainer:
         for step, batch in enumerate(self._batches.epoch(self.epoch, size, strength)):
             for group in self._optimizer.param_groups:
                 group["lr"] = self.learning_rate(step)
-            image, prior, truth, band, distorted = (
-                self._tensor(array) for array in (batch.image, batch.prior, batch.mask, batch.band, batch.distorted)
+            image, prior, truth, band, label, distorted = map(
+                self._tensor, (batch.image, batch.prior, batch.mask, batch.band, batch.label, batch.distorted)
             )
             if self.network.takes_prior and len(batch.own):
                 prior[batch.own] = self._own_mask(distorted)
             logits = self._logits(image, prior)
-            loss = losses.portrait_loss(logits, truth, band)
+            loss = losses.portrait_loss(logits, truth, band, label)
             self._optimizer.zero_grad()
             loss.backward()
             self._optimizer.step()
@@ -172,6 +173,12 @@ def main():
         "--imagenet", type=Path, default=Path("../shared/weights/mobilenet_v2_0.35_224_imagenet_backbone.npz")
     )
     parser.add_argument("--init", type=Path, help="weights.pt of another run to start from")
+    parser.add_argument(
+        "--teacher",
+        type=Path,
+        default=Path("peers/selfie_segmentation.tflite"),
+        help="model that softens the labels, where the configuration wants one",
+    )
     parser.add_argument("--out", type=Path)
     parser.add_argument("--epochs", type=int)
     parser.add_argument("--steps", type=int)
@@ -188,6 +195,7 @@ def main():
         batch=config.batch,
         steps=config.steps,
         seed=config.seed,
+        teacher=Teacher(arguments.teacher) if config.mix.taught else None,
     )
     trainer = Trainer(config, batches, Portraits(arguments.data, "val"), arguments.out or Path("runs") / arguments.name)
     if config.imagenet:

@@ -1,14 +1,17 @@
 """Pictures, priors and batches."""
 
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import cv2
 import numpy as np
 import pytest
 
+from portrait.segmenters import EMBEDDED
 from tests.people import drawn_person, room
-from training import metrics, priors
-from training.data import Batches, Mix, Portraits, load_backgrounds, moved, pasted
+from training import evaluate, metrics, priors
+from training.data import Batch, Batches, Mix, Portraits, load_backgrounds, moved, pasted
+from training.teacher import Teacher
 
 
 def test_shares_of_priors_sum_to_one_and_come_out() -> None:
@@ -86,6 +89,38 @@ def test_a_mix_without_self_prediction_has_nothing_to_predict(folder: Path) -> N
     batch = make_batches(folder, mix).make(0, 0, (64, 96))
     assert len(batch.own) == 0
     assert batch.distorted.shape == (0, 64, 96, 3)
+
+
+def test_a_teacher_softens_the_labels_of_its_parts_and_leaves_the_masks(folder: Path) -> None:
+    def teacher(image: np.ndarray) -> np.ndarray:
+        return np.full(image.shape[:2], 0.6, np.float32)
+
+    def batch(taught: dict[str, float], empty: float = 0.0) -> Batch:
+        mix = Mix(taught=taught, empty=empty)
+        portraits, rooms = Portraits(folder, "train"), load_backgrounds(folder)
+        return Batches(portraits, rooms, mix, batch=4, steps=1, seed=1, teacher=teacher).make(0, 0, (64, 64))
+
+    plain, soft, other, room = batch({}), batch({"self": 0.5}), batch({"street": 0.5}), batch({"self": 0.5}, empty=1.0)
+    assert np.array_equal(plain.label, plain.mask)
+    assert np.array_equal(soft.mask, plain.mask)
+    assert soft.label == pytest.approx(0.5 * plain.mask + 0.3)
+    assert np.array_equal(other.label, other.mask), "no part of the teacher's"
+    assert not room.label.any(), "nobody is there, whatever the teacher says"
+
+
+def test_a_mix_that_wants_a_teacher_and_has_none_is_refused(folder: Path) -> None:
+    with pytest.raises(ValueError, match=r"labels of \['self'\] softened by a teacher, but there is none"):
+        make_batches(folder, Mix(taught={"self": 0.5}))
+
+
+def test_a_model_file_is_a_teacher_for_several_threads() -> None:
+    path = EMBEDDED / "portrait.tflite"
+    teacher, picture = Teacher(path), drawn_person().image
+    with ThreadPoolExecutor(3) as pool:
+        masks = list(pool.map(lambda _: teacher(picture), range(6)))
+    assert masks[0].shape == picture.shape[:2]
+    alone = cv2.resize(evaluate.File(path)(picture), picture.shape[1::-1])
+    assert all(np.array_equal(mask, alone) for mask in masks)
 
 
 def test_rooms_without_anybody_have_an_empty_mask(folder: Path) -> None:

@@ -95,8 +95,13 @@ def test_losses_match_sums_made_by_hand() -> None:
     assert float(losses.jaccard(torch.sigmoid(half), truth)) == pytest.approx(1 - 4 / 13, abs=1e-6)
     assert float(losses.jaccard(truth, truth)) == pytest.approx(1 - 8 / 9, abs=1e-6)
     # A band that covers all 16 pixels makes both Jaccard terms the same.
-    loss = losses.portrait_loss(half, truth, torch.ones_like(truth))
+    loss = losses.portrait_loss(half, truth, torch.ones_like(truth), truth)
     assert float(loss) == pytest.approx(np.log(2) + 2 * (1 - 4 / 13), abs=1e-5)
+    # A softened label moves the cross-entropy alone.
+    one = torch.ones_like(truth)
+    taught = losses.portrait_loss(one, truth, one, truth / 2)
+    moved = taught - losses.portrait_loss(one, truth, one, truth)
+    assert float(moved) == pytest.approx(8 * 0.5 * 1.0 / 16, abs=1e-5)
 
 
 def test_the_boundary_band_lies_around_the_contour() -> None:
