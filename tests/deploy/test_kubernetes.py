@@ -77,17 +77,40 @@ def test_exactly_one_autoscaler_owns_the_number_of_pods(tree: str, kind: str) ->
     assert "replicas" not in pick(manifests, "Deployment")["spec"]
 
 
+def sessions_metric() -> Manifest:
+    (metric,) = [each for each in autoscaler_metrics() if each["type"] == "Pods"]
+    return metric
+
+
+def autoscaler_metrics() -> list[Manifest]:
+    return pick(render("base"), "HorizontalPodAutoscaler")["spec"]["metrics"]
+
+
+def keda_triggers() -> dict[str, Manifest]:
+    return {each["type"]: each for each in pick(render("overlays/keda"), "ScaledObject")["spec"]["triggers"]}
+
+
+def test_both_autoscalers_look_at_the_cpu_as_well() -> None:
+    """With the quality that goes down first, sessions alone would add a pod too late."""
+    (metric,) = [each for each in autoscaler_metrics() if each["type"] == "Resource"]
+    assert metric["resource"] == {"name": "cpu", "target": {"type": "Utilization", "averageUtilization": 70}}
+    cpu = keda_triggers()["cpu"]
+    assert (cpu["metricType"], cpu["metadata"]) == ("Utilization", {"value": "70"})
+    # A share of what is requested: without a request there would be nothing to compare with.
+    (container,) = pick(render("base"), "Deployment")["spec"]["template"]["spec"]["containers"]
+    assert container["resources"]["requests"]["cpu"]
+
+
 def test_the_autoscaler_and_its_adapter_speak_of_the_same_metric() -> None:
     (rule,) = yaml.safe_load((DEPLOY / "kubernetes" / "prometheus-adapter.yml").read_text())["rules"]["custom"]
-    (metric,) = pick(render("base"), "HorizontalPodAutoscaler")["spec"]["metrics"]
-    assert metric["pods"]["metric"]["name"] == rule["name"]["as"]
+    assert sessions_metric()["pods"]["metric"]["name"] == rule["name"]["as"]
 
 
 def test_both_autoscalers_see_the_share_of_sessions_in_use(tmp_path: Path) -> None:
     """Their own queries, answered by Prometheus' engine: three of four sessions on one pod, one of four on another."""
     (rule,) = yaml.safe_load((DEPLOY / "kubernetes" / "prometheus-adapter.yml").read_text())["rules"]["custom"]
     adapter = rule["metricsQuery"].replace("<<.GroupBy>>", "pod").replace("<<.LabelMatchers>>", 'namespace="portrait"')
-    (trigger,) = pick(render("overlays/keda"), "ScaledObject")["spec"]["triggers"]
+    trigger = keda_triggers()["prometheus"]
     labels = 'namespace="portrait", pod="{}"'
     given = {
         f"portrait_sessions{{{labels.format('a')}, transport='grpc'}}": 2,
@@ -109,8 +132,7 @@ def test_both_autoscalers_see_the_share_of_sessions_in_use(tmp_path: Path) -> No
     file.write_text(yaml.safe_dump({"rule_files": [], "evaluation_interval": "15s", "tests": [test]}))
     assert "SUCCESS" in promtool("test", "rules", file)
     # One pod's worth of sessions in use, at 0.7 of a pod each: two pods. Both want the same fullness.
-    (metric,) = pick(render("base"), "HorizontalPodAutoscaler")["spec"]["metrics"]
-    assert metric["pods"]["target"]["averageValue"] == "700m"
+    assert sessions_metric()["pods"]["target"]["averageValue"] == "700m"
     assert trigger["metadata"]["threshold"] == "0.7"
 
 

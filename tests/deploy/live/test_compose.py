@@ -122,4 +122,4 @@ def test_the_service_has_the_limits_and_rights_of_the_file(compose: Compose, eng
     with urllib.request.urlopen(f"http://{ADDRESS}:8080/metrics", timeout=5) as response:
         numbers = response.read().decode()
     assert "portrait_cpu_budget_cores 2.0" in numbers
-    assert "portrait_sessions_limit 4.0" in numbers
+    assert "portrait_sessions_limit 64.0" in numbers

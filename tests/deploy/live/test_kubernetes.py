@@ -46,7 +46,7 @@ async def test_the_rendered_deployment_serves_drains_and_goes(engine: Engine, im
         assert len(replies) == 5
         numbers = await asyncio.to_thread(read, f"http://127.0.0.1:{http}/metrics")
         assert "portrait_cpu_budget_cores 2.0" in numbers
-        assert "portrait_sessions_limit 4.0" in numbers
+        assert "portrait_sessions_limit 64.0" in numbers
         (name,) = engine.podman("ps", "--filter=ancestor=" + image, "--format={{.Names}}").split()
         running = json.loads(engine.podman("inspect", name))[0]
         assert running["HostConfig"]["ReadonlyRootfs"] is True
