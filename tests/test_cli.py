@@ -50,6 +50,18 @@ async def test_sigterm_during_a_stream_lets_it_drain_then_cuts_it() -> None:
     assert "Traceback" not in log
 
 
+def test_a_reader_that_wants_no_more_is_no_error() -> None:
+    buffered = {name: value for name, value in os.environ.items() if name != "PYTHONUNBUFFERED"}
+    for arguments in (("models",), ("bench", "--frames", "1", "--json")):
+        reading, writing = os.pipe()
+        os.close(reading)
+        command = [sys.executable, "-m", "portrait", *arguments]
+        done = subprocess.run(command, stdout=writing, stderr=subprocess.PIPE, env=buffered, text=True, timeout=60)
+        os.close(writing)
+        assert done.returncode == 141
+        assert "Broken pipe" not in done.stderr, done.stderr
+
+
 def test_serve_sets_the_allocator_for_itself() -> None:
     clean = {name: value for name, value in os.environ.items() if not name.startswith("MALLOC_")}
     clean = {name: value for name, value in clean.items() if name not in THREADS and name != "LD_PRELOAD"}

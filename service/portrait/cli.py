@@ -5,6 +5,7 @@ import asyncio
 import importlib
 import json
 import logging
+import os
 import sys
 from collections.abc import Callable, Sequence
 from itertools import product
@@ -26,6 +27,9 @@ logger = logging.getLogger(__name__)
 
 USAGE_ERROR = 2
 
+OUTPUT_CLOSED = 141
+"""What a shell shows for a command that SIGPIPE ended."""
+
 BENCH_MODES = ("mask only", "composite")
 
 
@@ -36,10 +40,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parsed = _parser().parse_args(arguments)
     command: Command = parsed.command
     try:
-        return command(parsed, load_settings(vars(parsed)))
+        status = command(parsed, load_settings(vars(parsed)))
+        sys.stdout.flush()
+        return status
     except PortraitError as error:
         print(f"portrait: {error}", file=sys.stderr)
         return USAGE_ERROR
+    except BrokenPipeError:
+        # Who read the output wants no more of it (`| head`). Python's own flush at the end would complain again.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return OUTPUT_CLOSED
     except OSError as error:
         print(f"portrait: {error}", file=sys.stderr)
         return 1
