@@ -13,6 +13,7 @@ from tests.benchmarks import docs
 
 BENCHMARKS = {
     "frame": ("frame",),
+    "network": ("network",),
     "results": ("results",),
     "latency": ("latency",),
     "streams": ("streams",),

@@ -56,6 +56,22 @@ def frame(figures: Stored) -> Iterable[str]:
     return _table(["ours", "MediaPipe", "ours, ms", "theirs, ms", "ratio", "wanted"], rows)
 
 
+def network(figures: Stored) -> Iterable[str]:
+    """The networks alone."""
+    times, rates = figures["ms"], figures["gflops"]
+    rows = [
+        (row["ours"], row["theirs"], times[row["ours"]], times[row["theirs"]], row["ratio"], row["goal"])
+        for row in figures["ratios"]
+    ]
+    yield from _table(["ours", "theirs", "ours, ms", "theirs, ms", "ratio", "wanted"], rows)
+    yield ""
+    share = figures["of_sgemm"]
+    yield (
+        f"`portrait` runs {rates['portrait']:g} GFLOP/s, of {rates['sgemm']:g} at which the core multiplies matrices: "
+        f"{share['ratio']:.0%} (wanted: {share['goal']:.0%})."
+    )
+
+
 def results(figures: Stored) -> Iterable[str]:
     """The ways of a result, and aiortc's echo."""
     rows = [
@@ -130,6 +146,7 @@ def overload(figures: Stored) -> Iterable[str]:
 
 TABLES: dict[str, Callable[[Stored], Iterable[str]]] = {
     "frame": frame,
+    "network": network,
     "results": results,
     "latency": latency,
     "streams": streams,
