@@ -1,7 +1,7 @@
 """Clips of a person whose masks are exact: a portrait cut out by its own mask and moved over another background.
 
-The portraits are real ones of the val split where `TEST_PORTRAITS` (default: `../shared/data/portraits` beside the
-checkout) holds them; elsewhere a figure is drawn.
+The portraits are those of the val split where `TEST_PORTRAITS` (default: `../shared/data/portraits` beside the
+checkout) holds them; elsewhere there is one, which is in the public domain.
 """
 
 import csv
@@ -15,7 +15,8 @@ from numpy.typing import NDArray
 
 Array = NDArray[np.uint8]
 
-DATA = Path(os.environ.get("TEST_PORTRAITS", Path(__file__).parents[2] / "shared" / "data" / "portraits"))
+ROOT = Path(__file__).parents[1]
+DATA = Path(os.environ.get("TEST_PORTRAITS", ROOT.parent / "shared" / "data" / "portraits"))
 
 
 @dataclass(frozen=True)
@@ -38,7 +39,7 @@ def person(number: int = 0) -> Person:
     """The same person for the same number."""
     names = portrait_names()
     if not names:
-        return drawn_person()
+        return shown_person()
     name = names[number % len(names)]
     image = cv2.imread(str(DATA / "images" / f"{name}.jpg"))
     mask = cv2.imread(str(DATA / "masks" / f"{name}.png"), cv2.IMREAD_GRAYSCALE)
@@ -58,49 +59,12 @@ def portrait_names() -> list[str]:
         ]
 
 
-def drawn_person(width: int = 240, height: int = 320) -> Person:
-    """A head and shoulders with shading, hair and a face."""
-    scale = 4
-    image, mask = (
-        np.zeros((height * scale, width * scale, 3), np.uint8),
-        np.zeros((height * scale, width * scale), np.uint8),
-    )
-
-    def at(x: float, y: float) -> tuple[int, int]:
-        return int(x * width * scale), int(y * height * scale)
-
-    def ellipse(x: float, y: float, rx: float, ry: float, color: tuple[int, int, int], body: bool = True) -> None:
-        cv2.ellipse(image, at(x, y), at(rx, ry), 0, 0, 360, color, -1, cv2.LINE_AA)
-        if body:
-            cv2.ellipse(mask, at(x, y), at(rx, ry), 0, 0, 360, 255, -1)
-
-    hair, skin, shade, shirt = (28, 38, 58), (142, 172, 222), (118, 146, 198), (122, 74, 46)
-    ellipse(0.5, 0.36, 0.25, 0.25, hair)
-    ellipse(0.5, 1.02, 0.47, 0.33, shirt)
-    ellipse(0.5, 0.68, 0.1, 0.12, shade)
-    ellipse(0.5, 0.42, 0.19, 0.2, skin)
-    ellipse(0.5, 0.25, 0.19, 0.08, hair)
-    for side in (-1, 1):
-        ellipse(0.5 + side * 0.08, 0.4, 0.032, 0.014, (245, 245, 245), body=False)
-        ellipse(0.5 + side * 0.08, 0.4, 0.014, 0.013, (40, 50, 70), body=False)
-        ellipse(0.5 + side * 0.08, 0.365, 0.045, 0.008, hair, body=False)
-        ellipse(0.5 + side * 0.195, 0.42, 0.02, 0.04, shade)
-    ellipse(0.5, 0.46, 0.022, 0.035, shade, body=False)
-    ellipse(0.5, 0.54, 0.055, 0.014, (96, 92, 190), body=False)
-    # Folds and weave: a plain area this large is no shirt to a network that knows real ones.
-    rng = np.random.default_rng(5)
-    folds = cv2.GaussianBlur(rng.normal(0, 1, image.shape[:2]).astype(np.float32), (0, 0), 28)
-    weave = cv2.GaussianBlur(rng.normal(0, 1, image.shape[:2]).astype(np.float32), (0, 0), 3)
-    cloth = (np.abs(image.astype(int) - shirt).max(axis=2) < 8) * (26 * folds / folds.std() + 7 * weave / weave.std())
-    image = np.clip(image + cloth[..., None], 0, 255).astype(np.uint8)
-    for x in (0.42, 0.58):
-        cv2.line(image, at(0.5, 0.8), at(x, 0.72), (228, 232, 236), 14, cv2.LINE_AA)
-    cv2.line(image, at(0.5, 0.8), at(0.5, 1.0), (84, 48, 30), 6, cv2.LINE_AA)
-    image = cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA)
-    light = np.linspace(1.12, 0.78, width, dtype=np.float32)[None, :, None]
-    lit = np.clip(cv2.GaussianBlur(image, (0, 0), 1.2) * light, 0, 255).astype(np.uint8)
-    small = cv2.resize(mask, (width, height), interpolation=cv2.INTER_AREA)
-    return Person(lit, np.where(small > 127, 255, 0).astype(np.uint8))
+def shown_person() -> Person:
+    """Eileen Collins, head and shoulders (docs/pictures): the person of whoever has no portraits."""
+    image = cv2.imread(str(ROOT / "docs" / "pictures" / "astronaut.jpg"))
+    mask = cv2.imread(str(ROOT / "tests" / "samples" / "astronaut.png"), cv2.IMREAD_GRAYSCALE)
+    assert image is not None
+    return Person(np.asarray(image[:352, 30:374], np.uint8), np.asarray(mask, np.uint8))
 
 
 def room(width: int, height: int, seed: int = 3) -> Array:

@@ -1,4 +1,4 @@
-"""A data folder of drawn people, for a training of a few steps."""
+"""A data folder of one person before many rooms, for a training of a few steps."""
 
 from pathlib import Path
 
@@ -6,16 +6,18 @@ import cv2
 import numpy as np
 import pytest
 
-from tests.people import drawn_person, room
+from tests.people import room, shown_person
 
 SIZE = (320, 240)
 
 
 def draw(index: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """(picture, mask, the room behind) as BGR and grey."""
-    person = drawn_person()
-    behind = cv2.resize(room(240, 320, seed=index), (240, 320))
-    return np.where(person.mask[..., None] > 0, person.image, behind), person.mask, behind
+    person = shown_person()
+    image = cv2.resize(person.image, (240, 320))
+    mask = cv2.resize(person.mask, (240, 320), interpolation=cv2.INTER_NEAREST)
+    behind = room(240, 320, seed=index)
+    return np.where(mask[..., None] > 0, image, behind), mask, behind
 
 
 @pytest.fixture(scope="session")

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from portrait.segmenters import EMBEDDED
-from tests.people import drawn_person, room
+from tests.people import room, shown_person
 from training import evaluate, metrics, priors
 from training.data import Batch, Batches, Mix, Portraits, load_backgrounds, moved, pasted
 from training.teacher import Teacher
@@ -24,7 +24,7 @@ def test_shares_of_priors_sum_to_one_and_come_out() -> None:
 
 
 def test_every_kind_of_prior_looks_as_it_should() -> None:
-    mask = cv2.resize(drawn_person().mask, (224, 224), interpolation=cv2.INTER_NEAREST)
+    mask = cv2.resize(shown_person().mask, (224, 224), interpolation=cv2.INTER_NEAREST)
     other = np.zeros_like(mask)
     other[:50, :50] = 255
     rng = np.random.default_rng(0)
@@ -115,7 +115,7 @@ def test_a_mix_that_wants_a_teacher_and_has_none_is_refused(folder: Path) -> Non
 
 def test_a_model_file_is_a_teacher_for_several_threads() -> None:
     path = EMBEDDED / "portrait.tflite"
-    teacher, picture = Teacher(path), drawn_person().image
+    teacher, picture = Teacher(path), shown_person().image
     with ThreadPoolExecutor(3) as pool:
         masks = list(pool.map(lambda _: teacher(picture), range(6)))
     assert masks[0].shape == picture.shape[:2]
@@ -130,7 +130,7 @@ def test_rooms_without_anybody_have_an_empty_mask(folder: Path) -> None:
 
 
 def test_a_pasted_person_keeps_their_pixels_and_nothing_else() -> None:
-    person = drawn_person()
+    person = shown_person()
     blue = np.full_like(person.image, (0, 0, 200))
     shown = pasted(person.image, person.mask, blue)
     inside = cv2.erode(person.mask, np.ones((5, 5))) > 0
@@ -140,7 +140,7 @@ def test_a_pasted_person_keeps_their_pixels_and_nothing_else() -> None:
 
 
 def test_somebody_beside_stands_on_the_lower_edge_and_fits() -> None:
-    person = drawn_person()
+    person = shown_person()
     for seed in range(10):
         image, mask = moved(person.image, person.mask, (240, 320), np.random.default_rng(seed))
         assert image.shape == (240, 320, 3)
