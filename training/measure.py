@@ -17,14 +17,29 @@ import cv2
 from training import evaluate, evaluate_video, export, metrics, model, served, slices, speed, table
 from training.data import Portraits
 
+PARTS = ("masks", "speed", "video")
+"""What is measured: the masks of val, the time of a call (on a machine that does nothing else), steadiness."""
 
-def measure(runs, data, peers, web):
+
+def measure(runs, data, peers, parts, web):
     """Fill the results: what `markdown` prints."""
     cv2.setNumThreads(1)
     files = {row.run: _export(runs / row.run) for row in table.ROWS if row.run}
     shipped = {path.stem: path for path in table.embedded()}
     others = {name: peers / f"{name}.tflite" for name in table.PEERS} if peers else {}
     files = {name: path for name, path in (files | shipped | others).items() if path}
+    if "masks" in parts:
+        measure_masks(files, shipped, runs, data)
+    if "speed" in parts:
+        measure_speed(files, web)
+    if "video" in parts:
+        material = evaluate_video.prepare(data)
+        rows = evaluate_video.rows(shipped.values(), list(others.values())[:1])
+        table.store("video", {name: evaluate_video.measure(stream, material) for name, stream in rows.items()})
+
+
+def measure_masks(files, shipped, runs, data):
+    """The masks of every file, the slices of the shipped ones, and first frames as the service serves them."""
     val = Portraits(data, "val")
     parts = slices.slices(val, data)
     for name, path in files.items():
@@ -36,10 +51,6 @@ def measure(runs, data, peers, web):
         print(name, stored["val"]["portrait"], flush=True)
     first_frames = evaluate.evaluate(lambda image: served.Stream(shipped["portrait"])(image), val)
     table.store("served", {"val": evaluate.summary(first_frames)})
-    measure_speed(files, web)
-    material = evaluate_video.prepare(data)
-    rows = evaluate_video.rows(shipped.values(), list(others.values())[:1])
-    table.store("video", {name: evaluate_video.measure(stream, material) for name, stream in rows.items()})
 
 
 def measure_speed(files, web):
@@ -90,9 +101,10 @@ def main():
     parser.add_argument("--runs", type=Path, default=Path("runs"))
     parser.add_argument("--peers", type=Path, help="without it the peers are left out")
     parser.add_argument("--data", type=Path, default=Path("../shared/data/portraits"))
+    parser.add_argument("--parts", nargs="+", choices=PARTS, default=PARTS, help="some of it only")
     parser.add_argument("--no-web", action="store_true", help="leave the browser out")
     arguments = parser.parse_args()
-    measure(arguments.runs, arguments.data, arguments.peers, not arguments.no_web)
+    measure(arguments.runs, arguments.data, arguments.peers, arguments.parts, not arguments.no_web)
     for name, lines in table.tables().items():
         print(name, *lines, "", sep="\n")
 
