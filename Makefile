@@ -81,7 +81,7 @@ FUZZ_SECONDS ?= 60
 fuzz: .venv/fuzz ## Trouble every parser, every call and every route with broken and random input (FUZZ_SECONDS each; gRPC ten times that)
 	set -e; for name in $$($(BIN)/python -m tests.fuzz --list); do \
 	  echo "$$name"; $(BIN)/python -m tests.fuzz $$name --seconds $(FUZZ_SECONDS) --seed $$(date +%s); done
-	FUZZ_SECONDS=$(FUZZ_SECONDS) FUZZ_SEED=$$(date +%s) $(BIN)/pytest -s tests/test_corpus.py tests/test_hostile_signalling.py
+	FUZZ_SECONDS=$(FUZZ_SECONDS) FUZZ_SEED=$$(date +%s) $(BIN)/pytest -s tests/test_corpus.py tests/test_hostile_offers.py tests/test_hostile_requests.py
 	FUZZ_SECONDS=$$((10 * $(FUZZ_SECONDS))) FUZZ_SEED=$$(date +%s) $(BIN)/pytest -s tests/test_fuzz.py
 
 .PHONY: table

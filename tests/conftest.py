@@ -63,6 +63,12 @@ def no_sockets_left() -> Iterator[None]:
 
 
 @pytest.fixture
+def any_rate(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One address may ask as often as it likes."""
+    monkeypatch.setattr("portrait.transports.webrtc.rate.BURST", 10**9)
+
+
+@pytest.fixture
 def settings() -> Settings:
     """Settings of a service under test: any free port, no waiting at the end."""
     return Settings(http_port=0, grpc_port=0, max_sessions=4, drain_seconds=0.0, idle_seconds=5.0)
