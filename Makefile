@@ -28,7 +28,7 @@ test: .venv/test system-packages media-packages $(NODE) .venv-tritonclient/ready
 test-tflite-runtime: ## Run the core's tests on tflite-runtime (Python 3.11 only)
 	@if $(PYTHON) -c 'import sys; sys.exit(sys.version_info[:2] != (3, 11))'; then \
 	  $(MAKE) --no-print-directory .venv-tflite-runtime/ready && \
-	  $(OLD)/pytest tests/test_segmenters.py tests/test_compositors.py tests/test_pictures.py tests/test_session.py; \
+	  $(OLD)/pytest tests/test_segmenters.py tests/test_compositors.py tests/test_pictures.py tests/test_pipeline.py tests/test_session.py; \
 	else echo "tflite-runtime has no wheel for this Python: its tests are left out"; fi
 
 .PHONY: lint

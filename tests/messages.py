@@ -14,6 +14,7 @@ from portrait.kserve import inference_pb2 as kserve
 from portrait.v1 import segmentation_pb2 as pb
 from tests.calls import i420, jpeg, rgb24
 from tests.embedded import SIDE
+from tests.mutations import mutated_bytes
 from tests.people import room
 
 PICTURES = [make(room(48, 32)).message for make in (jpeg, i420, rgb24)]
@@ -81,23 +82,8 @@ def opening(path: str, dice: random.Random) -> list[Any]:
 
 def mutated(message: Any, dice: random.Random) -> bytes:
     """The message's bytes, more often than not with something wrong with them."""
-    data = bytearray(message.SerializeToString())
-    for _ in range(dice.choice([0, 1, 1, 2, 8])):
-        at = dice.randrange(len(data) + 1)
-        # Headers are short and at the beginning: half of the changes go there.
-        at = min(at, dice.randrange(64)) if dice.random() < 0.5 else at
-        match dice.randrange(5):
-            case 0:
-                data[at : at + 1] = bytes([dice.randrange(256)])
-            case 1:
-                del data[at : at + dice.randrange(1, 9)]
-            case 2:
-                data[at:at] = dice.randbytes(dice.randrange(1, 9))
-            case 3:
-                data = data[:at]
-            case _:
-                data[at : at + 10] = b"\xff" * 9 + b"\x01"  # the largest number there is
-    return bytes(data)
+    data: bytes = message.SerializeToString()
+    return mutated_bytes(data, dice) if dice.random() < 0.8 else data
 
 
 WORDS = [

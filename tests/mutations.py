@@ -17,6 +17,7 @@ WORDS = [
     b"\xff\xff\xff\xff",
     b"\x7f\xff\xff\xff",
     b"\x80\x00\x00\x00",
+    b"\xff" * 9 + b"\x01",  # the largest number of protobuf
     b"%s%n",
     b"\r\n\r\n",
     b"'\"<",

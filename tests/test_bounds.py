@@ -31,16 +31,29 @@ __all__ = ["authority"]  # a fixture
 LARGE = b"x" * (2 * door.SMALL)
 
 
+class Answer(asyncio.Event):
+    """Set when /slow shall answer; `let_in` counts the requests that have come as far as their handlers."""
+
+    let_in = 0
+
+    async def have_come(self, count: int) -> None:
+        async with asyncio.timeout(20):
+            while self.let_in < count:
+                await asyncio.sleep(0.01)
+
+
 @asynccontextmanager
-async def box(**options: Any) -> AsyncIterator[tuple[int, asyncio.Event]]:
+async def box(**options: Any) -> AsyncIterator[tuple[int, Answer]]:
     """A server whose /slow answers when it is told to, and whose /body reads the whole of it."""
-    answer = asyncio.Event()
+    answer = Answer()
 
     async def slow(_: web.Request) -> web.Response:
+        answer.let_in += 1
         await answer.wait()
         return web.Response(text="done")
 
     async def body(request: web.Request) -> web.Response:
+        answer.let_in += 1
         return web.Response(text=str(len(await request.read())))
 
     async def quick(_: web.Request) -> web.Response:
@@ -100,7 +113,7 @@ async def test_a_full_door_sends_whoever_waits_away_and_nobody_who_is_served(mon
         writer.write(b"GET /quick HTTP/1.1\r\nHost: x\r\n\r\n")
         async with asyncio.timeout(20):
             assert (await reader.readline()).startswith(b"HTTP/1.1 200")
-        closed = [await gone(one, 0.5) for one, _ in idle]
+        closed = await asyncio.gather(*(gone(one, 0.5) for one, _ in idle))
         assert sum(closed) >= len(idle) - 4
         answer.set()
         assert (await served.read()).endswith(b"done")
@@ -114,7 +127,7 @@ async def test_a_door_full_of_those_who_are_served_lets_nobody_in(monkeypatch: p
             reader, writer = await connected(stack, port)
             writer.write(b"GET /slow HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
             asked.append(reader)
-            await asyncio.sleep(0.1)
+        await answer.have_come(3)
         late, _ = await connected(stack, port)
         assert await gone(late)
         answer.set()
@@ -134,14 +147,14 @@ async def test_so_many_large_bodies_are_read_at_once(monkeypatch: pytest.MonkeyP
     monkeypatch.setattr(door, "PLACES", 2)
     monkeypatch.setattr(door, "PLACE_SECONDS", 1.0)
     head = b"POST /body HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n"
-    async with box() as (port, _), AsyncExitStack() as stack, aiohttp.ClientSession() as http:
+    async with box() as (port, answer), AsyncExitStack() as stack, aiohttp.ClientSession() as http:
         url = f"http://127.0.0.1:{port}/body"
         slow = []
         for _ in range(2):
             reader, writer = await connected(stack, port)
             writer.write(head % len(LARGE) + LARGE[:-1])
             slow.append((reader, writer))
-            await asyncio.sleep(0.2)
+        await answer.have_come(2)
         async with http.post(url, data=LARGE) as response:
             assert (response.status, response.headers["Retry-After"]) == (503, "5")
         async with http.post(url, data=b"small") as response:

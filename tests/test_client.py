@@ -44,11 +44,17 @@ async def test_a_stopping_servers_stream_goes_on_at_the_next_without_a_jump(show
                 if reply.id == 10:
                     draining = asyncio.create_task(old.sessions.drain(10))
         assert await draining == 0, "the stream was cut instead of leaving"
+        assert opened(new) == 1, "the stream stayed"
         assert len(new.sessions) == 0
     assert [reply.id for reply in replies] == list(range(24))
     assert all(reply.error is None and reply.dropped == 0 for reply in replies)
     for reply, uninterrupted in zip(replies, whole, strict=True):
         assert np.mean((reply.array > 127) != (uninterrupted > 127)) < 0.002
+
+
+def opened(service: Running) -> float | None:
+    """How many streams there have been."""
+    return service._metrics.registry.get_sample_value("portrait_sessions_opened_total", {"transport": "grpc"})
 
 
 @asynccontextmanager

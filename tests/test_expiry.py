@@ -81,12 +81,13 @@ async def test_connections_end_with_their_token(settings: Settings, tokens: Path
                 await one.frame()
             assert len(running.sessions) == 2
             replace(tokens, f"office {OTHER}\n".encode())
-            while len(running.sessions) > 1:
-                await asyncio.sleep(0.01)
-            for one in (watcher, page):
-                one.http.headers["Authorization"] = f"Bearer {OTHER}"
-                while (await one.http.get(one.location)).status != 404:
+            async with asyncio.timeout(30):
+                while len(running.sessions) > 1:
                     await asyncio.sleep(0.01)
+                for one in (watcher, page):
+                    one.http.headers["Authorization"] = f"Bearer {OTHER}"
+                    while (await one.http.get(one.location)).status != 404:
+                        await asyncio.sleep(0.01)
             assert (await publisher.numbers())["transport"] == "webrtc"
 
 

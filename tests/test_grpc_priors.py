@@ -29,6 +29,7 @@ async def test_a_second_streams_prior_never_mixes_with_the_firsts(client: Client
             await other.receive()
             reply = await one.receive()
             assert reply is not None
+            assert reply.error is None
             assert np.array_equal(reply.array, alone[i])
 
 

@@ -128,8 +128,9 @@ async def test_a_connection_that_cannot_be_closed_in_order_keeps_no_socket(monke
         assert udp_sockets() <= before
 
 
-async def test_a_connection_that_never_closes_keeps_nothing() -> None:
+async def test_a_connection_that_never_closes_keeps_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     """It has begun to close by itself and has failed: whoever calls its `close` from then on waits for ever."""
+    monkeypatch.setattr("portrait.transports.webrtc.connection.CLOSE_SECONDS", 0.5)
     connection = Connection(print)
     await connection.answer(CORPUS[0], len)
     assert udp_sockets()

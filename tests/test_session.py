@@ -1,26 +1,24 @@
-"""Pipelines and sessions: the prior's rules, failing closed, limits, and leaving nothing behind."""
+"""Sessions: limits, changes, ends, and leaving nothing behind."""
 
 import asyncio
 import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
 from fractions import Fraction
 
 import numpy as np
 import pytest
 
-from portrait.compositors import Options, open_compositor
+from portrait.compositors import Options
 from portrait.errors import BadOption, Draining, NoSuchSession, SegmentationHangs, TooManySessions
 from portrait.frame import Frame, Timestamp
 from portrait.mask import Mask
 from portrait.metrics import Metrics
 from portrait.pictures import frame_from_bgr
-from portrait.pipeline import Pipeline, Result
+from portrait.pipeline import Result
 from portrait.quality import Delivery
 from portrait.segmenters import Segmenter
 from portrait.session import Session
 from portrait.sessions import Sessions
-from tests.fakes import FakeModel, Gate, failing, full_mask, only
+from tests.fakes import FakeModel, Gate, full_mask, only
 from tests.people import room
 
 GREEN = Options("color", "#00ff00")
@@ -38,77 +36,8 @@ class FrameCodec:
         return result.compose()
 
 
-class Silent:
-    """Records nothing."""
-
-    @contextmanager
-    def stage(self, name: str) -> Iterator[None]:
-        yield
-
-
 def make_frame(arrived: float = 0.0, size: tuple[int, int] = (64, 48)) -> Frame:
     return frame_from_bgr(room(*size), Timestamp(0, Fraction(1)), arrived)
-
-
-def pipeline(model: FakeModel) -> Pipeline:
-    return Pipeline(model.open(), (32, 32), Silent())
-
-
-@pytest.mark.parametrize(
-    ("first", "second", "resets"),
-    [
-        (make_frame(0.0), make_frame(0.9), 0),
-        (make_frame(0.0), make_frame(1.1), 1),
-        (make_frame(0.0), make_frame(0.1, (48, 64)), 1),
-    ],
-    ids=["next frame", "after a gap of over a second", "another size"],
-)
-def test_the_prior_is_forgotten_when_it_says_nothing(first: Frame, second: Frame, resets: int) -> None:
-    model = FakeModel(full_mask)
-    tested = pipeline(model)
-    for frame in (first, second):
-        tested.run(frame, GREEN, open_compositor(GREEN))
-    assert model.resets == resets
-
-
-@pytest.mark.parametrize(
-    ("changed", "resets"),
-    [(slice(0, 0), 0), (slice(0, 24), 1), (slice(24, 48), 0)],
-    ids=["nothing", "where the person was", "elsewhere"],
-)
-def test_the_prior_is_forgotten_when_its_person_is_no_longer_there(changed: slice, resets: int) -> None:
-    model = FakeModel(upper_half)
-    tested, first = pipeline(model), make_frame()
-    other = first.y.copy()
-    other[changed] = 255 - other[changed]
-    noise = np.random.default_rng(1).normal(0, 3, other.shape)
-    second = first.with_planes(np.clip(other + noise, 0, 255).astype(np.uint8), first.u, first.v)
-    for frame in (first, second):
-        tested.run(frame, GREEN, open_compositor(GREEN))
-    assert model.resets == resets
-
-
-def upper_half(_: Frame) -> Mask:
-    values = np.zeros((32, 32), np.uint8)
-    values[:16] = 255
-    return Mask(values)
-
-
-def test_a_failing_network_shows_nothing_of_the_camera() -> None:
-    model = FakeModel(failing)
-    result = pipeline(model).run(make_frame(), GREEN, open_compositor(GREEN))
-    assert str(result.failure) == "injected"
-    assert len(np.unique(result.compose().y)) == 1
-    assert model.resets == 1
-
-
-def test_any_exception_of_a_runtime_fails_closed() -> None:
-    def crash(_: Frame) -> Mask:
-        raise ZeroDivisionError("injected")
-
-    result = pipeline(FakeModel(crash)).run(make_frame(), GREEN, open_compositor(GREEN))
-    assert isinstance(result.failure, ZeroDivisionError)
-    assert not result.mask.values.any()
 
 
 def sessions(model: FakeModel, limit: int = 2) -> Sessions:

@@ -1,0 +1,161 @@
+"""Packets of pictures: whole with their last one, asked for when they are lost, and given up in time."""
+
+import copy
+import random
+
+import pytest
+from aiortc.jitterbuffer import JitterBuffer, JitterFrame
+from aiortc.rtcrtpreceiver import NackGenerator
+from aiortc.rtp import RtpPacket
+
+from portrait.transports.webrtc import lost, realtime
+
+
+class StockBuffer(JitterBuffer):
+    """As aiortc ships it."""
+
+    add = realtime._stock_add
+    _remove_frame = realtime._stock_remove_frame
+
+
+class LiveBuffer(JitterBuffer):
+    """As the service uses it."""
+
+    add = realtime._add
+    _remove_frame = realtime._remove_frame
+
+
+def picture_packets(rng: random.Random, count: int) -> list[RtpPacket]:
+    """The packets of `count` pictures of one to six packets, the last of each with the marker."""
+    packets, sequence = [], rng.randrange(65536)
+    for number in range(count):
+        size = rng.randint(1, 6)
+        for part in range(size):
+            packet = RtpPacket(
+                payload_type=97, marker=int(part == size - 1), sequence_number=sequence, timestamp=3000 * number
+            )
+            packet._data = f"{number}.{part} ".encode()  # type: ignore[attr-defined]  # as aiortc's receiver adds it
+            packets.append(packet)
+            sequence = (sequence + 1) % 65536
+    return packets
+
+
+def delivered(buffer: JitterBuffer, packets: list[RtpPacket]) -> list[tuple[int, JitterFrame]]:
+    """(the packet it came with, the picture) of everything the buffer gives back."""
+    found = []
+    for number, packet in enumerate(packets):
+        _, frame = buffer.add(copy.copy(packet))
+        if frame is not None:
+            found.append((number, frame))
+    return found
+
+
+@pytest.mark.parametrize("seed", range(100))
+def test_pictures_are_the_same_as_stock_in_the_same_order_and_never_later(seed: int) -> None:
+    rng = random.Random(seed)
+    packets = picture_packets(rng, 40)
+    arriving = sorted(packets, key=lambda packet: packets.index(packet) + rng.uniform(0, seed % 5))
+    late = [packet for packet in arriving if rng.random() < 0.05]
+    # A lost packet comes again, as a retransmission, some packets later.
+    for packet in late:
+        place = arriving.index(packet)
+        arriving.remove(packet)
+        arriving.insert(place + rng.randint(1, 12), packet)
+    stock = delivered(StockBuffer(capacity=128, is_video=True), arriving)
+    live = delivered(LiveBuffer(capacity=128, is_video=True), arriving)
+    came = {frame.timestamp: (number, frame.data) for number, frame in live}
+    assert [frame.timestamp for _, frame in live] == sorted(came)
+    assert len(stock) >= 30
+    for number, frame in stock:
+        assert came[frame.timestamp][1] == frame.data
+        assert came[frame.timestamp][0] <= number
+
+
+def test_a_picture_is_there_with_its_last_packet() -> None:
+    packets = picture_packets(random.Random(1), 10)
+    ends = [number for number, packet in enumerate(packets) if packet.marker]
+    assert [number for number, _ in delivered(LiveBuffer(capacity=128, is_video=True), packets)] == ends
+    assert len(delivered(StockBuffer(capacity=128, is_video=True), packets)) == len(ends) - 1
+
+
+def test_sound_is_left_as_it_was() -> None:
+    packets = picture_packets(random.Random(1), 10)
+    stock = delivered(StockBuffer(capacity=16, prefetch=4), packets)
+    live = delivered(LiveBuffer(capacity=16, prefetch=4), packets)
+    assert [(n, f.timestamp) for n, f in live] == [(n, f.timestamp) for n, f in stock]
+
+
+class Clock:
+    """Stands still until it is moved."""
+
+    now = 100.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+def numbered(number: int) -> RtpPacket:
+    return RtpPacket(payload_type=97, sequence_number=number % 65536)
+
+
+def test_a_lost_packet_is_asked_for_until_it_comes() -> None:
+    clock = Clock()
+    requests, stock = lost.Requests(clock), NackGenerator()
+    asked, stock_asked = [], 0
+    for number in (65533, 65534, 1, 2, 3, 4):
+        stock_asked += stock.add(numbered(number))
+        if requests.add(numbered(number)):
+            asked.append((number, sorted(requests.missing)))
+        clock.now += lost.ASK_SECONDS / 2
+    # Over the end of the numbers, at once and then every other packet; stock asks once.
+    assert asked == [(1, [0, 65535]), (3, [0, 65535])]
+    assert stock_asked == 1
+    assert requests.add(numbered(65535))
+    assert requests.missing == {0}
+    requests.add(numbered(0))
+    clock.now += lost.ASK_SECONDS
+    assert not requests.add(numbered(5))
+
+
+def test_what_the_sender_has_forgotten_is_not_asked_for() -> None:
+    clock = Clock()
+    requests = lost.Requests(clock)
+    requests.add(numbered(0))
+    assert requests.add(numbered(1000))
+    assert min(requests.missing) == 1000 - 127
+    for number in range(1001, 1200):
+        clock.now += lost.ASK_SECONDS
+        requests.add(numbered(number))
+    assert requests.missing == set()
+
+
+def test_what_has_been_asked_for_long_enough_is_given_up() -> None:
+    clock = Clock()
+    requests = lost.Requests(clock)
+    requests.add(numbered(0))
+    requests.add(numbered(2))
+    assert requests.missing == {1}
+    asked = []
+    for following in range(3, 60):
+        clock.now += 0.05
+        if requests.add(numbered(following)):
+            asked.append(clock.now)
+    assert len(asked) > 5
+    assert max(asked) < clock.now - 1.5
+
+
+def test_what_never_comes_holds_pictures_up_for_a_second_only(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A cut of some seconds: more is lost than the sender remembers. Stock waits for 512 packets more."""
+    clock, packets = Clock(), picture_packets(random.Random(1), 200)
+    monkeypatch.setattr("time.monotonic", clock)
+    buffer = LiveBuffer(512, is_video=True)
+    assert len(delivered(buffer, packets[:60])) > 10
+    cut, began = clock.now, None
+    for packet in packets[260:]:
+        clock.now += 0.01
+        wanted, frame = buffer.add(copy.copy(packet))
+        began = clock.now if wanted and began is None else began
+        assert (frame is None) or (began is not None)
+    assert began is not None
+    assert began - cut == pytest.approx(lost.GIVE_UP_SECONDS, abs=0.05)
+    assert len(delivered(StockBuffer(512, is_video=True), packets[260:])) > 10  # and they are whole
