@@ -1,6 +1,7 @@
 """The way up, which the loopback and WHIP share: a camera's newest frames into a session."""
 
 import asyncio
+import json
 import logging
 import time
 from abc import ABC, abstractmethod
@@ -8,7 +9,7 @@ from collections.abc import Coroutine
 from typing import Any, Generic, TypeAlias, TypeVar
 
 import av
-from aiortc import MediaStreamTrack
+from aiortc import MediaStreamTrack, RTCDataChannel
 from aiortc.mediastreams import MediaStreamError
 
 from portrait.errors import BadPicture, SegmentationHangs
@@ -25,6 +26,10 @@ Arrival: TypeAlias = tuple[av.VideoFrame, float]
 """A decoded picture and when it came, on the monotonic clock."""
 
 
+EVENTS = "events"
+"""Label of the channel on which a client that opens it is told what concerns its session."""
+
+
 class Uplink(ABC, Generic[W]):
     """A connection whose camera feeds a session. The session's end is the connection's; `run` is the whole life."""
 
@@ -35,6 +40,8 @@ class Uplink(ABC, Generic[W]):
         self._bandwidth: realtime.Bandwidth | None = None
         self._slot: Latest[Arrival] = Latest()
         self._dropped = 0
+        self._events: asyncio.Future[RTCDataChannel] = asyncio.get_running_loop().create_future()
+        self.connection.pc.on("datachannel", self.take_channel)
 
     async def answer(self, offer: str) -> str:
         """The SDP answer to an offer.
@@ -58,9 +65,16 @@ class Uplink(ABC, Generic[W]):
         self.camera = transceiver.receiver.track
         self._bandwidth = realtime.steer(transceiver.receiver)
 
+    def take_channel(self, channel: RTCDataChannel) -> None:
+        """Keep a channel that the client has opened, or close it: nobody would answer there."""
+        if channel.label == EVENTS and not self._events.done():
+            self._events.set_result(channel)
+        else:
+            channel.close()
+
     async def run(self, *work: Coroutine[Any, Any, None]) -> None:
         """Carry frames, and do `work` beside it, until the session is ended or the other side goes away."""
-        lives = (self.connection.watch(), self._pump(), *work)
+        lives = (self.connection.watch(), self._pump(), self._say_goaway(), *work)
         tasks = [asyncio.create_task(life, name="webrtc-uplink") for life in lives]
         try:
             await self.session.wait_ended()
@@ -104,6 +118,13 @@ class Uplink(ABC, Generic[W]):
         """Close the connection. Idempotent."""
         self._slot.close()
         await self.connection.close()
+
+    async def _say_goaway(self) -> None:
+        """Tell the client that the session will be ended, while it still goes on."""
+        seconds = await self.session.wait_leaving()
+        channel = await self._events
+        if channel.readyState == "open":
+            channel.send(json.dumps({"goaway": seconds}))
 
     async def _pump(self) -> None:
         """Empty the camera's track into the slot as fast as it fills: aiortc queues without bound."""

@@ -25,7 +25,6 @@ class MaskSender(Uplink[bytes]):
     def __init__(self, session: Session[av.VideoFrame, bytes], idle_seconds: float) -> None:
         super().__init__(session, idle_seconds)
         self._channel: RTCDataChannel | None = None
-        self.connection.pc.on("datachannel", self._take_channel)
 
     def direct(self, transceivers: list[Any]) -> None:
         """Take the first video that is sent, and decline everything else."""
@@ -39,6 +38,13 @@ class MaskSender(Uplink[bytes]):
             raise BadOffer("sdp", "the offer sends no video; expected one video section that is sendonly")
         if self.connection.pc.sctp is None:
             raise BadOffer("sdp", f"the offer has no data channel; expected one labelled {LABEL!r} for result=data")
+
+    def take_channel(self, channel: RTCDataChannel) -> None:
+        """Send masks on the channel that is labelled for them."""
+        if channel.label == LABEL and self._channel is None:
+            self._channel = channel
+        else:
+            super().take_channel(channel)
 
     async def run(self, *work: Coroutine[Any, Any, None]) -> None:
         """Carry frames up and masks down, until the session is ended or the other side goes away."""
@@ -58,9 +64,3 @@ class MaskSender(Uplink[bytes]):
                 self.session.drop(1, "slow_network")
             elif (message := await self.result(arrival)) is not None and channel.readyState == "open":
                 channel.send(message)
-
-    def _take_channel(self, channel: RTCDataChannel) -> None:
-        if channel.label == LABEL and self._channel is None:
-            self._channel = channel
-        else:
-            channel.close()

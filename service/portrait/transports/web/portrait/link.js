@@ -14,7 +14,13 @@ const PATIENCE = 3000;
 /** Milliseconds without a packet of the box's after which it is asked whether it still knows the session. */
 const SILENCE = 500;
 
-/** Events: "track" (detail: MediaStreamTrack), "message" (detail: ArrayBuffer), "sent" (detail: RTP), "lost" (why). */
+/** The label of the data channel on which the box tells what concerns the session. */
+const EVENTS = "events";
+
+/**
+ * Events: "track" (detail: MediaStreamTrack), "message" (detail: ArrayBuffer), "sent" (detail: RTP), "goaway" (detail:
+ * seconds until the box ends the session), "lost" (why).
+ */
 export class Link extends EventTarget {
   #box;
   #connection;
@@ -30,13 +36,27 @@ export class Link extends EventTarget {
   #previous = { delay: 0, emitted: 0 };
   /** @type {Worker | null} */
   #worker = null;
+  /** @type {MediaStreamTrack | null} the video that comes down */
+  track = null;
+  /** @type {Promise<void>} fulfilled when the first result has come, rejected when the connection is lost before */
+  flowing;
+  #flow = () => {};
 
   /** @param {Box} box @param {RTCIceServer[]} iceServers */
   constructor(box, iceServers) {
     super();
     this.#box = box;
     this.#connection = new RTCPeerConnection({ iceServers, bundlePolicy: "max-bundle" });
-    this.#connection.addEventListener("track", ({ track }) => this.#tell("track", track));
+    this.flowing = new Promise((resolve, reject) => {
+      this.#flow = resolve;
+      this.addEventListener("lost", reject, { once: true });
+    });
+    this.flowing.catch(() => {}); // who waits for it is told; nobody need wait
+    this.#connection.addEventListener("track", ({ track }) => {
+      this.track = track;
+      track.addEventListener("unmute", this.#flow, { once: true });
+      this.#tell("track", track);
+    });
     this.#connection.addEventListener("connectionstatechange", () => this.#stateChanged());
   }
 
@@ -141,6 +161,10 @@ export class Link extends EventTarget {
     if (result === "mask") Object.assign(receiver, { jitterBufferTarget: 0 });
     if (result !== "composite") this.#watchSent(sender);
     if (result === "data") this.#listen(connection.createDataChannel(LABEL, { ordered: false, maxRetransmits: 0 }));
+    connection.createDataChannel(EVENTS).addEventListener("message", ({ data }) => {
+      const { goaway } = JSON.parse(data);
+      if (goaway !== undefined) this.#tell("goaway", goaway);
+    });
     connection.addEventListener("icecandidate", ({ candidate }) => candidate && this.#found(candidate));
     await connection.setLocalDescription();
     await gathered(connection);
@@ -202,6 +226,7 @@ export class Link extends EventTarget {
 
   #listen(/** @type {RTCDataChannel} */ channel) {
     channel.binaryType = "arraybuffer";
+    channel.addEventListener("message", this.#flow, { once: true });
     channel.addEventListener("message", ({ data }) => this.#tell("message", data));
   }
 

@@ -1,13 +1,13 @@
 /** A session: a camera, where its masks are made, and what comes of it; it lives on through lost connections. */
 
-import { Compositor, MODES } from "./compositor.js";
+import { MODES } from "./compositor.js";
 import { readFrames } from "./frames.js";
 import { Link } from "./link.js";
-import { LocalSegmenter } from "./local.js";
 import { dress, isName, toText } from "./look.js";
 import { MaskReader, unpackMask } from "./masks.js";
 import { Box, PortraitError } from "./signalling.js";
 import { Studio } from "./studio.js";
+import { settle } from "./where.js";
 
 /** @typedef {import("./types.js").Options} Options */
 /** @typedef {import("./types.js").Stats} Stats */
@@ -15,9 +15,6 @@ import { Studio } from "./studio.js";
 /** @typedef {import("./types.js").Result} Result */
 /** @typedef {import("./types.js").Where} Where */
 /** @typedef {import("./types.js").Mode} Mode */
-
-/** Milliseconds of an inference up to which "auto" keeps the work in the page: a third of a frame's time at 30 fps. */
-const QUICK = 11;
 
 /** Milliseconds between attempts: the first, and the longest. */
 const [FIRST_WAIT, LONGEST_WAIT] = [300, 10_000];
@@ -92,7 +89,8 @@ export class PortraitSession extends EventTarget {
 
   /** Called by `connect`. */
   async open() {
-    const segmenter = await this.#decide();
+    const { segmenter, ...settled } = await settle(this.#box, this.#options);
+    Object.assign(this, settled);
     this.#tell("where", { where: this.where, result: this.result, reason: this.reason });
     if (this.where === "browser" || this.result !== "composite") {
       this.#studio = new Studio(this.#camera, segmenter ?? undefined);
@@ -145,36 +143,16 @@ export class PortraitSession extends EventTarget {
     this.#tell("closed", why);
   }
 
-  /** Settle where masks are made; the segmenter when that is here. */
-  async #decide() {
-    const { where = "box", model } = this.#options;
-    const wanted = where !== "box" || this.result !== "composite";
-    if (wanted && !Compositor.available) {
-      if (where === "browser") throw new Error("this browser has no WebGL 2: the box can do it");
-      this.result = "composite";
-      this.reason = "this browser has no WebGL 2";
-    } else if (where !== "box") {
-      try {
-        const segmenter = await LocalSegmenter.open(this.#box, model);
-        const took = await segmenter.measure();
-        this.reason = `an inference takes ${took.toFixed(1)} ms in this browser`;
-        if (where === "browser" || took <= QUICK) {
-          this.where = "browser";
-          return segmenter;
-        }
-        segmenter.close();
-      } catch (error) {
-        if (where === "browser") throw error;
-        this.reason = `the network does not run in this browser: ${/** @type {Error} */ (error).message}`;
-      }
-    }
-    return null;
+  /** One connection to the box, in the place of none. */
+  async #connect() {
+    this.#studio?.restart();
+    const link = await this.#open();
+    if (this.#ended.signal.aborted) return link.close();
+    this.#link = link;
   }
 
-  /** One connection to the box. */
-  async #connect() {
+  async #open() {
     const studio = this.#studio;
-    studio?.restart();
     const { mode, color, background } = this.#look;
     /** @type {Record<string, string>} */
     const query = this.#options.model ? { model: this.#options.model } : {};
@@ -185,23 +163,31 @@ export class PortraitSession extends EventTarget {
     if (later && mode === "image") query.mode = "blur";
     const track = studio ? studio.sent.track : this.#camera;
     const link = await Link.open(this.#box, track, this.result, query, (opened) => this.#listen(opened));
-    if (this.#ended.signal.aborted) return link.close();
-    this.#link = link;
     if (later) await link.change({ mode, background: await toText(background) });
+    return link;
   }
 
   #listen(/** @type {Link} */ link) {
     const { signal } = this.#ended;
+    // A link that is to take over is heard once it has.
     const on = (/** @type {string} */ type, /** @type {(detail: any) => void} */ take) =>
-      link.addEventListener(type, (event) => take(/** @type {CustomEvent} */ (event).detail), { signal });
+      link.addEventListener(type, (event) => {
+        if (link === (this.#link ?? link)) take(/** @type {CustomEvent} */ (event).detail);
+      }, { signal });
     on("lost", (why) => link === this.#link && this.#reconnect(why));
+    on("goaway", () => this.#move());
+    on("track", (track) => this.#show(track));
     const studio = this.#studio;
-    if (studio === null) return on("track", (track) => this.#put(track));
+    if (studio === null) return;
     on("sent", (rtp) => studio.encoded(rtp));
-    on("track", (track) => this.#readMasks(track, studio));
     on("message", (message) => {
       unpackMask(message).then(({ mask, rtp }) => studio.take(mask, rtp), (error) => reportError(error));
     });
+  }
+
+  #show(/** @type {MediaStreamTrack} */ track) {
+    if (this.#studio) this.#readMasks(track, this.#studio);
+    else this.#put(track);
   }
 
   /** @param {MediaStreamTrack} track @param {Studio} studio */
@@ -235,6 +221,26 @@ export class PortraitSession extends EventTarget {
         const longer = error instanceof PortraitError ? 1000 * (error.retryAfter ?? 0) : 0;
         // Not all at the same moment, after a box that has started anew.
         await this.#sleep(Math.max(wait, longer) * (1 + Math.random() / 4));
+      }
+    }
+  }
+
+  /** The box is about to stop: another session beside this one, which takes over as soon as its results come. */
+  async #move() {
+    const old = this.#link;
+    for (let wait = FIRST_WAIT; old !== null && old === this.#link && this.#options.reconnect !== false; wait *= 2) {
+      let fresh = null;
+      try {
+        fresh = await this.#open();
+        await fresh.flowing;
+        if (old !== this.#link || this.#ended.signal.aborted) return fresh.close();
+        this.#link = fresh;
+        this.#studio?.restart();
+        if (fresh.track) this.#show(fresh.track);
+        return old.close();
+      } catch {
+        fresh?.close(); // nobody has room yet: at the end of this session it is looked for as after any other
+        await this.#sleep(wait);
       }
     }
   }
