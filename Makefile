@@ -63,11 +63,16 @@ bench: .venv/test .venv-mediapipe/ready system-packages ## Measure us against pe
 SOAK = docs/soak
 SESSIONS ?= 5000
 .PHONY: churn
-churn: .venv/test ## Open 5,000 sessions over both transports that leave in every ugly way: nothing may be left (SESSIONS)
+churn: .venv/test .venv/jemalloc ## Open 5,000 sessions over both transports that leave in every ugly way: nothing may be left (SESSIONS)
 	@mkdir -p $(SOAK)
 	$(BIN)/python -m tests.benchmarks.churn --sessions $(SESSIONS) --out $(SOAK)/churn.json
 	@$(BIN)/python -m tests.benchmarks.steady --write
 	CHURN_STREAMS=$$((2 * $(SESSIONS))) $(BIN)/pytest -s tests/test_churn.py
+
+# Unpacked, not installed: installed, every command would use it, and the tests' glibc would be tested nowhere.
+.venv/jemalloc: | .venv/bin/pip
+	cd .venv && { apt-get download -q libjemalloc2 || { $(APT) update -q && apt-get download -q libjemalloc2; }; }
+	cd .venv && dpkg-deb -x libjemalloc2_*.deb jemalloc && rm libjemalloc2_*.deb
 
 SOAK_SECONDS ?= 1800
 .PHONY: soak

@@ -37,6 +37,7 @@ def test_the_page_says_what_is_stored() -> None:
     result = json.loads((steady.STORED / "churn.json").read_text())
     assert result["sessions"] >= 5000
     assert result["left"] == []
+    assert result["ok"]
 
 
 def samples(ages: list[float], memory: list[float]) -> list[Sample]:

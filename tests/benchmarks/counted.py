@@ -11,6 +11,7 @@ import sys
 import threading
 import time
 from pathlib import Path
+from typing import ClassVar
 
 from portrait.app import CODEC_THREADS, Running, run_service
 from portrait.settings import Settings
@@ -26,10 +27,47 @@ def udp_ports() -> int:
     return sum(f"socket:[{line.split()[9]}]" in held for table in tables for line in table.splitlines()[1:])
 
 
+ALL_ARENAS = 4096
+"""What jemalloc calls all of them (MALLCTL_ARENAS_ALL)."""
+
+LIBRARY = ctypes.CDLL(None)
+
+
+def read_jemalloc(name: str) -> int:
+    """One of jemalloc's numbers, as it is now."""
+    value, size, epoch = ctypes.c_size_t(), ctypes.c_size_t(8), ctypes.c_uint64(1)
+    assert LIBRARY.mallctl(b"epoch", None, None, ctypes.byref(epoch), ctypes.c_size_t(8)) == 0
+    assert LIBRARY.mallctl(name.encode(), ctypes.byref(value), ctypes.byref(size), None, ctypes.c_size_t(0)) == 0
+    return value.value
+
+
+class MallInfo(ctypes.Structure):
+    """What glibc's mallinfo2() gives."""
+
+    _fields_: ClassVar = [
+        (name, ctypes.c_size_t)
+        for name in (
+            "arena", "ordblks", "smblks", "hblks", "hblkhd", "usmblks", "fsmblks", "uordblks", "fordblks", "keepcost",
+        )
+    ]  # fmt: skip
+
+
+def allocated() -> int:
+    """Bytes that somebody has and has not given back, but for Python's own small objects."""
+    if hasattr(LIBRARY, "mallctl"):
+        return read_jemalloc("stats.allocated")
+    LIBRARY.mallinfo2.restype = MallInfo
+    info = LIBRARY.mallinfo2()
+    return int(info.uordblks + info.hblkhd)
+
+
 def resident() -> int:
     """Bytes; what the allocator only keeps is given back first."""
     gc.collect()
-    ctypes.CDLL(None).malloc_trim(0)
+    if hasattr(LIBRARY, "mallctl"):
+        assert LIBRARY.mallctl(b"arena.%d.purge" % ALL_ARENAS, None, None, None, ctypes.c_size_t(0)) == 0
+    else:
+        LIBRARY.malloc_trim(0)
     return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
 
 
@@ -41,6 +79,7 @@ def count(running: Running) -> dict[str, int]:
         "descriptors": len(list(Path("/proc/self/fd").iterdir())),
         "udp_ports": udp_ports(),
         "rss": resident(),
+        "allocated": allocated(),
     }
 
 

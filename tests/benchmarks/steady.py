@@ -13,7 +13,10 @@ BEGIN, END = "<!-- made by `make {}`: -->\n", "<!-- end -->\n"
 def churn_table(result: dict[str, Any]) -> str:
     """What a churn has left, and how its sessions came and went."""
     before, after, memory = result["before"], result["after"], result["rss"]
-    rows = [f"| {name.replace('_', ' ')} | {before[name]} | {after[name]} |" for name in before if name != "rss"]
+    plain = [name for name in before if name not in ("rss", "allocated")]
+    rows = [f"| {name.replace('_', ' ')} | {before[name]} | {after[name]} |" for name in plain]
+    held = [counts["allocated"] / 2**20 for counts in (before, after)]
+    rows.append(f"| allocated ({result['allocator']}), MB | {held[0]:.1f} | {held[1]:.1f} |")
     mb = [value / 2**20 for value in memory]
     rows.append(f"| RSS, MB | {mb[0]:.1f} | {mb[-1]:.1f} ({100 * result['rss_grown']:+.1f} %) |")
     ways = ", ".join(f"{count} {way}" for way, count in result["ways"].items())
@@ -26,6 +29,7 @@ def churn_table(result: dict[str, Any]) -> str:
             *rows,
             "",
             f"RSS on the way, MB: {', '.join(f'{value:.0f}' for value in mb)}.",
+            f"Allocated, MB: {', '.join(f'{value / 2**20:.2f}' for value in result['allocated'])}.",
             "",
         ]
     )
