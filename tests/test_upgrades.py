@@ -9,7 +9,7 @@ import subprocess
 import time
 import urllib.request
 from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import aclosing, asynccontextmanager
+from contextlib import AsyncExitStack, aclosing, asynccontextmanager
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -237,10 +237,21 @@ async def test_what_cannot_be_used_changes_nothing(count: int, configured: Path,
         assert (await asyncio.to_thread(ended, process))[0] == 0
 
 
+async def stream_of_the_first(client: Client, stack: AsyncExitStack) -> None:
+    """A stream, for the length of the stack, that worker 0 has: the kernel places connections."""
+    while True:
+        async with AsyncExitStack() as own:
+            stream = await own.enter_async_context(client.open_stream())
+            if stream.info.session_id.startswith("0-"):
+                stack.push_async_exit(own.pop_all())
+                return
+
+
 async def test_the_end_of_the_box_is_not_held_up_by_a_succession() -> None:
-    with serving("--workers", "2", "--drain-seconds", "2") as (process, told):
+    with serving("--workers", "2", "--drain-seconds", "3") as (process, told):
         log = Log(process)
-        async with Client(told["grpc"]) as client, client.open_stream():
+        async with Client(told["grpc"]) as client, AsyncExitStack() as stack:
+            await stream_of_the_first(client, stack)
             process.send_signal(REPLACE)
             await until(lambda: log.says("has taken its place"))
             every = workers(process.pid)
@@ -250,4 +261,6 @@ async def test_the_end_of_the_box_is_not_held_up_by_a_succession() -> None:
             assert not [pid for pid in every if Path(f"/proc/{pid}").exists()]
         log.says("")
     assert process.returncode == 0, log.text
+    # Who was leaving had its time as well.
+    assert log.text.count("drained sessions_cut") == 3, log.text
     assert "Traceback" not in log.text
