@@ -253,4 +253,4 @@ async def test_a_page_whose_worker_is_killed_shows_the_next_picture_within_two_s
             await shows(page, f"window.painted.at(-1) > {killed_at + 3000}")
             painted = await page.evaluate("window.painted")
         gaps = [later - earlier for earlier, later in pairwise(painted) if later > killed_at]
-        assert 500 < max(gaps) < 1000 * BACK_SECONDS
+        assert 200 < max(gaps) < 1000 * BACK_SECONDS  # it was its worker that was killed

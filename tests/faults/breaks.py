@@ -7,12 +7,13 @@ A test that no break makes fail proves nothing. The breaks are in `breaks/*.toml
 import argparse
 import os
 import re
+import signal
 import subprocess
 import sys
 import tempfile
 import tomllib
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from shutil import copy2
@@ -74,7 +75,18 @@ def broken(each: Break) -> Iterator[Path]:
                 (copy / name).symlink_to((ROOT / name).resolve())
         place = copy / each.file
         place.write_text(each.made_in(place.read_text()))
-        yield copy
+        try:
+            yield copy
+        finally:
+            end_what_is_left(copy)
+
+
+def end_what_is_left(copy: Path) -> None:
+    """Kill what still runs in the copy: some breaks make processes that outlive their tests."""
+    for process in Path("/proc").iterdir():
+        with suppress(OSError):  # gone meanwhile, or nobody's business
+            if process.name.isdecimal() and (process / "cwd").readlink().is_relative_to(copy):
+                os.kill(int(process.name), signal.SIGKILL)
 
 
 def test(copy: Path, name: str) -> tuple[str, str]:
