@@ -159,8 +159,6 @@ class Session(Generic[P, W]):
 
     def drop(self, count: int, reason: str = "newer_frame") -> None:
         """Count frames that were given up."""
-        if not count:
-            return
         self.numbers.dropped += count
         self.numbers.arrivals.extend([time.monotonic()] * min(count, 60))
         self._counting.frame(self.transport, "dropped", reason, count)

@@ -192,13 +192,13 @@ class Stream:
 
     async def _answer(self, waiting: Waiting) -> None:
         lost, self._dropped = self._slot.dropped - self._dropped, self._slot.dropped
-        self._session.drop(lost)
         # Filled in where it is: a message that is given to another is copied, and this one holds a picture.
         response = pb.SegmentStreamResponse()
         result, frame = response.result, waiting.frame
         result.id, result.timestamp_us = frame.id, frame.timestamp_us
         set_seconds(result.received_at, waiting.received_at)
         if lost:
+            self._session.drop(lost)
             result.dropped, result.drop_reason = lost, pb.DROP_REASON_NEWER_FRAME
         await self._turn(waiting, self._apply(waiting.orders), result)
         self._taking.begin()  # who takes no result must not keep the session
