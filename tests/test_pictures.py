@@ -1,12 +1,15 @@
 """Pictures to frames and back, and everything that is no picture."""
 
+import io
 import struct
 import zlib
 from fractions import Fraction
+from typing import Any
 
 import cv2
 import numpy as np
 import pytest
+from PIL import Image
 
 from portrait.errors import BadPicture
 from portrait.frame import Frame, Timestamp, i420_length, pack_i420
@@ -19,6 +22,7 @@ from portrait.pictures import (
     frame_from_bgr,
     frame_from_i420,
     frame_from_rgb24,
+    read_size,
 )
 from tests.people import Array, room
 
@@ -101,6 +105,45 @@ def test_a_huge_header_is_refused_before_decoding() -> None:
 def test_a_header_without_pixels_is_refused() -> None:
     with pytest.raises(BadPicture):
         decode_bgr(png_header(0, 0), 25_000_000)
+
+
+def jpegs() -> dict[str, bytes]:
+    """A 40x24 JPEG, written in every way that has another header."""
+    ways: dict[str, dict[str, Any]] = {
+        "baseline": {}, "progressive": {"progressive": True}, "restarts": {"restart_marker_blocks": 1},
+        "tables of its own": {"optimize": True}, "comment": {"comment": b"hello"},
+        "exif": {"exif": b"Exif\0\0" + bytes(40)},
+    }  # fmt: skip
+    written = {}
+    for name, options in ways.items():
+        Image.fromarray(room(40, 24)).save(file := io.BytesIO(), "JPEG", **options)
+        written[name] = file.getvalue()
+    whole = written["baseline"]
+    return written | {
+        "fill bytes": whole[:2] + b"\xff\xff\xff" + whole[2:],
+        "a restart first": whole[:2] + b"\xff\xd0" + whole[2:],
+    }
+
+
+@pytest.mark.parametrize("way", jpegs())
+def test_the_size_of_a_jpeg_is_that_of_its_pixels(way: str) -> None:
+    """What the header is believed to say and what the decoder makes of it are one: else a limit could be passed by."""
+    data = jpegs()[way]
+    width, height = read_size(data, 10**6, "image")
+    assert (height, width, 3) == decode_bgr(data, 10**6).shape == (24, 40, 3)
+
+
+@pytest.mark.parametrize("at", range(2, 30))
+def test_a_jpeg_cut_in_its_header_is_refused(at: int) -> None:
+    with pytest.raises(BadPicture):
+        decode_bgr(jpegs()["baseline"][:at], 10**6)
+
+
+def test_a_jpeg_that_claims_a_huge_size_is_refused_before_decoding() -> None:
+    data = jpegs()["baseline"]
+    at = data.index(b"\xff\xc0") + 5
+    with pytest.raises(BadPicture, match="65535x65535 is 4294836225 pixels; expected at most"):
+        decode_bgr(data[:at] + b"\xff" * 4 + data[at + 4 :], 10**6)
 
 
 def on_its_side(jpeg: bytes) -> bytes:

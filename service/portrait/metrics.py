@@ -3,7 +3,6 @@
 import time
 from collections import Counter as Tally
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
 
 from prometheus_client import (
     CollectorRegistry,
@@ -84,6 +83,22 @@ class OfWorker:
                 sample._replace(labels={**sample.labels, "worker": self._worker}) for sample in family.samples
             ]
             yield family
+
+
+class Stage:
+    """A block whose times are counted. A class: for each frame several begin, and a generator takes twice as long."""
+
+    __slots__ = ("_cpu", "_started", "_wall", "_worked")
+
+    def __init__(self, wall: Histogram, cpu: Counter) -> None:
+        self._wall, self._cpu = wall, cpu
+
+    def __enter__(self) -> None:
+        self._started, self._worked = time.perf_counter(), time.thread_time()
+
+    def __exit__(self, *_: object) -> None:
+        self._cpu.inc(time.thread_time() - self._worked)
+        self._wall.observe(time.perf_counter() - self._started)
 
 
 class Metrics:
@@ -169,16 +184,9 @@ class Metrics:
         self.registry.register(self.modes)
         self.registry.register(Grants())
 
-    @contextmanager
-    def stage(self, name: str) -> Iterator[None]:
+    def stage(self, name: str) -> Stage:
         """Measure the block as one stage: wall time and this thread's CPU time."""
-        wall, cpu = self._stages[name]
-        started, worked = time.perf_counter(), time.thread_time()
-        try:
-            yield
-        finally:
-            cpu.inc(time.thread_time() - worked)
-            wall.observe(time.perf_counter() - started)
+        return Stage(*self._stages[name])
 
     def frame(self, transport: str, result: str, reason: str = "", count: int = 1) -> None:
         """Count frames that ended as `result`: one of RESULTS."""

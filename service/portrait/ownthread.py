@@ -3,7 +3,8 @@
 import asyncio
 import threading
 from collections.abc import Callable
-from concurrent.futures import Future
+from contextlib import suppress
+from functools import partial
 from queue import SimpleQueue
 from typing import Any, ParamSpec, TypeAlias, TypeVar
 
@@ -24,11 +25,17 @@ class OwnThread:
 
     def __init__(self, name: str, patience: float, given_up: Callable[[SegmentationHangs], None]) -> None:
         self._patience, self._given_up, self._hangs = patience, given_up, False
+        self._waited: asyncio.Future[Any] | None = None
+        """What somebody waits for, since `_since` by the loop's clock."""
+        self._since = 0.0
+        self._half_over: asyncio.Future[Any] | None = None
+        """What has been waited for half the patience already."""
+        self._timer: asyncio.TimerHandle | None = None
         self._calls: SimpleQueue[Call | None] = SimpleQueue()
         threading.Thread(target=self._work, name=name, daemon=True).start()
 
     async def run(self, function: Callable[A, R], *arguments: A.args, **named: A.kwargs) -> R:
-        """What `function` gives. Cancelling is safe: what has begun is finished unseen.
+        """What `function` gives. Cancelling is safe: what has begun is finished unseen. One at a time.
 
         Raises:
             SegmentationHangs: it takes longer than the thread's patience, or an earlier call did.
@@ -36,23 +43,16 @@ class OwnThread:
         """
         if self._hangs:
             raise SegmentationHangs("the thread was given up")
-        done: Future[R] = Future()
-        self._calls.put(lambda: _fulfil(done, lambda: function(*arguments, **named)))
-        waited = asyncio.wrap_future(done)
+        loop = asyncio.get_running_loop()
+        done: asyncio.Future[R] = loop.create_future()
+        self._waited, self._since = done, loop.time()
+        if self._timer is None:
+            self._timer = loop.call_later(self._patience / 2, self._look)
+        self._calls.put(partial(_fulfil, done, partial(function, *arguments, **named)))
         try:
-            # Twice half of it: when the whole process stood still, the first half is over at once and proves nothing.
-            for _ in range(2):
-                await asyncio.wait({waited}, timeout=self._patience / 2)
-        except asyncio.CancelledError:
-            waited.cancel()
-            raise
-        if waited.done():
-            return waited.result()
-        waited.cancel()
-        self._hangs = True
-        error = SegmentationHangs(f"the network gave nothing for {self._patience:g} s")
-        self._given_up(error)
-        raise error
+            return await done
+        finally:
+            self._waited = None
 
     async def close(self, last: Call) -> None:
         """Run `last`, which is idempotent, wait for it and end the thread.
@@ -67,16 +67,52 @@ class OwnThread:
         finally:
             self._calls.put(last)
             self._calls.put(None)
+            if self._timer is not None:
+                self._timer.cancel()
+
+    def _look(self) -> None:
+        """Give up what takes too long. A timer that looks now and then costs a frame nothing.
+
+        Twice half of the patience: when the whole process stood still, the first half is over at once and proves
+        nothing.
+        """
+        waited, half, loop = self._waited, self._patience / 2, asyncio.get_running_loop()
+        self._timer = None
+        if waited is None or waited.done():
+            return
+        if waited is self._half_over:
+            self._hangs = True
+            error = SegmentationHangs(f"the network gave nothing for {self._patience:g} s")
+            self._given_up(error)
+            waited.set_exception(error)
+            return
+        waiting = loop.time() - self._since
+        if waiting >= half:
+            self._half_over, waiting = waited, 0.0
+        self._timer = loop.call_later(half - waiting, self._look)
 
     def _work(self) -> None:
         while (call := self._calls.get()) is not None:
             call()
 
 
-def _fulfil(done: "Future[Any]", call: Callable[[], Any]) -> None:
-    if not done.set_running_or_notify_cancel():
+def _fulfil(done: "asyncio.Future[Any]", call: Callable[[], Any]) -> None:
+    """On the thread. A future of concurrent.futures would do the same with a lock and two callbacks more."""
+    if done.cancelled():
         return
+    result, error = None, None
     try:
-        done.set_result(call())
-    except BaseException as error:
+        result = call()
+    except BaseException as raised:
+        error = raised
+    with suppress(RuntimeError):  # the loop has been closed: nobody waits
+        done.get_loop().call_soon_threadsafe(_settle, done, result, error)
+
+
+def _settle(done: "asyncio.Future[Any]", result: Any, error: BaseException | None) -> None:
+    if done.done():  # cancelled, or given up
+        return
+    if error is None:
+        done.set_result(result)
+    else:
         done.set_exception(error)

@@ -31,7 +31,8 @@ class Earlier:
     """What it said."""
     mask: Mask
     """That, with its contour at the edges of that frame."""
-    cells: Plane
+    guide: Plane
+    """Its small luma."""
 
 
 class Reuse:
@@ -47,7 +48,7 @@ class Reuse:
         carried: Carried = ""
         if self.last is None or quality is Quality.FULL:
             return carried, None
-        if self._served < LONGEST_STILL and cv2.norm(_cells(guide), self.last.cells, cv2.NORM_INF) <= STILL_DIFFERENCE:
+        if self._served < LONGEST_STILL and _is_still(self.last.guide, guide):
             carried = "still"
         elif quality >= Quality.ALTERNATE and self._served == 0:
             carried = "alternate"
@@ -56,11 +57,16 @@ class Reuse:
 
     def keep(self, guide: Plane, prior: Mask, mask: Mask) -> None:
         """The network has said `prior` of the frame of `guide`, and `mask` has become of it."""
-        self.last, self._served = Earlier(prior, mask, _cells(guide)), 0
+        self.last, self._served = Earlier(prior, mask, guide), 0
 
     def forget(self) -> None:
         """The next frame is a first frame."""
         self.last = None
+
+
+def _is_still(before: Plane, now: Plane) -> bool:
+    # The cells are made when they are asked for, the earlier ones too: at full quality nobody asks.
+    return cv2.norm(_cells(before), _cells(now), cv2.NORM_INF) <= STILL_DIFFERENCE
 
 
 def _cells(guide: Plane) -> Plane:

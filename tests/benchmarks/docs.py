@@ -100,8 +100,15 @@ def streams(figures: Stored) -> Iterable[str]:
     ]
     yield from _table(["server", "streams x frames per second", "CPU per frame, ms", "p99, ms"], rows)
     yield ""
-    rows = [(row["model"], row.get("streams", 0), row["asked"]) for row in figures.get("streams_per_core", [])]
-    yield from _table(["model", "streams per core", "wanted"], rows)
+    rows = [
+        (
+            row["model"], row.get("streams", 0), row["asked"], row.get("cpu_ms_per_frame", ""),
+            *(row.get("least_ms", {}).get(part, "") for part in ("network", "grpc")),
+        )
+        for row in figures.get("streams_per_core", [])
+    ]  # fmt: skip
+    heads = ["model", "streams per core", "wanted", "CPU per frame, ms", "of it the network alone", "gRPC alone"]
+    yield from _table(heads, rows)
 
 
 def slow(figures: Stored) -> Iterable[str]:

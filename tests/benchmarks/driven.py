@@ -19,7 +19,7 @@ import numpy as np
 from portrait.kserve import inference_pb2 as kserve
 from portrait.segmenters import EMBEDDED, open_model
 from portrait.v1 import segmentation_pb2 as pb
-from tests.benchmarks import plain
+from tests.benchmarks import bare, plain
 
 MODEL = EMBEDDED / "portrait.tflite"
 TRITON = Path(__file__).parents[2] / ".venv-pytriton" / "bin" / "python"
@@ -90,6 +90,10 @@ def _speak_plain(target: str, pid: int) -> Server:
     return Server("plain", target, pid, f"/{plain.SERVICE}/{plain.METHOD}", None, False, lambda jpeg: jpeg)
 
 
+def _speak_bare(target: str, pid: int) -> Server:
+    return Server("bare", target, pid, f"/{bare.SERVICE}/{bare.METHOD}", None, False, lambda jpeg: jpeg)
+
+
 def _speak_ours(target: str, pid: int) -> Server:
     config = pb.StreamConfig(delivery=pb.DELIVERY_EVERY_FRAME)
     opening = pb.SegmentStreamRequest(config=config).SerializeToString()
@@ -113,7 +117,7 @@ def _speak_triton(target: str, pid: int) -> Server:
     return Server("triton", target, pid, "/inference.GRPCInferenceService/ModelInfer", None, True, frame)
 
 
-SPEAKING = {"ours": _speak_ours, "plain": _speak_plain, "triton": _speak_triton}
+SPEAKING = {"ours": _speak_ours, "plain": _speak_plain, "bare": _speak_bare, "triton": _speak_triton}
 
 
 def _frame(jpeg: bytes) -> bytes:
@@ -132,6 +136,12 @@ def ours(model: str = "portrait", cores: set[int] | None = None) -> contextlib.A
 def theirs() -> contextlib.AbstractAsyncContextManager[Server]:
     """The first version, with the same network."""
     return started("plain", [sys.executable, "-m", "tests.benchmarks.plain", MODEL], None)
+
+
+def nobodys(cores: set[int] | None = None) -> contextlib.AbstractAsyncContextManager[Server]:
+    """GRPC alone: answers as large as the model's masks, and no work."""
+    model = open_model(MODEL)
+    return started("bare", [sys.executable, "-m", "tests.benchmarks.bare", str(model.width * model.height)], cores)
 
 
 def triton() -> contextlib.AbstractAsyncContextManager[Server]:

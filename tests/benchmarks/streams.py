@@ -3,6 +3,7 @@
 plain: our server, the first version of `plain.py` and, where `make .venv-pytriton/ready` has installed it, NVIDIA
 Triton, in turns within one run: 720p JPEG in, 8-bit mask out, four streams whose cameras know nothing of each other.
 core: how many streams of 224-pixel JPEG one core serves at 30 frames per second with a p99 round trip of 33 ms.
+Both say what the least is that could be had: `bare`, gRPC that answers at once, and the network alone.
 
 CPU is the server's, with the kernel's share. Round trips are measured at the client, a process of its own.
 Nothing else may run on the machine.
@@ -14,14 +15,18 @@ import contextlib
 import json
 import os
 import random
+import time
 
 import cv2
+from ai_edge_litert.interpreter import Interpreter
 
+from portrait.segmenters import EMBEDDED
 from tests import people
 from tests.benchmarks.driven import (
     TRITON,
     Load,
     drive,
+    nobodys,
     ours,
     theirs,
     triton,
@@ -52,7 +57,8 @@ async def against_plain(rate: float, rounds: int, seconds: float, streams: int =
     pictures = jpegs(1280, 720, 85)
     async with contextlib.AsyncExitStack() as stack:
         servers = [
-            await stack.enter_async_context(each()) for each in (ours, theirs, *([triton] if TRITON.exists() else []))
+            await stack.enter_async_context(each())
+            for each in (ours, theirs, nobodys, *([triton] if TRITON.exists() else []))
         ]
         loads = {server.name: Load() for server in servers}
         for number in range(rounds):
@@ -64,7 +70,7 @@ async def against_plain(rate: float, rounds: int, seconds: float, streams: int =
     ratios = {
         f"ours_to_{name}": {key: round(found["ours"][key] / found[name][key], 3) for key in keys}
         for name in found
-        if name != "ours"
+        if name not in ("ours", "bare")
     }
     return {"streams": streams, "rate": rate, **found, **ratios}
 
@@ -90,9 +96,25 @@ async def per_core(model: str, least: int, seconds: float) -> dict[str, object]:
                 if served == (step < 0):
                     break
                 streams += step
+        async with nobodys({cores[0]}) as server:
+            bare = Load()
+            await drive(server, pictures, chance_phases(least, seed=0), RATE, seconds, bare)
     finally:
         os.sched_setaffinity(0, set(cores))
-    return {"model": model, "asked": least, **best}
+    least_ms = {"grpc": bare.summary()["cpu_ms_per_frame"], "network": network_ms(model)}
+    return {"model": model, "asked": least, **best, "least_ms": least_ms}
+
+
+def network_ms(model: str, seconds: float = 3.0) -> float:
+    """CPU of the network alone, again and again with nothing between: milliseconds."""
+    interpreter = Interpreter(model_path=str(EMBEDDED / f"{model}.tflite"), num_threads=1)
+    interpreter.allocate_tensors()
+    interpreter.invoke()
+    began, worked, count = time.monotonic(), time.process_time(), 0
+    while time.monotonic() - began < seconds:
+        interpreter.invoke()
+        count += 1
+    return round(1000 * (time.process_time() - worked) / count, 3)
 
 
 async def measure(arguments: argparse.Namespace) -> dict[str, object]:

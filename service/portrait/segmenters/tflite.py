@@ -107,8 +107,7 @@ class TFLiteSegmenter:
         self._i420: Plane = np.empty(height * width * 3 // 2, np.uint8)
         self._planes = split_i420(self._i420, width, height)
         self._rgb: Plane = np.empty((height, width, 3), np.uint8)
-        self._image: NDArray[np.float32] = np.empty((1, height, width, 3), np.float32)
-        self._prior: NDArray[np.float32] = np.zeros((1, height, width, 1), np.float32)
+        self.reset()
 
     def segment(self, frame: Frame) -> Mask:
         """The mask of `frame`, which becomes the prior of the next one.
@@ -116,33 +115,38 @@ class TFLiteSegmenter:
         Raises:
             SegmentationFailed: the network stopped or gave values that are no probabilities.
         """
-        self._load(frame)
         try:
-            self._interpreter.set_tensor(self._tensors.image, self._image)
-            if self._tensors.prior is not None:
-                self._interpreter.set_tensor(self._tensors.prior, self._prior)
+            self._load(frame)
             self._interpreter.invoke()
-            probability = self._interpreter.get_tensor(self._tensors.mask)
+            values = self._take()
         except (RuntimeError, ValueError) as error:
             raise SegmentationFailed(f"the interpreter stopped: {error}") from error
-        plane = probability[0, ..., 0]
-        # NaN fails the check too; the margin is for rounding.
-        if not cv2.checkRange(plane, quiet=True, minVal=-1e-3, maxVal=1.001)[0]:
+        if values is None:
             raise SegmentationFailed("the network gave values outside 0..1")
-        self._prior = probability
-        return Mask(np.asarray(cv2.convertScaleAbs(plane, alpha=255.0), np.uint8))
+        return Mask(values)
 
     def reset(self) -> None:
         """Forget the prior: the next frame is a first frame."""
-        self._prior = np.zeros_like(self._prior)
+        if self._tensors.prior is not None:
+            self._view(self._tensors.prior).fill(0)
 
     def resume(self, prior: Mask) -> None:
         """Take `prior`, of the model's size, as the mask before the next frame. Without effect on a stateless model."""
-        self._prior = np.multiply(prior.values, np.float32(1 / 255))[None, ..., None]
+        if self._tensors.prior is not None:
+            np.multiply(prior.values, np.float32(1 / 255), out=self._view(self._tensors.prior)[0, ..., 0])
 
     def close(self) -> None:
         """Give the interpreter's memory back. Idempotent; nothing else may be called afterwards."""
         self._interpreter = None
+
+    def _view(self, tensor: int) -> NDArray[np.float32]:
+        """The interpreter's own memory: what is written and read there is not copied.
+
+        It must be let go before `invoke`, which refuses to run otherwise; so no exception is raised where a view is
+        held, whose traceback would hold it too.
+        """
+        view: NDArray[np.float32] = self._interpreter.tensor(tensor)()
+        return view
 
     def _load(self, frame: Frame) -> None:
         """Bring `frame` to the network's size and range.
@@ -153,7 +157,20 @@ class TFLiteSegmenter:
         for source, target in zip((frame.y, frame.u, frame.v), self._planes, strict=True):
             cv2.resize(source, (target.shape[1], target.shape[0]), dst=target, interpolation=cv2.INTER_LINEAR)
         cv2.cvtColor(self._i420.reshape(height * 3 // 2, width), cv2.COLOR_YUV2RGB_I420, dst=self._rgb)
-        np.multiply(self._rgb, np.float32(1 / 255), out=self._image[0])
+        np.multiply(self._rgb, np.float32(1 / 255), out=self._view(self._tensors.image)[0])
+
+    def _take(self) -> Plane | None:
+        """The mask; what the network said becomes the prior, which stays in its tensor: inputs are never overwritten.
+
+        None where that is no probability, and no prior then.
+        """
+        probability = self._view(self._tensors.mask)
+        # NaN is neither: NumPy's extremes keep it. The margin is for rounding.
+        if not (probability.min() >= -1e-3 and probability.max() <= 1.001):
+            return None
+        if self._tensors.prior is not None:
+            np.copyto(self._view(self._tensors.prior), probability)
+        return np.asarray(cv2.convertScaleAbs(probability[0, ..., 0], alpha=255.0), np.uint8)
 
 
 def _find_tensors(interpreter: Interpreter, path: Path) -> Tensors:

@@ -68,11 +68,25 @@ class Arrival:
 
 
 @dataclass(frozen=True, slots=True)
+class Sent:
+    """A picture as it goes out. Not a message: each would be copied into the one that is sent."""
+
+    format: "pb.PictureFormat.ValueType"
+    width: int
+    height: int
+    data: bytes
+
+    def write(self, message: pb.Picture) -> None:
+        """Fill in an empty message."""
+        message.format, message.width, message.height, message.data = self.format, self.width, self.height, self.data
+
+
+@dataclass(frozen=True, slots=True)
 class Answer:
     """What a result becomes on the wire."""
 
-    picture: pb.Picture
-    prior: pb.Picture | None
+    picture: Sent
+    prior: Sent | None
 
 
 def read_output(message: pb.Output, backgrounds: Backgrounds) -> Output:
@@ -151,7 +165,7 @@ class GrpcCodec:
             prior = _grey_picture(result.prior.values, pb.PICTURE_FORMAT_GRAY8_ZLIB)
         return Answer(self._picture(result, picture), prior)
 
-    def _picture(self, result: Result, picture: Arrival) -> pb.Picture:
+    def _picture(self, result: Result, picture: Arrival) -> Sent:
         mode, output = result.options.mode, picture.output
         layout = _layout(mode, picture)
         if _is_grey(mode, picture):
@@ -183,7 +197,7 @@ def _probability(result: Result, size: "pb.MaskSize.ValueType") -> Plane:
     return resize(mask.values, *came) if size == pb.MASK_SIZE_FRAME else mask.values
 
 
-def _grey_picture(values: Plane, layout: "pb.PictureFormat.ValueType") -> pb.Picture:
+def _grey_picture(values: Plane, layout: "pb.PictureFormat.ValueType") -> Sent:
     if layout == pb.PICTURE_FORMAT_GRAY1:
         return _picture(values, layout, np.packbits(values > 127, axis=1).tobytes())
     if layout == pb.PICTURE_FORMAT_GRAY8_ZLIB:
@@ -191,9 +205,9 @@ def _grey_picture(values: Plane, layout: "pb.PictureFormat.ValueType") -> pb.Pic
     return _picture(values, layout, encode(values, ".png") if layout == pb.PICTURE_FORMAT_PNG else None)
 
 
-def _write(frame: Frame, layout: "pb.PictureFormat.ValueType") -> pb.Picture:
+def _write(frame: Frame, layout: "pb.PictureFormat.ValueType") -> Sent:
     if layout == pb.PICTURE_FORMAT_I420:
-        return pb.Picture(format=layout, width=frame.width, height=frame.height, data=pack_i420(frame))
+        return Sent(layout, frame.width, frame.height, pack_i420(frame))
     if layout == pb.PICTURE_FORMAT_RGBA32:
         return _picture(np.asarray(cv2.cvtColor(rgba_from_frame(frame), cv2.COLOR_BGRA2RGBA), np.uint8), layout)
     if layout == pb.PICTURE_FORMAT_PNG:
@@ -205,6 +219,6 @@ def _write(frame: Frame, layout: "pb.PictureFormat.ValueType") -> pb.Picture:
     return _picture(np.asarray(cv2.cvtColor(pixels, cv2.COLOR_BGR2RGB), np.uint8), layout)
 
 
-def _picture(pixels: Plane, layout: "pb.PictureFormat.ValueType", data: bytes | None = None) -> pb.Picture:
+def _picture(pixels: Plane, layout: "pb.PictureFormat.ValueType", data: bytes | None = None) -> Sent:
     height, width = pixels.shape[:2]
-    return pb.Picture(format=layout, width=width, height=height, data=pixels.tobytes() if data is None else data)
+    return Sent(layout, width, height, pixels.tobytes() if data is None else data)

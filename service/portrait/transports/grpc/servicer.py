@@ -62,7 +62,9 @@ class SegmentationServicer(pb_grpc.SegmentationServiceServicer):
                 turn = await session.turn(Arrival(request.picture, output, 0), time.monotonic())
             if turn.failure is not None:
                 raise turn.failure
-            return pb.SegmentResponse(picture=turn.wire.picture, work_time=duration(turn.worked))
+            response = pb.SegmentResponse(work_time=duration(turn.worked))
+            turn.wire.picture.write(response.picture)
+            return response
         raise AssertionError("aborting() has raised")
 
     async def ListModels(  # noqa: N802  the name is the contract's
