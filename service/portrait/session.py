@@ -11,7 +11,8 @@ from typing import Any, Generic, TypeVar
 from portrait.capacity import SETTLED_SECONDS
 from portrait.compositors import Compositor, Options, open_compositor
 from portrait.costs import Demand
-from portrait.errors import BadOption, PortraitError, SegmentationHangs
+from portrait.errors import BadOption, BadPicture, PortraitError, SegmentationHangs
+from portrait.frame import Frame
 from portrait.logs import log_event
 from portrait.mask import Mask
 from portrait.numbers import Numbers, first_demand
@@ -157,6 +158,19 @@ class Session(Generic[P, W]):
         self._count(turn, size, arrived)
         return turn
 
+    async def skip(self, picture: P, arrived: float, reason: str) -> None:
+        """Give a picture up that must be decoded all the same, since later ones build on it.
+
+        Raises:
+            SegmentationHangs: as for `turn`.
+        """
+        try:
+            await self._thread.run(self._decode, picture, arrived)
+        except BadPicture as error:
+            self.refuse(error)
+        else:
+            self.drop(1, reason)
+
     def drop(self, count: int, reason: str = "newer_frame") -> None:
         """Count frames that were given up."""
         self.numbers.dropped += count
@@ -269,14 +283,17 @@ class Session(Generic[P, W]):
             self._reset = False
             self._pipeline.reset()
         options, compositor = self._output
-        with self._counting.stage("decode"):
-            frame = self._codec.decode(picture, arrived, options)
+        frame = self._decode(picture, arrived)
         quality = self._terms.quality
         result = self._pipeline.run(frame, options, compositor, quality)
         wire = self._codec.encode(result, picture)
         worked = time.monotonic() - started
         turn = Turn(wire, result.failure, started - arrived, worked, quality, result.carried)
         return turn, frame.came
+
+    def _decode(self, picture: P, arrived: float) -> Frame:
+        with self._counting.stage("decode"):
+            return self._codec.decode(picture, arrived, self.options)
 
     def _count(self, turn: Turn[W], size: tuple[int, int], arrived: float) -> None:
         now, numbers = time.monotonic(), self.numbers

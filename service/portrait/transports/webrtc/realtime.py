@@ -14,12 +14,16 @@
    hears of the time late, the jitter no longer fits its report, reports cease, and no connection can be closed.
 8. It waits for a lost packet until 512 later ones have come. A cut of some seconds loses more than its sender
    remembers, and the picture stands still for as long again. Here they are given up after a second.
+9. It has a thread for every camera that decodes and hands each picture to the event loop, which hands it to the
+   session's thread. Here the session's thread decodes.
 
 Each is small, written against the version in TESTED, and refused with any other; tests fail when upstream changes.
 """
 
+import asyncio
 import re
 import time
+from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any
 
@@ -28,9 +32,10 @@ import av
 from aiortc import rtcdtlstransport, rtcrtpreceiver, rtcrtpsender, rtcsctptransport
 from aiortc.codecs.base import Encoder
 from aiortc.jitterbuffer import JitterBuffer, JitterFrame
+from aiortc.rtcrtpparameters import RTCRtpCodecParameters
 from OpenSSL import SSL
 
-from portrait.transports.webrtc.decoders import bounded_decoder
+from portrait.transports.webrtc.decoders import Coded, bounded_decoder
 from portrait.transports.webrtc.encoders import Encoded, live_encoder
 from portrait.transports.webrtc.lost import GIVE_UP_SECONDS, Requests
 
@@ -130,6 +135,32 @@ def rtp_time(pts: int) -> int:
     return pts % RTP_CLOCK
 
 
+class Undecoded:
+    """Pictures that are whole and wait to be decoded. Takes the place of a receiver's queue to its decoder's thread.
+
+    `came` is called for each, on the event loop, and `gone` when no more will come.
+    """
+
+    def __init__(self, receiver: Any, came: Callable[[], None], gone: Callable[[], None]) -> None:
+        self._pictures: list[tuple[RTCRtpCodecParameters, JitterFrame]] = []
+        self._came, self._gone = came, gone
+        self._fail: Callable[[], None] = receiver._RTCRtpReceiver__decoder_error.set
+        receiver._RTCRtpReceiver__decoder_queue = self
+
+    def put(self, picture: tuple[RTCRtpCodecParameters, JitterFrame] | None) -> None:
+        """Take a picture, or note the end; aiortc calls this."""
+        if picture is None:
+            self._gone()
+        else:
+            self._pictures.append(picture)
+            self._came()
+
+    def take(self) -> Coded:
+        """All that wait."""
+        pictures, self._pictures = self._pictures, []
+        return Coded(pictures, self._fail)
+
+
 def steer(receiver: Any) -> Bandwidth:
     """Give a video receiver its own `Bandwidth`, which is returned, and `Requests`, before its first packet."""
     bandwidth = Bandwidth(receiver)
@@ -193,6 +224,7 @@ def install() -> None:
         raise RuntimeError(f"aiortc is {aiortc.__version__}; it is made real-time for {TESTED} only")
     rtcrtpsender.get_encoder = live_encoder  # type: ignore[attr-defined]  # not its public name
     rtcrtpreceiver.get_decoder = bounded_decoder  # type: ignore[attr-defined]
+    rtcrtpreceiver.decoder_worker = _decode  # type: ignore[assignment]
     rtcrtpsender.uint32_add = _without_origin  # type: ignore[attr-defined, assignment]
     for module in (rtcrtpreceiver, rtcrtpsender, rtcsctptransport):
         module.time = STEADY  # type: ignore[attr-defined]
@@ -203,11 +235,18 @@ def install() -> None:
         rtcdtlstransport.RTCCertificate._create_ssl_context = _create_ssl_context  # type: ignore[method-assign]
 
 
+def _decode(loop: asyncio.AbstractEventLoop, waiting: Any, *others: Any) -> None:
+    """The whole life of a receiver's thread: as stock, or over at once where a session decodes."""
+    if not isinstance(waiting, Undecoded):
+        _stock_decode(loop, waiting, *others)
+
+
 def _without_origin(origin: int, pts: int) -> int:
     """In the place of `uint32_add`, which a sender uses for this alone."""
     return rtp_time(pts)
 
 
+_stock_decode = rtcrtpreceiver.decoder_worker
 _stock_add = JitterBuffer.add
 _stock_remove_frame = JitterBuffer._remove_frame
 _stock_create_ssl_context = rtcdtlstransport.RTCCertificate._create_ssl_context
