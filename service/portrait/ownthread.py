@@ -3,7 +3,7 @@
 import asyncio
 import threading
 from collections.abc import Callable
-from concurrent.futures import Future
+from contextlib import suppress
 from queue import SimpleQueue
 from typing import Any, ParamSpec, TypeAlias, TypeVar
 
@@ -13,6 +13,7 @@ A = ParamSpec("A")
 R = TypeVar("R")
 
 Call: TypeAlias = Callable[[], None]
+Settle: TypeAlias = Callable[[Any], None]
 
 
 class OwnThread:
@@ -36,23 +37,28 @@ class OwnThread:
         """
         if self._hangs:
             raise SegmentationHangs("the thread was given up")
-        done: Future[R] = Future()
-        self._calls.put(lambda: _fulfil(done, lambda: function(*arguments, **named)))
-        waited = asyncio.wrap_future(done)
+        loop = asyncio.get_running_loop()
+        waited: asyncio.Future[R] = loop.create_future()
+        self._calls.put(lambda: _fulfil(loop, waited, lambda: function(*arguments, **named)))
+
+        # A bare future and a timer: a concurrent future, wrapped and waited for, takes longer than a picture's packets.
+        # Twice half of it: when the whole process stood still, the first half is over at once and proves nothing.
+        timer = loop.call_later(self._patience / 2, self._look, waited, 1)
         try:
-            # Twice half of it: when the whole process stood still, the first half is over at once and proves nothing.
-            for _ in range(2):
-                await asyncio.wait({waited}, timeout=self._patience / 2)
-        except asyncio.CancelledError:
-            waited.cancel()
-            raise
+            return await waited
+        finally:
+            timer.cancel()
+
+    def _look(self, waited: "asyncio.Future[Any]", halves: int) -> None:
         if waited.done():
-            return waited.result()
-        waited.cancel()
+            return
+        if halves:
+            waited.get_loop().call_later(self._patience / 2, self._look, waited, halves - 1)
+            return
         self._hangs = True
         error = SegmentationHangs(f"the network gave nothing for {self._patience:g} s")
         self._given_up(error)
-        raise error
+        waited.set_exception(error)
 
     async def close(self, last: Call) -> None:
         """Run `last`, which is idempotent, wait for it and end the thread.
@@ -73,10 +79,17 @@ class OwnThread:
             call()
 
 
-def _fulfil(done: "Future[Any]", call: Callable[[], Any]) -> None:
-    if not done.set_running_or_notify_cancel():
+def _fulfil(loop: asyncio.AbstractEventLoop, waited: "asyncio.Future[Any]", call: Callable[[], Any]) -> None:
+    if waited.cancelled():
         return
     try:
-        done.set_result(call())
+        made = call()
     except BaseException as error:
-        done.set_exception(error)
+        _tell(loop, waited, waited.set_exception, error)
+    else:
+        _tell(loop, waited, waited.set_result, made)
+
+
+def _tell(loop: asyncio.AbstractEventLoop, waited: "asyncio.Future[Any]", settle: Settle, value: Any) -> None:
+    with suppress(RuntimeError):  # the loop is closed: nobody waits any more
+        loop.call_soon_threadsafe(lambda: None if waited.done() else settle(value))

@@ -186,7 +186,6 @@ class Session(Generic[P, W]):
 
     def describe(self) -> Mapping[str, Any]:
         """The session's numbers, for people and programs."""
-        numbers = self.numbers
         return {
             "id": self.id,
             "transport": self.transport,
@@ -194,14 +193,7 @@ class Session(Generic[P, W]):
             "color": self.options.color,
             "model": self.model.name,
             "opened": round(self.opened, 3),
-            "width": numbers.width,
-            "height": numbers.height,
-            "frames_done": numbers.done,
-            "frames_dropped": numbers.dropped,
-            "frames_failed": numbers.failed,
-            "frames_refused": numbers.refused,
-            "frames_per_second": round(numbers.rate(time.monotonic()), 1),
-            "latency_seconds": round(numbers.latency, 4),
+            **self.numbers.describe(time.monotonic()),
             "quality": self._terms.quality.name.lower(),
         }
 
@@ -247,13 +239,7 @@ class Session(Generic[P, W]):
     def tell_end(self) -> None:
         """The last event: why it ended, and what it did."""
         numbers = self.numbers
-        fields: dict[str, Any] = {
-            "reason": self._ended.result(),
-            "frames_done": numbers.done,
-            "frames_dropped": numbers.dropped,
-            "frames_failed": numbers.failed,
-            "frames_refused": numbers.refused,
-        }
+        fields: dict[str, Any] = {"reason": self._ended.result(), **numbers.ends}
         self.tell("session closed", **fields)
         end = {"transport": self.transport, "mode": self.options.mode, "model": self.model.name}
         size = {"width": numbers.width, "height": numbers.height}
@@ -299,10 +285,7 @@ class Session(Generic[P, W]):
         now, numbers = time.monotonic(), self.numbers
         if not numbers.width:
             self.tell("first frame", logging.DEBUG, width=size[0], height=size[1])
-        numbers.width, numbers.height = size
-        numbers.latency = now - arrived
-        numbers.recent.append(now)
-        numbers.arrivals.append(arrived)
+        numbers.note(now, arrived, size)
         if turn.carried:
             self._counting.carried(turn.carried)
         self._counting.frame_age(self.transport, numbers.latency)

@@ -13,7 +13,7 @@ from portrait.latest import Closed, Latest
 from portrait.session import Session
 from portrait.transports.webrtc import realtime
 from portrait.transports.webrtc.connection import Connection
-from portrait.transports.webrtc.decoders import Coded
+from portrait.transports.webrtc.decoders import Coded, Undecoded
 
 logger = logging.getLogger(__name__)
 
@@ -26,7 +26,7 @@ class Uplink(ABC, Generic[W]):
     def __init__(self, session: Session[Coded, W], idle_seconds: float) -> None:
         self.session, self._idle_seconds = session, idle_seconds
         self.connection = Connection(session.end)
-        self.camera: realtime.Undecoded | None = None
+        self.camera: Undecoded | None = None
         self._bandwidth: realtime.Bandwidth | None = None
         self._slot: Latest[float] = Latest()
         """When the newest picture came. The pictures themselves wait at the camera: not one may be left out."""
@@ -51,7 +51,7 @@ class Uplink(ABC, Generic[W]):
 
     def take_camera(self, transceiver: Any) -> None:
         """Let this section's track be the camera."""
-        self.camera = realtime.Undecoded(transceiver.receiver, self._came, self._gone)
+        self.camera = realtime.leave_undecoded(transceiver.receiver, self._came, self._gone)
         self._bandwidth = realtime.steer(transceiver.receiver)
 
     async def run(self, *work: Coroutine[Any, Any, None]) -> None:

@@ -37,6 +37,30 @@ class Coded:
     """To be called when one cannot be decoded, from any thread: a key frame is asked for."""
 
 
+class Undecoded:
+    """Pictures that are whole and wait to be decoded. Takes the place of a receiver's queue to its decoder's thread.
+
+    Used on the event loop. `came` is called for each, and `gone` when no more will come.
+    """
+
+    def __init__(self, fail: Callable[[], None], came: Callable[[], None], gone: Callable[[], None]) -> None:
+        self._pictures: list[tuple[RTCRtpCodecParameters, JitterFrame]] = []
+        self._fail, self._came, self._gone = fail, came, gone
+
+    def put(self, picture: tuple[RTCRtpCodecParameters, JitterFrame] | None) -> None:
+        """Take a picture, or note the end; aiortc calls this."""
+        if picture is None:
+            self._gone()
+        else:
+            self._pictures.append(picture)
+            self._came()
+
+    def take(self) -> Coded:
+        """All that wait."""
+        pictures, self._pictures = self._pictures, []
+        return Coded(pictures, self._fail)
+
+
 class BoundedVp8Decoder(vpx.Vp8Decoder):
     """VP8 whose key frames say a size that is allowed (RFC 6386 section 9.1)."""
 

@@ -16,6 +16,7 @@
    remembers, and the picture stands still for as long again. Here they are given up after a second.
 9. It has a thread for every camera that decodes and hands each picture to the event loop, which hands it to the
    session's thread. Here the session's thread decodes.
+10. Its ICE takes every packet for STUN first and waits for the exception. The first byte tells (RFC 7983 section 7).
 
 Each is small, written against the version in TESTED, and refused with any other; tests fail when upstream changes.
 """
@@ -29,13 +30,13 @@ from typing import Any
 
 import aiortc
 import av
+from aioice.ice import StunProtocol
 from aiortc import rtcdtlstransport, rtcrtpreceiver, rtcrtpsender, rtcsctptransport
 from aiortc.codecs.base import Encoder
 from aiortc.jitterbuffer import JitterBuffer, JitterFrame
-from aiortc.rtcrtpparameters import RTCRtpCodecParameters
 from OpenSSL import SSL
 
-from portrait.transports.webrtc.decoders import Coded, bounded_decoder
+from portrait.transports.webrtc.decoders import Undecoded, bounded_decoder
 from portrait.transports.webrtc.encoders import Encoded, live_encoder
 from portrait.transports.webrtc.lost import GIVE_UP_SECONDS, Requests
 
@@ -113,6 +114,9 @@ class Bandwidth:
             self.budget = min(self._most, int(self.budget * RISE))
 
 
+LAST_STUN = 3
+"""First bytes up to this one are STUN's."""
+
 RTP_CLOCK = 1 << 32
 """Where RTP timestamps begin anew (RFC 3550 section 5.1)."""
 
@@ -135,30 +139,11 @@ def rtp_time(pts: int) -> int:
     return pts % RTP_CLOCK
 
 
-class Undecoded:
-    """Pictures that are whole and wait to be decoded. Takes the place of a receiver's queue to its decoder's thread.
-
-    `came` is called for each, on the event loop, and `gone` when no more will come.
-    """
-
-    def __init__(self, receiver: Any, came: Callable[[], None], gone: Callable[[], None]) -> None:
-        self._pictures: list[tuple[RTCRtpCodecParameters, JitterFrame]] = []
-        self._came, self._gone = came, gone
-        self._fail: Callable[[], None] = receiver._RTCRtpReceiver__decoder_error.set
-        receiver._RTCRtpReceiver__decoder_queue = self
-
-    def put(self, picture: tuple[RTCRtpCodecParameters, JitterFrame] | None) -> None:
-        """Take a picture, or note the end; aiortc calls this."""
-        if picture is None:
-            self._gone()
-        else:
-            self._pictures.append(picture)
-            self._came()
-
-    def take(self) -> Coded:
-        """All that wait."""
-        pictures, self._pictures = self._pictures, []
-        return Coded(pictures, self._fail)
+def leave_undecoded(receiver: Any, came: Callable[[], None], gone: Callable[[], None]) -> Undecoded:
+    """Where a receiver's pictures wait from now on, before its first packet. `came`, `gone`: as of `Undecoded`."""
+    undecoded = Undecoded(receiver._RTCRtpReceiver__decoder_error.set, came, gone)
+    receiver._RTCRtpReceiver__decoder_queue = undecoded
+    return undecoded
 
 
 def steer(receiver: Any) -> Bandwidth:
@@ -229,10 +214,19 @@ def install() -> None:
     for module in (rtcrtpreceiver, rtcrtpsender, rtcsctptransport):
         module.time = STEADY  # type: ignore[attr-defined]
     rtcrtpreceiver.TimestampMapper = KeptTime  # type: ignore[assignment, misc]
+    StunProtocol.datagram_received = _datagram_received  # type: ignore[method-assign]
     if JitterBuffer._remove_frame is not _remove_frame:
         JitterBuffer._remove_frame = _remove_frame  # type: ignore[method-assign]
         JitterBuffer.add = _add  # type: ignore[method-assign]
         rtcdtlstransport.RTCCertificate._create_ssl_context = _create_ssl_context  # type: ignore[method-assign]
+
+
+def _datagram_received(self: StunProtocol, data: Any, addr: tuple[Any, ...]) -> None:
+    """STUN as stock; DTLS and SRTP to who waits for them."""
+    if data and data[0] > LAST_STUN:
+        self.receiver.data_received(data, self.local_candidate.component)
+    else:
+        _stock_datagram_received(self, data, addr)
 
 
 def _decode(loop: asyncio.AbstractEventLoop, waiting: Any, *others: Any) -> None:
@@ -246,6 +240,7 @@ def _without_origin(origin: int, pts: int) -> int:
     return rtp_time(pts)
 
 
+_stock_datagram_received = StunProtocol.datagram_received
 _stock_decode = rtcrtpreceiver.decoder_worker
 _stock_add = JitterBuffer.add
 _stock_remove_frame = JitterBuffer._remove_frame
