@@ -3,7 +3,7 @@
 A client in this process sends a camera of 640x360 at 30 frames per second, one way after the other, in rounds. Each
 server is a process of its own, and what counts is all of its CPU time (packets, codecs, network) per frame that came
 back. Echo is aiortc as it ships, without any network; `receive` is it again, only receiving and decoding, per frame
-sent: what is left to gain lies above that. `--same-allocator` gives both the allocator settings the service starts with.
+sent: most of a floor for ours. `--same-allocator` gives both the allocator settings the service starts with.
 `of_echo` is the median of the ratios to the echo of the same round.
 """
 
