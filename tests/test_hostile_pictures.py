@@ -3,6 +3,7 @@
 import contextlib
 import struct
 import zlib
+from collections.abc import Callable
 from fractions import Fraction
 from pathlib import Path
 
@@ -10,7 +11,9 @@ import av
 import cv2
 import numpy as np
 import pytest
+from aiortc.codecs.vpx import Vp8Encoder, vp8_depayload
 from aiortc.jitterbuffer import JitterFrame
+from aiortc.rtcrtpparameters import RTCRtpCodecParameters
 
 from portrait.backgrounds import load_background
 from portrait.errors import BadPicture
@@ -96,3 +99,33 @@ def test_no_decoder_gives_a_picture_above_the_bound(codec: str, kind: type, monk
     assert len(kind().decode(JitterFrame(key_frame(codec, 320, 240), 0))) == 1
     with pytest.raises(av.FFmpegError):
         kind().decode(JitterFrame(key_frame(codec, 640, 480), 0))
+
+
+def coded(*pictures: bytes, fail: Callable[[], None] = lambda: None) -> decoders.Coded:
+    codec = RTCRtpCodecParameters("video/VP8", 90_000, payloadType=97)
+    return decoders.Coded([(codec, JitterFrame(data, 3000 * number)) for number, data in enumerate(pictures)], fail)
+
+
+def test_all_that_came_is_decoded_and_the_newest_is_given() -> None:
+    encoder = Vp8Encoder()
+    pictures = []
+    for number in range(4):
+        picture = av.VideoFrame.from_ndarray(np.full((96, 64), 60 * number, np.uint8), format="yuv420p")
+        picture.pts, picture.time_base = 3000 * number, Fraction(1, 90_000)
+        pictures.append(b"".join(map(vp8_depayload, encoder.encode(picture)[0])))
+    decoder = decoders.CameraDecoder()
+    newest = decoder.decode(coded(*pictures))
+    assert newest.pts == 9000
+    # Each builds on the one before: the third left out would leave the second's grey.
+    assert newest.to_ndarray()[:64].mean() == pytest.approx(180, abs=8)
+
+
+def test_what_cannot_be_decoded_is_named_a_key_frame_asked_for_and_the_next_one_shown() -> None:
+    decoder, key = decoders.CameraDecoder(), key_frame("libvpx", 64, 64)
+    failed: list[None] = []
+    with pytest.raises(BadPicture, match=r"it cannot be decoded: .*Invalid"):
+        decoder.decode(coded(b"garbage that is no picture", fail=lambda: failed.append(None)))
+    assert len(failed) == 1
+    assert decoder.decode(coded(key)).width == 64
+    assert decoder.decode(coded(key, b"garbage that is no picture", fail=lambda: failed.append(None))).width == 64
+    assert len(failed) == 2

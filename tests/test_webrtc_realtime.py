@@ -1,15 +1,19 @@
 """What is changed in aiortc, and where media arrives: without a network."""
 
+import queue
 import subprocess
 import sys
+import threading
 from itertools import pairwise
 from types import SimpleNamespace
 
 import aiortc
 import pytest
+from aioice.ice import StunProtocol
 from aiortc import rtcrtpreceiver
-from aiortc.jitterbuffer import JitterBuffer
+from aiortc.jitterbuffer import JitterBuffer, JitterFrame
 from aiortc.rtcdtlstransport import RTCCertificate
+from aiortc.rtcrtpparameters import RTCRtpCodecParameters
 from aiortc.rtcrtpreceiver import NackGenerator
 from aiortc.rtp import RtpPacket
 from OpenSSL import SSL
@@ -102,6 +106,52 @@ async def test_a_receiver_can_be_steered() -> None:
     await connection.close()
 
 
+async def test_a_receiver_hands_over_pictures_that_are_not_decoded() -> None:
+    realtime.install()
+    connection = aiortc.RTCPeerConnection(aiortc.RTCConfiguration(iceServers=[]))
+    receiver = connection.addTransceiver("video").receiver
+    assert isinstance(receiver._RTCRtpReceiver__decoder_queue, queue.Queue)  # private names, as above
+    assert isinstance(receiver._RTCRtpReceiver__decoder_error, threading.Event)
+    told: list[str] = []
+    undecoded = realtime.leave_undecoded(receiver, lambda: told.append("came"), lambda: told.append("gone"))
+    assert receiver._RTCRtpReceiver__decoder_queue is undecoded
+    thread = threading.Thread(target=rtcrtpreceiver.decoder_worker, args=(None, undecoded, None, None))
+    thread.start()
+    thread.join(10)
+    assert not thread.is_alive()
+    pictures = [(VP8, JitterFrame(bytes([number]), number)) for number in range(3)]
+    for picture in pictures:
+        undecoded.put(picture)
+    coded = undecoded.take()
+    assert coded.pictures == pictures
+    coded.fail()
+    assert receiver._RTCRtpReceiver__decoder_error.is_set()
+    undecoded.put(None)
+    assert told == ["came", "came", "came", "gone"]
+    await connection.close()
+
+
+async def test_only_stun_is_read_as_stun() -> None:
+    realtime.install()
+    came: list[bytes] = []
+    receiver = SimpleNamespace(data_received=lambda data, _component: came.append(data))
+    protocol = StunProtocol(receiver)  # type: ignore[arg-type]
+    protocol.local_candidate = SimpleNamespace(component=1)  # type: ignore[assignment]
+    looked_at: list[bytes] = []
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("aioice.stun.parse_message", lambda data: looked_at.append(data) or _no_stun())
+        for first in (0, 1, 3, 4, 20, 63, 128, 191, 255):
+            protocol.datagram_received(bytes([first]) + bytes(30), ("192.0.2.1", 9))
+    assert [data[0] for data in looked_at] == [0, 1, 3]
+    assert [data[0] for data in came] == [0, 1, 3, 4, 20, 63, 128, 191, 255]  # as stock, also what is no STUN after all
+
+
+def _no_stun() -> None:
+    raise ValueError
+
+
+VP8 = RTCRtpCodecParameters("video/VP8", 90_000, payloadType=97)
+
 ANSWER = (
     "v=0\r\nm=video 9 UDP/TLS/RTP/SAVPF 97 98 99\r\n"
     "a=rtpmap:97 VP8/90000\r\na=rtpmap:98 rtx/90000\r\na=fmtp:98 apt=97\r\n"
@@ -135,11 +185,14 @@ def test_upstream_still_is_what_is_changed_here() -> None:
 import inspect
 from fractions import Fraction
 import av, numpy as np
-from aiortc import rtcdtlstransport, rtcrtpsender
+from aioice import ice
+from aiortc import rtcdtlstransport, rtcrtpreceiver, rtcrtpsender
 from aiortc.codecs import h264, vpx
 from OpenSSL import SSL
 
 assert rtcrtpsender.get_encoder.__module__ == "aiortc.codecs"
+assert "asyncio.run_coroutine_threadsafe(output_q.put(frame), loop)" in inspect.getsource(rtcrtpreceiver.decoder_worker)
+assert "message = stun.parse_message(data)" in inspect.getsource(ice.StunProtocol.datagram_received)
 context = rtcdtlstransport.RTCCertificate.generateCertificate()._create_ssl_context(rtcdtlstransport.SRTP_PROFILES)
 assert not any("ECDHE-RSA" in name for name in SSL.Connection(context).get_cipher_list()), "RSA is offered"
 for module, name in ((vpx, "Vp8Encoder"), (h264, "H264Encoder")):

@@ -30,6 +30,33 @@ class Numbers:
     arrivals: deque[float] = field(default_factory=lambda: deque(maxlen=120))
     """When frames had come, those that were given up among them."""
 
+    @property
+    def ends(self) -> dict[str, int]:
+        """How frames ended, by the names of documents and logs."""
+        return {
+            "frames_done": self.done,
+            "frames_dropped": self.dropped,
+            "frames_failed": self.failed,
+            "frames_refused": self.refused,
+        }
+
+    def describe(self, now: float) -> dict[str, float]:
+        """All of them, for people and programs."""
+        return {
+            "width": self.width,
+            "height": self.height,
+            **self.ends,
+            "frames_per_second": round(self.rate(now), 1),
+            "latency_seconds": round(self.latency, 4),
+        }
+
+    def note(self, now: float, arrived: float, size: tuple[int, int]) -> None:
+        """Take a result into account."""
+        self.width, self.height = size
+        self.latency = now - arrived
+        self.recent.append(now)
+        self.arrivals.append(arrived)
+
     def rate(self, now: float) -> float:
         """Results per second over the last two seconds."""
         return _rate(self.recent, now)

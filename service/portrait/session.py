@@ -11,7 +11,8 @@ from typing import Any, Generic, TypeVar
 from portrait.capacity import SETTLED_SECONDS
 from portrait.compositors import Compositor, Options, open_compositor
 from portrait.costs import Demand
-from portrait.errors import BadOption, PortraitError, SegmentationHangs
+from portrait.errors import BadOption, BadPicture, PortraitError, SegmentationHangs
+from portrait.frame import Frame
 from portrait.logs import log_event
 from portrait.mask import Mask
 from portrait.numbers import Numbers, first_demand
@@ -157,6 +158,19 @@ class Session(Generic[P, W]):
         self._count(turn, size, arrived)
         return turn
 
+    async def skip(self, picture: P, arrived: float, reason: str) -> None:
+        """Give a picture up that must be decoded all the same, since later ones build on it.
+
+        Raises:
+            SegmentationHangs: as for `turn`.
+        """
+        try:
+            await self._thread.run(self._decode, picture, arrived)
+        except BadPicture as error:
+            self.refuse(error)
+        else:
+            self.drop(1, reason)
+
     def drop(self, count: int, reason: str = "newer_frame") -> None:
         """Count frames that were given up."""
         self.numbers.dropped += count
@@ -172,7 +186,6 @@ class Session(Generic[P, W]):
 
     def describe(self) -> Mapping[str, Any]:
         """The session's numbers, for people and programs."""
-        numbers = self.numbers
         return {
             "id": self.id,
             "transport": self.transport,
@@ -180,14 +193,7 @@ class Session(Generic[P, W]):
             "color": self.options.color,
             "model": self.model.name,
             "opened": round(self.opened, 3),
-            "width": numbers.width,
-            "height": numbers.height,
-            "frames_done": numbers.done,
-            "frames_dropped": numbers.dropped,
-            "frames_failed": numbers.failed,
-            "frames_refused": numbers.refused,
-            "frames_per_second": round(numbers.rate(time.monotonic()), 1),
-            "latency_seconds": round(numbers.latency, 4),
+            **self.numbers.describe(time.monotonic()),
             "quality": self._terms.quality.name.lower(),
         }
 
@@ -233,13 +239,7 @@ class Session(Generic[P, W]):
     def tell_end(self) -> None:
         """The last event: why it ended, and what it did."""
         numbers = self.numbers
-        fields: dict[str, Any] = {
-            "reason": self._ended.result(),
-            "frames_done": numbers.done,
-            "frames_dropped": numbers.dropped,
-            "frames_failed": numbers.failed,
-            "frames_refused": numbers.refused,
-        }
+        fields: dict[str, Any] = {"reason": self._ended.result(), **numbers.ends}
         self.tell("session closed", **fields)
         end = {"transport": self.transport, "mode": self.options.mode, "model": self.model.name}
         size = {"width": numbers.width, "height": numbers.height}
@@ -269,8 +269,7 @@ class Session(Generic[P, W]):
             self._reset = False
             self._pipeline.reset()
         options, compositor = self._output
-        with self._counting.stage("decode"):
-            frame = self._codec.decode(picture, arrived, options)
+        frame = self._decode(picture, arrived)
         quality = self._terms.quality
         result = self._pipeline.run(frame, options, compositor, quality)
         wire = self._codec.encode(result, picture)
@@ -278,14 +277,15 @@ class Session(Generic[P, W]):
         turn = Turn(wire, result.failure, started - arrived, worked, quality, result.carried)
         return turn, frame.came
 
+    def _decode(self, picture: P, arrived: float) -> Frame:
+        with self._counting.stage("decode"):
+            return self._codec.decode(picture, arrived, self.options)
+
     def _count(self, turn: Turn[W], size: tuple[int, int], arrived: float) -> None:
         now, numbers = time.monotonic(), self.numbers
         if not numbers.width:
             self.tell("first frame", logging.DEBUG, width=size[0], height=size[1])
-        numbers.width, numbers.height = size
-        numbers.latency = now - arrived
-        numbers.recent.append(now)
-        numbers.arrivals.append(arrived)
+        numbers.note(now, arrived, size)
         if turn.carried:
             self._counting.carried(turn.carried)
         self._counting.frame_age(self.transport, numbers.latency)

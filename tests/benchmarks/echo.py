@@ -1,5 +1,7 @@
 """aiortc as it ships, sending back what comes: decode, encode, send; no network. `python -m tests.benchmarks.echo`.
 
+Asked for `result=receive` it sends nothing back: what receiving and decoding alone cost.
+
 Prints its port. The signalling is that of the service, so that one client speaks to both.
 """
 
@@ -7,7 +9,7 @@ import asyncio
 
 from aiohttp import web
 from aiortc import MediaStreamTrack, RTCConfiguration, RTCPeerConnection, RTCSessionDescription
-from aiortc.contrib.media import MediaRelay
+from aiortc.contrib.media import MediaBlackhole, MediaRelay
 
 
 async def main() -> None:
@@ -15,14 +17,18 @@ async def main() -> None:
     connections: set[RTCPeerConnection] = set()
 
     async def answer(request: web.Request) -> web.Response:
-        pc, relay = RTCPeerConnection(RTCConfiguration(iceServers=[])), MediaRelay()
+        pc, relay, hole = RTCPeerConnection(RTCConfiguration(iceServers=[])), MediaRelay(), MediaBlackhole()
         connections.add(pc)
 
         @pc.on("track")
-        def send_back(track: MediaStreamTrack) -> None:
-            pc.addTrack(relay.subscribe(track))
+        def take(track: MediaStreamTrack) -> None:
+            if request.query.get("result") == "receive":
+                hole.addTrack(track)
+            else:
+                pc.addTrack(relay.subscribe(track))
 
         await pc.setRemoteDescription(RTCSessionDescription(await request.text(), "offer"))
+        await hole.start()
         await pc.setLocalDescription(await pc.createAnswer())
         return web.Response(
             status=201,

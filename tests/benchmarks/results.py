@@ -2,8 +2,9 @@
 
 A client in this process sends a camera of 640x360 at 30 frames per second, one way after the other, in rounds. Each
 server is a process of its own, and what counts is all of its CPU time (packets, codecs, network) per frame that came
-back. Echo is aiortc as it ships, without any network; `--same-allocator` gives it the allocator settings the service
-starts with. `of_echo` is the median of the ratios to the echo of the same round.
+back. Echo is aiortc as it ships, without any network; `receive` is it again, only receiving and decoding, per frame
+sent: most of a floor for ours. `--same-allocator` gives both the allocator settings the service starts with.
+`of_echo` is the median of the ratios to the echo of the same round.
 """
 
 import argparse
@@ -27,18 +28,21 @@ from tests.rtc import Camera, Viewer
 
 WAYS = {
     "echo": {},
+    "receive": {"result": "receive"},
     "composite": {"result": "composite", "mode": "blur"},
     "mask": {"result": "mask"},
     "data": {"result": "data"},
 }
+
+STOCK, ONE_WAY = ("echo", "receive"), ("receive", "data")
 
 
 @asynccontextmanager
 async def server(way: str, same_allocator: bool) -> AsyncIterator[tuple[str, int]]:
     """(address, process) of the server of a way."""
     environment = {**os.environ, **(MALLOC if same_allocator else {})}
-    command = ["tests.benchmarks.echo"] if way == "echo" else ["portrait", "serve", "--json"]
-    ports = [] if way == "echo" else ["--http-port", "0", "--grpc-port", "0", "--media-ports", "0-0"]
+    command = ["tests.benchmarks.echo"] if way in STOCK else ["portrait", "serve", "--json"]
+    ports = [] if way in STOCK else ["--http-port", "0", "--grpc-port", "0", "--media-ports", "0-0"]
     process = await asyncio.create_subprocess_exec(
         sys.executable, "-m", *command, *ports, env=environment,
         stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.DEVNULL,
@@ -46,7 +50,7 @@ async def server(way: str, same_allocator: bool) -> AsyncIterator[tuple[str, int
     assert process.stdout is not None
     try:
         said = json.loads(await process.stdout.readline())
-        yield (f"http://127.0.0.1:{said}" if way == "echo" else said["page"].rstrip("/")), process.pid
+        yield (f"http://127.0.0.1:{said}" if way in STOCK else said["page"].rstrip("/")), process.pid
     finally:
         process.terminate()
         await process.wait()
@@ -61,28 +65,31 @@ def cpu(process: int) -> float:
 async def measure(way: str, url: str, process: int, shown: people.Clip, seconds: float) -> tuple[float, float]:
     """(CPU milliseconds per frame that came back, frames per second)."""
     async with aiohttp.ClientSession() as http:
-        one = Viewer(url, http)
+        one, camera = Viewer(url, http), Camera(shown)
         came = 0
 
         def count(_: object = None) -> None:
             nonlocal came
             came += 1
 
-        one.pc.addTransceiver(Camera(shown), direction="sendonly" if way == "data" else "sendrecv")
+        def done() -> int:
+            return camera.sent if way == "receive" else came
+
+        one.pc.addTransceiver(camera, direction="sendonly" if way in ONE_WAY else "sendrecv")
         if way == "data":
             one.pc.createDataChannel("masks", ordered=False, maxRetransmits=0).on("message", count)
         await one.connect(**WAYS[way])
-        taking = None if way == "data" else asyncio.create_task(take(one, count))
+        taking = None if way in ONE_WAY else asyncio.create_task(take(one, count))
         try:
-            while came < 30:
+            while done() < 30:
                 await asyncio.sleep(0.1)
-            began, before, frames = time.monotonic(), cpu(process), came
+            began, before, frames = time.monotonic(), cpu(process), done()
             await asyncio.sleep(seconds)
-            spent, frames, took = cpu(process) - before, came - frames, time.monotonic() - began
+            spent, frames, took = cpu(process) - before, done() - frames, time.monotonic() - began
         finally:
             if taking is not None:
                 taking.cancel()
-            if way != "echo":
+            if way not in STOCK:
                 await (await http.delete(one.location)).release()
             await one.pc.close()
         return 1000 * spent / frames, frames / took

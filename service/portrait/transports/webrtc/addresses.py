@@ -8,6 +8,8 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import Any
 
+from portrait.transports.webrtc.sockets import MediaSocket, open_socket
+
 HOST_CANDIDATE = re.compile(r"^a=candidate:(\S+) (\d+) udp (\d+) (\S+) (\d+) typ host\r\n", re.MULTILINE)
 
 REPLACED = "create_datagram_endpoint"
@@ -18,9 +20,9 @@ PORTS: ContextVar[range | None] = ContextVar("media ports", default=None)
 
 @contextmanager
 def media_ports(loop: asyncio.AbstractEventLoop, ports: range) -> Iterator[None]:
-    """For the length of the block, UDP sockets that would take any port take a free one of `ports`.
+    """For the length of the block, UDP sockets that would take any port are `MediaSocket`s on a free one of `ports`.
 
-    That holds in tasks of `loop` in whose context PORTS is this very range.
+    An empty range: on any. That holds in tasks of `loop` in whose context PORTS is this very range.
 
     aioice binds to port 0 and has no setting for it; it asks the running loop, and nothing else in the service binds
     UDP sockets. With every port taken, binding raises the OSError it would raise for a port in use.
@@ -33,16 +35,16 @@ def media_ports(loop: asyncio.AbstractEventLoop, ports: range) -> Iterator[None]
             return await stock(protocol_factory, local_addr=local_addr, **options)
         error = OSError("no media ports")
         # At random: a port just given up may still receive its last peer's packets.
-        for port in random.sample(ports, len(ports)):
+        for port in random.sample(ports, len(ports)) if ports else [0]:
             try:
-                return await stock(protocol_factory, local_addr=(local_addr[0], port, *local_addr[2:]), **options)
+                opened = open_socket(local_addr[0], port)
             except OSError as tried:
                 error = tried
+            else:
+                protocol = protocol_factory()
+                return MediaSocket(loop, opened, protocol), protocol
         raise error
 
-    if not ports:
-        yield
-        return
     loop.create_datagram_endpoint = bind  # type: ignore[method-assign, assignment]
     try:
         yield

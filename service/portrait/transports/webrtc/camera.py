@@ -6,25 +6,21 @@ import logging
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Coroutine
-from typing import Any, Generic, TypeAlias, TypeVar
+from contextlib import suppress
+from typing import Any, Generic, TypeVar
 
-import av
-from aiortc import MediaStreamTrack, RTCDataChannel
-from aiortc.mediastreams import MediaStreamError
+from aiortc import RTCDataChannel
 
 from portrait.errors import BadPicture, SegmentationHangs
 from portrait.latest import Closed, Latest
 from portrait.session import Session
 from portrait.transports.webrtc import realtime
 from portrait.transports.webrtc.connection import Connection
+from portrait.transports.webrtc.decoders import Coded, Undecoded
 
 logger = logging.getLogger(__name__)
 
 W = TypeVar("W")
-
-Arrival: TypeAlias = tuple[av.VideoFrame, float]
-"""A decoded picture and when it came, on the monotonic clock."""
-
 
 EVENTS = "events"
 """Label of the channel on which a client that opens it is told what concerns its session."""
@@ -33,13 +29,14 @@ EVENTS = "events"
 class Uplink(ABC, Generic[W]):
     """A connection whose camera feeds a session. The session's end is the connection's; `run` is the whole life."""
 
-    def __init__(self, session: Session[av.VideoFrame, W], idle_seconds: float) -> None:
+    def __init__(self, session: Session[Coded, W], idle_seconds: float) -> None:
         self.session, self._idle_seconds = session, idle_seconds
         self.connection = Connection(session.end)
-        self.camera: MediaStreamTrack | None = None
+        self.camera: Undecoded | None = None
         self._bandwidth: realtime.Bandwidth | None = None
-        self._slot: Latest[Arrival] = Latest()
-        self._dropped = 0
+        self._slot: Latest[float] = Latest()
+        """When the newest picture came. The pictures themselves wait at the camera: not one may be left out."""
+        self._dropped, self._heard = 0, 0.0
         self._events: asyncio.Future[RTCDataChannel] = asyncio.get_running_loop().create_future()
         self.connection.pc.on("datachannel", self.take_channel)
 
@@ -62,7 +59,7 @@ class Uplink(ABC, Generic[W]):
 
     def take_camera(self, transceiver: Any) -> None:
         """Let this section's track be the camera."""
-        self.camera = transceiver.receiver.track
+        self.camera = realtime.leave_undecoded(transceiver.receiver, self._came, self._gone)
         self._bandwidth = realtime.steer(transceiver.receiver)
 
     def take_channel(self, channel: RTCDataChannel) -> None:
@@ -74,7 +71,7 @@ class Uplink(ABC, Generic[W]):
 
     async def run(self, *work: Coroutine[Any, Any, None]) -> None:
         """Carry frames, and do `work` beside it, until the session is ended or the other side goes away."""
-        lives = (self.connection.watch(), self._pump(), self._say_goaway(), *work)
+        lives = (self.connection.watch(), self._watch_idle(), self._say_goaway(), *work)
         tasks = [asyncio.create_task(life, name="webrtc-uplink") for life in lives]
         try:
             await self.session.wait_ended()
@@ -83,26 +80,32 @@ class Uplink(ABC, Generic[W]):
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
 
-    async def newest(self) -> Arrival:
-        """The newest picture; those it replaced are counted.
+    async def newest(self) -> float:
+        """When the newest picture came, on the monotonic clock; those it replaced are counted.
+
+        To be followed at once by `result` or `skip`.
 
         Raises:
             Closed: the connection is being closed.
         """
         await self.session.pace()
-        arrival = await self._slot.get()
+        arrived = await self._slot.get()
         self.session.drop(self._slot.dropped - self._dropped)
         self._dropped = self._slot.dropped
-        return arrival
+        return arrived
 
-    async def result(self, arrival: Arrival) -> W | None:
-        """What the session makes of a picture; None when it is refused.
+    async def result(self, arrived: float) -> W | None:
+        """What the session makes of the newest picture; None when it is refused.
 
         Raises:
             Exception: it could not be composed; the session is ended with the reason.
         """
+        assert self.camera is not None
+        assert self._bandwidth is not None
         try:
-            return (await self.session.turn(*arrival)).wire
+            wire = (await self.session.turn(self.camera.take(), arrived)).wire
+            self._bandwidth.allow(self.session.numbers.width * self.session.numbers.height)
+            return wire
         except BadPicture as error:
             self.session.refuse(error)
             return None
@@ -113,6 +116,11 @@ class Uplink(ABC, Generic[W]):
             logger.exception("a frame of session %s could not be composed", self.session.short_id)
             self.session.end(f"a frame could not be composed: {error}")
             raise
+
+    async def skip(self, arrived: float, reason: str) -> None:
+        """Give the newest picture up."""
+        assert self.camera is not None
+        await self.session.skip(self.camera.take(), arrived, reason)
 
     async def close(self) -> None:
         """Close the connection. Idempotent."""
@@ -126,21 +134,19 @@ class Uplink(ABC, Generic[W]):
         if channel.readyState == "open":
             channel.send(json.dumps({"goaway": seconds}))
 
-    async def _pump(self) -> None:
-        """Empty the camera's track into the slot as fast as it fills: aiortc queues without bound."""
-        assert self.camera is not None
-        assert self._bandwidth is not None
-        reason = "the camera's track ended"
-        try:
-            await self.connection.connected.wait()
-            while True:
-                async with asyncio.timeout(self._idle_seconds):
-                    picture = await self.camera.recv()
-                assert isinstance(picture, av.VideoFrame)
-                self._bandwidth.allow(picture.width * picture.height)
-                self._slot.put((picture, time.monotonic()))
-        except TimeoutError:
-            reason = f"no frame for {self._idle_seconds:g} s"
-        except (MediaStreamError, Closed):
-            pass
-        self.session.end(reason)
+    def _came(self) -> None:
+        self._heard = time.monotonic()
+        with suppress(Closed):  # the last packets of a connection that is being closed
+            self._slot.put(self._heard)
+
+    def _gone(self) -> None:
+        self.session.end("the camera's track ended")
+
+    async def _watch_idle(self) -> None:
+        await self.connection.connected.wait()
+        self._heard = time.monotonic()
+        left = self._idle_seconds
+        while left > 0:
+            await asyncio.sleep(left)
+            left = self._heard + self._idle_seconds - time.monotonic()
+        self.session.end(f"no frame for {self._idle_seconds:g} s")

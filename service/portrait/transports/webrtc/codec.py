@@ -1,4 +1,4 @@
-"""The codecs of WebRTC sessions: decoded pictures in, pictures to encode out."""
+"""The codecs of WebRTC sessions: a camera's pictures in, pictures to send or to encode out."""
 
 from collections.abc import Callable
 
@@ -10,6 +10,7 @@ from portrait.compositors import MODES, Options
 from portrait.frame import GREY, Frame, chroma_size
 from portrait.mask import Mask
 from portrait.pipeline import Result
+from portrait.transports.webrtc.decoders import CameraDecoder, Coded
 from portrait.transports.webrtc.encoders import Encoded
 from portrait.transports.webrtc.messages import MaskMessage
 from portrait.transports.webrtc.realtime import TrackEncoder, rtp_time
@@ -22,17 +23,17 @@ class VideoCodec:
     modes = tuple(mode for mode in MODES if mode != "cutout")  # a video track has no alpha
 
     def __init__(self, max_pixels: int) -> None:
-        self._max_pixels = max_pixels
+        self._max_pixels, self._decoder = max_pixels, CameraDecoder()
 
-    def decode(self, picture: av.VideoFrame, arrived: float, options: Options) -> Frame:
-        """A Frame over the planes of a decoded picture.
+    def decode(self, picture: Coded, arrived: float, options: Options) -> Frame:
+        """The newest of what came.
 
         Raises:
-            BadPicture: larger than the limit.
+            BadPicture: larger than the limit, or it cannot be decoded.
         """
-        return frame_from_av(picture, self._max_pixels, arrived)
+        return frame_from_av(self._decoder.decode(picture), self._max_pixels, arrived)
 
-    def encode(self, result: Result, picture: av.VideoFrame) -> av.VideoFrame:
+    def encode(self, result: Result, picture: Coded) -> av.VideoFrame:
         """The composed picture at the time of its input."""
         frame = result.compose()
         with result.recorder.stage("encode"):
@@ -46,7 +47,7 @@ class LoopCodec(VideoCodec):
         super().__init__(max_pixels)
         self._encoder = encoder
 
-    def encode(self, result: Result, picture: av.VideoFrame) -> Encoded:  # type: ignore[override]
+    def encode(self, result: Result, picture: Coded) -> Encoded:  # type: ignore[override]
         """The composed picture at the time of its input."""
         return self._encode(result.compose(), result)
 
@@ -60,7 +61,7 @@ class MaskCodec(LoopCodec):
 
     modes = ("mask",)
 
-    def encode(self, result: Result, picture: av.VideoFrame) -> Encoded:  # type: ignore[override]
+    def encode(self, result: Result, picture: Coded) -> Encoded:  # type: ignore[override]
         """The mask as a picture at the time of its frame."""
         return self._encode(mask_picture(result.mask, result.frame), result)
 
@@ -70,7 +71,7 @@ class DataCodec(VideoCodec):
 
     modes = ("mask",)
 
-    def encode(self, result: Result, picture: av.VideoFrame) -> bytes:  # type: ignore[override]
+    def encode(self, result: Result, picture: Coded) -> bytes:  # type: ignore[override]
         """The bytes of a `MaskMessage`."""
         with result.recorder.stage("encode"):
             return MaskMessage.of(result.mask, rtp_time(result.frame.timestamp.ticks)).pack()
@@ -83,7 +84,7 @@ class StreamCodec(VideoCodec):
         super().__init__(max_pixels)
         self._wanted = wanted
 
-    def encode(self, result: Result, picture: av.VideoFrame) -> dict[str, av.VideoFrame]:  # type: ignore[override]
+    def encode(self, result: Result, picture: Coded) -> dict[str, av.VideoFrame]:  # type: ignore[override]
         """The pictures at the time of their input."""
         wanted, made = self._wanted(), {}
         if "composite" in wanted:

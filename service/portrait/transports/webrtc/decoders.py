@@ -1,7 +1,10 @@
-"""Video decoders that look at a picture's size before they make room for it, in the place of aiortc's own.
+"""Video decoders in the place of aiortc's own: by one thread, and only of sizes that are allowed.
 
 A key frame of VP8 that is 100 bytes long may say that it is 16383x16383: libvpx would take more than a gigabyte.
 """
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 import av
 from aiortc.codecs import get_decoder as stock_decoder
@@ -10,6 +13,8 @@ from aiortc.codecs.base import Decoder
 from aiortc.jitterbuffer import JitterFrame
 from aiortc.rtcrtpparameters import RTCRtpCodecParameters
 from av.frame import Frame
+
+from portrait.errors import BadPicture
 
 MAX_PIXELS = 4096 * 2304
 """Of a picture that is decoded. What may be worked on is another limit (`PORTRAIT_MAX_FRAME_PIXELS`), and less."""
@@ -20,8 +25,48 @@ MAX_BYTES = 2 * 2**20
 VP8_START = b"\x9d\x01\x2a"
 
 
+@dataclass(frozen=True, slots=True)
+class Coded:
+    """What has come of a camera since the last time, at least one picture, the oldest first.
+
+    Each builds on those before it: all must be decoded, even where only the newest is wanted.
+    """
+
+    pictures: Sequence[tuple[RTCRtpCodecParameters, JitterFrame]]
+    fail: Callable[[], None]
+    """To be called when one cannot be decoded, from any thread: a key frame is asked for."""
+
+
+class Undecoded:
+    """Pictures that are whole and wait to be decoded. Takes the place of a receiver's queue to its decoder's thread.
+
+    Used on the event loop. `came` is called for each, and `gone` when no more will come.
+    """
+
+    def __init__(self, fail: Callable[[], None], came: Callable[[], None], gone: Callable[[], None]) -> None:
+        self._pictures: list[tuple[RTCRtpCodecParameters, JitterFrame]] = []
+        self._fail, self._came, self._gone = fail, came, gone
+
+    def put(self, picture: tuple[RTCRtpCodecParameters, JitterFrame] | None) -> None:
+        """Take a picture, or note the end; aiortc calls this."""
+        if picture is None:
+            self._gone()
+        else:
+            self._pictures.append(picture)
+            self._came()
+
+    def take(self) -> Coded:
+        """All that wait."""
+        pictures, self._pictures = self._pictures, []
+        return Coded(pictures, self._fail)
+
+
 class BoundedVp8Decoder(vpx.Vp8Decoder):
     """VP8 whose key frames say a size that is allowed (RFC 6386 section 9.1)."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.codec.thread_count = 1
 
     def decode(self, encoded_frame: JitterFrame) -> list[Frame]:
         """The picture.
@@ -42,6 +87,7 @@ class BoundedH264Decoder(h264.H264Decoder):
     def __init__(self) -> None:
         super().__init__()
         self.codec.options = {"max_pixels": str(MAX_PIXELS)}
+        self.codec.thread_count = 1
 
     def decode(self, encoded_frame: JitterFrame) -> list[Frame]:
         """The picture.
@@ -51,6 +97,36 @@ class BoundedH264Decoder(h264.H264Decoder):
         """
         _check_length(encoded_frame.data)
         return super().decode(encoded_frame)
+
+
+class CameraDecoder:
+    """Decodes one camera's pictures. Used by one thread."""
+
+    def __init__(self) -> None:
+        self._codec, self._decoder = "", None  # type: str, Decoder | None
+
+    def decode(self, coded: Coded) -> av.VideoFrame:
+        """The newest picture.
+
+        Raises:
+            BadPicture: none of them could be decoded.
+        """
+        newest, trouble = None, "nothing to show yet"
+        for codec, picture in coded.pictures:
+            if self._decoder is None or codec.name != self._codec:
+                self._codec, self._decoder = codec.name, bounded_decoder(codec)
+            try:
+                frames = self._decoder.decode(picture)
+            except av.FFmpegError as error:
+                # The decoder stays: a new one could decode nothing before the next key frame.
+                trouble = str(error)
+                coded.fail()
+            else:
+                newest = frames[-1] if frames else newest
+        if newest is None:
+            raise BadPicture("frame", f"it cannot be decoded: {trouble}")
+        assert isinstance(newest, av.VideoFrame)
+        return newest
 
 
 def bounded_decoder(codec: RTCRtpCodecParameters) -> Decoder:

@@ -28,6 +28,15 @@ ENOUGH = "500"
 0.4 to 1.6 dB of 48 to 51."""
 
 
+FINEST = 16
+"""libvpx' `min-quantizer`. With a finer one it spends all the rate there is on what nobody sees: a person before a
+blurred room at 640x360 and 1 Mbit/s takes twice the bits, and packets, for 1.2 dB above 44."""
+
+FAST = "-12"
+"""libvpx' `cpu-used` at the realtime deadline: against -8 a fifth less time for 0.3 dB. Both together stay above what
+aiortc's settings give of the same pictures (44.4 dB and 44.3)."""
+
+
 def stepped(current: int, wanted: int) -> int:
     """The rate to encode at: `current` until `wanted` is STEP times more or less."""
     return current if current / STEP < wanted < current * STEP else wanted
@@ -77,11 +86,11 @@ class LiveVp8Encoder(LiveEncoder, vpx.Vp8Encoder):
         assert isinstance(frame, av.VideoFrame)
         if not _fits(self.codec, frame, self._rate):
             self.codec = _open("libvpx", frame, self._rate)
-            self.codec.gop_size, self.codec.qmin, self.codec.qmax = 3000, 2, 56
+            self.codec.gop_size, self.codec.qmin, self.codec.qmax = 3000, FINEST, 56
             rate = str(self._rate)
             self.codec.options = {
                 "deadline": "realtime",
-                "cpu-used": "-8",
+                "cpu-used": FAST,
                 "lag-in-frames": "0",
                 "noise-sensitivity": "0",
                 "static-thresh": ENOUGH,

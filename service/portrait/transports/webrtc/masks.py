@@ -3,7 +3,6 @@
 from collections.abc import Coroutine
 from typing import Any
 
-import av
 from aiortc import RTCDataChannel
 
 from portrait.errors import BadOffer
@@ -11,6 +10,7 @@ from portrait.latest import Closed
 from portrait.session import Session
 from portrait.transports.webrtc.camera import Uplink
 from portrait.transports.webrtc.connection import open_ways
+from portrait.transports.webrtc.decoders import Coded
 
 LABEL = "masks"
 """Of the channel a client opens; `{ordered: false, maxRetransmits: 0}` is what suits it."""
@@ -22,7 +22,7 @@ FULL = 8192
 class MaskSender(Uplink[bytes]):
     """A connection whose camera goes up and whose masks come down on the channel the client has opened."""
 
-    def __init__(self, session: Session[av.VideoFrame, bytes], idle_seconds: float) -> None:
+    def __init__(self, session: Session[Coded, bytes], idle_seconds: float) -> None:
         super().__init__(session, idle_seconds)
         self._channel: RTCDataChannel | None = None
 
@@ -54,13 +54,13 @@ class MaskSender(Uplink[bytes]):
         """Every newest frame through the session and its mask to the client, as long as there is room for it."""
         while True:
             try:
-                arrival = await self.newest()
+                arrived = await self.newest()
             except Closed:
                 return
             channel = self._channel
             if channel is None or channel.readyState != "open":
-                self.session.drop(1, "no_channel")
+                await self.skip(arrived, "no_channel")
             elif channel.bufferedAmount > FULL:
-                self.session.drop(1, "slow_network")
-            elif (message := await self.result(arrival)) is not None and channel.readyState == "open":
+                await self.skip(arrived, "slow_network")
+            elif (message := await self.result(arrived)) is not None and channel.readyState == "open":
                 channel.send(message)

@@ -2,7 +2,6 @@
 
 from typing import Any
 
-import av
 from aiortc import MediaStreamTrack
 from aiortc.mediastreams import MediaStreamError
 
@@ -11,6 +10,7 @@ from portrait.latest import Closed
 from portrait.session import Session
 from portrait.transports.webrtc.camera import Uplink
 from portrait.transports.webrtc.connection import open_ways
+from portrait.transports.webrtc.decoders import Coded
 from portrait.transports.webrtc.encoders import Encoded
 from portrait.transports.webrtc.realtime import TrackEncoder
 
@@ -45,7 +45,7 @@ class ResultTrack(MediaStreamTrack):
 class Peer(Uplink[Encoded]):
     """A connection that gets back what it sends."""
 
-    def __init__(self, session: Session[av.VideoFrame, Encoded], idle_seconds: float, encoder: TrackEncoder) -> None:
+    def __init__(self, session: Session[Coded, Encoded], idle_seconds: float, encoder: TrackEncoder) -> None:
         super().__init__(session, idle_seconds)
         self._encoder = encoder
 

@@ -9,6 +9,7 @@ from portrait.latest import Closed
 from portrait.session import Session
 from portrait.transports.webrtc.camera import Uplink
 from portrait.transports.webrtc.connection import open_ways
+from portrait.transports.webrtc.decoders import Coded
 from portrait.transports.webrtc.streams import Stream
 
 Pictures: TypeAlias = dict[str, av.VideoFrame]
@@ -17,7 +18,7 @@ Pictures: TypeAlias = dict[str, av.VideoFrame]
 class Publisher(Uplink[Pictures]):
     """A connection that only sends, bound to a stream."""
 
-    def __init__(self, session: Session[av.VideoFrame, Pictures], stream: Stream, idle_seconds: float) -> None:
+    def __init__(self, session: Session[Coded, Pictures], stream: Stream, idle_seconds: float) -> None:
         super().__init__(session, idle_seconds)
         self._stream = stream
 
@@ -35,13 +36,13 @@ class Publisher(Uplink[Pictures]):
             raise UnsupportedOffer("sdp", "the offer sends no video; expected one video section that is sendonly")
 
     async def show(self) -> None:
-        """Every newest frame through the session and to the viewers; without viewers no frame costs anything."""
+        """Every newest frame through the session and to the viewers; without viewers a frame is decoded and no more."""
         while True:
             try:
-                arrival = await self.newest()
+                arrived = await self.newest()
             except Closed:
                 return
             if not self._stream.wanted:
-                self.session.drop(1, "no_viewer")
-            elif (pictures := await self.result(arrival)) is not None:
+                await self.skip(arrived, "no_viewer")
+            elif (pictures := await self.result(arrived)) is not None:
                 self._stream.show(pictures)

@@ -14,23 +14,29 @@
    hears of the time late, the jitter no longer fits its report, reports cease, and no connection can be closed.
 8. It waits for a lost packet until 512 later ones have come. A cut of some seconds loses more than its sender
    remembers, and the picture stands still for as long again. Here they are given up after a second.
+9. It has a thread for every camera that decodes and hands each picture to the event loop, which hands it to the
+   session's thread. Here the session's thread decodes.
+10. Its ICE takes every packet for STUN first and waits for the exception. The first byte tells (RFC 7983 section 7).
 
 Each is small, written against the version in TESTED, and refused with any other; tests fail when upstream changes.
 """
 
+import asyncio
 import re
 import time
+from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any
 
 import aiortc
 import av
+from aioice.ice import StunProtocol
 from aiortc import rtcdtlstransport, rtcrtpreceiver, rtcrtpsender, rtcsctptransport
 from aiortc.codecs.base import Encoder
 from aiortc.jitterbuffer import JitterBuffer, JitterFrame
 from OpenSSL import SSL
 
-from portrait.transports.webrtc.decoders import bounded_decoder
+from portrait.transports.webrtc.decoders import Undecoded, bounded_decoder
 from portrait.transports.webrtc.encoders import Encoded, live_encoder
 from portrait.transports.webrtc.lost import GIVE_UP_SECONDS, Requests
 
@@ -108,6 +114,9 @@ class Bandwidth:
             self.budget = min(self._most, int(self.budget * RISE))
 
 
+LAST_STUN = 3
+"""First bytes up to this one are STUN's."""
+
 RTP_CLOCK = 1 << 32
 """Where RTP timestamps begin anew (RFC 3550 section 5.1)."""
 
@@ -128,6 +137,13 @@ class KeptTime:
 def rtp_time(pts: int) -> int:
     """The RTP timestamp a picture came with."""
     return pts % RTP_CLOCK
+
+
+def leave_undecoded(receiver: Any, came: Callable[[], None], gone: Callable[[], None]) -> Undecoded:
+    """Where a receiver's pictures wait from now on, before its first packet. `came`, `gone`: as of `Undecoded`."""
+    undecoded = Undecoded(receiver._RTCRtpReceiver__decoder_error.set, came, gone)
+    receiver._RTCRtpReceiver__decoder_queue = undecoded
+    return undecoded
 
 
 def steer(receiver: Any) -> Bandwidth:
@@ -193,14 +209,30 @@ def install() -> None:
         raise RuntimeError(f"aiortc is {aiortc.__version__}; it is made real-time for {TESTED} only")
     rtcrtpsender.get_encoder = live_encoder  # type: ignore[attr-defined]  # not its public name
     rtcrtpreceiver.get_decoder = bounded_decoder  # type: ignore[attr-defined]
+    rtcrtpreceiver.decoder_worker = _decode  # type: ignore[assignment]
     rtcrtpsender.uint32_add = _without_origin  # type: ignore[attr-defined, assignment]
     for module in (rtcrtpreceiver, rtcrtpsender, rtcsctptransport):
         module.time = STEADY  # type: ignore[attr-defined]
     rtcrtpreceiver.TimestampMapper = KeptTime  # type: ignore[assignment, misc]
+    StunProtocol.datagram_received = _datagram_received  # type: ignore[method-assign]
     if JitterBuffer._remove_frame is not _remove_frame:
         JitterBuffer._remove_frame = _remove_frame  # type: ignore[method-assign]
         JitterBuffer.add = _add  # type: ignore[method-assign]
         rtcdtlstransport.RTCCertificate._create_ssl_context = _create_ssl_context  # type: ignore[method-assign]
+
+
+def _datagram_received(self: StunProtocol, data: Any, addr: tuple[Any, ...]) -> None:
+    """STUN as stock; DTLS and SRTP to who waits for them."""
+    if data and data[0] > LAST_STUN:
+        self.receiver.data_received(data, self.local_candidate.component)
+    else:
+        _stock_datagram_received(self, data, addr)
+
+
+def _decode(loop: asyncio.AbstractEventLoop, waiting: Any, *others: Any) -> None:
+    """The whole life of a receiver's thread: as stock, or over at once where a session decodes."""
+    if not isinstance(waiting, Undecoded):
+        _stock_decode(loop, waiting, *others)
 
 
 def _without_origin(origin: int, pts: int) -> int:
@@ -208,6 +240,8 @@ def _without_origin(origin: int, pts: int) -> int:
     return rtp_time(pts)
 
 
+_stock_datagram_received = StunProtocol.datagram_received
+_stock_decode = rtcrtpreceiver.decoder_worker
 _stock_add = JitterBuffer.add
 _stock_remove_frame = JitterBuffer._remove_frame
 _stock_create_ssl_context = rtcdtlstransport.RTCCertificate._create_ssl_context

@@ -1,0 +1,123 @@
+"""The UDP sockets of media: all that has come is read at once.
+
+asyncio reads one datagram and then looks at all of its sockets and timers again, which costs as much as the datagram
+does. A picture is three datagrams or more that come together.
+"""
+
+import asyncio
+import socket
+from collections import deque
+from typing import Any
+
+LARGEST = 4096
+"""Bytes of a datagram; of a larger one the rest is lost, and nobody can decrypt it. Media, DTLS and STUN keep to what
+passes whole everywhere, 1500 bytes as a rule."""
+
+AT_ONCE = 64
+"""Datagrams read from one socket before another may have its turn."""
+
+WAITING = 2**20
+"""Bytes that may wait for room at the kernel; what would be more is lost, as it would be further on."""
+
+
+class MediaSocket(asyncio.DatagramTransport):
+    """A bound socket and what it is read for. Who opens it closes it."""
+
+    def __init__(
+        self, loop: asyncio.AbstractEventLoop, opened: socket.socket, protocol: asyncio.DatagramProtocol
+    ) -> None:
+        super().__init__({"socket": opened, "sockname": opened.getsockname()})
+        self._loop, self._socket, self._protocol = loop, opened, protocol
+        self._waiting: deque[tuple[bytes, Any]] = deque()
+        self._size, self._closing = 0, False
+        protocol.connection_made(self)
+        loop.add_reader(opened, self._read)
+
+    def is_closing(self) -> bool:
+        """Whether it is closed or about to be."""
+        return self._closing
+
+    def close(self) -> None:
+        """Close it as soon as nothing waits. Idempotent."""
+        if not self._closing:
+            self._closing = True
+            self._loop.remove_reader(self._socket)
+            if not self._waiting:
+                self._loop.call_soon(self._end)
+
+    def abort(self) -> None:
+        """Close it, whatever waits."""
+        self._waiting.clear()
+        self._loop.remove_writer(self._socket)
+        self.close()
+
+    def sendto(self, data: Any, addr: Any = None) -> None:
+        """Send a datagram, or let it wait behind others."""
+        if self._waiting:
+            self._wait(data, addr)
+            return
+        try:
+            self._socket.sendto(data, addr)
+        except (BlockingIOError, InterruptedError):
+            self._loop.add_writer(self._socket, self._write)
+            self._wait(data, addr)
+        except OSError as error:
+            self._protocol.error_received(error)
+
+    def _wait(self, data: bytes, addr: Any) -> None:
+        if self._size + len(data) <= WAITING:
+            self._waiting.append((data, addr))
+            self._size += len(data)
+
+    def _write(self) -> None:
+        while self._waiting:
+            data, addr = self._waiting[0]
+            try:
+                self._socket.sendto(data, addr)
+            except (BlockingIOError, InterruptedError):
+                return
+            except OSError as error:
+                self._protocol.error_received(error)
+            self._waiting.popleft()
+            self._size -= len(data)
+        self._loop.remove_writer(self._socket)
+        if self._closing:
+            self._end()
+
+    def _read(self) -> None:
+        for _ in range(AT_ONCE):
+            try:
+                data, addr = self._socket.recvfrom(LARGEST)
+            except (BlockingIOError, InterruptedError):
+                return
+            except OSError as error:
+                self._protocol.error_received(error)
+                return
+            self._protocol.datagram_received(data, addr)
+            if self._closing:
+                return
+
+    def _end(self) -> None:
+        try:
+            self._protocol.connection_lost(None)
+        finally:
+            self._socket.close()
+
+
+def open_socket(host: str, port: int) -> socket.socket:
+    """A UDP socket bound to a numeric address.
+
+    Raises:
+        OSError: the port is taken, or the address is not this machine's.
+    """
+    family, kind, number, _, address = socket.getaddrinfo(
+        host, port, type=socket.SOCK_DGRAM, flags=socket.AI_NUMERICHOST
+    )[0]
+    opened = socket.socket(family, kind, number)
+    try:
+        opened.setblocking(False)
+        opened.bind(address)
+    except OSError:
+        opened.close()
+        raise
+    return opened
