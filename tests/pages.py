@@ -1,6 +1,7 @@
 """The page at / with a camera that plays a clip whose masks are exact, and what its pictures show."""
 
 import asyncio
+import base64
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -24,15 +25,14 @@ INSIDE = cv2.erode(ALWAYS, np.ones((61, 61), np.uint8)) > 0
 NEVER = cv2.dilate(np.max(SHOWN.masks, axis=0), np.ones((81, 81), np.uint8)) == 0
 """Where the person is in no frame."""
 
-GRAB = """async (id) => {
+GRAB = """(id) => {
   const video = document.getElementById(id);
   if (!video.videoWidth) return null;
   const canvas = document.createElement("canvas");
   canvas.width = video.videoWidth;
   canvas.height = video.videoHeight;
   canvas.getContext("2d").drawImage(video, 0, 0);
-  const blob = await new Promise((resolve) => canvas.toBlob(resolve, "image/png"));
-  return [...new Uint8Array(await blob.arrayBuffer())];
+  return canvas.toDataURL("image/png").split(",")[1]; // at once: toBlob waits until the page has nothing else to do
 }"""
 
 
@@ -60,7 +60,7 @@ async def result(page: Page, video: str = "result") -> Array | None:
     data = await page.evaluate(GRAB, video)
     if data is None:
         return None
-    decoded = cv2.imdecode(np.array(data, np.uint8), cv2.IMREAD_COLOR)
+    decoded = cv2.imdecode(np.frombuffer(base64.b64decode(data), np.uint8), cv2.IMREAD_COLOR)
     picture = np.asarray(decoded, np.uint8)
     # The browser may send a smaller picture while it learns the bandwidth.
     return np.asarray(cv2.resize(picture, SIZE), np.uint8)
