@@ -3,13 +3,16 @@
 import asyncio
 import os
 import sys
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 import cv2
 import numpy as np
 import pytest
-from playwright.async_api import Page, Route, expect
+from aiohttp import web
+from playwright.async_api import Page, expect
 
 from portrait.app import Running, run_service
 from portrait.settings import Settings
@@ -23,8 +26,6 @@ __all__ = ["authority", "tokens"]  # fixtures
 pytestmark = pytest.mark.usefixtures("no_sockets_left")
 
 ROOT = Path(__file__).parents[1]
-ELSEWHERE = "http://127.0.0.2"
-"""A page of another origin than the box's."""
 
 
 @dataclass(frozen=True)
@@ -104,15 +105,22 @@ def like(picture: Array, seen: Array) -> bool:
 @pytest.mark.parametrize("look", LOOKS, ids=lambda look: f"{look.mode}-{look.way}{'-own' if look.own else ''}")
 async def test_the_code_of_what_is_on_screen_shows_the_same(settings: Settings, tmp_path: Path, look: Look) -> None:
     """The page from another origin in a browser, the Python client on a film, curl on a still."""
-    allowed = settings.model_copy(update={"origins": ELSEWHERE})
-    async with run_service(allowed) as service:
-        async with browsing(service, tmp_path, camera=True) as page:
+    async with (
+        elsewhere(tmp_path) as origin,
+        run_service(settings.model_copy(update={"origins": origin})) as service,
+    ):
+        async with browsing(service, tmp_path) as page:
             await allow_clipboard(page)
             seen = await shown_with(page, look, tmp_path)
             texts = {language: await code(page, language) for language in ("page", "python", "shell")}
             await page.click("#toggle")
             await expect(page.locator("#state")).to_have_text("Camera off")
-        await page_shows(texts["page"], tmp_path, seen)
+            (tmp_path / "page.html").write_text(texts["page"])
+            said = list[str]()
+            page.on("pageerror", lambda error: said.append(str(error)))
+            await page.goto(f"{origin}/page.html")
+            await until(page, "the same", lambda picture: like(picture, seen))
+            assert not said
 
         write_film(tmp_path / "film.avi")
         (tmp_path / "stream.py").write_text(texts["python"])
@@ -126,26 +134,18 @@ async def test_the_code_of_what_is_on_screen_shows_the_same(settings: Settings, 
         assert like(np.asarray(cv2.imread(str(tmp_path / "portrait.png")), np.uint8), seen)
 
 
-async def page_shows(text: str, folder: Path, seen: Array) -> None:
-    """A page of another origin that is this text shows what was seen."""
-    said = list[str]()
-
-    async def answer(route: Route) -> None:
-        name = route.request.url.rpartition("/")[2].replace("%20", " ")
-        if name == "page.html":
-            await route.fulfill(body=text, content_type="text/html")
-        else:
-            await route.fulfill(body=(folder / name).read_bytes(), content_type="image/png")
-
-    flags = [f"--unsafely-treat-insecure-origin-as-secure={ELSEWHERE}"]
-    async with open_page("about:blank", folder / "elsewhere", folder / "camera.y4m", extra=flags) as page:
-        page.on("pageerror", lambda error: said.append(str(error)))
-        await page.route(f"{ELSEWHERE}/*", answer)
-        await page.goto(f"{ELSEWHERE}/page.html")
-        try:
-            await until(page, "the same", lambda picture: like(picture, seen))
-        finally:
-            assert not said
+@asynccontextmanager
+async def elsewhere(folder: Path) -> AsyncIterator[str]:
+    """A server of another origin with the files of a folder."""
+    application = web.Application()
+    application.router.add_static("/", folder)
+    runner = web.AppRunner(application, access_log=None)
+    await runner.setup()
+    try:
+        await web.TCPSite(runner, "127.0.0.1", 0).start()
+        yield f"http://127.0.0.1:{runner.addresses[0][1]}"
+    finally:
+        await runner.cleanup()
 
 
 def write_film(path: Path) -> None:

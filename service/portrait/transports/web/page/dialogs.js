@@ -3,9 +3,6 @@
 import { LANGUAGES } from "./code.js";
 import { find, write } from "./dom.js";
 
-/** Milliseconds that "Copied" stands. */
-const SHOWN = 4000;
-
 /** @param {string} id of the dialog @param {string} opener id of its button @param {() => void} prepare */
 export function openDialog(id, opener, prepare) {
   const dialog = find(id, HTMLDialogElement);
@@ -30,8 +27,8 @@ export function openCode(look) {
   };
   languages.addEventListener("change", show);
   find("copy", HTMLButtonElement).addEventListener("click", async () => {
+    write("copied", ""); // so that it is read aloud again
     write("copied", (await copy(text)) ? "Copied" : "Selected: press Ctrl C or ⌘ C");
-    setTimeout(() => write("copied", ""), SHOWN);
   });
   openDialog("code", "show-code", show);
 }
