@@ -192,13 +192,14 @@ async def test_the_code_for_a_secured_box_brings_token_and_authority(
     async with run_service(secured) as running:
         look = """(async () => {
           const [code, choice] = await Promise.all(["code", "choice"].map((name) => import(`/web/page/${name}.js`)));
-          const about = await (await fetch("/v1/about")).json();
+          const about = await (await fetch(location.origin + "/v1/about")).json();
           const scene = { choice: choice.recallChoice(), about, origin: location.origin, hostname: location.hostname };
           return [code.toPython(scene), code.toShell(scene), code.toPage(scene)];
         })()"""
         url = f"https://user:{TOKEN}@localhost:{running.http_port}/"
         async with open_page(url, tmp_path / "profile", None, extra=["--ignore-certificate-errors"]) as page:
             python, shell, html = await page.evaluate(look)
+            await expect(page.locator("#gallery label")).to_have_count(5)
         assert 'token: "YOUR TOKEN"' in html
         (tmp_path / "ca.crt").write_bytes((tmp_path / "data" / "ca.crt").read_bytes())
         (tmp_path / "stream.py").write_text(python)

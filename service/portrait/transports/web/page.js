@@ -157,7 +157,9 @@ async function welcome() {
 /** What the box has and asks for. */
 async function askBox() {
   try {
-    const [told, names] = await Promise.all(["/v1/about", "/v1/backgrounds"].map(async (path) => (await fetch(path)).json()));
+    // From the origin: an address with a token in it, which the browser asked for, is refused by fetch.
+    const ask = async (/** @type {string} */ path) => (await fetch(location.origin + path)).json();
+    const [told, names] = await Promise.all([ask("/v1/about"), ask("/v1/backgrounds")]);
     about = told;
     gallery.fill(names, told);
     if (typeof choice.background === "string" && !names.includes(choice.background)) choose({ background: names[0] });
