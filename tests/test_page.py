@@ -135,6 +135,16 @@ async def test_two_modes_stand_side_by_side_and_one_over_the_other(service: Runn
         await until(page, "red still", red)
 
 
+async def test_a_choice_and_the_start_in_one_moment_both_hold(service: Running, tmp_path: Path) -> None:
+    async with browsing(service, tmp_path) as page:
+        await page.evaluate(
+            """(document.querySelector("[name=mode][value=color]").click(),
+              document.getElementById("way").dispatchEvent(new Event("change")),
+              document.getElementById("toggle").click())"""
+        )
+        await until(page, "before the colour", room_is((0x40, 0xB1, 0x00)))
+
+
 async def test_the_camera_can_be_stopped_while_it_connects_and_started_again(service: Running, tmp_path: Path) -> None:
     """Every press counts, however fast they come; in the end there is one session, or none."""
     async with browsing(service, tmp_path) as page:

@@ -32,6 +32,7 @@ export class Call {
   #camera = null;
   #opened = "";
   #settling = false;
+  #again = false;
 
   /**
    * @param {Choice} choice read at every step
@@ -63,10 +64,14 @@ export class Call {
 
   /** Make it as it is wanted now. */
   async settle() {
-    if (this.#settling) return; // the loop looks again
+    this.#again = true; // also for the loop that has just found nothing to do, and has not ended yet
+    if (this.#settling) return;
     this.#settling = true;
     try {
-      while (await this.#step());
+      while (this.#again) {
+        this.#again = false;
+        if (await this.#step()) this.#again = true;
+      }
     } finally {
       this.#settling = false;
     }
