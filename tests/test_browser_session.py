@@ -24,6 +24,7 @@ async def test_a_session_comes_back_after_the_box_was_started_anew(tmp_path: Pat
             await page.evaluate("kit.connect({ result: 'data', mode: 'color' })")
             assert len(await page.evaluate("kit.watch(3)")) == 3
         await eventually(page, "kit.session.state === 'reconnecting'")
+        await eventually(page, "kit.events.some(([kind]) => kind === 'retry')")
         async with run_service(fixed) as second:
             await eventually(page, "kit.session.state === 'live'")
             await until(lambda: any(each["frames_done"] > 3 for each in second.sessions.describe()))
@@ -33,7 +34,6 @@ async def test_a_session_comes_back_after_the_box_was_started_anew(tmp_path: Pat
         states = [detail["state"] for kind, detail in events if kind == "state"]
         assert states == ["reconnecting", "live", "closed"]
         pauses = [detail["seconds"] for kind, detail in events if kind == "retry"]
-        assert pauses, "while the box was away it was asked in vain"
         assert 0.3 <= pauses[0] <= 0.4
         assert max(pauses) <= 12.5
 
