@@ -18,7 +18,19 @@ from portrait.app import Running, run_service
 from portrait.settings import Settings
 from tests.browser import open_page
 from tests.credentials import TOKEN, authority, tokens
-from tests.pages import INSIDE, NEVER, SHOWN, browsing, choose, mean, room_is, start, until
+from tests.pages import (
+    INSIDE,
+    NEVER,
+    SHOWN,
+    browsing,
+    choose,
+    detail,
+    mean,
+    person_is_kept,
+    room_is,
+    start,
+    until,
+)
 from tests.people import Array
 
 __all__ = ["authority", "tokens"]  # fixtures
@@ -59,12 +71,19 @@ async def shown_with(page: Page, look: Look, tmp_path: Path) -> Array:
         cv2.imwrite(str(tmp_path / "my wall.png"), np.full((540, 960, 3), look.room, np.uint8))
         await page.set_input_files("#upload", tmp_path / "my wall.png")
     await start(page)
-    if look.room:
-        return await until(page, "before the colour", room_is(look.room))
-    room = mean(SHOWN.frames[0], NEVER)
-    return await until(
-        page, "as chosen", lambda seen: look.mode == "blur" or bool(np.abs(mean(seen, NEVER) - room).max() > 8)
-    )
+    camera_room, camera_detail = mean(SHOWN.frames[0], NEVER), detail(SHOWN.frames[0])
+
+    def as_chosen(seen: Array) -> bool:
+        # Before the first mask nobody is shown: that is not it yet.
+        if not (mean(seen, INSIDE).min() > 240 if look.mode == "mask" else person_is_kept(seen)):
+            return False
+        if look.room:
+            return room_is(look.room)(seen)
+        if look.mode == "blur":
+            return detail(seen) < 0.4 * camera_detail
+        return bool(np.abs(mean(seen, NEVER) - camera_room).max() > 8)
+
+    return await until(page, "as chosen", as_chosen)
 
 
 async def allow_clipboard(page: Page) -> None:

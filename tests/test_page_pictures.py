@@ -58,14 +58,14 @@ SHOTS = [
 def film() -> Clip:
     """Eileen Collins (NASA, public domain), breathing a little."""
     whole = cv2.imread(str(DOCS / "pictures" / "astronaut.jpg"))
-    picture = whole[:300, 92:492]  # without the flag, which the network takes for a part of her
+    picture = whole[6:270, 60:412]  # the network takes flag and rocket for parts of her
     frames = [np.asarray(breathe(np.asarray(picture, np.uint8), 2 * np.pi * i / 60), np.uint8) for i in range(60)]
     return Clip(frames, [])
 
 
 def breathe(picture: Array, phase: float) -> Array:
-    scale = 1.6 * (1.02 + 0.008 * np.sin(phase))
-    matrix = np.float32([[scale, 0, 320 - 200 * scale + 3 * np.sin(phase)], [0, scale, 480 - 300 * scale]])
+    scale = 480 / 264 * (1.02 + 0.008 * np.sin(phase))
+    matrix = np.float32([[scale, 0, 320 - 176 * scale + 3 * np.sin(phase)], [0, scale, 480 - 264 * scale]])
     return np.asarray(cv2.warpAffine(picture, matrix, (640, 480), flags=cv2.INTER_CUBIC), np.uint8)
 
 

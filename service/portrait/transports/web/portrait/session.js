@@ -131,12 +131,12 @@ export class PortraitSession extends EventTarget {
     const [numbers, network] = link ? await Promise.all([link.numbers(), link.statistics()]) : [null, null];
     const { roundTrip = 0, relayed = false } = network ?? {};
     const { quality = "full", model = this.#model } = numbers ?? {};
-    const common = { where: this.where, result: this.result, roundTrip, relayed, quality, model };
+    const common = { where: this.where, result: this.result, roundTrip, relayed };
     const dropped = (numbers?.frames_dropped ?? 0) + (this.#studio?.dropped ?? 0);
-    if (this.#studio) return { ...common, ...this.#studio.statistics(), dropped };
+    if (this.#studio) return { ...common, ...this.#studio.statistics(), dropped, quality, model };
     const { framesPerSecond = 0, width = 0, height = 0, buffered = 0 } = network ?? {};
     const latency = (numbers?.latency_seconds ?? 0) + roundTrip + buffered;
-    return { ...common, framesPerSecond, width, height, latency, dropped };
+    return { ...common, framesPerSecond, width, height, latency, dropped, quality, model };
   }
 
   /**
