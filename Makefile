@@ -188,6 +188,12 @@ deploy-packages: system-packages ## Install what deploy-test needs besides (Debi
 deploy-test: deploy-packages ## Build the image, run it, kill replicas, question the dashboards (root; ten minutes)
 	$(BIN)/pytest tests/deploy/live -m live
 
+.PHONY: screenshots
+screenshots: .venv/test system-packages ## Take the pictures of the page for the docs, light and dark, desktop and phone
+	@fc-list 2>/dev/null | grep -q Inter || $(APT) install -y -q --no-install-recommends fontconfig fonts-inter
+	@mkdir -p docs/page
+	SCREENSHOTS=docs/page $(BIN)/pytest -q tests/test_page_pictures.py
+
 .PHONY: pictures
 pictures: deploy-packages ## Load a container for ten minutes and draw the dashboards of the docs (root)
 	$(BIN)/python -m tests.deploy.live.take_pictures docs/dashboards

@@ -4,7 +4,9 @@ import os
 import shutil
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import cv2
 import numpy as np
@@ -28,6 +30,19 @@ ARGUMENTS = [
 ]
 
 
+@dataclass(frozen=True)
+class Screen:
+    """What a page is looked at with."""
+
+    width: int = 1280
+    height: int = 900
+    scale: float = 1.0
+    """Its own pixels per pixel of CSS."""
+    scheme: Literal["light", "dark"] = "light"
+    """What the system prefers."""
+    touch: bool = False
+
+
 def write_camera(path: Path, clip: Clip, rate: int = 30) -> None:
     """Write a clip as the y4m file Chromium's fake camera plays for ever."""
     height, width = clip.frames[0].shape[:2]
@@ -46,6 +61,7 @@ async def open_page(
     extra: Sequence[str] = (),
     program: str | Path | None = CHROMIUM,
     home: Path | None = None,
+    screen: Screen = Screen(),
 ) -> AsyncIterator[Page]:
     """The page at `url` in headless Chromium; the camera plays the file `camera`, or there is none.
 
@@ -64,7 +80,11 @@ async def open_page(
             headless=True,
             args=arguments,
             env={**os.environ, "HOME": str(home)} if home else None,
-            viewport={"width": 1280, "height": 900},
+            viewport={"width": screen.width, "height": screen.height},
+            device_scale_factor=screen.scale,
+            color_scheme=screen.scheme,
+            has_touch=screen.touch,
+            is_mobile=screen.touch,
         )
         try:
             page = context.pages[0]

@@ -24,6 +24,7 @@ async def test_a_session_comes_back_after_the_box_was_started_anew(tmp_path: Pat
             await page.evaluate("kit.connect({ result: 'data', mode: 'color' })")
             assert len(await page.evaluate("kit.watch(3)")) == 3
         await eventually(page, "kit.session.state === 'reconnecting'")
+        await eventually(page, "kit.events.some(([kind]) => kind === 'retry')")
         async with run_service(fixed) as second:
             await eventually(page, "kit.session.state === 'live'")
             await until(lambda: any(each["frames_done"] > 3 for each in second.sessions.describe()))
@@ -32,6 +33,9 @@ async def test_a_session_comes_back_after_the_box_was_started_anew(tmp_path: Pat
         events = await page.evaluate("kit.events")
         states = [detail["state"] for kind, detail in events if kind == "state"]
         assert states == ["reconnecting", "live", "closed"]
+        pauses = [detail["seconds"] for kind, detail in events if kind == "retry"]
+        assert 0.3 <= pauses[0] <= 0.4
+        assert max(pauses) <= 12.5
 
 
 @pytest.mark.parametrize("result", ["composite", "data"])
@@ -68,6 +72,23 @@ async def test_a_session_can_look_otherwise_and_says_what_cannot_be(tmp_path: Pa
                 said = await page.evaluate(f"kit.session.{call}.then(() => 'nothing', (error) => error.name)")
                 assert said in ("TypeError", "PortraitError"), call
             await page.evaluate("kit.session.close()")
+
+
+async def test_a_session_tells_what_the_box_refused_when_that_ended_it(tmp_path: Path) -> None:
+    async with fake_service(bars()) as (url, sessions), tab("chromium", url, tmp_path) as page:
+        await page.evaluate("kit.connect({ result: 'data' })")
+        assert await page.evaluate("kit.session.error") is None
+        refusal = {"title": "BAD_OPTION", "status": 400, "detail": "injected"}
+        await page.evaluate(
+            f"""(kit.fetch = fetch.bind(window), window.fetch = async (url, request) => request?.method === "POST"
+              ? Response.json({json.dumps(refusal)}, {{ status: 400 }}) : kit.fetch(url, request), true)"""
+        )
+        for each in sessions.describe():
+            sessions[each["id"]].end("injected")
+        await eventually(page, "kit.session.state === 'closed'")
+        found = await page.evaluate("[kit.session.error.name, kit.session.error.reason]")
+        assert found == ["PortraitError", "BAD_OPTION"]
+        assert ["closed", "injected"] in await page.evaluate("kit.events")
 
 
 async def test_a_refusal_is_an_error_with_its_reason(tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ import aiohttp
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
+from portrait import __version__
 from portrait.app import Running
 from portrait.client import Client, Picture
 from tests.people import room
@@ -124,6 +125,19 @@ async def test_the_page_its_modules_and_its_backgrounds_are_served(http: aiohttp
         assert [model["name"] for model in await response.json() if model["default"]] == ["portrait"]
     async with http.get("/v1/modes") as response:
         assert await response.json() == ["mask", "alpha", "blur", "color", "image", "cutout"]
+
+
+async def test_the_box_tells_a_page_how_to_use_it_elsewhere(service: Running, http: aiohttp.ClientSession) -> None:
+    async with http.get("/v1/about") as response:
+        assert await response.json() == {
+            "version": __version__,
+            "grpc_port": service.grpc_port,
+            "tls": False,
+            "authority": False,
+            "token": False,
+            "max_body_bytes": service.settings.max_still_bytes,
+            "max_background_pixels": 25_000_000,
+        }
 
 
 async def samples(http: aiohttp.ClientSession) -> dict[tuple[str, tuple[str, ...]], float]:

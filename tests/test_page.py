@@ -2,43 +2,31 @@
 
 import asyncio
 import re
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
 from pathlib import Path
 
 import cv2
 import numpy as np
 import pytest
-from playwright.async_api import Page, expect
+from playwright.async_api import expect
 
-from portrait.app import Running, run_service
-from portrait.settings import Settings
-from tests.browser import open_page, write_camera
+from portrait.app import Running
 from tests.firefox import needs_firefox, open_firefox
-from tests.people import Array, clip
+from tests.pages import (
+    INSIDE,
+    NEVER,
+    SHOWN,
+    SIZE,
+    browsing,
+    choose,
+    detail,
+    mean,
+    person_is_kept,
+    room_is,
+    start,
+    until,
+)
 
 pytestmark = pytest.mark.usefixtures("no_sockets_left")
-
-expect.set_options(timeout=30_000)  # many things at once may run on the machine
-
-SIZE = (640, 480)
-SHOWN = clip(*SIZE, 60)
-ALWAYS = np.min(SHOWN.masks, axis=0)
-INSIDE = cv2.erode(ALWAYS, np.ones((61, 61), np.uint8)) > 0
-"""Where the person is in every frame, well away from the edge."""
-NEVER = cv2.dilate(np.max(SHOWN.masks, axis=0), np.ones((81, 81), np.uint8)) == 0
-"""Where the person is in no frame."""
-
-GRAB = """async () => {
-  const video = document.getElementById("result");
-  if (!video.videoWidth) return null;
-  const canvas = document.createElement("canvas");
-  canvas.width = video.videoWidth;
-  canvas.height = video.videoHeight;
-  canvas.getContext("2d").drawImage(video, 0, 0);
-  const blob = await new Promise((resolve) => canvas.toBlob(resolve, "image/png"));
-  return [...new Uint8Array(await blob.arrayBuffer())];
-}"""
 
 NOTE_STATES = """() => {
   window.states = [];
@@ -47,72 +35,11 @@ NOTE_STATES = """() => {
 }"""
 
 
-@pytest.fixture
-async def service() -> AsyncIterator[Running]:
-    async with run_service(Settings(http_port=0, grpc_port=0, drain_seconds=0.0)) as running:
-        yield running
-
-
-@asynccontextmanager
-async def browsing(service: Running, tmp_path: Path, camera: bool = True, allow: bool = True) -> AsyncIterator[Page]:
-    file = None
-    if camera:
-        file = tmp_path / "camera.y4m"
-        write_camera(file, SHOWN)
-    url = f"http://127.0.0.1:{service.http_port}/"
-    async with open_page(url, tmp_path / "profile", file, allow) as page:
-        page.set_default_timeout(30_000)
-        yield page
-
-
-async def result(page: Page) -> Array | None:
-    data = await page.evaluate(GRAB)
-    if data is None:
-        return None
-    decoded = cv2.imdecode(np.array(data, np.uint8), cv2.IMREAD_COLOR)
-    picture = np.asarray(decoded, np.uint8)
-    # The browser may send a smaller picture while it learns the bandwidth.
-    return np.asarray(cv2.resize(picture, SIZE), np.uint8)
-
-
-async def until(page: Page, what: str, wanted: Callable[[Array], bool]) -> Array:
-    """The first result that is as wanted, within thirty seconds."""
-    last = None
-    try:
-        async with asyncio.timeout(30):
-            while True:
-                last = await result(page)
-                if last is not None and wanted(last):
-                    return last
-    except TimeoutError:
-        found = "no picture" if last is None else f"room {mean(last, NEVER)}, person {mean(last, INSIDE)}"
-        pytest.fail(f"the result never was {what}: {found}")
-
-
-def mean(picture: Array, where: Array) -> Array:
-    return np.asarray(picture[where].mean(axis=0).round(1))
-
-
-def room_is(color: tuple[int, int, int], tolerance: float = 16) -> Callable[[Array], bool]:
-    return lambda picture: bool(np.abs(mean(picture, NEVER) - color).max() < tolerance)
-
-
-def detail(picture: Array) -> float:
-    """How much there is to see in the room."""
-    grey = cv2.cvtColor(picture, cv2.COLOR_BGR2GRAY)
-    edges = np.abs(cv2.Laplacian(grey, cv2.CV_32F, ksize=3))
-    return float(edges[cv2.erode(NEVER.astype(np.uint8), np.ones((9, 9), np.uint8)) > 0].mean())
-
-
-PERSON = np.mean([frame[INSIDE].mean(axis=0) for frame in SHOWN.frames], axis=0)
-
-
-def person_is_kept(picture: Array) -> bool:
-    return bool(np.abs(mean(picture, INSIDE) - PERSON).max() < 14)
-
-
-async def choose(page: Page, mode: str) -> None:
-    await page.locator(f"input[name=mode][value={mode}]").check(force=True)
+RESULT_AT = """(share) => {
+  const { left, top, width, height } = document.getElementById("divider").getBoundingClientRect();
+  return document.elementsFromPoint(left + share * width, top + height / 2).some(({ id }) => id === "result");
+}"""
+"""Whether the result is what is seen at this share of the width."""
 
 
 @pytest.mark.parametrize("way", ["composite", "mask", "data", "browser"])
@@ -120,8 +47,7 @@ async def test_a_person_sees_themselves_before_every_background(service: Running
     """Blur, colour, picture, mask and matte, one after the other in one call, wherever the work is done."""
     async with browsing(service, tmp_path) as page:
         await page.select_option("#way", way)
-        await page.click("#toggle")
-        await expect(page.locator("#state")).to_have_text("Live")
+        await start(page)
 
         camera_detail = np.mean([detail(frame) for frame in SHOWN.frames[:3]])
         blurred = await until(page, "blurred", lambda seen: detail(seen) < 0.4 * camera_detail and person_is_kept(seen))
@@ -148,6 +74,12 @@ async def test_a_person_sees_themselves_before_every_background(service: Running
         await expect(page.locator("#fps")).not_to_have_text("–")
         await expect(page.locator("#latency")).to_contain_text("ms")
         await expect(page.locator("#dropped")).not_to_have_text("–")
+        await expect(page.locator("#quality")).to_have_text("Full")
+        await expect(page.locator("#quality-note")).to_have_text(
+            "this browser makes every mask" if way == "browser" else "each frame its own mask"
+        )
+        await expect(page.locator("#model")).to_have_text("network portrait")
+        await expect(page.locator("#connection")).to_have_text("none needed" if way == "browser" else "direct")
 
         await page.click("#toggle")
         await expect(page.locator("#state")).to_have_text("Camera off")
@@ -165,24 +97,102 @@ async def test_what_is_chosen_while_it_connects_holds(service: Running, tmp_path
         await until(page, "before the colour", room_is((0xC0, 0x40, 0x20)))
 
 
-async def test_a_person_can_bring_their_own_picture(service: Running, tmp_path: Path) -> None:
-    picture = np.full((900, 1600, 3), (40, 200, 240), np.uint8)
-    cv2.imwrite(str(tmp_path / "mine.png"), picture)
-    (tmp_path / "text.png").write_text("no picture")
+async def test_two_modes_stand_side_by_side_and_one_over_the_other(service: Running, tmp_path: Path) -> None:
+    """The camera, another mode and another way of the same beside the result; each is a session of its own."""
     async with browsing(service, tmp_path) as page:
-        await page.click("#toggle")
+        await choose(page, "color")
+        await page.locator("#color").fill("#2040c0")
+        await start(page)
+        blue = room_is((0xC0, 0x40, 0x20))
+        seen = await until(page, "the camera", person_is_kept, "preview")
+        assert detail(seen) > 0.6 * np.mean([detail(frame) for frame in SHOWN.frames[:3]])
+        assert len(service.sessions) == 1
+
+        await page.select_option("#beside", "mode:mask")
+        await until(page, "a mask beside", lambda seen: bool(mean(seen, INSIDE).min() > 240), "preview")
+        await until(page, "before the colour still", lambda seen: blue(seen) and person_is_kept(seen))
+        await expect(page.locator("#other-caption")).to_have_text("Compared: mask")
+        assert len(service.sessions) == 2
+
+        await page.select_option("#beside", "way:data")
+        await until(page, "the same, made elsewhere", lambda seen: blue(seen) and person_is_kept(seen), "preview")
+        await page.locator("#color").fill("#a02020")
+        red = room_is((0x20, 0x20, 0xA0))
+        await until(page, "red as well", red, "preview")
+        await until(page, "red", red)
+
+        await page.locator("[name=view][value=wipe]").check(force=True)
+        for at, left, right in ((0, True, True), (50, False, True), (100, False, False)):
+            await page.locator("#divider").fill(str(at))
+            assert [await page.evaluate(RESULT_AT, share) for share in (0.25, 0.75)] == [left, right], f"{at} %"
+        await expect(page.locator("#divider")).to_have_attribute("aria-valuetext", "100 % of the width")
+
+        await page.locator("[name=view][value=single]").check(force=True)
+        await expect(page.locator("#preview")).to_be_hidden()
+        async with asyncio.timeout(20):
+            while len(service.sessions) != 1:
+                await asyncio.sleep(0.1)
+        await until(page, "red still", red)
+
+
+async def test_a_choice_and_the_start_in_one_moment_both_hold(service: Running, tmp_path: Path) -> None:
+    async with browsing(service, tmp_path) as page:
+        await page.evaluate(
+            """(document.querySelector("[name=mode][value=color]").click(),
+              document.getElementById("way").dispatchEvent(new Event("change")),
+              document.getElementById("toggle").click())"""
+        )
+        await until(page, "before the colour", room_is((0x40, 0xB1, 0x00)))
+
+
+async def test_the_camera_can_be_stopped_while_it_connects_and_started_again(service: Running, tmp_path: Path) -> None:
+    """Every press counts, however fast they come; in the end there is one session, or none."""
+    async with browsing(service, tmp_path) as page:
+        press = "document.getElementById('toggle').click()"
+        await page.evaluate(f"({press}, {press}, {press})")
         await expect(page.locator("#state")).to_have_text("Live")
+        assert len(service.sessions) == 1
+        await page.evaluate(f"({press}, {press}, {press})")
+        await expect(page.locator("#state")).to_have_text("Camera off")
+        await expect(page.locator("#toggle")).to_have_text("Start camera")
+        assert await service.sessions.drain(20) == 0
+
+
+async def test_another_size_and_camera_are_taken_in_a_call(service: Running, tmp_path: Path) -> None:
+    async with browsing(service, tmp_path) as page:
+        await start(page)
+        names = await page.locator("#device option").all_text_contents()
+        assert len(names) > 1
+        assert all(names), "cameras have names once one has been allowed"
+        await page.select_option("#device", index=1)
+        await page.select_option("#resolution", "640x360")
+        await expect(page.locator("#state")).to_have_text("Live")
+        await expect(page.locator("#size")).to_have_text("640 × 360")
+        assert len(service.sessions) == 1
+
+
+async def test_what_was_chosen_is_there_on_the_next_visit(service: Running, tmp_path: Path) -> None:
+    async with browsing(service, tmp_path) as page:
         await choose(page, "image")
-        await page.set_input_files("#upload", tmp_path / "mine.png")
-        await until(page, "before the own picture", lambda seen: room_is((40, 200, 240))(seen) and person_is_kept(seen))
-        await page.set_input_files("#upload", tmp_path / "text.png")
-        await expect(page.locator("#problem")).to_have_text("This file is no picture the browser can read.")
+        await page.click("[data-name=dusk]")
+        await page.select_option("#way", "data")
+        await page.uncheck("#mirror")
+        await page.reload()
+        await expect(page.locator("[name=mode][value=image]")).to_be_checked()
+        await expect(page.locator("[data-name=dusk] input")).to_be_checked()
+        await expect(page.locator("#way")).to_have_value("data")
+        await expect(page.locator("#mirror")).not_to_be_checked()
+        for kept in ('{"mode": "sepia", "view": 3, "color": "red"}', "[[", '{"background": "gone", "mode": "image"}'):
+            await page.evaluate("(kept) => localStorage.setItem('portrait.choice', kept)", kept)
+            await page.reload()
+            await expect(page.locator("[name=background]:checked")).to_have_count(1)
+            await expect(page.locator("[name=mode]:checked")).to_have_count(1)
+            await expect(page.locator("#color")).to_have_value("#00b140")
 
 
 async def test_leaving_the_page_ends_the_session(service: Running, tmp_path: Path) -> None:
     async with browsing(service, tmp_path) as page:
-        await page.click("#toggle")
-        await expect(page.locator("#state")).to_have_text("Live")
+        await start(page)
         assert len(service.sessions) == 1
         await page.goto("about:blank")
         assert await service.sessions.drain(20) == 0
@@ -202,16 +212,15 @@ async def test_the_page_says_where_the_work_is_done_and_changes_it_in_a_call(ser
         await expect(page.locator("#way")).to_have_value("data")
         await expect(page.locator("#state")).to_have_text("Live")
         await page.keyboard.press("ArrowDown")
-        await expect(page.locator("#place")).to_contain_text("This browser does everything. (an inference takes")
-        await expect(page.locator("#whereto")).to_contain_text("It stays in this browser.")
+        await expect(page.locator("#place")).to_contain_text("picture stays here. (an inference takes")
+        await expect(page.locator("#trip")).to_have_text("nothing is sent")
         await expect(page.locator("#fps")).not_to_have_text("–")
         assert await service.sessions.drain(20) == 0
 
 
 async def test_a_lost_connection_is_shown_until_it_is_back(service: Running, tmp_path: Path) -> None:
     async with browsing(service, tmp_path) as page:
-        await page.click("#toggle")
-        await expect(page.locator("#state")).to_have_text("Live")
+        await start(page)
         await page.evaluate(NOTE_STATES)  # it may be back between two looks
         for session in service.sessions.describe():
             service.sessions[session["id"]].end("injected")
@@ -235,9 +244,10 @@ async def test_the_page_runs_in_firefox(service: Running, tmp_path: Path, way: s
                 while not await page.evaluate(condition):
                     await asyncio.sleep(0.1)
 
-        await eventually("document.querySelectorAll('#gallery button').length > 3")
+        await eventually("document.querySelectorAll('#gallery label').length > 3")
         await page.evaluate(
             f"""(document.getElementById("way").value = "{way}",
+              document.getElementById("way").dispatchEvent(new Event("change")),
               document.querySelector("[name=mode][value=color]").click(),
               document.getElementById("color").value = "#2040c0",
               document.getElementById("color").dispatchEvent(new Event("input")),
@@ -257,37 +267,6 @@ async def test_the_page_runs_in_firefox(service: Running, tmp_path: Path, way: s
         await page.evaluate("document.getElementById('toggle').click()")
         await eventually("document.getElementById('state').textContent === 'Camera off'")
         assert await service.sessions.drain(20) == 0
-
-
-async def test_a_refused_camera_is_explained(service: Running, tmp_path: Path) -> None:
-    async with browsing(service, tmp_path, allow=False) as page:
-        await page.click("#toggle")
-        await expect(page.locator("#problem")).to_contain_text("The camera was refused. Allow it in the browser")
-
-
-async def test_a_missing_camera_is_explained(service: Running, tmp_path: Path) -> None:
-    async with browsing(service, tmp_path, camera=False) as page:
-        await page.click("#toggle")
-        await expect(page.locator("#problem")).to_contain_text("No camera was found")
-
-
-async def test_an_insecure_page_is_explained(tmp_path: Path) -> None:
-    """By a name that is not localhost, plain http is no secure context, and browsers hide the camera there."""
-    settings = Settings(http_port=0, grpc_port=0, drain_seconds=0.0, host="0.0.0.0", insecure=True)
-    async with run_service(settings) as running:
-        url = f"http://portrait.test:{running.http_port}/"
-        resolver = ["--host-resolver-rules=MAP portrait.test 127.0.0.1"]
-        async with open_page(url, tmp_path / "profile", None, extra=resolver) as page:
-            await page.click("#toggle")
-            await expect(page.locator("#problem")).to_contain_text("Browsers give the camera to secure pages only")
-
-
-async def test_a_full_service_is_explained(tmp_path: Path) -> None:
-    async with run_service(Settings(http_port=0, grpc_port=0, drain_seconds=0.0)) as running:
-        await running.sessions.drain(0)
-        async with browsing(running, tmp_path) as page:
-            await page.click("#toggle")
-            await expect(page.locator("#problem")).to_contain_text("The service answered: the service stops")
 
 
 def test_the_clip_leaves_room_to_look_at() -> None:

@@ -28,7 +28,7 @@ from portrait.sessions import Sessions
 from portrait.settings import Settings
 from portrait.tracing import open_tracing
 from portrait.transports.grpc import serve_grpc
-from portrait.transports.http import HttpRoutes, Stills, Trust, serve_http
+from portrait.transports.http import About, HttpRoutes, Stills, Trust, serve_http
 from portrait.transports.webrtc import serve_webrtc
 from portrait.transports.webrtc.ice import IceServers
 
@@ -122,7 +122,8 @@ async def _serve(
         http = HttpRoutes(
             sessions, backgrounds, metrics.expose, lambda: not sessions.draining, webrtc.resources.patches
         )
-        routes = [*http.routes, *stills.routes, *webrtc.routes, *Trust(security.certificates).routes]
+        about = About(security, settings.max_still_bytes)
+        routes = [*http.routes, *stills.routes, *webrtc.routes, *Trust(security.certificates).routes, *about.routes]
         async with (
             serve_http(
                 routes,
@@ -147,6 +148,7 @@ async def _serve(
                 shared_port=sessions.board.count > 1,
             ) as grpc_server,
         ):
+            about.grpc_port = grpc_server.port
             running = Running(settings, sessions, backgrounds, capacity, metrics, (http_port, grpc_server.port))
             sessions.board.tell(ready=True)
             try:

@@ -31,7 +31,7 @@ window.kit = {
     const { connect } = await import("/portrait.js");
     kit.events = [];
     kit.session = await connect(kit.camera(...size), options);
-    for (const type of ["state", "closed"]) {
+    for (const type of ["state", "retry", "closed"]) {
       kit.session.addEventListener(type, ({ detail }) => kit.events.push([type, detail]));
     }
     const { where, result, reason, state } = kit.session;

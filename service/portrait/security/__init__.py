@@ -48,6 +48,11 @@ class Security:
         """Whether everybody may call."""
         return not self._bearers and not (self.certificates and self.certificates.mutual)
 
+    @property
+    def wants_token(self) -> bool:
+        """Whether a call must bring a bearer token."""
+        return bool(self._bearers)
+
     def check(self, authorization: str | None, has_certificate: bool) -> None:
         """Let a call pass, or not.
 

@@ -16,8 +16,8 @@ from portrait.client import Client
 from tests.browser import open_page, write_camera
 from tests.calls import jpeg, pictures
 from tests.deploy.live.engine import LIMITS, Container, Engine
+from tests.pages import SHOWN, choose, person_is_kept, room_is, until
 from tests.people import clip, iou
-from tests.test_page import SHOWN, choose, person_is_kept, room_is, until
 
 pytestmark = pytest.mark.live
 

@@ -21,6 +21,7 @@ from portrait.errors import BadOption
 from portrait.frame import Frame
 from portrait.security import Security
 from portrait.sessions import Sessions
+from portrait.transports.http.about import About
 from portrait.transports.http.cors import allow, answer_preflights
 from portrait.transports.http.door import Door, is_not_the_clients_doing, listen, opened
 from portrait.transports.http.guard import guard
@@ -234,4 +235,4 @@ async def serve_http(
         yield sockets[0].getsockname()[1]
 
 
-__all__ = ["HttpRoutes", "Stills", "Trust", "serve_http"]
+__all__ = ["About", "HttpRoutes", "Stills", "Trust", "serve_http"]

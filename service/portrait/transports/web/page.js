@@ -1,213 +1,170 @@
-// The page at /: what a person sees of portrait.js.
+/** The page at /: what a person sees of portrait.js. One state, the choice; parts that show it; the call that follows it. */
 
-import { connect } from "/portrait.js";
+import { openAppearance } from "./page/appearance.js";
+import { Call } from "./page/call.js";
+import { isRefused, listCameras, obstacle } from "./page/camera.js";
+import { recallChoice, rememberChoice } from "./page/choice.js";
+import { openCode, openDialog } from "./page/dialogs.js";
+import { find, make, write } from "./page/dom.js";
+import { Gallery } from "./page/gallery.js";
+import { openKeys } from "./page/keys.js";
+import { Numbers } from "./page/numbers.js";
+import { Stage } from "./page/stage.js";
+import { cameraTrouble, inWords } from "./page/words.js";
 
-const REFRESH = 1000;
-const UPLOAD_SIDE = 1280;
+/** @typedef {import("./page/choice.js").Choice} Choice */
+/** @typedef {import("./page/words.js").Words} Words */
 
-const $ = (id) => document.getElementById(id);
-const look = { mode: "blur", color: "#00b140", background: "" };
-let camera = null;
-let session = null;
-let timer = 0;
+/** What each mode is good for. */
+const MODES = {
+  blur: "Your room, out of focus.",
+  color: "One colour behind you; a green one for programs that key it out.",
+  image: "A picture behind you.",
+  mask: "What the network sees: the whiter, the surer that it is you.",
+  alpha: "The mask as it is used: clear cut, soft at the edge.",
+};
 
-$("toggle").addEventListener("click", () => (session ? stop() : start()));
-$("modes").addEventListener("change", (event) => choose({ mode: event.target.value }));
-$("color").addEventListener("input", (event) => choose({ color: event.target.value }));
-$("way").addEventListener("change", reroute);
-$("upload").addEventListener("change", (event) => upload(event.target.files[0]));
-window.addEventListener("pagehide", () => session?.close("the page was left"));
-fillGallery();
-$("trust").hidden = location.protocol !== "https:";
+/** What each way means. */
+const WAYS = {
+  composite: "The box does everything: any device will do.",
+  mask: "The box sends masks as a video, this browser puts the picture together in full size.",
+  data: "The box sends masks of half a kilobyte, this browser puts the picture together in full size.",
+  browser: "The network runs in this browser; the camera’s picture never leaves it.",
+  auto: "This browser if it is quick enough, else the box.",
+};
 
-async function start() {
-  $("toggle").disabled = true;
-  explain("");
-  show("connecting", "Asking for the camera");
-  const way = $("way").value;
+const VIEWS = /** @type {Choice["view"][]} */ (["single", "pair", "wipe"]);
+
+/** Lists of the form, and the choice each makes. */
+const LISTS = /** @type {const} */ ({ way: "way", resolution: "size", device: "device", beside: "beside" });
+
+const choice = recallChoice();
+let about = { grpc_port: null, tls: location.protocol === "https:", authority: false, token: false };
+
+const stage = new Stage();
+const numbers = new Numbers();
+const gallery = new Gallery(choose, (error) => explain(inWords(error)));
+const call = new Call(
+  choice,
+  { main: find("result", HTMLVideoElement), other: find("preview", HTMLVideoElement) },
+  {
+    state: showState,
+    trouble: explain,
+    camera(camera) {
+      numbers.follow(camera);
+      stage.open(camera !== null, choice);
+      if (camera) listCameras(find("device", HTMLSelectElement));
+    },
+    session: (session) => numbers.show(session),
+    kept: choose,
+    alone: () => choose({ beside: "camera" }),
+  },
+);
+
+const toggle = find("toggle", HTMLButtonElement);
+toggle.addEventListener("click", () => (call.on ? call.stop() : call.start()));
+for (const [id, name] of Object.entries(LISTS)) {
+  const list = find(id, HTMLSelectElement);
+  list.addEventListener("change", () => choose({ [name]: list.value }));
+}
+for (const name of ["mode", "view"]) {
+  for (const input of /** @type {NodeListOf<HTMLInputElement>} */ (document.querySelectorAll(`[name=${name}]`))) {
+    input.addEventListener("change", () => choose({ [name]: input.value }));
+  }
+}
+const mirror = find("mirror", HTMLInputElement);
+mirror.addEventListener("change", () => choose({ mirror: mirror.checked }));
+find("controls", HTMLFormElement).addEventListener("submit", (event) => event.preventDefault());
+addEventListener("pagehide", () => call.leave());
+addEventListener("pageshow", ({ persisted }) => persisted && showState("idle", "Camera off"));
+
+openAppearance(find("theme", HTMLButtonElement));
+openCode(() => ({ choice, about, origin: location.origin, hostname: location.hostname }));
+openDialog("keys", "show-keys", () => {});
+openKeys([
+  { key: "s", words: "Start or stop the camera", run: () => toggle.click() },
+  ...Object.keys(MODES).map((mode, i) => ({
+    key: String(i + 1),
+    words: `Behind you: ${document.querySelector(`[name=mode][value=${mode}]`)?.parentElement?.textContent?.trim().toLowerCase()}`,
+    run: () => choose({ mode: /** @type {Choice["mode"]} */ (mode) }),
+  })),
+  { key: "v", words: "Next view", run: () => choose({ view: VIEWS[(VIEWS.indexOf(choice.view) + 1) % VIEWS.length] }) },
+  { key: "m", words: "Mirror, or not", run: () => choose({ mirror: !choice.mirror }) },
+  { key: "c", words: "What is on screen, as code", run: () => find("show-code", HTMLButtonElement).click() },
+  { key: "d", words: "Light, dark, or as the system", run: () => find("theme", HTMLButtonElement).click() },
+  { key: "?", words: "This list", run: () => find("show-keys", HTMLButtonElement).click() },
+]);
+
+find("trust", HTMLElement).hidden = location.protocol !== "https:";
+show();
+welcome();
+askBox();
+
+/** Change what is chosen: everything follows. @param {Partial<Choice>} changes */
+function choose(changes) {
+  Object.assign(choice, changes);
+  rememberChoice(choice);
+  show();
+  call.settle();
+}
+
+/** Let the whole form say what is chosen. */
+function show() {
+  for (const [id, name] of Object.entries(LISTS)) find(id, HTMLSelectElement).value = choice[name];
+  for (const name of /** @type {const} */ (["mode", "view"])) {
+    const input = /** @type {HTMLInputElement} */ (document.querySelector(`[name=${name}][value=${choice[name]}]`));
+    input.checked = true;
+  }
+  mirror.checked = choice.mirror;
+  write("mode-hint", MODES[choice.mode]);
+  write("way-hint", WAYS[choice.way]);
+  const { way } = choice;
+  const goes = way === "browser" ? "stays in this browser" : `goes to this box, ${location.hostname}, and nowhere else`;
+  write("why", `Your browser will ask whether this page may use the camera: it is for this picture only. It ${goes}; nothing is stored.`);
+  stage.show(choice);
+  gallery.show(choice);
+}
+
+/** @param {import("./page/call.js").State} state @param {string} text */
+function showState(state, text) {
+  const pill = find("state", HTMLElement);
+  pill.dataset.state = state;
+  write("state", text);
+  write("toggle", call.on ? "Stop camera" : "Start camera");
+  toggle.classList.toggle("running", call.on);
+}
+
+/** Say what is wrong and what to do; nothing is wrong with null. @param {Words | null} words */
+function explain(words) {
+  const notice = find("problem", HTMLElement);
+  notice.hidden = words === null;
+  notice.replaceChildren();
+  if (words === null) return;
+  const wait = words.wait ? ` (in ${words.wait} s)` : "";
+  notice.append(make("strong", {}, words.title), make("p", {}, words.advice + wait));
+  if (words.said) notice.append(make("small", {}, words.said));
+  notice.scrollIntoView({ block: "nearest" });
+}
+
+/** Before anybody presses anything: what cannot work here at all. */
+async function welcome() {
+  const wrong = obstacle();
+  if (wrong) explain(wrong.words);
+  else if (await isRefused()) explain(cameraTrouble(new DOMException("refused earlier", "NotAllowedError")).words);
+  else listCameras(find("device", HTMLSelectElement));
+}
+
+/** What the box has and asks for. */
+async function askBox() {
   try {
-    camera = await openCamera();
-    $("preview").srcObject = camera;
-    show("connecting", "Connecting");
-    const options = ["browser", "auto"].includes(way) ? { where: way } : { result: way };
-    const asked = { ...look };
-    session = await connect(camera, { ...options, ...asked, background: asked.background || gallery()[0] });
-    session.addEventListener("state", (event) => changed(event.detail));
-    session.addEventListener("closed", (event) => ended(event.detail));
-    $("result").srcObject = session.output;
-    tellPlace();
-    changed(session);
-    $("toggle").textContent = "Stop";
-    timer = setInterval(refresh, REFRESH);
-    // Chosen while it connected.
-    await apply(Object.fromEntries(Object.entries(look).filter(([name, value]) => value !== asked[name])));
+    // From the origin: an address with a token in it, which the browser asked for, is refused by fetch.
+    const ask = async (/** @type {string} */ path) => (await fetch(location.origin + path)).json();
+    const [told, names] = await Promise.all([ask("/v1/about"), ask("/v1/backgrounds")]);
+    about = told;
+    gallery.fill(names, told);
+    if (typeof choice.background === "string" && !names.includes(choice.background)) choose({ background: names[0] });
+    show();
   } catch (error) {
-    stopCamera();
-    session = null;
-    show("failed", "Not connected");
-    explain(error.explanation ?? `The service answered: ${error.message}`);
-  } finally {
-    $("toggle").disabled = false;
+    explain(inWords(error));
   }
-  if (session && way !== $("way").value) await reroute(); // chosen meanwhile
-}
-
-function stop() {
-  session?.close("stopped");
-}
-
-/** The camera goes another way from now on. */
-async function reroute() {
-  if (!session) return;
-  stop();
-  await start();
-}
-
-function changed({ state, reason }) {
-  if (state === "live") show("live", "Live");
-  if (state === "reconnecting") show("connecting", `Reconnecting: ${reason}`);
-}
-
-function ended(why) {
-  clearInterval(timer);
-  session = null;
-  stopCamera();
-  $("result").srcObject = null;
-  $("toggle").textContent = "Start camera";
-  $("place").textContent = "";
-  for (const id of ["fps", "latency", "size", "dropped"]) $(id).textContent = "–";
-  if (why === "stopped") show("idle", "Camera off");
-  else {
-    show("failed", "Ended");
-    explain(`The session ended: ${why}. Start the camera again to reconnect.`);
-  }
-}
-
-/** Where the masks are made and the picture is composed, and why. */
-function tellPlace() {
-  const { where, result, reason } = session;
-  const places = {
-    composite: "The box makes masks and picture.",
-    mask: "The box makes masks, this browser the picture.",
-    data: "The box makes masks, this browser the picture.",
-  };
-  const place = where === "browser" ? "This browser does everything." : places[result];
-  $("place").textContent = reason ? `${place} (${reason})` : place;
-  $("whereto").textContent = `Your camera, mirrored. It ${where === "browser" ? "stays in this browser" : "goes to this box only"}.`;
-}
-
-async function openCamera() {
-  if (!window.isSecureContext) {
-    throw explained(
-      "Browsers give the camera to secure pages only. Open this page as http://localhost, or over https://: " +
-        `${location.origin} is neither.`,
-    );
-  }
-  const [width, height] = $("resolution").value.split("x").map(Number);
-  try {
-    return await navigator.mediaDevices.getUserMedia({
-      audio: false,
-      video: { width: { ideal: width }, height: { ideal: height }, frameRate: { ideal: 30 } },
-    });
-  } catch (error) {
-    throw explained(
-      {
-        NotAllowedError: "The camera was refused. Allow it in the browser's address bar (and in the system's privacy settings), then start again.",
-        NotFoundError: "No camera was found. Connect one, then start again.",
-        NotReadableError: "The camera is in use by another program. Close that one, then start again.",
-        OverconstrainedError: "The camera cannot give this size. Choose another one.",
-      }[error.name] ?? `The camera could not be opened: ${error.message}`,
-    );
-  }
-}
-
-function explained(explanation) {
-  return Object.assign(new Error(explanation), { explanation });
-}
-
-function stopCamera() {
-  camera?.getTracks().forEach((track) => track.stop());
-  camera = null;
-  $("preview").srcObject = null;
-}
-
-async function choose(changes) {
-  if (changes.mode === "image" && !look.background) changes.background = gallery()[0];
-  Object.assign(look, changes);
-  $("colors").hidden = look.mode !== "color";
-  $("pictures").hidden = look.mode !== "image";
-  for (const button of $("gallery").children) {
-    button.setAttribute("aria-pressed", String(button.dataset.name === look.background));
-  }
-  if (session) await apply(changes);
-}
-
-async function apply(changes) {
-  try {
-    if (changes.background) await session.setBackground(changes.background);
-    if (changes.color) await session.setColor(changes.color);
-    if (changes.mode) await session.setMode(changes.mode);
-    explain("");
-  } catch (error) {
-    explain(`The service answered: ${error.message}`);
-  }
-}
-
-async function refresh() {
-  const active = session;
-  try {
-    const stats = await active.stats();
-    $("fps").textContent = stats.framesPerSecond.toFixed(0);
-    $("latency").textContent = `${(stats.latency * 1000).toFixed(0)} ms`;
-    $("size").textContent = stats.width ? `${stats.width} × ${stats.height}` : "–";
-    $("dropped").textContent = stats.dropped;
-  } catch {
-    // Between two connections there are no numbers; the session itself says when it is over.
-  }
-}
-
-function gallery() {
-  return [...$("gallery").children].map((button) => button.dataset.name);
-}
-
-async function fillGallery() {
-  const names = await (await fetch("/v1/backgrounds")).json();
-  for (const name of names) {
-    const button = document.createElement("button");
-    button.type = "button";
-    button.dataset.name = name;
-    button.setAttribute("aria-pressed", "false");
-    const image = document.createElement("img");
-    image.src = `/v1/backgrounds/${encodeURIComponent(name)}`;
-    image.alt = name;
-    button.append(image);
-    button.addEventListener("click", () => choose({ background: name }));
-    $("gallery").append(button);
-  }
-}
-
-/** The chosen file, made small enough to send, as the background. It goes to this box and is gone with the session. */
-async function upload(file) {
-  if (!file) return;
-  try {
-    const picture = await createImageBitmap(file);
-    const scale = Math.min(1, UPLOAD_SIDE / Math.max(picture.width, picture.height));
-    const canvas = document.createElement("canvas");
-    canvas.width = Math.max(1, Math.round(picture.width * scale));
-    canvas.height = Math.max(1, Math.round(picture.height * scale));
-    canvas.getContext("2d").drawImage(picture, 0, 0, canvas.width, canvas.height);
-    await choose({ background: canvas.toDataURL("image/jpeg", 0.9) });
-  } catch {
-    explain("This file is no picture the browser can read.");
-  }
-}
-
-function show(state, text) {
-  $("state").dataset.state = state;
-  $("state").textContent = text;
-}
-
-function explain(text) {
-  $("problem").textContent = text;
-  $("problem").hidden = !text;
 }

@@ -34,11 +34,13 @@ export class LocalSegmenter {
   #context;
 
   /**
+   * @param {string} name the model's on the box
    * @param {any} litert the module
    * @param {any} model compiled
    * @throws {Error} the model has other tensors than the box feeds
    */
-  constructor(litert, model) {
+  constructor(name, litert, model) {
+    this.name = name;
     [this.#litert, this.#model] = [litert, model];
     const image = model.getInputDetails().find((/** @type {any} */ { shape }) => shape[3] === 3);
     if (!image) throw new Error("the model takes no picture");
@@ -59,8 +61,9 @@ export class LocalSegmenter {
       const models = await (await box.fetch("/v1/models")).json();
       name = models.find((/** @type {any} */ model) => model.default).name;
     }
-    const file = await (await box.fetch(`/models/${encodeURIComponent(/** @type {string} */ (name))}.tflite`)).arrayBuffer();
-    return new LocalSegmenter(litert, await litert.loadAndCompile(new Uint8Array(file), { accelerator: "wasm" }));
+    const chosen = /** @type {string} */ (name);
+    const file = await (await box.fetch(`/models/${encodeURIComponent(chosen)}.tflite`)).arrayBuffer();
+    return new LocalSegmenter(chosen, litert, await litert.loadAndCompile(new Uint8Array(file), { accelerator: "wasm" }));
   }
 
   /** Milliseconds of one inference: the median of a few. */

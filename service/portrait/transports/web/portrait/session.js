@@ -5,9 +5,9 @@ import { readFrames } from "./frames.js";
 import { Link } from "./link.js";
 import { dress, isName, toText } from "./look.js";
 import { MaskReader, unpackMask } from "./masks.js";
+import { decide } from "./place.js";
 import { Box, PortraitError } from "./signalling.js";
 import { Studio } from "./studio.js";
-import { settle } from "./where.js";
 
 /** @typedef {import("./types.js").Options} Options */
 /** @typedef {import("./types.js").Stats} Stats */
@@ -43,7 +43,8 @@ export async function connect(stream, options = {}) {
  * Made by `connect`.
  *
  * Events: "state" (detail: {state, reason}) whenever the state changes; "where" (detail: {where, result, reason}) when it
- * is known where masks are made; "closed" (detail: why), once.
+ * is known where masks are made; "retry" (detail: {error, seconds}) when an attempt to come back has failed, and how long
+ * it is to the next; "closed" (detail: why), once.
  */
 export class PortraitSession extends EventTarget {
   /** The composed video; the same stream through every reconnection. */
@@ -56,6 +57,8 @@ export class PortraitSession extends EventTarget {
   result;
   /** Why it is made there, for people; "" where it was asked for. */
   reason = "";
+  /** @type {PortraitError | null} what the box refused when that ended the session */
+  error = null;
   #box;
   #camera;
   #options;
@@ -65,6 +68,7 @@ export class PortraitSession extends EventTarget {
   #studio = null;
   /** @type {import("./types.js").Look} */
   #look;
+  #model = "";
   #stopMasks = () => {};
   #ended = new AbortController();
 
@@ -89,14 +93,16 @@ export class PortraitSession extends EventTarget {
 
   /** Called by `connect`. */
   async open() {
-    const { segmenter, ...settled } = await settle(this.#box, this.#options);
-    Object.assign(this, settled);
+    const place = await decide(this.#options, this.result, this.#box);
+    [this.where, this.result, this.reason, this.#model] = [place.where, place.result, place.reason, place.model];
     this.#tell("where", { where: this.where, result: this.result, reason: this.reason });
     if (this.where === "browser" || this.result !== "composite") {
-      this.#studio = new Studio(this.#camera, segmenter ?? undefined);
+      this.#studio = new Studio(this.#camera, place.segmenter);
       this.output.addTrack(this.#studio.composed.track);
       await dress(this.#studio.compositor, this.#look, this.#box);
     }
+    const { signal } = this.#ended;
+    this.#camera.addEventListener("ended", () => this.close("the camera's track ended"), { signal });
     if (this.where === "box") {
       await this.#connect();
       this.#watchNetwork();
@@ -124,17 +130,24 @@ export class PortraitSession extends EventTarget {
     const link = this.#link;
     const [numbers, network] = link ? await Promise.all([link.numbers(), link.statistics()]) : [null, null];
     const { roundTrip = 0, relayed = false } = network ?? {};
+    const { quality = "full", model = this.#model } = numbers ?? {};
     const common = { where: this.where, result: this.result, roundTrip, relayed };
     const dropped = (numbers?.frames_dropped ?? 0) + (this.#studio?.dropped ?? 0);
-    if (this.#studio) return { ...common, ...this.#studio.statistics(), dropped };
+    if (this.#studio) return { ...common, ...this.#studio.statistics(), dropped, quality, model };
     const { framesPerSecond = 0, width = 0, height = 0, buffered = 0 } = network ?? {};
     const latency = (numbers?.latency_seconds ?? 0) + roundTrip + buffered;
-    return { ...common, framesPerSecond, width, height, latency, dropped };
+    return { ...common, framesPerSecond, width, height, latency, dropped, quality, model };
   }
 
-  /** End it here and on the box. Idempotent. */
-  close(why = "closed here") {
+  /**
+   * End it here and on the box. Idempotent.
+   *
+   * @param {string} [why]
+   * @param {PortraitError | null} [error] the session's own to give
+   */
+  close(why = "closed here", error = null) {
     if (this.state === "closed") return;
+    this.error = error;
     this.#ended.abort();
     this.#stopMasks();
     this.#link?.close();
@@ -217,10 +230,12 @@ export class PortraitSession extends EventTarget {
         await this.#connect();
         return this.#change("live", "");
       } catch (error) {
-        if (error instanceof PortraitError && !error.passing) return this.close(error.message);
-        const longer = error instanceof PortraitError ? 1000 * (error.retryAfter ?? 0) : 0;
+        const refusal = error instanceof PortraitError ? error : null;
+        if (refusal && !refusal.passing) return this.close(refusal.message, refusal);
         // Not all at the same moment, after a box that has started anew.
-        await this.#sleep(Math.max(wait, longer) * (1 + Math.random() / 4));
+        const pause = Math.max(wait, 1000 * (refusal?.retryAfter ?? 0)) * (1 + Math.random() / 4);
+        this.#tell("retry", { error, seconds: pause / 1000 });
+        await this.#sleep(pause);
       }
     }
   }
@@ -259,7 +274,6 @@ export class PortraitSession extends EventTarget {
     };
     addEventListener("online", changed, { signal });
     /** @type {any} */ (navigator).connection?.addEventListener("change", changed, { signal });
-    this.#camera.addEventListener("ended", () => this.close("the camera's track ended"), { signal });
   }
 
   /** @param {{mode?: Mode, color?: string, background?: string | Blob}} changes */
