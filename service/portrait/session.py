@@ -177,7 +177,7 @@ class Session(Generic[P, W]):
             "id": self.id,
             "transport": self.transport,
             "mode": self.options.mode,
-            "color": self.options.color,
+            **{name: getattr(self.options, name) for name in ("color", "threshold", "feather", "framing")},
             "model": self.model.name,
             "opened": round(self.opened, 3),
             "width": numbers.width,

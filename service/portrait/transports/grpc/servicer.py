@@ -117,6 +117,9 @@ class SegmentationServicer(pb_grpc.SegmentationServiceServicer):
             output=pb.Output(
                 mode=options.mode,
                 color=options.color,
+                threshold=options.threshold,
+                feather=options.feather,
+                framing=options.framing,
                 background_name=config.output.background_name,
                 format=output.format,
                 mask_size=output.mask_size,
