@@ -120,6 +120,27 @@ def test_what_is_laid_over_the_frame_elsewhere_is_never_framed(mode: str) -> Non
     pipeline.close()
 
 
+@pytest.mark.parametrize("mode", ["color", "image", "blur"])
+@pytest.mark.parametrize("place", [0.2, 0.43, 0.8])
+def test_nothing_of_the_room_is_in_a_framed_picture(mode: str, place: float) -> None:
+    """A grey person in a room whose every second column is green: neither green nor stripes are left."""
+    mask = somebody(place)
+    person = np.asarray(cv2.resize(mask.values, (640, 360)), np.uint8) > 0
+    picture = np.full((360, 640, 3), 60, np.uint8)
+    picture[:, ::2] = (0, 255, 0)
+    picture[person] = 120
+    pipeline = Pipeline(FakeModel(lambda _: mask).open(), (192, 192), Metrics())
+    behind = still_frame(np.full((90, 160, 3), (120, 60, 90), np.uint8), 0)
+    options = Options(mode, "#5a3c78", behind, framing=True)
+    result = pipeline.run(still_frame(picture, 0), options, open_compositor(options))
+    assert result.window.side < 1
+    shown = result.compose()
+    # Chroma is at half size: whoever looks there sees the room's mean.
+    stripes = np.abs(np.diff(shown.y.astype(int), axis=1))
+    assert np.percentile(stripes, 99) < 6 if mode == "blur" else stripes.max() < 40
+    pipeline.close()
+
+
 @pytest.mark.parametrize("mode", ["color", "image", "cutout"])
 def test_a_network_that_fails_shows_nobody_framed_or_not(mode: str) -> None:
     answers = [lambda _: somebody(0.3), failing]

@@ -51,7 +51,7 @@ class _PictureFormatEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Picture
     PICTURE_FORMAT_GRAY8_ZLIB: _PictureFormat.ValueType  # 8
     """The bytes of GRAY8 as a zlib stream (RFC 1950). Masks, alpha and priors only."""
     PICTURE_FORMAT_WEBP: _PictureFormat.ValueType  # 9
-    """A WebP file, lossy. Results only, laid out as PNG's, in a tenth of the bytes."""
+    """A WebP file, lossy but for its alpha. Results only, laid out as PNG's, in a fraction of the bytes."""
 
 class PictureFormat(_PictureFormat, metaclass=_PictureFormatEnumTypeWrapper):
     """How the bytes of a picture are laid out."""
@@ -79,7 +79,7 @@ byte: ((width + 7) / 8) * height bytes. Masks and alpha only.
 PICTURE_FORMAT_GRAY8_ZLIB: PictureFormat.ValueType  # 8
 """The bytes of GRAY8 as a zlib stream (RFC 1950). Masks, alpha and priors only."""
 PICTURE_FORMAT_WEBP: PictureFormat.ValueType  # 9
-"""A WebP file, lossy. Results only, laid out as PNG's, in a tenth of the bytes."""
+"""A WebP file, lossy but for its alpha. Results only, laid out as PNG's, in a fraction of the bytes."""
 Global___PictureFormat: _TypeAlias = PictureFormat  # noqa: Y015
 
 class _Delivery:

@@ -178,7 +178,7 @@ async function fillGallery() {
     button.dataset.name = name;
     button.setAttribute("aria-pressed", "false");
     const image = document.createElement("img");
-    image.src = `/v1/backgrounds/${encodeURIComponent(name)}`;
+    image.src = `/v1/backgrounds/${encodeURIComponent(name)}/still`;
     image.alt = name;
     button.append(image);
     button.addEventListener("click", () => choose({ background: name }));

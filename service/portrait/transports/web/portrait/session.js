@@ -19,6 +19,11 @@ import { Studio } from "./studio.js";
 /** Milliseconds of an inference up to which "auto" keeps the work in the page: a third of a frame's time at 30 fps. */
 const QUICK = 11;
 
+/** @type {import("./types.js").Look} */
+const PLAIN = { mode: "blur", color: "#00b140", background: "", threshold: 0.5, feather: 0.25, framing: false };
+
+const LOOKS = /** @type {(keyof import("./types.js").Look)[]} */ (Object.keys(PLAIN));
+
 /** Milliseconds between attempts: the first, and the longest. */
 const [FIRST_WAIT, LONGEST_WAIT] = [300, 10_000];
 
@@ -81,7 +86,7 @@ export class PortraitSession extends EventTarget {
     if (!this.#camera) throw new TypeError("the stream has no video track");
     this.#options = options;
     this.result = options.result ?? "composite";
-    this.#look = { mode: options.mode ?? "blur", color: options.color ?? "#00b140", background: options.background ?? "" };
+    this.#look = { ...PLAIN, ...Object.fromEntries(LOOKS.filter((name) => name in options).map((name) => [name, options[name]])) };
     this.#box = new Box(options.server ?? "", options.token);
   }
 
@@ -119,6 +124,20 @@ export class PortraitSession extends EventTarget {
   /** @param {string | Blob} background a name the box knows, a data URL, or a file */
   async setBackground(background) {
     await this.#wear({ background });
+  }
+
+  /**
+   * How edges look: more of the person or less, softer or harder.
+   *
+   * @param {{threshold?: number, feather?: number}} edge
+   */
+  async setEdge(edge) {
+    await this.#wear(edge);
+  }
+
+  /** @param {boolean} framing whether the box shows the part of the picture where the person is */
+  async setFraming(framing) {
+    await this.#wear({ framing });
   }
 
   /** @returns {Promise<Stats>} since the call before */
@@ -175,10 +194,10 @@ export class PortraitSession extends EventTarget {
   async #connect() {
     const studio = this.#studio;
     studio?.restart();
-    const { mode, color, background } = this.#look;
+    const { mode, color, background, threshold, feather, framing } = this.#look;
     /** @type {Record<string, string>} */
     const query = this.#options.model ? { model: this.#options.model } : {};
-    if (!studio) Object.assign(query, { mode, color });
+    if (!studio) Object.assign(query, { mode, color, threshold, feather, framing });
     if (!studio && isName(background)) query.background = background;
     // Mode image is refused without a background: a picture that is no name follows once there is a session.
     const later = !studio && background && !isName(background);
@@ -256,7 +275,7 @@ export class PortraitSession extends EventTarget {
     this.#camera.addEventListener("ended", () => this.close("the camera's track ended"), { signal });
   }
 
-  /** @param {{mode?: Mode, color?: string, background?: string | Blob}} changes */
+  /** @param {Partial<import("./types.js").Look>} changes */
   async #wear(changes) {
     const { mode } = changes;
     if (mode && !MODES.includes(mode)) throw new TypeError(`mode ${mode} came; expected one of ${MODES.join(", ")}`);
