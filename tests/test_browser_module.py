@@ -21,6 +21,7 @@ from tests.browser import open_page
 from tests.people import clip, iou, room
 from tests.rtc import fake_service
 from tests.tabs import BROWSERS, KIT, LEAST, TESTS, Valve, bars, png, tab
+from tests.test_backgrounds import write as write_film
 
 pytestmark = pytest.mark.usefixtures("no_sockets_left")
 MODULES = TESTS.parent / "service" / "portrait" / "transports" / "web"
@@ -111,6 +112,40 @@ async def test_a_mode_shows_the_same_in_the_page_as_on_the_box(tmp_path: Path) -
         difference = np.abs(seen[..., :3].astype(int) - expected)
         assert difference.mean() < 2.5, f"{mode}: {difference.mean()}"
         assert np.percentile(difference, 99) < 20, f"{mode}: {np.percentile(difference, 99)}"
+
+
+async def test_a_film_plays_behind_the_person_in_the_page_and_edges_change(tmp_path: Path) -> None:
+    write_film(tmp_path / "rain.webm")
+    film = base64.b64encode((tmp_path / "rain.webm").read_bytes()).decode()
+    draw = f"""(async () => {{
+      const {{ Compositor }} = await import("/web/portrait/compositor.js");
+      const {{ dress, lookOf }} = await import("/web/portrait/look.js");
+      const bytes = Uint8Array.from(atob("{film}"), (c) => c.charCodeAt(0));
+      const compositor = new Compositor();
+      const look = lookOf({{ mode: "image", background: new Blob([bytes], {{ type: "video/webm" }}) }});
+      const refused = await dress(compositor, {{ ...look, framing: true }}, null).catch((error) => error.message);
+      await dress(compositor, look, null);
+      const camera = await createImageBitmap(new ImageData(64, 64));
+      const seen = [];
+      const reads = document.createElement("canvas").getContext("2d", {{ willReadFrequently: true }});
+      for (const end = performance.now() + 20000; new Set(seen).size < 3 && performance.now() < end;) {{
+        compositor.draw(compositor.hold(camera, 64, 64));
+        reads.drawImage(compositor.canvas, 0, 0);
+        const pixel = [...reads.getImageData(30, 30, 1, 1).data].slice(0, 3);
+        if (Math.max(...pixel) > 150) seen.push(pixel.indexOf(Math.max(...pixel)));
+        await new Promise((resolve) => setTimeout(resolve, 50));
+      }}
+      await dress(compositor, {{ ...look, mode: "alpha", threshold: 0.8, feather: 0.1 }}, null);
+      const half = {{ values: new Uint8Array(4).fill(160), width: 2, height: 2 }};
+      compositor.draw(compositor.hold(camera, 64, 64), half);
+      reads.drawImage(compositor.canvas, 0, 0);
+      return {{ colors: [...new Set(seen)].sort(), refused, share: reads.getImageData(30, 30, 1, 1).data[0] }};
+    }})()"""
+    async with fake_service(bars()) as (url, _), tab("chromium", url, tmp_path) as page:
+        found = await page.evaluate(draw)
+    assert found["colors"] == [0, 1, 2]
+    assert "framing is the box's" in found["refused"]
+    assert found["share"] == 0
 
 
 @pytest.mark.parametrize("browser", BROWSERS)

@@ -3,6 +3,16 @@
 /** @typedef {import("./types.js").Look} Look */
 
 /**
+ * The look a page has asked for, the rest by default.
+ *
+ * @param {Partial<Look>} options
+ * @returns {Look}
+ */
+export function lookOf({ mode = "blur", color = "#00b140", background = "", threshold = 0.5, feather = 0.25, framing = false }) {
+  return { mode, color, background, threshold, feather, framing };
+}
+
+/**
  * Let a compositor show this look from now on.
  *
  * @param {import("./compositor.js").Compositor} compositor

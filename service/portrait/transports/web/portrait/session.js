@@ -4,7 +4,7 @@ import { Compositor, MODES } from "./compositor.js";
 import { readFrames } from "./frames.js";
 import { Link } from "./link.js";
 import { LocalSegmenter } from "./local.js";
-import { dress, isName, toText } from "./look.js";
+import { dress, isName, lookOf, toText } from "./look.js";
 import { MaskReader, unpackMask } from "./masks.js";
 import { Box, PortraitError } from "./signalling.js";
 import { Studio } from "./studio.js";
@@ -18,11 +18,6 @@ import { Studio } from "./studio.js";
 
 /** Milliseconds of an inference up to which "auto" keeps the work in the page: a third of a frame's time at 30 fps. */
 const QUICK = 11;
-
-/** @type {import("./types.js").Look} */
-const PLAIN = { mode: "blur", color: "#00b140", background: "", threshold: 0.5, feather: 0.25, framing: false };
-
-const LOOKS = /** @type {(keyof import("./types.js").Look)[]} */ (Object.keys(PLAIN));
 
 /** Milliseconds between attempts: the first, and the longest. */
 const [FIRST_WAIT, LONGEST_WAIT] = [300, 10_000];
@@ -86,7 +81,7 @@ export class PortraitSession extends EventTarget {
     if (!this.#camera) throw new TypeError("the stream has no video track");
     this.#options = options;
     this.result = options.result ?? "composite";
-    this.#look = { ...PLAIN, ...Object.fromEntries(LOOKS.filter((name) => name in options).map((name) => [name, options[name]])) };
+    this.#look = lookOf(options);
     this.#box = new Box(options.server ?? "", options.token);
   }
 
@@ -113,31 +108,17 @@ export class PortraitSession extends EventTarget {
 
   /** @param {Mode} mode */
   async setMode(mode) {
-    await this.#wear({ mode });
+    await this.wear({ mode });
   }
 
   /** @param {string} color #rrggbb */
   async setColor(color) {
-    await this.#wear({ color });
+    await this.wear({ color });
   }
 
   /** @param {string | Blob} background a name the box knows, a data URL, or a file */
   async setBackground(background) {
-    await this.#wear({ background });
-  }
-
-  /**
-   * How edges look: more of the person or less, softer or harder.
-   *
-   * @param {{threshold?: number, feather?: number}} edge
-   */
-  async setEdge(edge) {
-    await this.#wear(edge);
-  }
-
-  /** @param {boolean} framing whether the box shows the part of the picture where the person is */
-  async setFraming(framing) {
-    await this.#wear({ framing });
+    await this.wear({ background });
   }
 
   /** @returns {Promise<Stats>} since the call before */
@@ -275,8 +256,8 @@ export class PortraitSession extends EventTarget {
     this.#camera.addEventListener("ended", () => this.close("the camera's track ended"), { signal });
   }
 
-  /** @param {Partial<import("./types.js").Look>} changes */
-  async #wear(changes) {
+  /** @param {Partial<import("./types.js").Look>} changes any of the options that say how the result looks */
+  async wear(changes) {
     const { mode } = changes;
     if (mode && !MODES.includes(mode)) throw new TypeError(`mode ${mode} came; expected one of ${MODES.join(", ")}`);
     const before = this.#look;
