@@ -31,9 +31,11 @@ COLORS = [(200, 40, 40), (40, 200, 40), (40, 40, 200)]
 """One for each third of a film."""
 
 
-def write(path: Path, size: tuple[int, int] = (320, 180), seconds: float = 3.0, rate: int = 30) -> Path:
-    """A film of plain colours."""
-    with av.open(str(path), "w") as container:
+def write(
+    path: Path, size: tuple[int, int] = (320, 180), seconds: float = 3.0, rate: int = 30, layout: str | None = None
+) -> Path:
+    """A film of plain colours, in another container than its name says with `layout`."""
+    with av.open(str(path), "w", format=layout) as container:
         video = container.add_stream(CODECS[path.suffix], rate=rate, options={"g": "15"})
         (video.width, video.height), video.pix_fmt = size, "yuv420p"
         count = round(seconds * rate)
@@ -111,6 +113,7 @@ HOSTILE: dict[str, tuple[Callable[[Path], object], str]] = {
     "text": (lambda path: path.write_text("hello"), "cannot be decoded as mp4"),
     "nothing": (lambda path: path.write_bytes(b""), "cannot be decoded as mp4"),
     "a playlist": (playlist, "cannot be decoded as mp4"),
+    "another container": (lambda path: write(path, layout="mpegts"), "cannot be decoded as mp4"),
     "sound": (sound_only, "has no video"),
     "cut short": (cut_short, "cannot be decoded as mp4"),
     "too long": (lambda path: write(path, (32, 32), 21.0, 5), "21.0 s long; expected at most 20 s"),

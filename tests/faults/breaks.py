@@ -61,6 +61,21 @@ BREAKS = (
         "if not cv2.checkRange(plane, quiet=True, minVal=-1e-3, maxVal=1.001)[0]:", "if plane is None:",
         ("test_segmenters.py::test_a_network_that_gives_nan_fails_instead_of_a_mask",),
     ),
+    Break(
+        "a framed picture has the whole frame's mask", "framing.py",
+        "Mask(np.asarray(values, np.uint8))", "mask",
+        ("test_framing.py::test_nothing_of_the_room_is_in_a_framed_picture",),
+    ),
+    Break(
+        "a wide feather lets the room through", "compositors/options.py",
+        "most = min(self.threshold, 1 - self.threshold)", "most = 1.0",
+        ("test_edge_colors.py::test_an_edge_that_cannot_be_is_refused",),
+    ),
+    Break(
+        "any container is taken for a film", "films.py",
+        "format=FORMATS[path.suffix]", "format=None",
+        ("test_backgrounds.py::test_what_is_no_film_is_refused_by_name",),
+    ),
     Break("the blur is weak", "compositors/blur.py", "SHORT_SIDE = 72", "SHORT_SIDE = 480", (CLOSED,)),
     Break(
         "a cutout has colours below its alpha", "pictures.py", "        pixels[frame.alpha == 0] = 0\n", "", (CLOSED,),
