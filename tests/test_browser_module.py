@@ -21,6 +21,7 @@ from tests.browser import open_page
 from tests.people import clip, iou, room
 from tests.rtc import fake_service
 from tests.tabs import BROWSERS, KIT, LEAST, TESTS, Valve, bars, png, tab
+from tests.test_backgrounds import write as write_film
 
 pytestmark = pytest.mark.usefixtures("no_sockets_left")
 MODULES = TESTS.parent / "service" / "portrait" / "transports" / "web"
@@ -74,7 +75,8 @@ async def test_nothing_of_the_room_is_shown_before_the_first_mask_and_after_the_
             valve.opened.set()
 
 
-async def test_a_mode_shows_the_same_in_the_page_as_on_the_box(tmp_path: Path) -> None:
+@pytest.mark.parametrize("decontaminate", [False, True])
+async def test_a_mode_shows_the_same_in_the_page_as_on_the_box(tmp_path: Path, decontaminate: bool) -> None:
     shown = clip(640, 480, 1)
     # Smooth: made smaller, noise depends on the filter.
     picture, behind = shown.frames[0], np.asarray(cv2.GaussianBlur(room(800, 500), (0, 0), 3), np.uint8)
@@ -87,6 +89,7 @@ async def test_a_mode_shows_the_same_in_the_page_as_on_the_box(tmp_path: Path) -
         createImageBitmap(new Blob([Uint8Array.from(atob(text), (c) => c.charCodeAt(0))]));
       const compositor = new Compositor();
       compositor.color = [0x20 / 255, 0x40 / 255, 0xc0 / 255];
+      compositor.edge = {{ threshold: 0.5, feather: 0.25, decontaminate: {json.dumps(decontaminate)} }};
       compositor.background = await bitmap("{png(behind)}");
       const values = Uint8Array.from(atob("{base64.b64encode(values.tobytes()).decode()}"), (c) => c.charCodeAt(0));
       const slot = compositor.hold(await bitmap("{png(picture)}"), 640, 480);
@@ -102,7 +105,7 @@ async def test_a_mode_shows_the_same_in_the_page_as_on_the_box(tmp_path: Path) -
         found = await page.evaluate(draw)
     for mode in MODES:
         seen = cv2.imdecode(np.frombuffer(base64.b64decode(found[mode]), np.uint8), cv2.IMREAD_UNCHANGED)
-        composed = open_compositor(Options(mode, **options)).compose(frame, Mask(values))
+        composed = open_compositor(Options(mode, decontaminate=decontaminate, **options)).compose(frame, Mask(values))
         expected = bgr_from_frame(composed)
         if composed.alpha is not None:
             assert np.abs(seen[..., 3].astype(int) - composed.alpha).mean() < 1
@@ -111,6 +114,40 @@ async def test_a_mode_shows_the_same_in_the_page_as_on_the_box(tmp_path: Path) -
         difference = np.abs(seen[..., :3].astype(int) - expected)
         assert difference.mean() < 2.5, f"{mode}: {difference.mean()}"
         assert np.percentile(difference, 99) < 20, f"{mode}: {np.percentile(difference, 99)}"
+
+
+async def test_a_film_plays_behind_the_person_in_the_page_and_edges_change(tmp_path: Path) -> None:
+    write_film(tmp_path / "rain.webm")
+    film = base64.b64encode((tmp_path / "rain.webm").read_bytes()).decode()
+    draw = f"""(async () => {{
+      const {{ Compositor }} = await import("/web/portrait/compositor.js");
+      const {{ dress, lookOf }} = await import("/web/portrait/look.js");
+      const bytes = Uint8Array.from(atob("{film}"), (c) => c.charCodeAt(0));
+      const compositor = new Compositor();
+      const look = lookOf({{ mode: "image", background: new Blob([bytes], {{ type: "video/webm" }}) }});
+      const refused = await dress(compositor, {{ ...look, framing: true }}, null).catch((error) => error.message);
+      await dress(compositor, look, null);
+      const camera = await createImageBitmap(new ImageData(64, 64));
+      const seen = [];
+      const reads = document.createElement("canvas").getContext("2d", {{ willReadFrequently: true }});
+      for (const end = performance.now() + 20000; new Set(seen).size < 3 && performance.now() < end;) {{
+        compositor.draw(compositor.hold(camera, 64, 64));
+        reads.drawImage(compositor.canvas, 0, 0);
+        const pixel = [...reads.getImageData(30, 30, 1, 1).data].slice(0, 3);
+        if (Math.max(...pixel) > 150) seen.push(pixel.indexOf(Math.max(...pixel)));
+        await new Promise((resolve) => setTimeout(resolve, 50));
+      }}
+      await dress(compositor, {{ ...look, mode: "alpha", threshold: 0.8, feather: 0.1 }}, null);
+      const half = {{ values: new Uint8Array(4).fill(160), width: 2, height: 2 }};
+      compositor.draw(compositor.hold(camera, 64, 64), half);
+      reads.drawImage(compositor.canvas, 0, 0);
+      return {{ colors: [...new Set(seen)].sort(), refused, share: reads.getImageData(30, 30, 1, 1).data[0] }};
+    }})()"""
+    async with fake_service(bars()) as (url, _), tab("chromium", url, tmp_path) as page:
+        found = await page.evaluate(draw)
+    assert found["colors"] == [0, 1, 2]
+    assert "framing is the box's" in found["refused"]
+    assert found["share"] == 0
 
 
 @pytest.mark.parametrize("browser", BROWSERS)

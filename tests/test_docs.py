@@ -14,6 +14,12 @@ ROOT = Path(__file__).parents[1]
 PAGES = [*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md"), *(ROOT / "service").rglob("*.md")]
 
 
+def headings(page: Path) -> set[str]:
+    """What a page's headings are linked by, as GitHub makes it."""
+    texts = re.findall(r"^#+ (.+)$", page.read_text(), re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", text.lower()).replace(" ", "-") for text in texts}
+
+
 def first_column(page: str) -> list[str]:
     return re.findall(r"^\| `([^`]+)` \|", (ROOT / "docs" / page).read_text(), re.MULTILINE)
 
@@ -62,8 +68,22 @@ def test_benchmarks_show_the_stored_figures() -> None:
     assert page == filled(page), "run: python -m tests.benchmarks.docs"
 
 
-def test_every_promise_names_a_test_that_exists() -> None:
-    named = re.findall(r"`((?:\w+/)?test_\w+\.py)::(test_\w+)`", (ROOT / "docs" / "behaviour.md").read_text())
+NAMED_TEST = r"`((?:\w+/)?test_\w+\.py)::(test_\w+)`"
+
+
+def test_every_feature_compared_is_proved_where_it_says_so() -> None:
+    text = (ROOT / "docs" / "comparison.md").read_text()
+    rows = [line.strip("| ").split(" | ") for line in text.splitlines() if re.match(r"\| \d", line)]
+    assert [int(row[0]) for row in rows] == list(range(1, 75))
+    for row in rows:
+        assert row[2].startswith(("yes", "partly", "no")), row
+        if row[2].startswith("yes"):
+            assert re.search(NAMED_TEST, row[3]) or "](" in row[3], f"{row[1]}: neither a page nor a test"
+
+
+@pytest.mark.parametrize("page", ["behaviour.md", "comparison.md"])
+def test_every_promise_names_a_test_that_exists(page: str) -> None:
+    named = re.findall(NAMED_TEST, (ROOT / "docs" / page).read_text())
     assert len(named) > 15
     for file, name in named:
         assert re.search(rf"def {name}\(", (ROOT / "tests" / file).read_text()), f"{file} has no {name}"
@@ -71,6 +91,8 @@ def test_every_promise_names_a_test_that_exists() -> None:
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
 def test_links_lead_somewhere(page: Path) -> None:
-    for target in re.findall(r"\]\(([^)#]+)\)", page.read_text()):
+    for target, part in re.findall(r"\]\(([^)#]+)(?:#([^)]+))?\)", page.read_text()):
         if not target.startswith("http"):
             assert (page.parent / target).exists(), f"{page.name} links to {target}"
+            if part:
+                assert part in headings(page.parent / target), f"{page.name} links to {target}#{part}"

@@ -76,6 +76,30 @@ async def test_results_can_be_asked_for_as_png(client: Client, shown: Clip, mode
     assert decoded.shape[:2] == ((SIDE, SIDE) if mode == "mask" else (360, 640))
 
 
+@pytest.mark.parametrize(("mode", "channels"), [("cutout", 4), ("color", 3), ("mask", 3)])
+async def test_results_can_be_asked_for_as_webp_in_far_fewer_bytes(
+    client: Client, shown: Clip, mode: str, channels: int
+) -> None:
+    files = {}
+    for layout in (pb.PICTURE_FORMAT_PNG, pb.PICTURE_FORMAT_WEBP):
+        reply = await client.segment(jpeg(shown.frames[0]), mode=mode, format=layout)
+        assert reply.picture.format == layout
+        files[layout] = reply.picture.data
+    webp = files[pb.PICTURE_FORMAT_WEBP]
+    assert webp[:4] + webp[8:12] == b"RIFFWEBP"
+    decoded = cv2.imdecode(np.frombuffer(webp, np.uint8), cv2.IMREAD_UNCHANGED)
+    assert decoded is not None
+    assert decoded.shape[2] == channels
+    if mode == "cutout":
+        whole = cv2.imdecode(np.frombuffer(files[pb.PICTURE_FORMAT_PNG], np.uint8), cv2.IMREAD_UNCHANGED)
+        assert whole is not None
+        assert np.array_equal(decoded[..., 3], whole[..., 3])
+        # A lossy file smears what is visible into the block beside it, and nothing further.
+        beside = cv2.dilate(decoded[..., 3], np.ones((33, 33), np.uint8)) > 0
+        assert decoded[~beside].max(initial=0) < 4
+        assert len(webp) < len(files[pb.PICTURE_FORMAT_PNG]) / 4
+
+
 async def test_frames_come_back_in_the_format_they_came_in(client: Client, shown: Clip) -> None:
     picture = await client.segment(jpeg(shown.frames[0]), mode="blur")
     assert picture.picture.format == pb.PICTURE_FORMAT_JPEG

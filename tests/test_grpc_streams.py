@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from portrait.app import Running
-from portrait.client import Client, Picture, Reply
+from portrait.client import Client, ClientError, Picture, Reply
 from portrait.compositors import Options
 from portrait.frame import Frame
 from portrait.mask import Mask
@@ -51,6 +51,26 @@ async def test_every_grey_layout_holds_the_same_mask(
     assert np.array_equal(found["GRAY8"], found["PNG"])
     assert np.array_equal(found["GRAY8"], found["GRAY8_ZLIB"])
     assert np.array_equal(np.where(found["GRAY8"] > 127, 255, 0), found["GRAY1"])
+
+
+async def test_edges_and_framing_change_while_a_stream_runs_and_what_is_in_force_is_told(
+    client: Client, shown: Clip
+) -> None:
+    frame = jpeg(shown.frames[0])
+    async with client.open_stream(mode="alpha", threshold=0.3, feather=0.2, every_frame=True) as stream:
+        output = stream.info.output
+        assert (output.threshold, output.feather, output.framing) == (pytest.approx(0.3), pytest.approx(0.2), False)
+        sizes = []
+        for change in (None, {"threshold": 0.5}, {"threshold": 0.7, "feather": 0.2}):
+            if change is not None:
+                await stream.change({"mode": "alpha", **change})
+            await stream.send(frame, 0)
+            reply = await stream.receive()
+            assert reply is not None
+            sizes.append(int((reply.array > 127).sum()))
+        assert sizes[0] > sizes[1] > sizes[2]
+    with pytest.raises(ClientError, match=r"feather: 0.4 came; expected 0.02 to 0.2 at this threshold"):
+        await client.segment(frame, mode="alpha", threshold=0.8, feather=0.4)
 
 
 async def test_one_bit_masks_are_an_eighth_and_padded_by_rows(client: Client, shown: Clip) -> None:

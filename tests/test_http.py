@@ -52,13 +52,23 @@ async def test_the_list_of_sessions_tells_no_whole_id(service: Running, http: ai
         assert stream.info.session_id not in str(listed)
 
 
+CHANGES = "mode, color, background, threshold, feather, framing, decontaminate, reset"
+
+
 @pytest.mark.parametrize(
     ("body", "message"),
     [
         (b"{", "not JSON"),
-        (b"[]", "expected a JSON object with any of mode, color, background, reset"),
-        (b'{"moed": "blur"}', "expected a JSON object with any of mode, color, background, reset"),
+        (b"[]", f"expected a JSON object with any of {CHANGES}"),
+        (
+            b'{"moed": "blur"}',
+            f"expected a JSON object with any of {CHANGES}",
+        ),
         (b'{"mode": 3}', "3 is no text"),
+        (b'{"threshold": "half"}', "half is no number from 0 to 1"),
+        (b'{"feather": 1e999}', "inf is no number from 0 to 1"),
+        (b'{"feather": 0.9}', "0.9 came; expected 0.02 to 0.5"),
+        (b'{"framing": 1}', "1 is neither true nor false"),
         (b'{"reset": "yes"}', "'yes' is neither true nor false"),
         (b'{"mode": "sepia"}', "unknown mode 'sepia'"),
         (b'{"background": "data:image/png;base64,%%%"}', "a data URL that is not base64"),

@@ -22,6 +22,11 @@ from portrait.cgroup import cpu_budget
 from portrait.client import Client, ClientError, Tls
 from portrait.compositors import Options, open_compositor
 from portrait.doctor import examine
+from portrait.errors import BadOption
+from portrait.film import Film
+from portrait.films import SUFFIXES as FILMS
+from portrait.films import load_film
+from portrait.frame import Frame
 from portrait.launch import tune_interpreter
 from portrait.segmenters import load_models
 from portrait.settings import Settings
@@ -129,26 +134,45 @@ def _terminated_as_interrupted() -> Iterator[None]:
 
 def _opening(parsed: argparse.Namespace, settings: Settings) -> Callable[[], AbstractContextManager[Work]]:
     """What opens the work of one job."""
-    background = _read_background(parsed.background, settings)
     if parsed.server:
-        output: dict[str, Any] = {"mode": parsed.mode, "color": parsed.color or Options().color}
-        if background is not None:
-            output["background_picture"] = background
+        asked = {name: getattr(parsed, name) for name in ("color", "threshold", "feather")}
+        output = {name: value for name, value in asked.items() if value is not None}
+        output |= {name: getattr(parsed, name) for name in ("mode", "framing", "decontaminate")}
+        output |= _sent_background(parsed.background)
         token = parsed.server_token.read_text().strip() if parsed.server_token else None
         tls = Tls(parsed.server_ca.read_bytes()) if parsed.server_ca else None
         return lambda: remote_work(Client(parsed.server, token=token, tls=tls), parsed.model or "", **output)
-    picture = None if background is None else load_background(background)
-    options = Options(parsed.mode, parsed.color or Options().color, picture)
+    defaults = Options()
+    options = Options(
+        parsed.mode,
+        parsed.color or defaults.color,
+        _read_background(parsed.background, settings),
+        defaults.threshold if parsed.threshold is None else parsed.threshold,
+        defaults.feather if parsed.feather is None else parsed.feather,
+        parsed.framing,
+        parsed.decontaminate,
+    )
     open_compositor(options)  # a mode that lacks something is refused before anything is opened
     model = load_models(settings.model, settings.runtime).pick(None)
     return lambda: local_work(model, options)
 
 
-def _read_background(name: str | None, settings: Settings) -> bytes | None:
+def _read_background(name: str | None, settings: Settings) -> Frame | Film | None:
     if name is None:
         return None
     path = Path(name)
-    return (path if path.is_file() else Backgrounds(settings.backgrounds).path(name)).read_bytes()
+    if not path.is_file():
+        return Backgrounds(settings.backgrounds).pick(name)
+    return load_film(path) if path.suffix in FILMS else load_background(path.read_bytes())
+
+
+def _sent_background(name: str | None) -> dict[str, Any]:
+    """A file as it is, or a name for the service to know."""
+    if name is None or not (path := Path(name)).is_file():
+        return {"background_name": name or ""}
+    if path.suffix in FILMS:
+        raise BadOption("background", f"{name} is a film, which is not sent; expected the name of one the service has")
+    return {"background_picture": path.read_bytes()}
 
 
 def measure(parsed: argparse.Namespace, settings: Settings) -> int:

@@ -45,6 +45,11 @@ class Frame:
     """(width, height) of the picture that came, where less of it was decoded; None: it was decoded whole."""
 
     @property
+    def seconds(self) -> float:
+        """Its media time; that of its arrival where the sender gave none."""
+        return float(self.timestamp.ticks * self.timestamp.time_base) if self.timestamp.ticks else self.arrived
+
+    @property
     def width(self) -> int:
         """Pixels per row."""
         return int(self.y.shape[1])

@@ -11,7 +11,7 @@ import numpy as np
 from PIL import Image, UnidentifiedImageError
 
 from portrait.errors import BadPicture
-from portrait.frame import Frame, Plane, Timestamp, i420_length, split_i420
+from portrait.frame import Frame, Plane, Timestamp, chroma_size, i420_length, split_i420
 
 FORMATS = ("JPEG", "PNG", "WEBP")
 """The compressed formats taken; named in every refusal."""
@@ -239,11 +239,22 @@ def encode(pixels: Plane, suffix: PictureFormat, quality: int = 90) -> bytes:
 
 
 def fit_cover(frame: Frame, width: int, height: int) -> Frame:
-    """`frame` scaled to cover (width, height) and cut to it around its middle."""
+    """`frame` scaled to cover (width, height) and cut to it around its middle, plane by plane."""
     scale = max(width / frame.width, height / frame.height)
-    pixels = bgr_from_frame(frame)
-    size = max(width, round(frame.width * scale)), max(height, round(frame.height * scale))
+    kept = width / scale / frame.width, height / scale / frame.height
     method = cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR
-    pixels = np.asarray(cv2.resize(pixels, size, interpolation=method), np.uint8)
-    left, top = (size[0] - width) // 2, (size[1] - height) // 2
-    return frame_from_bgr(pixels[top : top + height, left : left + width], frame.timestamp, frame.arrived)
+    sizes = (width, height), chroma_size(width, height), chroma_size(width, height)
+    planes = (
+        cv2.resize(_middle(plane, *kept), size, interpolation=method)
+        for plane, size in zip((frame.y, frame.u, frame.v), sizes, strict=True)
+    )
+    y, u, v = (np.asarray(plane, np.uint8) for plane in planes)
+    return frame.with_planes(y, u, v)
+
+
+def _middle(plane: Plane, across: float, down: float) -> Plane:
+    """So much of a plane's width and height."""
+    height, width = plane.shape
+    columns, rows = max(1, round(width * across)), max(1, round(height * down))
+    left, top = (width - columns) // 2, (height - rows) // 2
+    return plane[top : top + rows, left : left + columns]

@@ -12,6 +12,7 @@ from portrait.compositors import Compositor, Options
 from portrait.edges import follow_edges, halve, make_guide
 from portrait.errors import BadOption
 from portrait.frame import Frame, Plane
+from portrait.framing import WHOLE, Framing, Window, show
 from portrait.mask import Mask
 from portrait.quality import Quality
 from portrait.reuse import Carried, Reuse
@@ -25,6 +26,9 @@ CHANGED = 10.0
 prior any more. Measured on generated sequences: up to 1 when nothing moves but noise, 7 in the median when a person
 sways by 2 % of the picture's width, 28 by 15 %, and at least 31 when they are gone.
 """
+
+WHOLE_ONLY = ("mask", "alpha")
+"""The modes that are laid over the frame elsewhere, and so are never framed."""
 
 P = TypeVar("P", contravariant=True)
 W = TypeVar("W", covariant=True)
@@ -52,11 +56,13 @@ class Result:
     """Why the mask is empty, if segmentation failed."""
     carried: Carried = ""
     """Why the mask is an earlier frame's, if it is."""
+    window: Window = WHOLE
+    """The part of the frame that is shown when it is composed."""
 
     def compose(self) -> Frame:
         """The output picture. Made when asked for: who wants the mask alone pays for no picture."""
         with self.recorder.stage("compose"):
-            return self.compositor.compose(self.frame, self.mask)
+            return self.compositor.compose(*show(self.window, self.frame, self.mask))
 
 
 class Codec(Protocol[P, W]):
@@ -96,6 +102,16 @@ class Seen:
             return True
         return cv2.mean(cv2.absdiff(guide, self.guide), self.person)[0] > CHANGED
 
+    def is_cut_from(self, frame: Frame, guide: Plane, person: Plane) -> bool:
+        """Whether `frame`, with this person in it, is another scene: of another size, or with another room.
+
+        A third of what nobody hides, then or now, has changed: more than a person uncovers who moves fast.
+        """
+        if frame.came != self.size:
+            return True
+        changed = cv2.threshold(cv2.absdiff(guide, self.guide), CHANGED, 255, cv2.THRESH_BINARY)[1]
+        return cv2.mean(changed, cv2.bitwise_not(cv2.max(self.person, person)))[0] > 255 / 3
+
 
 class Pipeline:
     """A segmenter and the rules about its prior. Used by one thread.
@@ -114,7 +130,7 @@ class Pipeline:
     ) -> None:
         self._segmenter, self._recorder = segmenter, recorder
         self._best, self._smaller, self._open_smaller = segmenter, segmenter, open_smaller
-        self._reuse, self._gap = Reuse(), gap
+        self._reuse, self._gap, self._framing = Reuse(), gap, Framing()
         self._mask_width, self._mask_height = mask_size
         self._seen: Seen | None = None
 
@@ -126,12 +142,14 @@ class Pipeline:
         failure = None
         with self._recorder.stage("segment"):
             guide = make_guide(frame, self._mask_width, self._mask_height)
-            if self._seen is not None and self._seen.says_nothing_about(frame, guide, self._gap):
+            seen = self._seen
+            if is_new := seen is not None and seen.says_nothing_about(frame, guide, self._gap):
                 self.reset()
             carried, earlier = self._reuse.find(guide, quality)
             if carried == "still" and earlier is not None and self._seen is not None:
                 self._seen = replace(self._seen, arrived=frame.arrived)
-                return Result(frame, earlier.mask, earlier.prior, options, compositor, self._recorder, carried=carried)
+                mask, prior = earlier.mask, earlier.prior
+                return self._framed(Result(frame, mask, prior, options, compositor, self._recorder, carried=carried))
             try:
                 prior = self._segment(frame, quality) if earlier is None else earlier.prior
             except Exception as raised:  # whatever a runtime raises, the camera's background must not go out
@@ -141,8 +159,17 @@ class Pipeline:
         if not carried and failure is None:
             self._reuse.keep(guide, prior, mask)
         person = np.asarray(cv2.threshold(halve(prior.values), 127, 255, cv2.THRESH_BINARY)[1], np.uint8)
+        if is_new and seen is not None and seen.is_cut_from(frame, guide, person):
+            self._framing.forget()
         self._seen = Seen(frame.came, frame.arrived, guide, person)
-        return Result(frame, mask, prior, options, compositor, self._recorder, failure, carried)
+        return self._framed(Result(frame, mask, prior, options, compositor, self._recorder, failure, carried))
+
+    def _framed(self, result: Result) -> Result:
+        """The result with the window of its frame, where framing is asked for."""
+        if not result.options.framing or result.options.mode in WHOLE_ONLY:
+            self._framing.forget()
+            return result
+        return replace(result, window=self._framing.follow(result.mask, result.frame.seconds))
 
     def _segment(self, frame: Frame, quality: Quality) -> Mask:
         self._choose(quality)

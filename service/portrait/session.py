@@ -189,8 +189,7 @@ class Session(Generic[P, W]):
         return {
             "id": self.id,
             "transport": self.transport,
-            "mode": self.options.mode,
-            "color": self.options.color,
+            **self.options.describe(),
             "model": self.model.name,
             "opened": round(self.opened, 3),
             **self.numbers.describe(time.monotonic()),

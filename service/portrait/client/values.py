@@ -27,6 +27,10 @@ class OutputFields(TypedDict, total=False):
     background_picture: bytes
     format: "pb.PictureFormat.ValueType"
     mask_size: "pb.MaskSize.ValueType"
+    threshold: float
+    feather: float
+    framing: bool
+    decontaminate: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,7 +99,7 @@ class Reply:
         """The pixels, uint8, not to be written to.
 
         (H,W) of GRAY8, GRAY8_ZLIB and, as 0 or 255, GRAY1; (H,W,3) of RGB24; (H,W,4) of RGBA32; flat bytes of I420,
-        JPEG and PNG.
+        JPEG, PNG and WEBP.
         """
         return decode(self.picture)
 

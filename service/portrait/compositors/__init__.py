@@ -3,12 +3,13 @@
 from collections.abc import Callable, Mapping
 
 from portrait.compositors.alpha import AlphaCompositor
-from portrait.compositors.base import Compositor, Options
+from portrait.compositors.base import Compositor
 from portrait.compositors.blur import BlurCompositor
 from portrait.compositors.color import ColorCompositor
 from portrait.compositors.cutout import CutoutCompositor
 from portrait.compositors.image import ImageCompositor
 from portrait.compositors.mask import MaskCompositor
+from portrait.compositors.options import Options
 from portrait.errors import BadOption
 
 __all__ = ["MODES", "Compositor", "Options", "open_compositor"]

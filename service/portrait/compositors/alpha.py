@@ -1,6 +1,7 @@
 """Mode alpha: the share of the person in every pixel, as the composing modes use it."""
 
-from portrait.compositors.base import Options, alpha, grey_frame
+from portrait.compositors.base import alpha, grey_frame
+from portrait.compositors.options import Options
 from portrait.frame import Frame
 from portrait.mask import Mask
 
@@ -9,8 +10,8 @@ class AlphaCompositor:
     """A matte to blend with: the probability made steep, at the frame's size."""
 
     def __init__(self, options: Options) -> None:
-        """Takes no option."""
+        self._steep = options.steep
 
     def compose(self, frame: Frame, mask: Mask) -> Frame:
         """The share of the person as luma, without colour."""
-        return grey_frame(frame, alpha(mask, frame.width, frame.height))
+        return grey_frame(frame, alpha(mask, frame.width, frame.height, self._steep))

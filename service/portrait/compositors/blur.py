@@ -4,7 +4,8 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from portrait.compositors.base import Options, alpha, blend_into, resize
+from portrait.compositors.base import alpha, blend_into, resize
+from portrait.compositors.options import Options
 from portrait.frame import Frame, Plane
 from portrait.mask import Mask
 
@@ -22,15 +23,15 @@ class BlurCompositor:
     """Blurs the room only: the person's own colours do not bleed into it as a halo."""
 
     def __init__(self, options: Options) -> None:
-        """Takes no option."""
+        self._steep = options.steep
 
     def compose(self, frame: Frame, mask: Mask) -> Frame:
         """The person over the blurred room."""
         scale = max(1.0, min(frame.width, frame.height) / SHORT_SIDE)
         width, height = max(1, round(frame.width / scale)), max(1, round(frame.height / scale))
-        weight = np.float32(1 + FAR) - alpha(mask, width, height) * np.float32(1 / 255)
+        weight = np.float32(1 + FAR) - alpha(mask, width, height, self._steep) * np.float32(1 / 255)
         y, u, v = (_blurred(plane, weight) for plane in (frame.y, frame.u, frame.v))
-        return blend_into((y, u, v), frame, mask)
+        return blend_into((y, u, v), frame, mask, self._steep)
 
 
 def _blurred(plane: Plane, weight: NDArray[np.float32]) -> Plane:

@@ -3,7 +3,8 @@
 import cv2
 import numpy as np
 
-from portrait.compositors.base import Options, blend_into, parse_color
+from portrait.compositors.base import blend_into
+from portrait.compositors.options import Options, parse_color
 from portrait.frame import Frame
 from portrait.mask import Mask
 
@@ -15,9 +16,10 @@ class ColorCompositor:
         red, green, blue = parse_color(options.color)
         pixels = np.full((2, 2, 3), (blue, green, red), np.uint8)
         packed = cv2.cvtColor(pixels, cv2.COLOR_BGR2YUV_I420).reshape(-1)
+        self._steep, self._own_colors = options.steep, options.decontaminate
         self._color = int(packed[0]), int(packed[4]), int(packed[5])
 
     def compose(self, frame: Frame, mask: Mask) -> Frame:
         """The person over the colour."""
         y, u, v = map(np.full_like, (frame.y, frame.u, frame.v), self._color)
-        return blend_into((y, u, v), frame, mask)
+        return blend_into((y, u, v), frame, mask, self._steep, self._own_colors)

@@ -3,7 +3,9 @@
 import cv2
 import numpy as np
 
-from portrait.compositors.base import Options, alpha
+from portrait.compositors.base import alpha, blend_into
+from portrait.compositors.fringe import own_colors
+from portrait.compositors.options import Options
 from portrait.frame import GREY, Frame, Plane
 from portrait.mask import Mask
 
@@ -14,17 +16,23 @@ class CutoutCompositor:
     """Opaque where the person is, transparent elsewhere."""
 
     def __init__(self, options: Options) -> None:
-        """Takes no option."""
+        self._steep, self._own_colors = options.steep, options.decontaminate
 
     def compose(self, frame: Frame, mask: Mask) -> Frame:
-        """The frame with its alpha; fully transparent pixels are black, since an alpha plane alone hides nothing."""
-        share = alpha(mask, frame.width, frame.height)
+        """The frame with its alpha.
+
+        Fully transparent pixels are black, since an alpha plane alone hides nothing.
+        """
+        share = alpha(mask, frame.width, frame.height, self._steep)
         # A chroma sample belongs to four pixels and is kept if any of them shows: the largest of a pixel and of those
         # right, below, and right below.
         any_of_four = np.asarray(cv2.dilate(share, np.ones((2, 2), np.uint8), anchor=(0, 0)), np.uint8)
         shown = np.ascontiguousarray(any_of_four[::2, ::2])
-        y = _where(share, frame.y, BLACK)
-        return frame.with_planes(y, _where(shown, frame.u, GREY), _where(shown, frame.v, GREY), share)
+        person = frame
+        if self._own_colors:
+            person = blend_into(own_colors(frame, mask, self._steep), frame, mask, self._steep)
+        y, u, v = _where(share, person.y, BLACK), _where(shown, person.u, GREY), _where(shown, person.v, GREY)
+        return frame.with_planes(y, u, v, share)
 
 
 def _where(share: Plane, plane: Plane, otherwise: int) -> Plane:

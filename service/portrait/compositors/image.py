@@ -1,7 +1,9 @@
-"""Mode image: the person in front of another picture."""
+"""Mode image: the person in front of another picture, which may move."""
 
-from portrait.compositors.base import Options, blend_into
+from portrait.compositors.base import blend_into
+from portrait.compositors.options import Options
 from portrait.errors import BadOption
+from portrait.film import Film
 from portrait.frame import Frame
 from portrait.mask import Mask
 from portrait.pictures import fit_cover
@@ -17,11 +19,16 @@ class ImageCompositor:
     def __init__(self, options: Options) -> None:
         if options.background is None:
             raise BadOption("background", "mode image was asked for without one; expected a name or a picture")
-        self._background = options.background
+        self._background, self._steep = options.background, options.steep
+        self._own_colors = options.decontaminate
+        self._source: Frame | None = None
         self._fitted: Frame | None = None
 
     def compose(self, frame: Frame, mask: Mask) -> Frame:
-        """The person over the background, which covers the frame."""
-        if self._fitted is None or self._fitted.y.shape != frame.y.shape:
-            self._fitted = fit_cover(self._background, frame.width, frame.height)
-        return blend_into((self._fitted.y.copy(), self._fitted.u.copy(), self._fitted.v.copy()), frame, mask)
+        """The person over the background, which covers the frame; over a film's picture at the frame's time."""
+        background = self._background
+        source = background.at(frame.seconds) if isinstance(background, Film) else background
+        if self._fitted is None or source is not self._source or self._fitted.y.shape != frame.y.shape:
+            self._source, self._fitted = source, fit_cover(source, frame.width, frame.height)
+        room = self._fitted.y.copy(), self._fitted.u.copy(), self._fitted.v.copy()
+        return blend_into(room, frame, mask, self._steep, self._own_colors)

@@ -1,6 +1,7 @@
 """Mode mask: the network's probability as a grey picture."""
 
-from portrait.compositors.base import Options, grey_frame, resize
+from portrait.compositors.base import grey_frame, resize
+from portrait.compositors.options import Options
 from portrait.frame import Frame
 from portrait.mask import Mask
 

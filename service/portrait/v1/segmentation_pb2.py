@@ -27,53 +27,53 @@ from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__
 from google.rpc import status_pb2 as google_dot_rpc_dot_status__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1eportrait/v1/segmentation.proto\x12\x0bportrait.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x17google/rpc/status.proto\"b\n\x07Picture\x12*\n\x06\x66ormat\x18\x01 \x01(\x0e\x32\x1a.portrait.v1.PictureFormat\x12\r\n\x05width\x18\x02 \x01(\r\x12\x0e\n\x06height\x18\x03 \x01(\r\x12\x0c\n\x04\x64\x61ta\x18\x04 \x01(\x0c\"\xb0\x01\n\x06Output\x12\x0c\n\x04mode\x18\x01 \x01(\t\x12\r\n\x05\x63olor\x18\x02 \x01(\t\x12\x17\n\x0f\x62\x61\x63kground_name\x18\x03 \x01(\t\x12\x1a\n\x12\x62\x61\x63kground_picture\x18\x04 \x01(\x0c\x12*\n\x06\x66ormat\x18\x05 \x01(\x0e\x32\x1a.portrait.v1.PictureFormat\x12(\n\tmask_size\x18\x06 \x01(\x0e\x32\x15.portrait.v1.MaskSize\"\xa5\x01\n\x0cStreamConfig\x12#\n\x06output\x18\x01 \x01(\x0b\x32\x13.portrait.v1.Output\x12\r\n\x05model\x18\x02 \x01(\t\x12\'\n\x08\x64\x65livery\x18\x03 \x01(\x0e\x32\x15.portrait.v1.Delivery\x12#\n\x05prior\x18\x04 \x01(\x0b\x32\x14.portrait.v1.Picture\x12\x13\n\x0bprior_every\x18\x05 \x01(\r\"P\n\x05\x46rame\x12\n\n\x02id\x18\x01 \x01(\x04\x12\x14\n\x0ctimestamp_us\x18\x02 \x01(\x03\x12%\n\x07picture\x18\x03 \x01(\x0b\x32\x14.portrait.v1.Picture\"k\n\x0eSegmentRequest\x12%\n\x07picture\x18\x01 \x01(\x0b\x32\x14.portrait.v1.Picture\x12#\n\x06output\x18\x02 \x01(\x0b\x32\x13.portrait.v1.Output\x12\r\n\x05model\x18\x03 \x01(\t\"f\n\x0fSegmentResponse\x12%\n\x07picture\x18\x01 \x01(\x0b\x32\x14.portrait.v1.Picture\x12,\n\twork_time\x18\x02 \x01(\x0b\x32\x19.google.protobuf.Duration\"\x9c\x01\n\x14SegmentStreamRequest\x12+\n\x06\x63onfig\x18\x01 \x01(\x0b\x32\x19.portrait.v1.StreamConfigH\x00\x12#\n\x05\x66rame\x18\x02 \x01(\x0b\x32\x12.portrait.v1.FrameH\x00\x12\'\n\x07\x63ontrol\x18\x03 \x01(\x0b\x32\x14.portrait.v1.ControlH\x00\x42\t\n\x07message\"W\n\x07\x43ontrol\x12#\n\x06output\x18\x01 \x01(\x0b\x32\x13.portrait.v1.Output\x12\x13\n\x0breset_prior\x18\x02 \x01(\x08\x12\x12\n\nsend_prior\x18\x03 \x01(\x08\"\x9e\x01\n\x15SegmentStreamResponse\x12\'\n\x04info\x18\x01 \x01(\x0b\x32\x17.portrait.v1.StreamInfoH\x00\x12*\n\x06result\x18\x02 \x01(\x0b\x32\x18.portrait.v1.FrameResultH\x00\x12%\n\x06goaway\x18\x03 \x01(\x0b\x32\x13.portrait.v1.GoawayH\x00\x42\t\n\x07message\"\x99\x02\n\nStreamInfo\x12\x12\n\nsession_id\x18\x01 \x01(\t\x12!\n\x05model\x18\x02 \x01(\x0b\x32\x12.portrait.v1.Model\x12\x12\n\nmax_pixels\x18\x03 \x01(\x04\x12\x19\n\x11max_message_bytes\x18\x04 \x01(\x04\x12\x15\n\rmax_in_flight\x18\x05 \x01(\r\x12/\n\x0cidle_timeout\x18\x06 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\'\n\x08\x64\x65livery\x18\x07 \x01(\x0e\x32\x15.portrait.v1.Delivery\x12#\n\x06output\x18\x08 \x01(\x0b\x32\x13.portrait.v1.Output\x12\x0f\n\x07resumed\x18\t \x01(\x08\"\xa2\x03\n\x0b\x46rameResult\x12\n\n\x02id\x18\x01 \x01(\x04\x12\x14\n\x0ctimestamp_us\x18\x02 \x01(\x03\x12%\n\x07picture\x18\x03 \x01(\x0b\x32\x14.portrait.v1.Picture\x12!\n\x05\x65rror\x18\x04 \x01(\x0b\x32\x12.google.rpc.Status\x12/\n\x0breceived_at\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12,\n\twait_time\x18\x06 \x01(\x0b\x32\x19.google.protobuf.Duration\x12,\n\twork_time\x18\x07 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x0f\n\x07\x64ropped\x18\x08 \x01(\x04\x12,\n\x0b\x64rop_reason\x18\t \x01(\x0e\x32\x17.portrait.v1.DropReason\x12#\n\x05prior\x18\n \x01(\x0b\x32\x14.portrait.v1.Picture\x12%\n\x07quality\x18\x0b \x01(\x0e\x32\x14.portrait.v1.Quality\x12\x0f\n\x07\x63\x61rried\x18\x0c \x01(\x08\"6\n\x06Goaway\x12,\n\ttime_left\x18\x01 \x01(\x0b\x32\x19.google.protobuf.Duration\"\x13\n\x11ListModelsRequest\"8\n\x12ListModelsResponse\x12\"\n\x06models\x18\x01 \x03(\x0b\x32\x12.portrait.v1.Model\"W\n\x05Model\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\r\n\x05width\x18\x02 \x01(\r\x12\x0e\n\x06height\x18\x03 \x01(\r\x12\x10\n\x08stateful\x18\x04 \x01(\x08\x12\x0f\n\x07\x64\x65\x66\x61ult\x18\x05 \x01(\x08*\x81\x02\n\rPictureFormat\x12\x1e\n\x1aPICTURE_FORMAT_UNSPECIFIED\x10\x00\x12\x17\n\x13PICTURE_FORMAT_JPEG\x10\x01\x12\x17\n\x13PICTURE_FORMAT_I420\x10\x02\x12\x18\n\x14PICTURE_FORMAT_RGB24\x10\x03\x12\x18\n\x14PICTURE_FORMAT_GRAY8\x10\x04\x12\x19\n\x15PICTURE_FORMAT_RGBA32\x10\x05\x12\x16\n\x12PICTURE_FORMAT_PNG\x10\x06\x12\x18\n\x14PICTURE_FORMAT_GRAY1\x10\x07\x12\x1d\n\x19PICTURE_FORMAT_GRAY8_ZLIB\x10\x08*S\n\x08\x44\x65livery\x12\x18\n\x14\x44\x45LIVERY_UNSPECIFIED\x10\x00\x12\x13\n\x0f\x44\x45LIVERY_NEWEST\x10\x01\x12\x18\n\x14\x44\x45LIVERY_EVERY_FRAME\x10\x02*O\n\x08MaskSize\x12\x19\n\x15MASK_SIZE_UNSPECIFIED\x10\x00\x12\x13\n\x0fMASK_SIZE_MODEL\x10\x01\x12\x13\n\x0fMASK_SIZE_FRAME\x10\x02*F\n\nDropReason\x12\x1b\n\x17\x44ROP_REASON_UNSPECIFIED\x10\x00\x12\x1b\n\x17\x44ROP_REASON_NEWER_FRAME\x10\x01*\x87\x01\n\x07Quality\x12\x17\n\x13QUALITY_UNSPECIFIED\x10\x00\x12\x10\n\x0cQUALITY_FULL\x10\x01\x12\x11\n\rQUALITY_STILL\x10\x02\x12\x15\n\x11QUALITY_ALTERNATE\x10\x03\x12\x13\n\x0fQUALITY_SMALLER\x10\x04\x12\x12\n\x0eQUALITY_SLOWER\x10\x05\x32\x86\x02\n\x13SegmentationService\x12\x44\n\x07Segment\x12\x1b.portrait.v1.SegmentRequest\x1a\x1c.portrait.v1.SegmentResponse\x12Z\n\rSegmentStream\x12!.portrait.v1.SegmentStreamRequest\x1a\".portrait.v1.SegmentStreamResponse(\x01\x30\x01\x12M\n\nListModels\x12\x1e.portrait.v1.ListModelsRequest\x1a\x1f.portrait.v1.ListModelsResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1eportrait/v1/segmentation.proto\x12\x0bportrait.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x17google/rpc/status.proto\"b\n\x07Picture\x12*\n\x06\x66ormat\x18\x01 \x01(\x0e\x32\x1a.portrait.v1.PictureFormat\x12\r\n\x05width\x18\x02 \x01(\r\x12\x0e\n\x06height\x18\x03 \x01(\r\x12\x0c\n\x04\x64\x61ta\x18\x04 \x01(\x0c\"\xa0\x02\n\x06Output\x12\x0c\n\x04mode\x18\x01 \x01(\t\x12\r\n\x05\x63olor\x18\x02 \x01(\t\x12\x17\n\x0f\x62\x61\x63kground_name\x18\x03 \x01(\t\x12\x1a\n\x12\x62\x61\x63kground_picture\x18\x04 \x01(\x0c\x12*\n\x06\x66ormat\x18\x05 \x01(\x0e\x32\x1a.portrait.v1.PictureFormat\x12(\n\tmask_size\x18\x06 \x01(\x0e\x32\x15.portrait.v1.MaskSize\x12\x16\n\tthreshold\x18\x07 \x01(\x02H\x00\x88\x01\x01\x12\x14\n\x07\x66\x65\x61ther\x18\x08 \x01(\x02H\x01\x88\x01\x01\x12\x0f\n\x07\x66raming\x18\t \x01(\x08\x12\x15\n\rdecontaminate\x18\n \x01(\x08\x42\x0c\n\n_thresholdB\n\n\x08_feather\"\xa5\x01\n\x0cStreamConfig\x12#\n\x06output\x18\x01 \x01(\x0b\x32\x13.portrait.v1.Output\x12\r\n\x05model\x18\x02 \x01(\t\x12\'\n\x08\x64\x65livery\x18\x03 \x01(\x0e\x32\x15.portrait.v1.Delivery\x12#\n\x05prior\x18\x04 \x01(\x0b\x32\x14.portrait.v1.Picture\x12\x13\n\x0bprior_every\x18\x05 \x01(\r\"P\n\x05\x46rame\x12\n\n\x02id\x18\x01 \x01(\x04\x12\x14\n\x0ctimestamp_us\x18\x02 \x01(\x03\x12%\n\x07picture\x18\x03 \x01(\x0b\x32\x14.portrait.v1.Picture\"k\n\x0eSegmentRequest\x12%\n\x07picture\x18\x01 \x01(\x0b\x32\x14.portrait.v1.Picture\x12#\n\x06output\x18\x02 \x01(\x0b\x32\x13.portrait.v1.Output\x12\r\n\x05model\x18\x03 \x01(\t\"f\n\x0fSegmentResponse\x12%\n\x07picture\x18\x01 \x01(\x0b\x32\x14.portrait.v1.Picture\x12,\n\twork_time\x18\x02 \x01(\x0b\x32\x19.google.protobuf.Duration\"\x9c\x01\n\x14SegmentStreamRequest\x12+\n\x06\x63onfig\x18\x01 \x01(\x0b\x32\x19.portrait.v1.StreamConfigH\x00\x12#\n\x05\x66rame\x18\x02 \x01(\x0b\x32\x12.portrait.v1.FrameH\x00\x12\'\n\x07\x63ontrol\x18\x03 \x01(\x0b\x32\x14.portrait.v1.ControlH\x00\x42\t\n\x07message\"W\n\x07\x43ontrol\x12#\n\x06output\x18\x01 \x01(\x0b\x32\x13.portrait.v1.Output\x12\x13\n\x0breset_prior\x18\x02 \x01(\x08\x12\x12\n\nsend_prior\x18\x03 \x01(\x08\"\x9e\x01\n\x15SegmentStreamResponse\x12\'\n\x04info\x18\x01 \x01(\x0b\x32\x17.portrait.v1.StreamInfoH\x00\x12*\n\x06result\x18\x02 \x01(\x0b\x32\x18.portrait.v1.FrameResultH\x00\x12%\n\x06goaway\x18\x03 \x01(\x0b\x32\x13.portrait.v1.GoawayH\x00\x42\t\n\x07message\"\x99\x02\n\nStreamInfo\x12\x12\n\nsession_id\x18\x01 \x01(\t\x12!\n\x05model\x18\x02 \x01(\x0b\x32\x12.portrait.v1.Model\x12\x12\n\nmax_pixels\x18\x03 \x01(\x04\x12\x19\n\x11max_message_bytes\x18\x04 \x01(\x04\x12\x15\n\rmax_in_flight\x18\x05 \x01(\r\x12/\n\x0cidle_timeout\x18\x06 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\'\n\x08\x64\x65livery\x18\x07 \x01(\x0e\x32\x15.portrait.v1.Delivery\x12#\n\x06output\x18\x08 \x01(\x0b\x32\x13.portrait.v1.Output\x12\x0f\n\x07resumed\x18\t \x01(\x08\"\xa2\x03\n\x0b\x46rameResult\x12\n\n\x02id\x18\x01 \x01(\x04\x12\x14\n\x0ctimestamp_us\x18\x02 \x01(\x03\x12%\n\x07picture\x18\x03 \x01(\x0b\x32\x14.portrait.v1.Picture\x12!\n\x05\x65rror\x18\x04 \x01(\x0b\x32\x12.google.rpc.Status\x12/\n\x0breceived_at\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12,\n\twait_time\x18\x06 \x01(\x0b\x32\x19.google.protobuf.Duration\x12,\n\twork_time\x18\x07 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x0f\n\x07\x64ropped\x18\x08 \x01(\x04\x12,\n\x0b\x64rop_reason\x18\t \x01(\x0e\x32\x17.portrait.v1.DropReason\x12#\n\x05prior\x18\n \x01(\x0b\x32\x14.portrait.v1.Picture\x12%\n\x07quality\x18\x0b \x01(\x0e\x32\x14.portrait.v1.Quality\x12\x0f\n\x07\x63\x61rried\x18\x0c \x01(\x08\"6\n\x06Goaway\x12,\n\ttime_left\x18\x01 \x01(\x0b\x32\x19.google.protobuf.Duration\"\x13\n\x11ListModelsRequest\"8\n\x12ListModelsResponse\x12\"\n\x06models\x18\x01 \x03(\x0b\x32\x12.portrait.v1.Model\"W\n\x05Model\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\r\n\x05width\x18\x02 \x01(\r\x12\x0e\n\x06height\x18\x03 \x01(\r\x12\x10\n\x08stateful\x18\x04 \x01(\x08\x12\x0f\n\x07\x64\x65\x66\x61ult\x18\x05 \x01(\x08*\x9a\x02\n\rPictureFormat\x12\x1e\n\x1aPICTURE_FORMAT_UNSPECIFIED\x10\x00\x12\x17\n\x13PICTURE_FORMAT_JPEG\x10\x01\x12\x17\n\x13PICTURE_FORMAT_I420\x10\x02\x12\x18\n\x14PICTURE_FORMAT_RGB24\x10\x03\x12\x18\n\x14PICTURE_FORMAT_GRAY8\x10\x04\x12\x19\n\x15PICTURE_FORMAT_RGBA32\x10\x05\x12\x16\n\x12PICTURE_FORMAT_PNG\x10\x06\x12\x18\n\x14PICTURE_FORMAT_GRAY1\x10\x07\x12\x1d\n\x19PICTURE_FORMAT_GRAY8_ZLIB\x10\x08\x12\x17\n\x13PICTURE_FORMAT_WEBP\x10\t*S\n\x08\x44\x65livery\x12\x18\n\x14\x44\x45LIVERY_UNSPECIFIED\x10\x00\x12\x13\n\x0f\x44\x45LIVERY_NEWEST\x10\x01\x12\x18\n\x14\x44\x45LIVERY_EVERY_FRAME\x10\x02*O\n\x08MaskSize\x12\x19\n\x15MASK_SIZE_UNSPECIFIED\x10\x00\x12\x13\n\x0fMASK_SIZE_MODEL\x10\x01\x12\x13\n\x0fMASK_SIZE_FRAME\x10\x02*F\n\nDropReason\x12\x1b\n\x17\x44ROP_REASON_UNSPECIFIED\x10\x00\x12\x1b\n\x17\x44ROP_REASON_NEWER_FRAME\x10\x01*\x87\x01\n\x07Quality\x12\x17\n\x13QUALITY_UNSPECIFIED\x10\x00\x12\x10\n\x0cQUALITY_FULL\x10\x01\x12\x11\n\rQUALITY_STILL\x10\x02\x12\x15\n\x11QUALITY_ALTERNATE\x10\x03\x12\x13\n\x0fQUALITY_SMALLER\x10\x04\x12\x12\n\x0eQUALITY_SLOWER\x10\x05\x32\x86\x02\n\x13SegmentationService\x12\x44\n\x07Segment\x12\x1b.portrait.v1.SegmentRequest\x1a\x1c.portrait.v1.SegmentResponse\x12Z\n\rSegmentStream\x12!.portrait.v1.SegmentStreamRequest\x1a\".portrait.v1.SegmentStreamResponse(\x01\x30\x01\x12M\n\nListModels\x12\x1e.portrait.v1.ListModelsRequest\x1a\x1f.portrait.v1.ListModelsResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'portrait.v1.segmentation_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_PICTUREFORMAT']._serialized_start=2218
-  _globals['_PICTUREFORMAT']._serialized_end=2475
-  _globals['_DELIVERY']._serialized_start=2477
-  _globals['_DELIVERY']._serialized_end=2560
-  _globals['_MASKSIZE']._serialized_start=2562
-  _globals['_MASKSIZE']._serialized_end=2641
-  _globals['_DROPREASON']._serialized_start=2643
-  _globals['_DROPREASON']._serialized_end=2713
-  _globals['_QUALITY']._serialized_start=2716
-  _globals['_QUALITY']._serialized_end=2851
+  _globals['_PICTUREFORMAT']._serialized_start=2330
+  _globals['_PICTUREFORMAT']._serialized_end=2612
+  _globals['_DELIVERY']._serialized_start=2614
+  _globals['_DELIVERY']._serialized_end=2697
+  _globals['_MASKSIZE']._serialized_start=2699
+  _globals['_MASKSIZE']._serialized_end=2778
+  _globals['_DROPREASON']._serialized_start=2780
+  _globals['_DROPREASON']._serialized_end=2850
+  _globals['_QUALITY']._serialized_start=2853
+  _globals['_QUALITY']._serialized_end=2988
   _globals['_PICTURE']._serialized_start=137
   _globals['_PICTURE']._serialized_end=235
   _globals['_OUTPUT']._serialized_start=238
-  _globals['_OUTPUT']._serialized_end=414
-  _globals['_STREAMCONFIG']._serialized_start=417
-  _globals['_STREAMCONFIG']._serialized_end=582
-  _globals['_FRAME']._serialized_start=584
-  _globals['_FRAME']._serialized_end=664
-  _globals['_SEGMENTREQUEST']._serialized_start=666
-  _globals['_SEGMENTREQUEST']._serialized_end=773
-  _globals['_SEGMENTRESPONSE']._serialized_start=775
-  _globals['_SEGMENTRESPONSE']._serialized_end=877
-  _globals['_SEGMENTSTREAMREQUEST']._serialized_start=880
-  _globals['_SEGMENTSTREAMREQUEST']._serialized_end=1036
-  _globals['_CONTROL']._serialized_start=1038
-  _globals['_CONTROL']._serialized_end=1125
-  _globals['_SEGMENTSTREAMRESPONSE']._serialized_start=1128
-  _globals['_SEGMENTSTREAMRESPONSE']._serialized_end=1286
-  _globals['_STREAMINFO']._serialized_start=1289
-  _globals['_STREAMINFO']._serialized_end=1570
-  _globals['_FRAMERESULT']._serialized_start=1573
-  _globals['_FRAMERESULT']._serialized_end=1991
-  _globals['_GOAWAY']._serialized_start=1993
-  _globals['_GOAWAY']._serialized_end=2047
-  _globals['_LISTMODELSREQUEST']._serialized_start=2049
-  _globals['_LISTMODELSREQUEST']._serialized_end=2068
-  _globals['_LISTMODELSRESPONSE']._serialized_start=2070
-  _globals['_LISTMODELSRESPONSE']._serialized_end=2126
-  _globals['_MODEL']._serialized_start=2128
-  _globals['_MODEL']._serialized_end=2215
-  _globals['_SEGMENTATIONSERVICE']._serialized_start=2854
-  _globals['_SEGMENTATIONSERVICE']._serialized_end=3116
+  _globals['_OUTPUT']._serialized_end=526
+  _globals['_STREAMCONFIG']._serialized_start=529
+  _globals['_STREAMCONFIG']._serialized_end=694
+  _globals['_FRAME']._serialized_start=696
+  _globals['_FRAME']._serialized_end=776
+  _globals['_SEGMENTREQUEST']._serialized_start=778
+  _globals['_SEGMENTREQUEST']._serialized_end=885
+  _globals['_SEGMENTRESPONSE']._serialized_start=887
+  _globals['_SEGMENTRESPONSE']._serialized_end=989
+  _globals['_SEGMENTSTREAMREQUEST']._serialized_start=992
+  _globals['_SEGMENTSTREAMREQUEST']._serialized_end=1148
+  _globals['_CONTROL']._serialized_start=1150
+  _globals['_CONTROL']._serialized_end=1237
+  _globals['_SEGMENTSTREAMRESPONSE']._serialized_start=1240
+  _globals['_SEGMENTSTREAMRESPONSE']._serialized_end=1398
+  _globals['_STREAMINFO']._serialized_start=1401
+  _globals['_STREAMINFO']._serialized_end=1682
+  _globals['_FRAMERESULT']._serialized_start=1685
+  _globals['_FRAMERESULT']._serialized_end=2103
+  _globals['_GOAWAY']._serialized_start=2105
+  _globals['_GOAWAY']._serialized_end=2159
+  _globals['_LISTMODELSREQUEST']._serialized_start=2161
+  _globals['_LISTMODELSREQUEST']._serialized_end=2180
+  _globals['_LISTMODELSRESPONSE']._serialized_start=2182
+  _globals['_LISTMODELSRESPONSE']._serialized_end=2238
+  _globals['_MODEL']._serialized_start=2240
+  _globals['_MODEL']._serialized_end=2327
+  _globals['_SEGMENTATIONSERVICE']._serialized_start=2991
+  _globals['_SEGMENTATIONSERVICE']._serialized_end=3253
 # @@protoc_insertion_point(module_scope)

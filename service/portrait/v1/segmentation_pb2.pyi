@@ -50,6 +50,8 @@ class _PictureFormatEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Picture
     """
     PICTURE_FORMAT_GRAY8_ZLIB: _PictureFormat.ValueType  # 8
     """The bytes of GRAY8 as a zlib stream (RFC 1950). Masks, alpha and priors only."""
+    PICTURE_FORMAT_WEBP: _PictureFormat.ValueType  # 9
+    """A WebP file, lossy but for its alpha. Results only, laid out as PNG's, in a fraction of the bytes."""
 
 class PictureFormat(_PictureFormat, metaclass=_PictureFormatEnumTypeWrapper):
     """How the bytes of a picture are laid out."""
@@ -76,6 +78,8 @@ byte: ((width + 7) / 8) * height bytes. Masks and alpha only.
 """
 PICTURE_FORMAT_GRAY8_ZLIB: PictureFormat.ValueType  # 8
 """The bytes of GRAY8 as a zlib stream (RFC 1950). Masks, alpha and priors only."""
+PICTURE_FORMAT_WEBP: PictureFormat.ValueType  # 9
+"""A WebP file, lossy but for its alpha. Results only, laid out as PNG's, in a fraction of the bytes."""
 Global___PictureFormat: _TypeAlias = PictureFormat  # noqa: Y015
 
 class _Delivery:
@@ -197,9 +201,9 @@ class Picture(_message.Message):
     format: Global___PictureFormat.ValueType
     """Layout of `data`. No default: must be set."""
     width: _builtins.int
-    """Pixels per row; 1 or more. No default, ignored for JPEG and PNG."""
+    """Pixels per row; 1 or more. No default, ignored for JPEG, PNG and WebP."""
     height: _builtins.int
-    """Rows; 1 or more. No default, ignored for JPEG and PNG."""
+    """Rows; 1 or more. No default, ignored for JPEG, PNG and WebP."""
     data: _builtins.bytes
     """The bytes, as many as format and size say. No default."""
     def __init__(
@@ -230,12 +234,16 @@ class Output(_message.Message):
     BACKGROUND_PICTURE_FIELD_NUMBER: _builtins.int
     FORMAT_FIELD_NUMBER: _builtins.int
     MASK_SIZE_FIELD_NUMBER: _builtins.int
+    THRESHOLD_FIELD_NUMBER: _builtins.int
+    FEATHER_FIELD_NUMBER: _builtins.int
+    FRAMING_FIELD_NUMBER: _builtins.int
+    DECONTAMINATE_FIELD_NUMBER: _builtins.int
     mode: _builtins.str
     """One of mask, alpha, blur, color, image, cutout. Default: mask."""
     color: _builtins.str
     """Background of mode color, written #rrggbb. Default: #00b140."""
     background_name: _builtins.str
-    """Background of mode image: a name the server knows. Default: none, which mode image refuses."""
+    """Background of mode image: a name the server knows, of a picture, or of a film, which moves with Frame.timestamp_us. Default: none, which mode image refuses."""
     background_picture: _builtins.bytes
     """Background of mode image: a JPEG, PNG or WebP file. Goes before `background_name`. Default: none."""
     format: Global___PictureFormat.ValueType
@@ -243,8 +251,24 @@ class Output(_message.Message):
     mask: the person's probability. alpha: the share of the person the composing modes blend with, steeper.
     """
     mask_size: Global___MaskSize.ValueType
-    """Size of masks and alphas in the layouts GRAY8, GRAY1, GRAY8_ZLIB and PNG; the other layouts and modes have the
+    """Size of masks and alphas in the layouts GRAY8, GRAY1, GRAY8_ZLIB, PNG and WEBP; the other layouts and modes have the
     frame's. Default: the model's for mask, the frame's for alpha.
+    """
+    threshold: _builtins.float
+    """The probability at which a pixel is half the person's, for all modes but mask: 0.02 to 0.98. Higher values take from
+    the person, lower ones add. Default: 0.5.
+    """
+    feather: _builtins.float
+    """How far to both sides of `threshold` a pixel is part person, part background: from 0.02 up to where the threshold is
+    from 0 or 1. Default: 0.25.
+    """
+    framing: _builtins.bool
+    """Show the part of the picture where the person is, at the frame's size, in modes blur, color, image and cutout.
+    Default: false.
+    """
+    decontaminate: _builtins.bool
+    """Free the person's edge of the old room's colour in modes color, image and cutout, and let the new room's light fall
+    on it. Default: false.
     """
     def __init__(
         self,
@@ -255,12 +279,23 @@ class Output(_message.Message):
         background_picture: _builtins.bytes = ...,
         format: Global___PictureFormat.ValueType = ...,
         mask_size: Global___MaskSize.ValueType = ...,
+        threshold: _builtins.float | None = ...,
+        feather: _builtins.float | None = ...,
+        framing: _builtins.bool = ...,
+        decontaminate: _builtins.bool = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_feather", b"_feather", "_threshold", b"_threshold", "feather", b"feather", "threshold", b"threshold"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["background_name", b"background_name", "background_picture", b"background_picture", "color", b"color", "format", b"format", "mask_size", b"mask_size", "mode", b"mode"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_feather", b"_feather", "_threshold", b"_threshold", "background_name", b"background_name", "background_picture", b"background_picture", "color", b"color", "decontaminate", b"decontaminate", "feather", b"feather", "format", b"format", "framing", b"framing", "mask_size", b"mask_size", "mode", b"mode", "threshold", b"threshold"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
+    _WhichOneofReturnType__feather: _TypeAlias = _typing.Literal["feather"]  # noqa: Y015
+    _WhichOneofArgType__feather: _TypeAlias = _typing.Literal["_feather", b"_feather"]  # noqa: Y015
+    _WhichOneofReturnType__threshold: _TypeAlias = _typing.Literal["threshold"]  # noqa: Y015
+    _WhichOneofArgType__threshold: _TypeAlias = _typing.Literal["_threshold", b"_threshold"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__feather) -> _WhichOneofReturnType__feather | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__threshold) -> _WhichOneofReturnType__threshold | None: ...
 
 Global___Output: _TypeAlias = Output  # noqa: Y015
 
@@ -354,7 +389,7 @@ class SegmentRequest(_message.Message):
     """Name of a model of ListModels. Default: the server's default."""
     @_builtins.property
     def picture(self) -> Global___Picture:
-        """JPEG, I420 or RGB24; also PNG and WebP files with PICTURE_FORMAT_JPEG or PICTURE_FORMAT_PNG. No default."""
+        """JPEG, I420 or RGB24; also PNG and WebP files, with any of PICTURE_FORMAT_JPEG, PNG and WEBP. No default."""
 
     @_builtins.property
     def output(self) -> Global___Output:

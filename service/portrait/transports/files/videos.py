@@ -3,6 +3,7 @@
 import logging
 import re
 import sys
+import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from fractions import Fraction
@@ -47,6 +48,9 @@ class Sink:
     sound: bool = True
 
 
+DEVICE = "/dev/video"
+"""What a camera's path begins with, a virtual one's as well."""
+
 LIVE = {"crf": "23", "preset": "veryfast", "tune": "zerolatency"}
 SINKS = {
     PIPE: Sink("yuv4mpegpipe", "rawvideo", {}, sound=False),
@@ -55,8 +59,10 @@ SINKS = {
     "rtsp": Sink("rtsp", options=LIVE),
     "tcp": Sink("mpegts", options=LIVE),
     "udp": Sink("mpegts", options=LIVE),
+    # A virtual camera (v4l2loopback): FFmpeg sets its format to planar 4:2:0 of the result's size by VIDIOC_S_FMT.
+    DEVICE: Sink("v4l2", "rawvideo", {}, sound=False),
 }
-"""By `-` or scheme."""
+"""By `-`, scheme, or the beginning of a device's path."""
 
 
 def is_live(place: str) -> bool:
@@ -73,8 +79,9 @@ def process_video(source: str, target: str, work: Work, progress: Progress) -> i
     """Every frame of a video, its sound copied as it is. Returns the number of frames.
 
     A place is the path of a file, `-` (standard input in whatever container FFmpeg knows by its first bytes, standard
-    output as YUV4MPEG2), a camera (`/dev/video0`) or an address (RTSP, RTMP, TCP, UDP). An endless source ends with
-    Stopped, an interrupt from the keyboard, or when its other side is lost; what has come until then is written whole.
+    output as YUV4MPEG2), a camera (`/dev/video0`; as target a virtual one, which gets a file at its own speed) or an
+    address (RTSP, RTMP, TCP, UDP). An endless source ends with Stopped, an interrupt from the keyboard, or when its
+    other side is lost; what has come until then is written whole.
 
     Raises:
         BadPicture: the source is no video, or a file that is damaged.
@@ -85,22 +92,29 @@ def process_video(source: str, target: str, work: Work, progress: Progress) -> i
         opened = _open_source(source)
     except (av.error.FFmpegError, OSError) as error:
         raise BadPicture("IN", without_secrets(f"{source}: no video: {error}")) from None
-    sink = Sink() if not is_live(target) else SINKS.get(target.partition("://")[0], Sink())
+    sink = _sink(target)
     with opened:
         if not opened.streams.video:
             raise BadPicture("IN", without_secrets(f"{source}: has no video stream"))
         try:
             place = sys.stdout.buffer if target == PIPE else target
             with av.open(place, "w", format=sink.format) as output:
-                return _transcode(opened, output, sink, work, progress, endless=is_live(source))
+                paced = target.startswith(DEVICE) and not is_live(source)
+                return _transcode(opened, output, sink, work, progress, endless=is_live(source), paced=paced)
         except (av.error.FFmpegError, ValueError) as error:
             raise BadOption("OUT", without_secrets(f"{target}: cannot be written: {error}")) from None
+
+
+def _sink(target: str) -> Sink:
+    if not is_live(target):
+        return Sink()
+    return SINKS.get(DEVICE if target.startswith(DEVICE) else target.partition("://")[0], Sink())
 
 
 def _open_source(source: str) -> av.container.InputContainer:
     if source == PIPE:
         return av.open(sys.stdin.buffer, "r")
-    if source.startswith("/dev/video"):
+    if source.startswith(DEVICE):
         return av.open(source, "r", format="v4l2")
     if source.startswith("rtsp"):
         # Over UDP a camera's picture tears at the first lost packet.
@@ -116,6 +130,7 @@ def _transcode(
     progress: Progress,
     *,
     endless: bool,
+    paced: bool,
 ) -> int:
     video = source.streams.video[0]
     video.thread_type = "AUTO"
@@ -123,7 +138,7 @@ def _transcode(
     expected = video.frames or int(float((source.duration or 0) / av.time_base) * float(rate))
     copies = {stream: target.add_stream_from_template(stream) for stream in source.streams.audio if sink.sound}
     encoder: Any = None
-    done, clock = 0, _Clock(rate, endless=endless)
+    done, clock, pace = 0, _Clock(rate, endless=endless), _Pace(paced)
     # Sound that comes before the first picture waits: no stream can be added once anything has been written, and the
     # size of the video is known from its first picture only.
     waiting: list[av.Packet[Any]] = []
@@ -138,6 +153,7 @@ def _transcode(
                     result = work(_upright(picture))
                     if encoder is None:
                         encoder = _open_encoder(target, sink, result, rate, video.time_base)
+                    pace.wait(result.arrived)
                     target.mux(encoder.encode(av_from_frame(_even(result))))
                     done += 1
             if encoder is not None:
@@ -206,6 +222,22 @@ class _Clock:
     def _next(self, time_base: Fraction | None) -> int:
         step = 1 if time_base is None else max(1, round(1 / (self._rate * time_base)))
         return 0 if self._last is None else self._last + step
+
+
+class _Pace:
+    """Holds the pictures of a file up until their time, for a target that shows them as they come."""
+
+    def __init__(self, paced: bool) -> None:
+        self._paced = paced
+        self._began: float | None = None
+
+    def wait(self, seconds: float) -> None:
+        """Wait for the time of a picture, in seconds of the video."""
+        if not self._paced:
+            return
+        if self._began is None:
+            self._began = time.monotonic() - seconds
+        time.sleep(max(0.0, self._began + seconds - time.monotonic()))
 
 
 def _open_encoder(

@@ -11,9 +11,11 @@ from portrait.backgrounds import Backgrounds, load_background
 from portrait.compositors import MODES, Options
 from portrait.compositors.base import alpha, resize
 from portrait.errors import BadOption, BadPicture
+from portrait.film import Film
 from portrait.frame import Frame, Plane, Timestamp, pack_i420
 from portrait.mask import Mask
 from portrait.pictures import (
+    PictureFormat,
     bgr_from_frame,
     check_size,
     decode_frame,
@@ -38,13 +40,19 @@ DEFAULT_FORMATS: dict[str, "pb.PictureFormat.ValueType"] = {
 PROBABILITIES = ("mask", "alpha")
 """The modes whose result is one number per pixel."""
 
+PICTURES: dict["pb.PictureFormat.ValueType", PictureFormat] = {
+    pb.PICTURE_FORMAT_PNG: ".png",
+    pb.PICTURE_FORMAT_WEBP: ".webp",
+}
+"""Files that hold whatever a result is: grey, colours, or colours with alpha."""
+
 GREY_ONLY = (pb.PICTURE_FORMAT_GRAY8, pb.PICTURE_FORMAT_GRAY1, pb.PICTURE_FORMAT_GRAY8_ZLIB)
-GREY = (*GREY_ONLY, pb.PICTURE_FORMAT_PNG)
+GREY = (*GREY_ONLY, *PICTURES)
 
 ZLIB_LEVEL = 1
 """A mask is mostly plain areas: higher levels take three times as long and save a tenth."""
 
-COMPRESSED = (pb.PICTURE_FORMAT_JPEG, pb.PICTURE_FORMAT_PNG)
+COMPRESSED = (pb.PICTURE_FORMAT_JPEG, *PICTURES)
 RAW = {pb.PICTURE_FORMAT_I420: frame_from_i420, pb.PICTURE_FORMAT_RGB24: frame_from_rgb24}
 
 
@@ -95,12 +103,12 @@ def read_output(message: pb.Output, backgrounds: Backgrounds) -> Output:
     Raises:
         BadOption, BadPicture: names the field.
     """
-    background = None
+    background: Frame | Film | None = None
     if message.background_picture:
         background = load_background(message.background_picture)
     elif message.background_name:
         background = backgrounds.pick(message.background_name)
-    mode, color = message.mode or "mask", message.color or Options().color
+    mode = message.mode or "mask"
     if message.format not in pb.PictureFormat.values():
         raise BadOption("format", f"unknown format {message.format}; expected one of {pb.PictureFormat.keys()}")
     if message.format == pb.PICTURE_FORMAT_RGBA32 and mode != "cutout":
@@ -110,7 +118,18 @@ def read_output(message: pb.Output, backgrounds: Backgrounds) -> Output:
         raise BadOption("format", f"{name} was asked for with mode {mode!r}; only mask and alpha are grey")
     if message.mask_size not in pb.MaskSize.values():
         raise BadOption("mask_size", f"unknown size {message.mask_size}; expected one of {pb.MaskSize.keys()}")
-    return Output(Options(mode, color, background), message.format, message.mask_size)
+    defaults = Options(mode)
+    options = Options(
+        mode,
+        message.color or defaults.color,
+        background,
+        # What a float of 32 bits holds of 0.3 shall be 0.3 again.
+        round(message.threshold, 6) if message.HasField("threshold") else defaults.threshold,
+        round(message.feather, 6) if message.HasField("feather") else defaults.feather,
+        message.framing,
+        message.decontaminate,
+    )
+    return Output(options, message.format, message.mask_size)
 
 
 def read_prior(picture: pb.Picture, max_pixels: int) -> Mask:
@@ -193,7 +212,7 @@ def _probability(result: Result, size: "pb.MaskSize.ValueType") -> Plane:
     """(H,W) uint8: the mask or the alpha at the size asked for."""
     mask, came = result.mask, result.frame.came
     if result.options.mode == "alpha":
-        return alpha(mask, *((mask.width, mask.height) if size == pb.MASK_SIZE_MODEL else came))
+        return alpha(mask, *((mask.width, mask.height) if size == pb.MASK_SIZE_MODEL else came), result.options.steep)
     return resize(mask.values, *came) if size == pb.MASK_SIZE_FRAME else mask.values
 
 
@@ -202,7 +221,7 @@ def _grey_picture(values: Plane, layout: "pb.PictureFormat.ValueType") -> Sent:
         return _picture(values, layout, np.packbits(values > 127, axis=1).tobytes())
     if layout == pb.PICTURE_FORMAT_GRAY8_ZLIB:
         return _picture(values, layout, zlib.compress(values.tobytes(), ZLIB_LEVEL))
-    return _picture(values, layout, encode(values, ".png") if layout == pb.PICTURE_FORMAT_PNG else None)
+    return _picture(values, layout, encode(values, PICTURES[layout]) if layout in PICTURES else None)
 
 
 def _write(frame: Frame, layout: "pb.PictureFormat.ValueType") -> Sent:
@@ -210,9 +229,9 @@ def _write(frame: Frame, layout: "pb.PictureFormat.ValueType") -> Sent:
         return Sent(layout, frame.width, frame.height, pack_i420(frame))
     if layout == pb.PICTURE_FORMAT_RGBA32:
         return _picture(np.asarray(cv2.cvtColor(rgba_from_frame(frame), cv2.COLOR_BGRA2RGBA), np.uint8), layout)
-    if layout == pb.PICTURE_FORMAT_PNG:
+    if layout in PICTURES:
         pixels = rgba_from_frame(frame) if frame.alpha is not None else bgr_from_frame(frame)
-        return _picture(pixels, layout, encode(pixels, ".png"))
+        return _picture(pixels, layout, encode(pixels, PICTURES[layout]))
     pixels = bgr_from_frame(frame)
     if layout == pb.PICTURE_FORMAT_JPEG:
         return _picture(pixels, layout, encode(pixels, ".jpg"))

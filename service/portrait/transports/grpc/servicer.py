@@ -119,6 +119,10 @@ class SegmentationServicer(pb_grpc.SegmentationServiceServicer):
             output=pb.Output(
                 mode=options.mode,
                 color=options.color,
+                threshold=options.threshold,
+                feather=options.feather,
+                framing=options.framing,
+                decontaminate=options.decontaminate,
                 background_name=config.output.background_name,
                 format=output.format,
                 mask_size=output.mask_size,

@@ -18,6 +18,7 @@ from portrait.backgrounds import Backgrounds, load_background
 from portrait.board import Board
 from portrait.compositors import MODES, Options
 from portrait.errors import BadOption
+from portrait.film import Film
 from portrait.frame import Frame
 from portrait.security import Security
 from portrait.sessions import Sessions
@@ -34,7 +35,9 @@ protocol_logger = logging.getLogger(f"{__name__}.protocol")
 
 WEB = Path(__file__).parent.parent / "web"
 
-CHANGES = ("mode", "color", "background", "reset")
+TEXTS, NUMBERS = ("mode", "color", "background"), ("threshold", "feather")
+FLAGS = ("framing", "decontaminate", "reset")
+CHANGES = (*TEXTS, *NUMBERS, *FLAGS)
 
 SECURITY_HEADERS = {
     "Content-Security-Policy": "default-src 'self'; script-src 'self' 'wasm-unsafe-eval'; "
@@ -74,6 +77,7 @@ class HttpRoutes:
             web.get("/v1/modes", self._modes),
             web.get("/v1/backgrounds", self._list_backgrounds),
             web.get("/v1/backgrounds/{name}", self._background),
+            web.get("/v1/backgrounds/{name}/still", self._still),
             web.get("/v1/sessions", self._list_sessions),
             web.get("/v1/sessions/{id}", self._get_session),
             web.patch("/v1/sessions/{id}", self._change_session),
@@ -126,6 +130,10 @@ class HttpRoutes:
     async def _background(self, request: web.Request) -> web.FileResponse:
         return web.FileResponse(self._backgrounds.path(request.match_info["name"]))
 
+    async def _still(self, request: web.Request) -> web.Response:
+        still = await asyncio.to_thread(self._backgrounds.still, request.match_info["name"])
+        return web.Response(body=still, content_type="image/jpeg")
+
     async def _list_sessions(self, request: web.Request) -> web.Response:
         # Whoever knows an id can end or change the session: the list shows only who may be told apart.
         listed = [{**numbers, "id": f"{numbers['id'][:6]}…"} for numbers in self._sessions.describe()]
@@ -155,12 +163,13 @@ class HttpRoutes:
         return web.json_response(session.describe())
 
     async def _changed(self, options: Options, changes: dict[str, Any]) -> Options:
-        values: dict[str, Any] = {name: changes[name] for name in ("mode", "color") if name in changes}
+        named = ("mode", "color", *NUMBERS, "framing", "decontaminate")
+        values: dict[str, Any] = {name: changes[name] for name in named if name in changes}
         if isinstance(background := changes.get("background"), str):
             values["background"] = await asyncio.to_thread(self._read_background, background)
         return dataclasses.replace(options, **values)
 
-    def _read_background(self, background: str) -> Frame:
+    def _read_background(self, background: str) -> Frame | Film:
         """A background by name or as a data URL; no other URL is ever fetched."""
         if not background.startswith("data:"):
             return self._backgrounds.pick(background)
@@ -177,11 +186,16 @@ def _read_changes(text: str) -> dict[str, Any]:
         raise BadOption("body", f"not JSON: {error}") from error
     if not isinstance(changes, dict) or (changes.keys() - set(CHANGES)):
         raise BadOption("body", f"{text[:80]!r} came; expected a JSON object with any of {', '.join(CHANGES)}")
-    for name in ("mode", "color", "background"):
+    for name in TEXTS:
         if name in changes and not isinstance(changes[name], str):
             raise BadOption(name, f"{changes[name]!r} is no text")
-    if not isinstance(changes.get("reset", False), bool):
-        raise BadOption("reset", f"{changes['reset']!r} is neither true nor false")
+    for name in NUMBERS:
+        value = changes.get(name, 0.0)
+        if isinstance(value, bool) or not isinstance(value, int | float) or abs(value) > 1:
+            raise BadOption(name, f"{str(value)[:80]} is no number from 0 to 1")
+    for name in FLAGS:
+        if not isinstance(changes.get(name, False), bool):
+            raise BadOption(name, f"{changes[name]!r} is neither true nor false")
     return changes
 
 

@@ -13,6 +13,7 @@ from portrait.backgrounds import Backgrounds, load_background
 from portrait.compositors import MODES, Options
 from portrait.compositors.base import alpha, resize
 from portrait.errors import BadOption, BadPicture
+from portrait.film import Film
 from portrait.frame import Frame, Timestamp
 from portrait.pictures import PictureFormat, bgr_from_frame, decode_bgr, encode, frame_from_bgr, rgba_from_frame
 from portrait.pipeline import Result
@@ -22,7 +23,7 @@ from portrait.sessions import Sessions
 SUFFIXES: dict[str, PictureFormat] = {"image/png": ".png", "image/webp": ".webp", "image/jpeg": ".jpg"}
 """What can be asked for by Accept, the preferred one first."""
 
-FIELDS = ("image", "mode", "color", "background", "model")
+FIELDS = ("image", "mode", "color", "background", "threshold", "feather", "framing", "decontaminate", "model")
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +57,7 @@ class StillCodec:
         if result.options.mode == "mask":
             pixels = resize(result.mask.values, width, height)
         elif result.options.mode == "alpha":
-            pixels = alpha(result.mask, width, height)
+            pixels = alpha(result.mask, width, height, result.options.steep)
         else:
             frame = result.compose()
             pixels = bgr_from_frame(frame) if frame.alpha is None else rgba_from_frame(frame)
@@ -95,12 +96,12 @@ class Stills:
         return web.Response(body=turn.wire, content_type=content_type, headers={"Server-Timing": timing})
 
     async def _options(self, form: Form) -> Options:
-        background = None
+        background: Frame | Film | None = None
         if form.background_picture is not None:
             background = await asyncio.to_thread(load_background, form.background_picture)
         elif name := form.texts.get("background"):
             background = await asyncio.to_thread(self._backgrounds.pick, name)
-        return Options(form.texts.get("mode", "cutout"), form.texts.get("color", Options().color), background)
+        return Options("cutout", background=background).changed(form.texts)
 
 
 async def _read_form(request: web.Request) -> Form:

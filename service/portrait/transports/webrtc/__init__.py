@@ -123,7 +123,7 @@ class WebRTC:
         query, background = request.query, None
         if name := query.get("background"):
             background = await asyncio.to_thread(self._backgrounds.pick, name)
-        return Options(query.get("mode", mode), query.get("color", Options().color), background)
+        return Options(mode, background=background).changed(query)
 
     async def _answer(self, request: web.Request, life: Life, answered: Answered) -> web.Response:
         """201 with the answer of a connection, which lives on in a task of its own."""

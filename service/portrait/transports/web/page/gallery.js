@@ -53,7 +53,7 @@ export class Gallery {
   fill(names, limits) {
     // As a data URL a picture is a third longer, with a little around it.
     this.#most = { bytes: Math.floor((limits.max_body_bytes - 1000) * 0.75), pixels: limits.max_background_pixels };
-    this.#gallery.replaceChildren(...names.map((name) => this.#thumbnail(name, name, `/v1/backgrounds/${encodeURIComponent(name)}`)));
+    this.#gallery.replaceChildren(...names.map((name) => this.#thumbnail(name, name, `/v1/backgrounds/${encodeURIComponent(name)}/still`)));
     write("limits", `JPEG, PNG or WebP, up to ${inMegabytes(this.#most.bytes)} and ${inMegapixels(this.#most.pixels)}; or drop one here. ` +
       "It goes to the box only, and is gone when you stop.");
   }

@@ -2,8 +2,8 @@
  * The box's compositors in WebGL 2: the person of a frame before another background, at the frame's full size.
  *
  * The arithmetic is that of service/portrait/compositors: probabilities up to 0.25 count as background, from 0.75 as
- * person, smooth in between; the room is blurred by itself, at 72 pixels of the shorter side with a box of 9, so that
- * the person's colours do not bleed into it.
+ * person, smooth in between, unless `edge` says otherwise; the room is blurred by itself, at 72 pixels of the shorter
+ * side with a box of 9, so that the person's colours do not bleed into it.
  */
 
 import { FILL, ROOM, VERTEX } from "./shaders.js";
@@ -18,11 +18,13 @@ export const SLOTS = 8;
 
 const SHORT_SIDE = 72;
 
-/** The probability made steep, as `STEEP` in compositors/base.py. */
-const STEEP = Uint8Array.from({ length: 256 }, (_, i) => {
-  const x = Math.min(1, Math.max(0, (i / 255 - 0.25) / 0.5));
-  return Math.round(255 * x * x * (3 - 2 * x));
-});
+/** The probability made steep, as `Options.steep` in compositors/options.py. */
+function makeSteep(/** @type {number} */ threshold, /** @type {number} */ feather) {
+  return Uint8Array.from({ length: 256 }, (_, i) => {
+    const x = Math.min(1, Math.max(0, (i / 255 - threshold) / (2 * feather) + 0.5));
+    return Math.round(255 * x * x * (3 - 2 * x));
+  });
+}
 
 const NOBODY = { values: new Uint8Array(4), width: 2, height: 2 };
 
@@ -35,8 +37,10 @@ export class Compositor {
   #gl;
   #made;
   #next = 0;
-  /** @type {ImageBitmap | null} */
+  /** @type {ImageBitmap | HTMLVideoElement | null} */
   #background = null;
+  #steep = makeSteep(0.5, 0.25);
+  #decontaminate = false;
 
   /** @throws {Error} where there is no WebGL 2 */
   constructor() {
@@ -58,8 +62,18 @@ export class Compositor {
     return gl !== null;
   }
 
-  /** @param {ImageBitmap | null} picture the background of mode image */
+  /**
+   * @param {{threshold: number, feather: number, decontaminate: boolean}} edge the probability where half is the person,
+   *   how far it is soft, and whether the old room's colour is taken out of it
+   */
+  set edge({ threshold, feather, decontaminate }) {
+    this.#steep = makeSteep(threshold, feather);
+    this.#decontaminate = decontaminate;
+  }
+
+  /** @param {ImageBitmap | HTMLVideoElement | null} picture the background of mode image; a film is this compositor's */
   set background(picture) {
+    if (this.#background !== picture) this.#stopFilm();
     this.#background = picture;
     if (picture === null) return;
     const gl = this.#gl;
@@ -97,6 +111,7 @@ export class Compositor {
     if (gl.isContextLost() || !width) return;
     if (this.canvas.width !== width || this.canvas.height !== height) Object.assign(this.canvas, { width, height });
     this.#uploadMask(mask);
+    if (this.mode === "image" && this.#background instanceof HTMLVideoElement) this.background = this.#background;
     bind(gl, [texture, made.mask, this.mode === "image" ? made.backdrop : made.room]);
     if (this.mode === "blur") this.#blur(texture, width, height);
     gl.bindFramebuffer(gl.FRAMEBUFFER, null);
@@ -104,12 +119,14 @@ export class Compositor {
     gl.useProgram(fill);
     const at = (/** @type {string} */ name) => gl.getUniformLocation(fill, name);
     gl.uniform1i(at("mode"), MODES.indexOf(this.mode));
+    gl.uniform1i(at("decontaminate"), Number(this.#decontaminate));
     gl.uniform3fv(at("color"), this.color);
     gl.uniform2fv(at("cover"), this.#cover(width, height));
     gl.drawArrays(gl.TRIANGLE_STRIP, 0, 4);
   }
 
   close() {
+    this.#stopFilm();
     this.#gl.getExtension("WEBGL_lose_context")?.loseContext();
   }
 
@@ -134,8 +151,15 @@ export class Compositor {
   /** The share of the background's width and height that a frame of this size shows, so that it is covered. */
   #cover(/** @type {number} */ width, /** @type {number} */ height) {
     if (this.#background === null) return [1, 1];
-    const ratio = width / height / (this.#background.width / this.#background.height);
+    const { videoWidth = 0, videoHeight = 0 } = /** @type {Partial<HTMLVideoElement>} */ (this.#background);
+    const ratio = width / height / ((videoWidth || this.#background.width) / (videoHeight || this.#background.height));
     return ratio > 1 ? [1, 1 / ratio] : [ratio, 1];
+  }
+
+  #stopFilm() {
+    if (!(this.#background instanceof HTMLVideoElement)) return;
+    this.#background.pause();
+    URL.revokeObjectURL(this.#background.src);
   }
 
   /** Probability and its steep form, side by side. */
@@ -144,7 +168,7 @@ export class Compositor {
     const pairs = new Uint8Array(2 * values.length);
     for (let i = 0; i < values.length; i++) {
       pairs[2 * i] = values[i];
-      pairs[2 * i + 1] = STEEP[values[i]];
+      pairs[2 * i + 1] = this.#steep[values[i]];
     }
     gl.bindTexture(gl.TEXTURE_2D, this.#made.mask);
     gl.pixelStorei(gl.UNPACK_ALIGNMENT, 1);

@@ -91,7 +91,7 @@ export class Link extends EventTarget {
     return (await this.#box.fetch(this.#resource)).json();
   }
 
-  /** @param {Record<string, string | boolean>} changes */
+  /** @param {Record<string, string | number | boolean>} changes */
   async change(changes) {
     const headers = { "Content-Type": "application/json" };
     await this.#box.fetch(this.#resource, { method: "PATCH", headers, body: JSON.stringify(changes) });

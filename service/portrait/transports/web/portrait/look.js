@@ -3,6 +3,18 @@
 /** @typedef {import("./types.js").Look} Look */
 
 /**
+ * The look a page has asked for, the rest by default.
+ *
+ * @param {Partial<Look>} options
+ * @returns {Look}
+ */
+export function lookOf(options) {
+  const { mode = "blur", color = "#00b140", background = "" } = options;
+  const { threshold = 0.5, feather = 0.25, framing = false, decontaminate = false } = options;
+  return { mode, color, background, threshold, feather, framing, decontaminate };
+}
+
+/**
  * Let a compositor show this look from now on.
  *
  * @param {import("./compositor.js").Compositor} compositor
@@ -10,12 +22,18 @@
  * @param {import("./signalling.js").Box} box which has the pictures with names
  * @throws {TypeError} a part of it is wrong or missing; nothing has changed then
  */
-export async function dress(compositor, { mode, color, background }, box) {
+export async function dress(compositor, look, box) {
+  const { mode, color, background, threshold, feather, framing } = look;
   const digits = /^#([0-9a-f]{2})([0-9a-f]{2})([0-9a-f]{2})$/i.exec(color);
   if (!digits) throw new TypeError(`color ${color} came; expected #rrggbb`);
+  if (framing) throw new TypeError("framing is the box's: it needs result composite, made by the box");
+  if (!(feather > 0 && feather <= Math.min(threshold, 1 - threshold))) {
+    throw new TypeError(`threshold ${threshold} and feather ${feather} came; expected a feather up to where the threshold is from 0 or 1`);
+  }
   if (mode === "image" && !background) throw new TypeError("mode image came without a background");
   if (mode === "image") compositor.background = await openPicture(background, box);
   compositor.color = /** @type {[number, number, number]} */ (digits.slice(1).map((hex) => parseInt(hex, 16) / 255));
+  compositor.edge = look;
   compositor.mode = mode;
 }
 
@@ -47,9 +65,20 @@ export async function toText(background) {
 
 /** @param {string | Blob} background @param {import("./signalling.js").Box} box */
 async function openPicture(background, box) {
-  if (typeof background !== "string") return createImageBitmap(background);
-  if (!isName(background)) return createImageBitmap(fromDataUrl(background));
-  return createImageBitmap(await (await box.fetch(`/v1/backgrounds/${encodeURIComponent(background)}`)).blob());
+  let blob = background;
+  if (typeof blob === "string") {
+    const fetched = isName(blob) && (await box.fetch(`/v1/backgrounds/${encodeURIComponent(blob)}`));
+    blob = fetched ? await fetched.blob() : fromDataUrl(blob);
+  }
+  return blob.type.startsWith("video/") ? openFilm(blob) : createImageBitmap(blob);
+}
+
+/** A film that plays over and over. */
+async function openFilm(/** @type {Blob} */ blob) {
+  const film = document.createElement("video");
+  Object.assign(film, { src: URL.createObjectURL(blob), loop: true, muted: true, playsInline: true });
+  await film.play();
+  return film;
 }
 
 /** Not by `fetch`, which a page's policy may forbid for data. */

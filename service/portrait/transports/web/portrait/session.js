@@ -1,20 +1,14 @@
 /** A session: a camera, where its masks are made, and what comes of it; it lives on through lost connections. */
 
 import { MODES } from "./compositor.js";
-import { readFrames } from "./frames.js";
 import { Link } from "./link.js";
-import { dress, isName, toText } from "./look.js";
-import { MaskReader, unpackMask } from "./masks.js";
+import { dress, isName, lookOf, toText } from "./look.js";
+import { unpackMask } from "./masks.js";
 import { decide } from "./place.js";
 import { Box, PortraitError } from "./signalling.js";
 import { Studio } from "./studio.js";
 
-/** @typedef {import("./types.js").Options} Options */
-/** @typedef {import("./types.js").Stats} Stats */
-/** @typedef {import("./types.js").State} State */
-/** @typedef {import("./types.js").Result} Result */
-/** @typedef {import("./types.js").Where} Where */
-/** @typedef {import("./types.js").Mode} Mode */
+/** @import {Look, Mode, Options, Result, State, Stats, Where} from "./types.js" */
 
 /** Milliseconds between attempts: the first, and the longest. */
 const [FIRST_WAIT, LONGEST_WAIT] = [300, 10_000];
@@ -66,10 +60,9 @@ export class PortraitSession extends EventTarget {
   #link = null;
   /** @type {Studio | null} */
   #studio = null;
-  /** @type {import("./types.js").Look} */
+  /** @type {Look} */
   #look;
   #model = "";
-  #stopMasks = () => {};
   #ended = new AbortController();
 
   /**
@@ -82,7 +75,7 @@ export class PortraitSession extends EventTarget {
     if (!this.#camera) throw new TypeError("the stream has no video track");
     this.#options = options;
     this.result = options.result ?? "composite";
-    this.#look = { mode: options.mode ?? "blur", color: options.color ?? "#00b140", background: options.background ?? "" };
+    this.#look = lookOf(options);
     this.#box = new Box(options.server ?? "", options.token);
   }
 
@@ -112,17 +105,17 @@ export class PortraitSession extends EventTarget {
 
   /** @param {Mode} mode */
   async setMode(mode) {
-    await this.#wear({ mode });
+    await this.wear({ mode });
   }
 
   /** @param {string} color #rrggbb */
   async setColor(color) {
-    await this.#wear({ color });
+    await this.wear({ color });
   }
 
   /** @param {string | Blob} background a name the box knows, a data URL, or a file */
   async setBackground(background) {
-    await this.#wear({ background });
+    await this.wear({ background });
   }
 
   /** @returns {Promise<Stats>} since the call before */
@@ -149,7 +142,6 @@ export class PortraitSession extends EventTarget {
     if (this.state === "closed") return;
     this.error = error;
     this.#ended.abort();
-    this.#stopMasks();
     this.#link?.close();
     this.#studio?.close();
     this.#change("closed", why);
@@ -166,10 +158,11 @@ export class PortraitSession extends EventTarget {
 
   async #open() {
     const studio = this.#studio;
-    const { mode, color, background } = this.#look;
+    const { background, ...others } = this.#look;
+    const { mode } = others;
     /** @type {Record<string, string>} */
     const query = this.#options.model ? { model: this.#options.model } : {};
-    if (!studio) Object.assign(query, { mode, color });
+    if (!studio) Object.assign(query, others);
     if (!studio && isName(background)) query.background = background;
     // Mode image is refused without a background: a picture that is no name follows once there is a session.
     const later = !studio && background && !isName(background);
@@ -199,17 +192,8 @@ export class PortraitSession extends EventTarget {
   }
 
   #show(/** @type {MediaStreamTrack} */ track) {
-    if (this.#studio) this.#readMasks(track, this.#studio);
+    if (this.#studio) this.#studio.takeMasks(track);
     else this.#put(track);
-  }
-
-  /** @param {MediaStreamTrack} track @param {Studio} studio */
-  #readMasks(track, studio) {
-    const reader = new MaskReader();
-    this.#stopMasks();
-    this.#stopMasks = readFrames(track, (picture, width, height, rtp) => {
-      studio.take(reader.read(picture, width, height), rtp);
-    });
   }
 
   /** The box's video into the output, in the place of the one before. */
@@ -276,8 +260,8 @@ export class PortraitSession extends EventTarget {
     /** @type {any} */ (navigator).connection?.addEventListener("change", changed, { signal });
   }
 
-  /** @param {{mode?: Mode, color?: string, background?: string | Blob}} changes */
-  async #wear(changes) {
+  /** @param {Partial<Look>} changes any of the options that say how the result looks */
+  async wear(changes) {
     const { mode } = changes;
     if (mode && !MODES.includes(mode)) throw new TypeError(`mode ${mode} came; expected one of ${MODES.join(", ")}`);
     const before = this.#look;

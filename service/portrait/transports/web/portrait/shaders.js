@@ -31,11 +31,15 @@ void main() {
   shown = vec4(sum / weights, 1.0);
 }`;
 
-/** The person over the background. The cases are those of MODES in compositor.js. */
+/**
+ * The person over the background. The cases are those of MODES in compositor.js; edges can have the person's own colours
+ * and the new room's light, as in compositors/fringe.py.
+ */
 export const FILL = `#version 300 es
 precision highp float;
 uniform sampler2D frame, mask, background;
 uniform int mode;
+uniform bool decontaminate;
 uniform vec3 color;
 uniform vec2 cover;
 in vec2 place;
@@ -50,6 +54,24 @@ void main() {
   if (mode == 2) behind = texture(background, (at - 0.5) * cover + 0.5).rgb;
   shown = vec4(mix(behind, person, share), 1.0);
   if (mode == 3) shown = vec4(person * share, share);
+  if (decontaminate && mode >= 1 && mode <= 3 && share > 0.0 && share < 1.0) {
+    vec3 own = vec3(0.0), light = vec3(0.0);
+    float weights = 0.001;
+    for (int y = -2; y <= 2; y++) {
+      for (int x = -2; x <= 2; x++) {
+        vec2 near = clamp(at + vec2(x, y) / 64.0, 0.0, 1.0);
+        float weight = pow(texture(mask, near).g, 2.0);
+        own += weight * texture(frame, near).rgb;
+        weights += weight;
+        light += mode == 1 ? color : texture(background, (near - 0.5) * cover + 0.5).rgb;
+      }
+    }
+    own /= weights;
+    light /= 25.0;
+    vec3 between = share * (1.0 - share) * mix(own, light, 0.3);
+    shown = vec4(share * share * person + (1.0 - share) * behind + between, 1.0);
+    if (mode == 3) shown = vec4(mix(own, person, share) * share, share);
+  }
   if (mode == 4) shown = vec4(vec3(probability.r), 1.0);
   if (mode == 5) shown = vec4(vec3(share), 1.0);
 }`;

@@ -7,6 +7,7 @@
 
 import { Compositor, SLOTS } from "./compositor.js";
 import { FrameWriter, readFrames } from "./frames.js";
+import { MaskReader } from "./masks.js";
 
 /** Pixels of the shorter side of what the box is sent; its network looks at less. */
 const SENT = 256;
@@ -42,6 +43,7 @@ export class Studio {
   #small = document.createElement("canvas");
   #context = /** @type {CanvasRenderingContext2D} */ (this.#small.getContext("2d"));
   #stopReading;
+  #stopMasks = () => {};
   #watch;
   /** @type {Held | null} the frame in the encoder */
   #encoding = null;
@@ -92,6 +94,15 @@ export class Studio {
     if (frame && frame.slot >= 0) this.#show(frame, mask);
   }
 
+  /** Masks from a track of them, instead of the one before. */
+  takeMasks(/** @type {MediaStreamTrack} */ track) {
+    const reader = new MaskReader();
+    this.#stopMasks();
+    this.#stopMasks = readFrames(track, (picture, width, height, rtp) => {
+      this.take(reader.read(picture, width, height), rtp);
+    });
+  }
+
   /** The connection is another: RTP timestamps begin anew. */
   restart() {
     this.#encoding = this.#reference = null;
@@ -109,6 +120,7 @@ export class Studio {
 
   close() {
     this.#stopReading();
+    this.#stopMasks();
     clearInterval(this.#watch);
     this.sent.close();
     this.composed.close();

@@ -14,7 +14,12 @@
  * @property {Where | "auto"} [where] where masks are made: "box" by default; "browser"; "auto" measures and decides
  * @property {Mode} [mode] "blur" by default
  * @property {string} [color] #rrggbb, the background of mode color
- * @property {string | Blob} [background] of mode image: a name the box knows, a data URL, or a file
+ * @property {string | Blob} [background] of mode image: a name the box knows, a data URL, or a file; a film as well where
+ *   the page composes, elsewhere by its name only
+ * @property {number} [threshold] the probability at which a pixel is half the person's; 0.5 by default
+ * @property {number} [feather] how far to both sides of it edges are soft; 0.25 by default
+ * @property {boolean} [framing] show the part of the picture where the person is; only where the box composes
+ * @property {boolean} [decontaminate] free the person's edge of the old room's colour
  * @property {string} [model] a model the box knows; its default one by default
  * @property {boolean} [reconnect] whether a lost connection is made anew; true by default
  */
@@ -35,6 +40,9 @@
  * @property {boolean} relayed whether the connection goes through a TURN server
  */
 
-/** @typedef {{mode: Mode, color: string, background: string | Blob}} Look how the result looks */
+/**
+ * @typedef {{mode: Mode, color: string, background: string | Blob, threshold: number, feather: number, framing: boolean,
+ *   decontaminate: boolean}} Look how the result looks
+ */
 
 export {};

@@ -1,0 +1,95 @@
+"""Options: how a session's result looks."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, fields, replace
+
+import numpy as np
+
+from portrait.errors import BadOption
+from portrait.film import Film
+from portrait.frame import Frame, Plane
+
+LEAST_FEATHER = 0.02
+
+FLAGS = {"true": True, "1": True, "false": False, "0": False}
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """How a session's result looks; replaced whole when it changes.
+
+    Raises:
+        BadOption: a value out of its range.
+    """
+
+    mode: str = "blur"
+    color: str = "#00b140"
+    """`#rrggbb`, the background of mode color."""
+    background: Frame | Film | None = None
+    """The background of mode image."""
+    threshold: float = 0.5
+    """The probability at which a pixel is half the person's; higher ones take from the person, lower ones add."""
+    feather: float = 0.25
+    """How far to both sides of the threshold a pixel is part person, part background. The network's decoder makes edges
+    some ten pixels wide: blended as they are, they show a halo of the room."""
+    framing: bool = False
+    """Whether the composing modes show the part of the picture where the person is (framing.py)."""
+    decontaminate: bool = False
+    """Whether modes color, image and cutout free the person's edge of the old room's light (fringe.py). Not by default:
+    composing takes twice as long, for a difference few will see."""
+
+    def __post_init__(self) -> None:
+        parse_color(self.color)
+        least = LEAST_FEATHER
+        if not least <= self.threshold <= 1 - least:
+            raise BadOption("threshold", f"{self.threshold:g} came; expected {least} to {1 - least}")
+        # Beyond these a pixel of probability 0 would show the room, and one of 1 the background.
+        most = min(self.threshold, 1 - self.threshold)
+        if not least <= self.feather <= most + 1e-6:
+            raise BadOption("feather", f"{self.feather:g} came; expected {least} to {most:g} at this threshold")
+
+    @property
+    def steep(self) -> Plane:
+        """(256,) uint8: the person's share in a pixel for each probability; 0 of 0, and 255 of 255."""
+        x = np.clip((np.arange(256) / 255 - self.threshold) / (2 * self.feather) + 0.5, 0.0, 1.0)
+        return np.rint(255 * x * x * (3 - 2 * x)).astype(np.uint8)
+
+    def describe(self) -> Mapping[str, str | float | bool]:
+        """All but the background, which may be somebody's picture."""
+        return {each.name: getattr(self, each.name) for each in fields(self) if each.name != "background"}
+
+    def changed(self, texts: Mapping[str, str]) -> "Options":
+        """These options with what `texts` says of any but the background; other names are ignored.
+
+        Raises:
+            BadOption: a value that is none, or out of its range.
+        """
+        values: dict[str, str | float | bool] = {name: texts[name] for name in ("mode", "color") if name in texts}
+        values |= {name: _number(name, texts[name]) for name in ("threshold", "feather") if name in texts}
+        values |= {name: _flag(name, texts[name]) for name in ("framing", "decontaminate") if name in texts}
+        return replace(self, **values)  # type: ignore[arg-type]  # each has its field's type
+
+
+def _number(name: str, text: str) -> float:
+    try:
+        return float(text)
+    except ValueError:
+        raise BadOption(name, f"{text[:80]!r} is no number") from None
+
+
+def _flag(name: str, text: str) -> bool:
+    if text not in FLAGS:
+        raise BadOption(name, f"{text[:80]!r} came; expected one of {', '.join(FLAGS)}")
+    return FLAGS[text]
+
+
+def parse_color(color: str) -> tuple[int, int, int]:
+    """(red, green, blue) of `#rrggbb`.
+
+    Raises:
+        BadOption: written otherwise.
+    """
+    digits = color.removeprefix("#")
+    if len(digits) != 6 or any(digit not in "0123456789abcdefABCDEF" for digit in digits):
+        raise BadOption("color", f"{color!r} is no colour; expected #rrggbb")
+    return int(digits[:2], 16), int(digits[2:4], 16), int(digits[4:], 16)

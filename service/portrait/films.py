@@ -1,0 +1,102 @@
+"""Films from files: short clips, decoded ahead within a bound."""
+
+import io
+from collections.abc import Iterator, Mapping
+from fractions import Fraction
+from math import sqrt
+from pathlib import Path
+
+import av
+
+from portrait.errors import BadPicture
+from portrait.film import Film
+from portrait.frame import Frame, Timestamp, i420_length
+from portrait.pictures import check_size
+from portrait.video import frame_from_av
+
+FORMATS: Mapping[str, str] = {".mp4": "mp4", ".webm": "webm"}
+"""FFmpeg's name of the container for every suffix. Said to FFmpeg, never found out by it: by their first bytes it would
+take a playlist for a film, and open what that names."""
+
+SUFFIXES = tuple(FORMATS)
+
+LONGEST = 20.0
+"""Seconds of a film."""
+
+RATE = 15.0
+"""Frames per second that are kept, at most: the room behind a person need not move as smoothly as they do."""
+
+KEPT_BYTES = 64 * 2**20
+"""Of a film's decoded frames; those of a long one are kept smaller. 10 s fit at 728x410, 4 s at 1152x648."""
+
+MAX_PIXELS = 1920 * 1088
+MAX_BYTES = 64 * 2**20
+MAX_FRAMES = int(LONGEST * 61)
+"""Decoded, whatever is kept of them."""
+
+
+def load_film(path: Path) -> Film:
+    """A film of an MP4 or WebM file; its sound is left out.
+
+    Raises:
+        BadPicture: not one, damaged, longer than LONGEST, or with larger pictures than MAX_PIXELS.
+    """
+    name = path.name
+    if (size := path.stat().st_size) > MAX_BYTES:
+        raise BadPicture("background", f"{name} has {size} bytes; expected at most {MAX_BYTES}")
+    try:
+        with av.open(io.BytesIO(path.read_bytes()), "r", format=FORMATS[path.suffix]) as container:
+            film = _decode(container, name)
+    except (av.error.FFmpegError, ValueError) as error:
+        raise BadPicture("background", f"{name} cannot be decoded as {path.suffix[1:]}: {error}") from None
+    if not film.frames:
+        raise BadPicture("background", f"{name} has no picture that can be decoded")
+    return film
+
+
+def _decode(container: av.container.InputContainer, name: str) -> Film:
+    if not container.streams.video:
+        raise BadPicture("background", f"{name} has no video")
+    video = container.streams.video[0]
+    check_size(video.width, video.height, MAX_PIXELS, "background")
+    rate = min(RATE, float(video.average_rate or RATE))
+    seconds = float((container.duration or 0) / av.time_base)
+    _check_length(seconds, name)
+    width, height = _kept_size(video.width, video.height, max(1.0, seconds * rate))
+    frames: list[Frame] = []
+    for picture, number in _paced(container, video, rate, name):
+        check_size(picture.width, picture.height, MAX_PIXELS, "background")
+        small = picture.reformat(width, height, "yuv420p")
+        small.pts, small.time_base = number, Fraction(1)
+        # A film that is longer than its header says shall not take more than was counted on.
+        if (len(frames) + 1) * i420_length(width, height) > KEPT_BYTES:
+            raise BadPicture("background", f"{name} has more pictures than the {seconds:.1f} s its header says")
+        frame = frame_from_av(small, MAX_PIXELS, 0.0)
+        frames.append(Frame(frame.y.copy(), frame.u.copy(), frame.v.copy(), Timestamp(number, Fraction(1)), 0.0))
+    return Film(tuple(frames), rate)
+
+
+def _paced(
+    container: av.container.InputContainer, video: av.video.stream.VideoStream, rate: float, name: str
+) -> Iterator[tuple[av.VideoFrame, int]]:
+    """The pictures to keep, `rate` of them per second, numbered."""
+    kept = 0
+    for count, picture in enumerate(container.decode(video)):
+        seconds = picture.time if picture.time is not None else count / rate
+        _check_length(seconds, name)
+        if count >= MAX_FRAMES:
+            raise BadPicture("background", f"{name} has more than {MAX_FRAMES} pictures")
+        if seconds * rate + 0.01 >= kept:
+            yield picture, kept
+            kept += 1
+
+
+def _check_length(seconds: float, name: str) -> None:
+    if seconds > LONGEST:
+        raise BadPicture("background", f"{name} is {seconds:.1f} s long; expected at most {LONGEST:g} s")
+
+
+def _kept_size(width: int, height: int, frames: float) -> tuple[int, int]:
+    """An even size of the same shape at which so many frames, and one more, are within KEPT_BYTES."""
+    scale = min(1.0, sqrt(KEPT_BYTES / ((frames + 1) * 1.5 * width * height)))
+    return max(2, int(width * scale) // 2 * 2), max(2, int(height * scale) // 2 * 2)

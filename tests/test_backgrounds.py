@@ -1,0 +1,158 @@
+"""Backgrounds that move: short films, decoded once within a bound, and what is no film refused."""
+
+import gc
+import os
+from collections.abc import Callable
+from fractions import Fraction
+from pathlib import Path
+
+import aiohttp
+import av
+import cv2
+import numpy as np
+import pytest
+
+from portrait import films
+from portrait.app import run_service
+from portrait.backgrounds import Backgrounds
+from portrait.client import Client, ClientError
+from portrait.compositors import Options, open_compositor
+from portrait.errors import BadPicture
+from portrait.film import Film
+from portrait.films import KEPT_BYTES, RATE, load_film
+from portrait.frame import Frame, Timestamp
+from portrait.mask import Mask
+from portrait.pictures import bgr_from_frame, frame_from_bgr
+from portrait.settings import Settings
+from tests.people import room
+
+CODECS = {".mp4": "libx264", ".webm": "libvpx"}
+COLORS = [(200, 40, 40), (40, 200, 40), (40, 40, 200)]
+"""One for each third of a film."""
+
+
+def write(
+    path: Path, size: tuple[int, int] = (320, 180), seconds: float = 3.0, rate: int = 30, layout: str | None = None
+) -> Path:
+    """A film of plain colours, in another container than its name says with `layout`."""
+    with av.open(str(path), "w", format=layout) as container:
+        video = container.add_stream(CODECS[path.suffix], rate=rate, options={"g": "15"})
+        (video.width, video.height), video.pix_fmt = size, "yuv420p"
+        count = round(seconds * rate)
+        for i in range(count):
+            picture = np.full((size[1], size[0], 3), COLORS[3 * i // count], np.uint8)
+            frame = av.VideoFrame.from_ndarray(picture, format="bgr24")
+            frame.pts, frame.time_base = i, Fraction(1, rate)
+            container.mux(video.encode(frame))
+        container.mux(video.encode())
+    return path
+
+
+def color_of(frame: Frame) -> list[float]:
+    return [float(value) for value in bgr_from_frame(frame).reshape(-1, 3).mean(axis=0)]
+
+
+@pytest.mark.parametrize("suffix", CODECS)
+def test_a_film_is_decoded_at_half_the_rate_and_shown_over_and_over(tmp_path: Path, suffix: str) -> None:
+    film = load_film(write(tmp_path / f"film{suffix}"))
+    assert (len(film.frames), film.rate) == (45, RATE)
+    assert (film.frames[0].width, film.frames[0].height) == (320, 180)
+    for seconds, color in ((0.5, 0), (1.5, 1), (2.5, 2), (3.5, 0), (301.5, 1)):
+        assert color_of(film.at(seconds)) == pytest.approx(COLORS[color], abs=12)
+
+
+def test_a_film_takes_no_more_memory_than_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(films, "KEPT_BYTES", 2**20)
+    film = load_film(write(tmp_path / "film.mp4", (640, 360)))
+    kept = sum(plane.nbytes for frame in film.frames for plane in (frame.y, frame.u, frame.v))
+    assert 2**19 < kept <= 2**20
+    assert film.frames[0].width / film.frames[0].height == pytest.approx(16 / 9, rel=0.03)
+    assert KEPT_BYTES == 64 * 2**20
+
+
+def test_the_background_is_the_films_picture_at_the_frames_time(tmp_path: Path) -> None:
+    compositor = open_compositor(Options("image", background=load_film(write(tmp_path / "film.mp4"))))
+    for seconds, color in ((0, 0), (1, 1), (2, 2), (3, 0)):
+        frame = frame_from_bgr(room(160, 120), Timestamp(90_000 * seconds + 9000, Fraction(1, 90_000)), 5.0)
+        assert color_of(compositor.compose(frame, Mask.empty(32, 32))) == pytest.approx(COLORS[color], abs=12)
+
+
+def test_sessions_share_a_film_and_the_last_gives_it_back(tmp_path: Path) -> None:
+    write(tmp_path / "rain.mp4")
+    backgrounds = Backgrounds(tmp_path)
+    assert "rain" in backgrounds.names
+    one, other = backgrounds.pick("rain"), backgrounds.pick("rain")
+    assert isinstance(one, Film)
+    assert one is other
+    number = id(one.frames)
+    del one, other
+    gc.collect()
+    assert not len(backgrounds._films)
+    assert isinstance(backgrounds.pick("rain"), Film), number
+
+
+def playlist(path: Path) -> None:
+    """What FFmpeg, left to find out by itself, would open the named file for."""
+    path.write_text(f"#EXTM3U\n#EXT-X-TARGETDURATION:3\n#EXTINF:3,\nfile://{path.parent}/other.mp4\n#EXT-X-ENDLIST\n")
+
+
+def sound_only(path: Path) -> None:
+    with av.open(str(path), "w") as container:
+        audio = container.add_stream("aac", rate=48_000, layout="mono")
+        tone = av.AudioFrame.from_ndarray(np.zeros((1, 48_000), np.float32), format="fltp", layout="mono")
+        tone.sample_rate, tone.pts = 48_000, 0
+        container.mux([*audio.encode(tone), *audio.encode()])
+
+
+def cut_short(path: Path) -> None:
+    whole = write(path).read_bytes()
+    path.write_bytes(whole[: len(whole) // 2])
+
+
+HOSTILE: dict[str, tuple[Callable[[Path], object], str]] = {
+    "text": (lambda path: path.write_text("hello"), "cannot be decoded as mp4"),
+    "nothing": (lambda path: path.write_bytes(b""), "cannot be decoded as mp4"),
+    "a playlist": (playlist, "cannot be decoded as mp4"),
+    "another container": (lambda path: write(path, layout="mpegts"), "cannot be decoded as mp4"),
+    "sound": (sound_only, "has no video"),
+    "cut short": (cut_short, "cannot be decoded as mp4"),
+    "too long": (lambda path: write(path, (32, 32), 21.0, 5), "21.0 s long; expected at most 20 s"),
+    "too large": (lambda path: write(path, (2560, 1440), 0.1), "2560x1440 is 3686400 pixels; expected at most"),
+    "too many bytes": (lambda path: path.touch() or os.truncate(path, 2**27), "134217728 bytes; expected at most"),
+}
+
+
+@pytest.mark.parametrize("kind", HOSTILE)
+def test_what_is_no_film_is_refused_by_name(tmp_path: Path, kind: str) -> None:
+    make, message = HOSTILE[kind]
+    write(tmp_path / "other.mp4")
+    make(tmp_path / "film.mp4")
+    with pytest.raises(BadPicture, match=f"background: .*{message}") as refused:
+        Backgrounds(tmp_path).pick("film")
+    assert str(tmp_path) not in str(refused.value)
+
+
+async def test_a_film_moves_behind_a_stream_and_one_that_is_none_costs_its_asker_only(
+    settings: Settings, tmp_path: Path
+) -> None:
+    write(tmp_path / "rain.webm")
+    (tmp_path / "broken.mp4").write_text("hello")
+    picture = np.ascontiguousarray(room(320, 240)[..., ::-1])
+    async with run_service(settings.model_copy(update={"backgrounds": tmp_path})) as running:
+        async with Client(f"127.0.0.1:{running.grpc_port}") as client:
+            async with client.open_stream(mode="image", background_name="rain", every_frame=True) as stream:
+                for i, color in enumerate(COLORS):
+                    await stream.send(picture, i, timestamp_us=1_000_000 * i + 100_000)
+                    reply = await stream.receive()
+                    assert reply is not None
+                    corner = reply.array[:40, :40, ::-1].reshape(-1, 3).mean(axis=0)
+                    assert corner == pytest.approx(color, abs=14)
+            with pytest.raises(ClientError, match=r"broken.mp4 cannot be decoded"):
+                await client.segment(picture, mode="image", background_name="broken")
+        async with (
+            aiohttp.ClientSession(f"http://127.0.0.1:{running.http_port}") as http,
+            http.get("/v1/backgrounds/rain/still") as response,
+        ):
+            assert response.content_type == "image/jpeg"
+            still = cv2.imdecode(np.frombuffer(await response.read(), np.uint8), cv2.IMREAD_COLOR)
+    assert still.reshape(-1, 3).mean(axis=0) == pytest.approx(COLORS[0], abs=14)
