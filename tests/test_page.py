@@ -25,6 +25,7 @@ from tests.pages import (
     start,
     until,
 )
+from tests.people import Array
 
 pytestmark = pytest.mark.usefixtures("no_sockets_left")
 
@@ -171,6 +172,41 @@ async def test_another_size_and_camera_are_taken_in_a_call(service: Running, tmp
         assert len(service.sessions) == 1
 
 
+async def test_edges_are_set_and_the_picture_follows_where_the_box_makes_it(service: Running, tmp_path: Path) -> None:
+    """Softer edges are seen, on the box and in the browser; what only the box can do is offered only there."""
+
+    def between(seen: Array) -> float:
+        return float(((seen > 30) & (seen < 225)).mean())
+
+    def told() -> dict[str, object]:
+        [session] = service.sessions.describe()
+        return {name: session[name] for name in ("threshold", "feather", "decontaminate", "framing")}
+
+    async with browsing(service, tmp_path) as page:
+        await choose(page, "alpha")
+        await page.click(".edges summary")
+        await page.locator("#feather").fill("0.05")
+        await start(page)
+        matte = room_is((0, 0, 0), 4)
+        hard = between(await until(page, "a matte", lambda seen: matte(seen) and bool(mean(seen, INSIDE).min() > 245)))
+        await page.locator("#feather").fill("0.5")
+        await until(page, "softer", lambda seen: matte(seen) and between(seen) > 1.5 * hard)
+        await page.locator("#threshold").fill("0.7")
+        await page.check("#framing")
+        await page.check("#decontaminate")
+        async with asyncio.timeout(20):
+            while told() != {"threshold": 0.7, "feather": 0.3, "decontaminate": True, "framing": True}:
+                await asyncio.sleep(0.1)
+
+        await page.select_option("#way", "data")
+        await expect(page.locator("#framing")).to_be_disabled()
+        await expect(page.locator("#framing-hint")).to_be_visible()
+        await until(page, "soft, made in the browser", lambda seen: matte(seen) and between(seen) > 1.2 * hard)
+        await page.reload()
+        await expect(page.locator("#threshold")).to_have_value("0.7")
+        await expect(page.locator("#framing")).to_be_checked()
+
+
 async def test_what_was_chosen_is_there_on_the_next_visit(service: Running, tmp_path: Path) -> None:
     async with browsing(service, tmp_path) as page:
         await choose(page, "image")
@@ -182,12 +218,18 @@ async def test_what_was_chosen_is_there_on_the_next_visit(service: Running, tmp_
         await expect(page.locator("[data-name=dusk] input")).to_be_checked()
         await expect(page.locator("#way")).to_have_value("data")
         await expect(page.locator("#mirror")).not_to_be_checked()
-        for kept in ('{"mode": "sepia", "view": 3, "color": "red"}', "[[", '{"background": "gone", "mode": "image"}'):
+        for kept in (
+            '{"mode": "sepia", "view": 3, "color": "red", "feather": 9, "framing": "no"}',
+            "[[",
+            '{"background": "gone", "mode": "image"}',
+        ):
             await page.evaluate("(kept) => localStorage.setItem('portrait.choice', kept)", kept)
             await page.reload()
             await expect(page.locator("[name=background]:checked")).to_have_count(1)
             await expect(page.locator("[name=mode]:checked")).to_have_count(1)
             await expect(page.locator("#color")).to_have_value("#00b140")
+            await expect(page.locator("#feather")).to_have_value("0.25")
+            await expect(page.locator("#framing")).not_to_be_checked()
 
 
 async def test_leaving_the_page_ends_the_session(service: Running, tmp_path: Path) -> None:

@@ -110,7 +110,7 @@ async def test_every_control_is_reached_by_keyboard_with_a_focus_that_shows(serv
             pytest.fail(f"the focus does not come out: {stops}")
         assert stops == [
             "Skip to the controls", "show-code", "theme", "show-keys", "toggle", "view", "beside", "mode", "background",
-            "upload", "device", "resolution", "way", "mirror",
+            "upload", "Edges and framing", "device", "resolution", "way", "mirror",
         ]  # fmt: skip
         await page.focus("[name=mode]:checked")
         await page.keyboard.press("ArrowRight")

@@ -48,6 +48,11 @@ class Look:
     room: tuple[int, int, int] | None = None
     own: bool = False
     way: str = "composite"
+    soft: bool = False
+    """Its edges are as soft as can be, and have the person's own colours."""
+
+    def __str__(self) -> str:
+        return f"{self.mode}-{self.way}{'-own' * self.own}{'-soft' * self.soft}"
 
 
 LOOKS = [
@@ -56,6 +61,7 @@ LOOKS = [
     Look("image", way="data"),
     Look("mask", (0, 0, 0)),
     Look("blur"),
+    Look("alpha", (0, 0, 0), soft=True),
 ]
 
 
@@ -70,12 +76,16 @@ async def shown_with(page: Page, look: Look, tmp_path: Path) -> Array:
     if look.own:
         cv2.imwrite(str(tmp_path / "my wall.png"), np.full((540, 960, 3), look.room, np.uint8))
         await page.set_input_files("#upload", tmp_path / "my wall.png")
+    if look.soft:
+        await page.click(".edges summary")
+        await page.locator("#feather").fill("0.5")
+        await page.check("#decontaminate")
     await start(page)
     camera_room, camera_detail = mean(SHOWN.frames[0], NEVER), detail(SHOWN.frames[0])
 
     def as_chosen(seen: Array) -> bool:
         # Before the first mask nobody is shown: that is not it yet.
-        if not (mean(seen, INSIDE).min() > 240 if look.mode == "mask" else person_is_kept(seen)):
+        if not (mean(seen, INSIDE).min() > 240 if look.mode in ("mask", "alpha") else person_is_kept(seen)):
             return False
         if look.room:
             return room_is(look.room)(seen)
@@ -121,7 +131,7 @@ def like(picture: Array, seen: Array) -> bool:
     return all(bool(np.abs(mean(picture, where) - mean(seen, where)).max() < 16) for where in (NEVER, INSIDE))
 
 
-@pytest.mark.parametrize("look", LOOKS, ids=lambda look: f"{look.mode}-{look.way}{'-own' if look.own else ''}")
+@pytest.mark.parametrize("look", LOOKS, ids=str)
 async def test_the_code_of_what_is_on_screen_shows_the_same(settings: Settings, tmp_path: Path, look: Look) -> None:
     """The page from another origin in a browser, the Python client on a film, curl on a still."""
     async with (
@@ -132,6 +142,7 @@ async def test_the_code_of_what_is_on_screen_shows_the_same(settings: Settings, 
             await allow_clipboard(page)
             seen = await shown_with(page, look, tmp_path)
             texts = {language: await code(page, language) for language in ("page", "python", "shell")}
+            assert {look.soft} == {"feather" in text and "decontaminate" in text for text in texts.values()}
             await page.click("#toggle")
             await expect(page.locator("#state")).to_have_text("Camera off")
             (tmp_path / "page.html").write_text(texts["page"])

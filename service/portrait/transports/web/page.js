@@ -37,6 +37,8 @@ const VIEWS = /** @type {Choice["view"][]} */ (["single", "pair", "wipe"]);
 
 /** Lists of the form, and the choice each makes. */
 const LISTS = /** @type {const} */ ({ way: "way", resolution: "size", device: "device", beside: "beside" });
+const RANGES = /** @type {const} */ (["threshold", "feather"]);
+const BOXES = /** @type {const} */ (["mirror", "decontaminate", "framing"]);
 
 const choice = recallChoice();
 let about = { grpc_port: null, tls: location.protocol === "https:", authority: false, token: false };
@@ -72,8 +74,14 @@ for (const name of ["mode", "view"]) {
     input.addEventListener("change", () => choose({ [name]: input.value }));
   }
 }
-const mirror = find("mirror", HTMLInputElement);
-mirror.addEventListener("change", () => choose({ mirror: mirror.checked }));
+for (const name of RANGES) {
+  const range = find(name, HTMLInputElement);
+  range.addEventListener("input", () => choose({ [name]: range.valueAsNumber }));
+}
+for (const name of BOXES) {
+  const box = find(name, HTMLInputElement);
+  box.addEventListener("change", () => choose({ [name]: box.checked }));
+}
 find("controls", HTMLFormElement).addEventListener("submit", (event) => event.preventDefault());
 addEventListener("pagehide", () => call.leave());
 addEventListener("pageshow", ({ persisted }) => persisted && showState("idle", "Camera off"));
@@ -115,10 +123,13 @@ function show() {
     const input = /** @type {HTMLInputElement} */ (document.querySelector(`[name=${name}][value=${choice[name]}]`));
     input.checked = true;
   }
-  mirror.checked = choice.mirror;
+  for (const name of RANGES) find(name, HTMLInputElement).valueAsNumber = choice[name];
+  for (const name of BOXES) find(name, HTMLInputElement).checked = choice[name];
   write("mode-hint", MODES[choice.mode]);
   write("way-hint", WAYS[choice.way]);
   const { way } = choice;
+  find("framing", HTMLInputElement).disabled = way !== "composite";
+  find("framing-hint", HTMLElement).hidden = way === "composite";
   const goes = way === "browser" ? "stays in this browser" : `goes to this box, ${location.hostname}, and nowhere else`;
   write("why", `Your browser will ask whether this page may use the camera: it is for this picture only. It ${goes}; nothing is stored.`);
   stage.show(choice);

@@ -6,11 +6,12 @@
  */
 
 import { openCamera } from "./camera.js";
+import { lookOf } from "./choice.js";
 import { Pane } from "./pane.js";
 import { inWords, Trouble } from "./words.js";
 
 /** @typedef {import("./choice.js").Choice} Choice */
-/** @typedef {import("./pane.js").Look} Look */
+/** @typedef {import("./choice.js").Look} Look */
 /** @typedef {"idle" | "connecting" | "live" | "failed"} State */
 
 /**
@@ -94,7 +95,7 @@ export class Call {
       this.#fail(error);
       return true;
     }
-    return (await this.#wear(this.#main, this.#look())) || (await this.#beside(this.#camera));
+    return (await this.#wear(this.#main, lookOf(this.choice))) || (await this.#beside(this.#camera));
   }
 
   /** @param {string} size @param {string} device */
@@ -113,7 +114,7 @@ export class Call {
     this.#main.close();
     this.told.session(null);
     this.told.state("connecting", "Connecting");
-    await this.#main.open(this.videos.main, camera, way, this.#look(), ({ type, detail }) => {
+    await this.#main.open(this.videos.main, camera, way, lookOf(this.choice), ({ type, detail }) => {
       if (type === "closed") this.#fail(this.#main.session?.error ?? ended(detail));
       else if (type === "retry") this.#retry(detail);
       else if (detail.state === "live") this.#live();
@@ -136,7 +137,7 @@ export class Call {
       return had;
     }
     const wanted = /** @type {import("./choice.js").Way} */ (kind === "way" ? value : way);
-    const look = { ...this.#look(), ...(kind === "mode" && { mode: /** @type {Look["mode"]} */ (value) }) };
+    const look = { ...lookOf(this.choice, wanted), ...(kind === "mode" && { mode: /** @type {Look["mode"]} */ (value) }) };
     if (this.#other.way === wanted) return this.#wear(this.#other, look);
     this.#other.close();
     try {
@@ -160,12 +161,6 @@ export class Call {
       if (pane.look) this.told.kept({ ...pane.look, ...(pane === this.#other && { mode: this.choice.mode }) });
       return true;
     }
-  }
-
-  /** @returns {Look} */
-  #look() {
-    const { mode, color, background } = this.choice;
-    return { mode, color, background };
   }
 
   #live() {

@@ -16,7 +16,19 @@ import { recall, remember } from "./memory.js";
  * @property {"single" | "pair" | "wipe"} view
  * @property {string} beside what the result is compared with: "camera", "mode:MODE", "way:WAY"
  * @property {boolean} mirror
+ * @property {number} threshold of the mask, where edges are cut
+ * @property {number} feather how soft they are
+ * @property {boolean} decontaminate whether the old room's colour is taken out of them
+ * @property {boolean} framing whether the picture follows the person, where the box does all the work
  */
+
+/** Edges and framing as they are unless somebody chooses otherwise. */
+export const PLAIN = { threshold: 0.5, feather: 0.25, decontaminate: false, framing: false };
+
+/** @typedef {Pick<Choice, "mode" | "color" | "background" | keyof typeof PLAIN>} Look what of it a session is told */
+
+/** Of a number, the least and the largest. @type {{[name in keyof Choice]?: [number, number]}} */
+const RANGES = { threshold: [0.2, 0.8], feather: [0.05, 0.5] };
 
 /** @type {{[name in keyof Choice]?: string[]}} */
 const ALLOWED = {
@@ -40,19 +52,41 @@ export function recallChoice() {
     view: narrow ? "single" : "pair",
     beside: "camera",
     mirror: true,
+    ...PLAIN,
   };
   try {
     const kept = JSON.parse(recall("choice") ?? "{}");
     for (const name of /** @type {(keyof Choice)[]} */ (Object.keys(choice))) {
-      const allowed = ALLOWED[name];
-      const fits = allowed ? allowed.includes(kept[name]) : typeof kept[name] === typeof choice[name];
-      if (fits && (name !== "color" || /^#[0-9a-f]{6}$/.test(kept.color))) Object.assign(choice, { [name]: kept[name] });
+      if (fits(name, kept[name], choice)) Object.assign(choice, { [name]: kept[name] });
     }
   } catch {
     // Of another version: the defaults.
   }
   choice.beside = "camera"; // a second session is asked for each time anew
   return choice;
+}
+
+/** @param {keyof Choice} name @param {any} value @param {Choice} choice */
+function fits(name, value, choice) {
+  if (typeof value !== typeof choice[name]) return false;
+  const [least, most] = RANGES[name] ?? [-Infinity, Infinity];
+  if (typeof value === "number") return value >= least && value <= most;
+  if (name === "color") return /^#[0-9a-f]{6}$/.test(value);
+  return ALLOWED[name]?.includes(value) ?? true;
+}
+
+/**
+ * What a session is told of it.
+ *
+ * @param {Choice} choice
+ * @param {Way} [way] the session's
+ * @returns {Look}
+ */
+export function lookOf(choice, way = choice.way) {
+  const { mode, color, background, threshold, decontaminate } = choice;
+  // Farther from the threshold than 0 or 1 a pixel of nobody would show the room.
+  const feather = Math.min(choice.feather, threshold, 1 - threshold);
+  return { mode, color, background, threshold, feather: Number(feather.toFixed(2)), decontaminate, framing: choice.framing && way === "composite" };
 }
 
 /** @param {Choice} choice */

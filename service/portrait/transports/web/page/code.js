@@ -4,6 +4,7 @@
  * Text only; nothing here looks at the page. The tests run what comes out.
  */
 
+import { lookOf, PLAIN } from "./choice.js";
 import { optionsOf } from "./pane.js";
 
 /** @typedef {import("./choice.js").Choice} Choice */
@@ -76,6 +77,13 @@ export function toPage({ choice, about, origin }) {
   return lines.join("\n");
 }
 
+/** Edges and framing, where they are not as they are anyway. @param {Choice} choice @param {Choice["way"]} [way] */
+function chosen(choice, way) {
+  const look = lookOf(choice, way);
+  const names = /** @type {(keyof typeof PLAIN)[]} */ (Object.keys(PLAIN));
+  return names.filter((name) => look[name] !== PLAIN[name]).map((name) => /** @type {const} */ ([name, look[name]]));
+}
+
 /** The options of `connect`, without those that say what is so anyway. @param {Choice} choice @param {About} about @param {string} origin */
 function toOptions(choice, about, origin) {
   const { mode, color, way } = choice;
@@ -87,6 +95,7 @@ function toOptions(choice, about, origin) {
   options.push(`mode: ${quoted(mode)}`);
   if (mode === "color") options.push(`color: ${quoted(color)}`);
   if (mode === "image") options.push(`background: ${typeof choice.background === "string" ? quoted(nameOf(choice)) : "picture"}`);
+  options.push(...chosen(choice).map(([name, value]) => `${name}: ${value}`));
   return `{\n${options.map((option) => `    ${option},\n`).join("")}  }`;
 }
 
@@ -101,6 +110,7 @@ export function toPython({ choice, about, hostname }) {
   if (mode === "image") {
     output.push(own ? `background_picture=Path(${quoted(nameOf(choice))}).read_bytes()` : `background_name=${quoted(nameOf(choice))}`);
   }
+  output.push(...chosen(choice, "composite").map(([name, value]) => `${name}=${value === true ? "True" : value}`));
   output.push(grey ? "mask_size=MASK_SIZE_FRAME" : "format=PICTURE_FORMAT_RGB24");
   const client = [quoted(`${hostname}:${about.grpc_port ?? 50051}`)];
   if (about.token) client.push('token=os.environ["TOKEN"]');
@@ -147,6 +157,7 @@ export function toShell({ choice, about, origin }) {
   const query = new URLSearchParams({ mode });
   if (mode === "color") query.set("color", color);
   if (mode === "image" && !own) query.set("background", nameOf(choice));
+  for (const [name, value] of chosen(choice, "composite")) query.set(name, String(value));
   const words = [
     "curl",
     ...(about.authority ? ["--cacert ca.crt"] : []),

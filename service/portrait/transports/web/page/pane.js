@@ -3,7 +3,7 @@
 import { connect } from "/portrait.js";
 
 /** @typedef {import("./choice.js").Way} Way */
-/** @typedef {{mode: import("./choice.js").Mode, color: string, background: string | File}} Look */
+/** @typedef {import("./choice.js").Look} Look */
 /** @typedef {Awaited<ReturnType<typeof connect>>} Session */
 
 /** @param {Way} way @returns {import("../portrait/types.js").Options} */
@@ -49,11 +49,10 @@ export class Pane {
   async wear(look) {
     const [session, before] = [this.session, this.look];
     if (!session || !before) return false;
-    const changed = (/** @type {keyof Look} */ name) => look[name] !== before[name];
-    if (!changed("mode") && !changed("color") && !changed("background")) return false;
-    if (changed("background")) await session.setBackground(look.background);
-    if (changed("color")) await session.setColor(look.color);
-    if (changed("mode")) await session.setMode(look.mode);
+    const names = /** @type {(keyof Look)[]} */ (Object.keys(look));
+    const changed = names.filter((name) => look[name] !== before[name]);
+    if (!changed.length) return false;
+    await session.wear(Object.fromEntries(changed.map((name) => [name, look[name]])));
     this.look = look;
     return true;
   }
