@@ -27,7 +27,7 @@ from portrait.segmenters import Models, load_models, warm
 from portrait.sessions import Sessions
 from portrait.settings import Settings
 from portrait.tracing import open_tracing
-from portrait.transports.grpc import serve_grpc
+from portrait.transports.grpc import GrpcServer, serve_grpc
 from portrait.transports.http import About, HttpRoutes, Stills, Trust, serve_http
 from portrait.transports.webrtc import serve_webrtc
 from portrait.transports.webrtc.ice import IceServers
@@ -158,13 +158,18 @@ async def _serve(
                 )  # fmt: skip
                 yield running
             finally:
-                seconds = running.settings.drain_seconds
-                await grpc_server.announce_end()
-                if sessions.board.others_serve:
-                    grpc_server.take_no_more(seconds)
-                cut = await sessions.drain(seconds)
-                await sessions.wait_closed(LAST_WORD_SECONDS)
-                log_event(logger, logging.INFO, "drained", sessions_cut=cut)
+                await _drain(running, grpc_server)
+
+
+async def _drain(running: Running, grpc_server: GrpcServer) -> None:
+    """Take no new sessions, let the open ones go on for a while, and end the rest."""
+    sessions, seconds = running.sessions, running.settings.drain_seconds
+    await grpc_server.announce_end()
+    if sessions.board.others_serve:
+        grpc_server.take_no_more(seconds)
+    cut = await sessions.drain(seconds)
+    await sessions.wait_closed(LAST_WORD_SECONDS)
+    log_event(logger, logging.INFO, "drained", sessions_cut=cut)
 
 
 def _tune_process() -> None:

@@ -3,6 +3,7 @@
 import time
 from collections import Counter as Tally
 from collections.abc import Callable, Iterable, Iterator
+from functools import partial
 
 from prometheus_client import (
     CollectorRegistry,
@@ -23,7 +24,7 @@ STAGES = ("decode", "segment", "compose", "encode")
 TRANSPORTS = ("webrtc", "grpc", "http")
 RESULTS = ("done", "dropped", "failed_closed", "refused")
 USUAL = (("done", ""), ("dropped", "newer_frame"), ("failed_closed", "segmentation_failed"))
-"""Results with the reasons that are counted from 0 on: the first of a kind would not show as a rise otherwise."""
+"""Results with the reasons that are counted from 0 on."""
 REFUSALS = ("too_many_sessions", "out_of_cpu", "draining")
 
 STAGE_BUCKETS = (
@@ -110,79 +111,55 @@ class Metrics:
         ProcessCollector(registry=self.registry)
         PlatformCollector(registry=self.registry)
         GCCollector(registry=self.registry)
-        stage = Histogram(
-            "portrait_stage_seconds", "Wall time of one stage of one frame.", ["stage"],
-            buckets=STAGE_BUCKETS, registry=self.registry,
-        )  # fmt: skip
-        cpu = Counter(
-            "portrait_cpu_seconds", "CPU time of the session threads, by stage.", ["stage"], registry=self.registry
+        counter, gauge = partial(Counter, registry=self.registry), partial(Gauge, registry=self.registry)
+        histogram = partial(Histogram, registry=self.registry)
+        stage = histogram(
+            "portrait_stage_seconds", "Wall time of one stage of one frame.", ["stage"], buckets=STAGE_BUCKETS
         )
+        cpu = counter("portrait_cpu_seconds", "CPU time of the session threads, by stage.", ["stage"])
         # Children are made once: looking a label up costs more than counting.
         self._stages = {name: (stage.labels(name), cpu.labels(name)) for name in STAGES}
-        age = Histogram(
-            "portrait_frame_age_seconds", "From a frame's arrival to its result being ready to send.", ["transport"],
-            buckets=AGE_BUCKETS, registry=self.registry,
-        )  # fmt: skip
+        age_text = "From a frame's arrival to its result being ready to send."
+        age = histogram("portrait_frame_age_seconds", age_text, ["transport"], buckets=AGE_BUCKETS)
         self._age = {name: age.labels(name) for name in TRANSPORTS}
-        self._frames = Counter(
-            "portrait_frames", "Frames by what became of them.", ["result", "reason", "transport"],
-            registry=self.registry,
-        )  # fmt: skip
-        for result, reason in USUAL:
-            for name in TRANSPORTS:
-                self._frames.labels(result, reason, name)
-        self._sessions = Gauge("portrait_sessions", "Open sessions.", ["transport"], registry=self.registry)
-        for name in TRANSPORTS:
-            self._sessions.labels(name).set(0)
-        self._opened = Counter("portrait_sessions_opened", "Sessions opened.", ["transport"], registry=self.registry)
-        self._refused = Counter(
-            "portrait_admission_refused", "Sessions refused, by reason.", ["reason"], registry=self.registry
-        )
-        for reason in REFUSALS:
-            self._refused.labels(reason)
-        self._hung = Counter(
-            "portrait_sessions_hung", "Sessions ended because a frame took too long; their threads are left behind.",
-            ["transport"], registry=self.registry,
-        )  # fmt: skip
-        for name in TRANSPORTS:
-            self._hung.labels(name)
-        self.limit = Gauge("portrait_sessions_limit", "Sessions admitted at once.", registry=self.registry)
-        self._carried = Counter(
-            "portrait_masks_carried", "Results with the mask of an earlier frame.", ["reason"], registry=self.registry
-        )
-        for reason in ("still", "alternate"):
-            self._carried.labels(reason)
-        self._quality = Gauge("portrait_quality_step", "How far quality is down; 0: full.", registry=self.registry)
-        self._quality_changes = Counter(
-            "portrait_quality_changes", "Steps of quality.", ["direction"], registry=self.registry
-        )
-        for direction in ("down", "up"):
-            self._quality_changes.labels(direction)
-        self._used = Gauge("portrait_cpu_used_cores", "Cores in use, over a second.", registry=self.registry)
-        self._committed = Gauge(
-            "portrait_cpu_committed_cores", "Cores the open streams take at the least quality.", registry=self.registry
-        )
-        self.admitted = Gauge(
-            "portrait_cpu_admitted_cores", "Cores streams are admitted to; 0: not counted.", registry=self.registry
-        )
-        self._loop_lag = Histogram(
-            "portrait_event_loop_lag_seconds", "How late the event loop ran a timer.",
-            buckets=AGE_BUCKETS, registry=self.registry,
-        )  # fmt: skip
-        self._certificates = Gauge(
-            "portrait_certificate_expiry_timestamp_seconds", "When a certificate ends.", ["certificate"],
-            registry=self.registry,
-        )  # fmt: skip
-        self.restarts = Counter(
-            "portrait_worker_restarts", "How often the supervisor started the worker again.", registry=self.registry
-        )
-        self._build = Gauge("portrait_build_info", "Always 1; the version.", ["version"], registry=self.registry)
-        self._model = Gauge(
-            "portrait_model_info", "Always 1; the default model.", ["model", "runtime"], registry=self.registry
-        )
+        self._frames = counter("portrait_frames", "Frames by what became of them.", ["result", "reason", "transport"])
+        self._sessions = gauge("portrait_sessions", "Open sessions.", ["transport"])
+        self._opened = counter("portrait_sessions_opened", "Sessions opened.", ["transport"])
+        self._refused = counter("portrait_admission_refused", "Sessions refused, by reason.", ["reason"])
+        hung_text = "Sessions ended because a frame took too long; their threads are left behind."
+        self._hung = counter("portrait_sessions_hung", hung_text, ["transport"])
+        self.limit = gauge("portrait_sessions_limit", "Sessions admitted at once.")
+        self._carried = counter("portrait_masks_carried", "Results with the mask of an earlier frame.", ["reason"])
+        self._quality = gauge("portrait_quality_step", "How far quality is down; 0: full.")
+        self._quality_changes = counter("portrait_quality_changes", "Steps of quality.", ["direction"])
+        self._used = gauge("portrait_cpu_used_cores", "Cores in use, over a second.")
+        committed_text = "Cores the open streams take at the least quality."
+        self._committed = gauge("portrait_cpu_committed_cores", committed_text)
+        self.admitted = gauge("portrait_cpu_admitted_cores", "Cores streams are admitted to; 0: not counted.")
+        lag_text = "How late the event loop ran a timer."
+        self._loop_lag = histogram("portrait_event_loop_lag_seconds", lag_text, buckets=AGE_BUCKETS)
+        expiry_name = "portrait_certificate_expiry_timestamp_seconds"
+        self._certificates = gauge(expiry_name, "When a certificate ends.", ["certificate"])
+        self.restarts = counter("portrait_worker_restarts", "How often the supervisor started the worker again.")
+        self._build = gauge("portrait_build_info", "Always 1; the version.", ["version"])
+        self._model = gauge("portrait_model_info", "Always 1; the default model.", ["model", "runtime"])
+        self._count_from_zero()
         self.modes = Modes()
         self.registry.register(self.modes)
         self.registry.register(Grants())
+
+    def _count_from_zero(self) -> None:
+        """Make the children that are known ahead: the first of a kind would not show as a rise otherwise."""
+        for name in TRANSPORTS:
+            self._sessions.labels(name)
+            self._hung.labels(name)
+            for result, reason in USUAL:
+                self._frames.labels(result, reason, name)
+        for metric, labels in (
+            (self._refused, REFUSALS), (self._carried, ("still", "alternate")), (self._quality_changes, ("down", "up")),
+        ):  # fmt: skip
+            for label in labels:
+                metric.labels(label)
 
     def stage(self, name: str) -> Stage:
         """Measure the block as one stage: wall time and this thread's CPU time."""
