@@ -1,0 +1,98 @@
+"""docs/getting-started.md and the README's Python, run as they stand there."""
+
+import asyncio
+import os
+import re
+import shutil
+import sys
+import textwrap
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+from portrait.app import Running
+from tests.browser import open_page, write_camera
+from tests.pages import SHOWN, detail, until
+
+ROOT = Path(__file__).parents[1]
+PAGE = ROOT / "docs" / "getting-started.md"
+
+
+def blocks(page: Path, language: str) -> list[str]:
+    return re.findall(rf"^ *```{language}\n(.*?)^ *```$", page.read_text(), re.MULTILINE | re.DOTALL)
+
+
+def here(text: str, service: Running) -> str:
+    """The text with the addresses of the service under test."""
+    return text.replace("localhost:8080", f"localhost:{service.http_port}").replace(
+        "localhost:50051", f"localhost:{service.grpc_port}"
+    )
+
+
+async def run(folder: Path, *command: str | Path) -> str:
+    """What a program says that ends well."""
+    environ = {**os.environ, "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
+    program = await asyncio.create_subprocess_exec(
+        *command, cwd=folder, env=environ, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.STDOUT
+    )
+    said, _ = await asyncio.wait_for(program.communicate(), 240)
+    assert program.returncode == 0, said.decode()
+    return said.decode()
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """One with a portrait called me.jpg."""
+    shutil.copy(ROOT / "docs" / "pictures" / "astronaut.jpg", tmp_path / "me.jpg")
+    return tmp_path
+
+
+@pytest.mark.parametrize("number", range(4))
+async def test_its_commands_end_well_and_write_what_they_say(number: int, service: Running, folder: Path) -> None:
+    block = blocks(PAGE, "sh")[number]
+    await run(folder, "bash", "-euo", "pipefail", "-c", here(block, service))
+    size = cv2.imread(str(folder / "me.jpg")).shape[:2]
+    written = [word for word in block.split() if re.fullmatch(r"[\w-]+\.(png|jpg)", word) and word != "me.jpg"]
+    for name in written:
+        picture = np.asarray(cv2.imread(str(folder / name), cv2.IMREAD_UNCHANGED))
+        assert picture.shape[:2] == size, name
+        assert picture.std() > 10, name
+
+
+def test_there_are_no_more_of_them() -> None:
+    assert len(blocks(PAGE, "sh")) == 4
+
+
+async def test_its_python_streams(service: Running, folder: Path) -> None:
+    [program] = blocks(PAGE, "python")
+    (folder / "stream.py").write_text(here(program, service))
+    lines = (await run(folder, sys.executable, "stream.py")).splitlines()
+    assert len(lines) == 30
+    assert "(192, 192)" in lines[-1]
+
+
+async def test_the_readmes_python_streams(service: Running, folder: Path) -> None:
+    [program] = blocks(ROOT / "README.md", "python")
+    imports, rest = textwrap.dedent(here(program, service)).split("\n\n", 1)
+    given = "    pictures = [Picture.jpeg(open('me.jpg', 'rb').read())] * 3\n"
+    whole = (
+        f"import asyncio\n{imports}\nasync def main():\n{given}{textwrap.indent(rest, '    ')}\nasyncio.run(main())\n"
+    )
+    (folder / "readme.py").write_text(whole)
+    assert "(192, 192)" in await run(folder, sys.executable, "readme.py")
+
+
+async def test_its_page_shows_the_camera_before_a_blurred_room(service: Running, tmp_path: Path) -> None:
+    """On an origin of the service's own, which the camera is given to."""
+    [page_text] = blocks(PAGE, "html")
+    write_camera(tmp_path / "camera.y4m", SHOWN)
+    url = f"http://localhost:{service.http_port}/"
+    async with open_page(url, tmp_path / "profile", tmp_path / "camera.y4m") as page:
+        await page.route(
+            "**/mine.html", lambda route: route.fulfill(body=here(page_text, service), content_type="text/html")
+        )
+        await page.goto(f"{url}mine.html")
+        sharp = detail(SHOWN.frames[0])
+        await until(page, "blurred", lambda seen: detail(seen) < 0.4 * sharp)
