@@ -100,7 +100,7 @@ def test_the_default_model_can_be_a_file(tmp_path: Path) -> None:
         ("text.tflite", b"this is no network at all", "no TFLite file: bytes 4..8 are b' is '"),
         ("empty.tflite", b"", "no TFLite file"),
         ("broken.tflite", b"\0\0\0\0TFL3" + bytes(200), "cannot load it"),
-        ("model.onnx", b"", r"unknown suffix '.onnx'; expected one of \['.tflite'\]"),
+        ("model.onnx", b"", r"unknown suffix '.onnx'; expected one of"),
     ],
 )
 def test_a_file_that_is_no_model_is_refused(tmp_path: Path, name: str, content: bytes, message: str) -> None:
