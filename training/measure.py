@@ -16,6 +16,7 @@ import cv2
 
 from training import evaluate, evaluate_video, export, metrics, model, served, slices, speed, table
 from training.data import Portraits
+from training.wide import Wide
 
 PARTS = ("masks", "speed", "video")
 """What is measured: the masks of val, the time of a call (on a machine that does nothing else), steadiness."""
@@ -45,9 +46,12 @@ def measure_masks(files, shipped, runs, data):
     for name, path in files.items():
         scores = evaluate.evaluate(evaluate.File(path), val)
         stored = {"val": evaluate.summary(scores)}
+        if name in shipped or name in table.PEERS:
+            stored["wide"] = evaluate.summary(evaluate.evaluate(evaluate.File(path), Wide(val)))
         if name in shipped:
             stored["slices"] = {label: _slice([scores[i] for i in members]) for label, members in parts.items()}
-        table.store(name, stored | (_facts(runs / name) if (runs / name).is_dir() else {}))
+        run = runs / table.TRAINED.get(name, name)
+        table.store(name, stored | (_facts(run) if run.is_dir() else {}))
         print(name, stored["val"]["portrait"], flush=True)
     first_frames = evaluate.evaluate(lambda image: served.Stream(shipped["portrait"])(image), val)
     table.store("served", {"val": evaluate.summary(first_frames)})

@@ -57,6 +57,9 @@ PEERS = {
     "selfie_segmentation_landscape": "MediaPipe selfie landscape, 144x256",
 }
 
+TRAINED = {"portrait": "portrait_taught"}
+"""The training a shipped file comes from."""
+
 PORTRAIT = ("IoU, %", "95 % interval", "p5", "mIoU", "boundary F")
 SPEED = ("fps", "times", "web fps", "web fps, tfjs-tflite")
 VIDEO = ("slow", "fast", "lag", "flips", "ghost", "gone", "empty", "IoU", "F", "dtSSD", "E_warp")
@@ -68,7 +71,7 @@ def tables():
     return {
         "rows": list(_lines(["row", "start", "parameters", "MACs, M", *PORTRAIT, "wild IoU", *SPEED], _trained())),
         "published": list(_lines(PUBLISHED, _published())),
-        "files": list(_lines(["file", *PORTRAIT, "self", "street", "face", "wild", *SPEED], _files())),
+        "files": list(_lines(["file", *PORTRAIT, "self", "street", "face", "16:9", "wild", *SPEED], _files())),
         "parts": list(_lines(["part", "pictures", *PORTRAIT], _parts())),
         "slices": list(_lines(["pictures of val with", "pictures", "IoU, %", "95 % interval"], _slices())),
         "video": list(_lines(["", *VIDEO], _video())),
@@ -104,13 +107,14 @@ def _published():
 def _files():
     drawn = stored("speed").get("native", {}).get("paper_as_drawn")
     if drawn:
-        gaps = [""] * (len(PORTRAIT) + 4)
+        gaps = [""] * (len(PORTRAIT) + 5)
         yield ["the paper's network as drawn (speed only)", *gaps, *_rates("paper_as_drawn")]
     shipped = {path.stem: f"`{path.stem}`" for path in embedded()}
     for name, label in {"served": "`portrait` as the service shows it", **shipped, **PEERS}.items():
         if found := stored(name):
-            parts = [f"{found['val'][part]['iou']:.2f}" for part in ("self", "street", "face", "wild")]
-            yield [label, *_figures(found["val"]["portrait"]), *parts, *_rates(name)]
+            *parts, wild = (f"{found['val'][part]['iou']:.2f}" for part in ("self", "street", "face", "wild"))
+            wide = f"{found['wide']['portrait']['iou']:.2f}" if "wide" in found else ""
+            yield [label, *_figures(found["val"]["portrait"]), *parts, wide, wild, *_rates(name)]
 
 
 def _parts():
