@@ -1,4 +1,4 @@
-"""Calibration: what the parts of a frame cost on this machine. A second of work, done once and kept in a file."""
+"""Calibration: what the parts of a frame cost on this machine. A few seconds of work, done once and kept in a file."""
 
 import hashlib
 import json
@@ -33,6 +33,9 @@ logger = logging.getLogger(__name__)
 
 RUNS, UNCOUNTED = 7, 2
 """Times each part is measured; the first ones fill caches and buffers. The median counts."""
+
+PAUSE = 0.005
+"""Seconds before each time, as between a camera's frames: without them all would be found cheaper than streams are."""
 
 CHEAPER = 0.85
 """A model is worth changing to from this share of the other's time on."""
@@ -159,6 +162,7 @@ def _time(work: Callable[[], Any]) -> float:
     """Seconds of this thread's CPU that `work` takes; neighbours disturb that least."""
     taken = []
     for _ in range(RUNS + UNCOUNTED):
+        time.sleep(PAUSE)
         started = time.thread_time()
         work()
         taken.append(time.thread_time() - started)

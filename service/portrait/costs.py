@@ -19,9 +19,9 @@ STILL_RATE = 1.0
 CODECS = {"webrtc": "vp8", "grpc": "jpeg", "http": "jpeg"}
 """What a transport's pictures are taken for."""
 
-WIRE = {"webrtc": 1.4, "grpc": 0.2, "http": 0.2}
+WIRE = {"webrtc": 0.7, "grpc": 0.2, "http": 0.2}
 """What a transport itself takes for a frame, in inferences of the default network: packets, encryption, the event loop.
-Cannot be measured without a peer; the figures are 2.7 ms and 0.4 ms beside an inference of 1.9 ms."""
+Cannot be measured without a peer; the figures are 1.3 ms and 0.4 ms beside an inference of 2 ms."""
 
 PICTURELESS = ("mask", "alpha")
 """Modes of which gRPC sends no picture, but one number per pixel of the network's."""
