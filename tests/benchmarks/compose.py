@@ -6,14 +6,13 @@ CPU milliseconds of one thread, the median of the calls, an exact mask over a no
 import argparse
 import time
 from collections.abc import Callable, Sequence
+from functools import partial
 
 import cv2
 import numpy as np
 
 from portrait.bench import SIZES, make_frames
 from portrait.compositors import Options, open_compositor
-from portrait.compositors.base import blend_into
-from portrait.frame import Frame
 from portrait.framing import Window, show
 from portrait.mask import Mask
 
@@ -37,31 +36,23 @@ def _mask() -> Mask:
     return Mask(np.asarray(cv2.GaussianBlur(values, (0, 0), 3), np.uint8))
 
 
-def _plain(frame: Frame, mask: Mask, steep: np.ndarray) -> Frame:
-    room = frame.y.copy(), frame.u.copy(), frame.v.copy()
-    return blend_into(room, frame, mask, steep)
-
-
 def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--runs", type=int, default=200)
     runs = parser.parse_args().runs
     cv2.setNumThreads(1)
-    mask, steep = _mask(), Options().steep
-    print("size   image, edges as they are   image   cutout   framing, besides")
+    mask = _mask()
+    looks = [(mode, edges) for mode in ("color", "image", "cutout") for edges in (False, True)]
+    print(
+        "size  " + "".join(f"{mode + ', decontaminated' * edges:>24}" for mode, edges in looks) + "  framing, besides"
+    )
     for size, (width, height) in SIZES.items():
         frame = make_frames(width, height, 1)[0]
-        image = open_compositor(Options("image", background=frame))
-        cutout = open_compositor(Options("cutout"))
-        works: list[Callable[[], object]] = [
-            lambda frame=frame: _plain(frame, mask, steep),
-            lambda frame=frame, image=image: image.compose(frame, mask),
-            lambda frame=frame, cutout=cutout: cutout.compose(frame, mask),
-            lambda frame=frame: show(WINDOW, frame, mask),
-        ]
-        plain, whole, cut, framed = measure(works, runs)
-        print(f"{size:<6} {plain:24.2f} {whole:7.2f} {cut:8.2f} {framed:18.2f}")
+        compositors = [open_compositor(Options(mode, background=frame, decontaminate=edges)) for mode, edges in looks]
+        works: list[Callable[[], object]] = [partial(each.compose, frame, mask) for each in compositors]
+        *composed, framed = measure([*works, partial(show, WINDOW, frame, mask)], runs)
+        print(f"{size:<6}" + "".join(f"{each:>24.2f}" for each in composed) + f"{framed:>18.2f}")
 
 
 if __name__ == "__main__":
