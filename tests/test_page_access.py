@@ -43,6 +43,13 @@ FOCUSED = """() => {
 }"""
 
 
+FROM_ABOVE = """() => {
+  const top = (name) => document.querySelector(`.${name}`).getBoundingClientRect().top;
+  return ["edges", "behind", "numbers", "stage-card", "where", "work"].sort((one, other) => top(one) - top(other));
+}"""
+"""The parts of the page in the order in which they are seen."""
+
+
 async def faults(page: Page) -> list[str]:
     """What axe-core finds."""
     if not await page.evaluate("'axe' in window"):
@@ -206,6 +213,7 @@ async def test_on_a_phone_nothing_is_cut_off_and_thumbs_hit(service: Running, tm
             await page.locator(f"[name=view][value={view}]").check(force=True)
             assert await page.evaluate("document.documentElement.scrollWidth") == 360, view
             assert not await page.evaluate(SMALL), view
+        assert await page.evaluate(FROM_ABOVE) == ["stage-card", "behind", "edges", "work", "numbers", "where"]
         for dialog in ("code", "keys"):
             await page.click(f"#show-{dialog}")
             box = await page.locator(f"#{dialog}").bounding_box()
