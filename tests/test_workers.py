@@ -97,13 +97,12 @@ async def test_killing_a_worker_costs_its_own_streams_a_moment_and_nobody_else_a
                 await until(lambda: len(streams[-1]) > 20)
             killed_at = time.monotonic()
             os.kill(workers(process.pid)[index], signal.SIGKILL)
-            # Those of the other worker go on, and new ones are taken at once.
+            # Those of the other worker go on, and new ones are taken. Not by `open_stream`, which tries once: until the
+            # kernel has closed the dead worker's socket it may hand it a connection, which is reset.
             for _ in range(10):
                 await neighbour.send(room(96, 64), 1)
                 assert await neighbour.receive() is not None
-            async with client.open_stream() as fresh:
-                await fresh.send(room(96, 64), 1)
-                assert await fresh.receive() is not None
+            assert len([reply async for reply in client.stream([room(96, 64)], every_frame=True)]) == 1
             await until(lambda: all(moments[-1][0] > killed_at + BACK_SECONDS for moments in streams))
             done.set()
             await asyncio.gather(*watching)
