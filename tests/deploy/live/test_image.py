@@ -119,10 +119,10 @@ async def test_sigterm_drains_a_stream_and_ends_with_0(engine: Engine, container
     life = [line for line in lines if line["level"] == "info"]
     assert [line["message"] for line in life] == [
         "settings", "calibrated", "serving", "session opened",
-        "stopping", "session asked to leave", "drained", "session closed",
+        "stopping", "session asked to leave", "session closed", "drained",
     ]  # fmt: skip
-    assert life[6]["sessions_cut"] == 1
-    assert life[7]["reason"] == "the service stops"
+    assert life[6]["reason"] == "the service stops"
+    assert life[7]["sessions_cut"] == 1
     assert len(lines) == len(life) + len(warnings)
 
 
