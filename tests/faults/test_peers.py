@@ -192,7 +192,7 @@ async def test_240_frames_per_second_wait_for_nobody(service: Running, shown: Cl
     async with neighbour(at(service), shown) as beside, viewer(at(service), Rate(240)) as fast:
         await fast.connect(mode="color")
         async with asyncio.timeout(60):
-            while (numbers := await fast.numbers())["frames_dropped"] < 20:
+            while (numbers := await fast.numbers())["frames_dropped"] < 100:
                 await fast.frame()
         assert numbers["latency_seconds"] < 1.0
         assert numbers["frames_done"] > 0
