@@ -9,17 +9,20 @@ from typing import Any
 import cv2
 import numpy as np
 import pytest
-from aiohttp import web
 from playwright.async_api import Page
 
 from portrait.app import Running, run_service
 from portrait.settings import Settings
 from tests import whip_client
 from tests.browser import open_page, write_camera
+from tests.origins import elsewhere
 from tests.people import clip
 
 MODULES = Path(__file__).parent / "node" / "node_modules" / "whip-whep"
 TOKEN = "0123456789abcdef-camera"
+
+PAGE = "<video muted playsinline></video>"
+"""With the clients' modules beside it."""
 
 PUBLISH = """async ([url, token]) => {
   const { WHIPClient } = await import("/whip.js");
@@ -57,25 +60,6 @@ CORNER = """() => {
 
 
 @asynccontextmanager
-async def elsewhere() -> AsyncIterator[str]:
-    """A page of another origin, with the clients' modules beside it."""
-    application = web.Application()
-
-    async def page(_: web.Request) -> web.Response:
-        return web.Response(text="<video muted playsinline></video>", content_type="text/html")
-
-    application.router.add_get("/", page)
-    application.router.add_static("/", MODULES)
-    runner = web.AppRunner(application, access_log=None)
-    await runner.setup()
-    try:
-        await web.TCPSite(runner, "127.0.0.1", 0).start()
-        yield f"http://127.0.0.1:{runner.addresses[0][1]}"
-    finally:
-        await runner.cleanup()
-
-
-@asynccontextmanager
 async def serving(tmp_path: Path, origin: str) -> AsyncIterator[tuple[Running, str]]:
     """The whole service, which asks for a token and lets that origin's pages in."""
     (tmp_path / "tokens").write_text(f"camera {TOKEN}\n")
@@ -104,7 +88,7 @@ def camera(tmp_path: Path) -> Path:
 
 async def test_the_rfc_authors_client_publishes_and_watches_from_another_origin(tmp_path: Path, camera: Path) -> None:
     async with (
-        elsewhere() as origin,
+        elsewhere(MODULES, PAGE) as origin,
         serving(tmp_path, origin) as (running, url),
         open_page(origin, tmp_path / "profile", camera) as page,
     ):
@@ -135,8 +119,8 @@ async def test_the_rfc_authors_client_is_refused_without_its_token_and_from_anot
     tmp_path: Path, camera: Path
 ) -> None:
     async with (
-        elsewhere() as origin,
-        elsewhere() as other,
+        elsewhere(MODULES, PAGE) as origin,
+        elsewhere(MODULES, PAGE) as other,
         serving(tmp_path, origin) as (_, url),
         open_page(origin, tmp_path / "profile", camera) as page,
     ):
@@ -151,7 +135,7 @@ async def test_the_rfc_authors_client_is_refused_without_its_token_and_from_anot
 async def test_gstreamer_publishes_and_a_browser_watches(tmp_path: Path, options: tuple[str, ...]) -> None:
     (tmp_path / "gstreamer").mkdir()
     async with (
-        elsewhere() as origin,
+        elsewhere(MODULES, PAGE) as origin,
         serving(tmp_path, origin) as (running, url),
         open_page(origin, tmp_path / "profile", None) as page,
     ):

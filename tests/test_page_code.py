@@ -3,21 +3,19 @@
 import asyncio
 import os
 import sys
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 import cv2
 import numpy as np
 import pytest
-from aiohttp import web
 from playwright.async_api import Page, expect
 
 from portrait.app import Running, run_service
 from portrait.settings import Settings
 from tests.browser import open_page
 from tests.credentials import TOKEN, authority, tokens
+from tests.origins import elsewhere
 from tests.pages import (
     INSIDE,
     NEVER,
@@ -162,20 +160,6 @@ async def test_the_code_of_what_is_on_screen_shows_the_same(settings: Settings, 
         cv2.imwrite(str(tmp_path / "me.jpg"), SHOWN.frames[0])
         await run(tmp_path, "sh", "-c", texts["shell"])
         assert like(np.asarray(cv2.imread(str(tmp_path / "portrait.png")), np.uint8), seen)
-
-
-@asynccontextmanager
-async def elsewhere(folder: Path) -> AsyncIterator[str]:
-    """A server of another origin with the files of a folder."""
-    application = web.Application()
-    application.router.add_static("/", folder)
-    runner = web.AppRunner(application, access_log=None)
-    await runner.setup()
-    try:
-        await web.TCPSite(runner, "127.0.0.1", 0).start()
-        yield f"http://127.0.0.1:{runner.addresses[0][1]}"
-    finally:
-        await runner.cleanup()
 
 
 def write_film(path: Path) -> None:

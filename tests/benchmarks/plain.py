@@ -6,15 +6,15 @@ in, 8-bit mask out, each stream with its own prior. It spares itself messages: t
 
 import argparse
 import asyncio
-import json
 import threading
 from collections.abc import AsyncIterator
 from typing import Any
 
 import cv2
-import grpc.aio
 import numpy as np
 from ai_edge_litert.interpreter import Interpreter
+
+from tests.benchmarks.bare import serve
 
 SERVICE, METHOD = "plain.Segmentation", "Stream"
 
@@ -47,22 +47,12 @@ class Segmentation:
             return self._runner(**inputs)["mask"]
 
 
-async def serve(model: str) -> None:
-    """Serve until the process is killed."""
-    server = grpc.aio.server()
-    handler = grpc.stream_stream_rpc_method_handler(Segmentation(model).stream)
-    server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(SERVICE, {METHOD: handler}),))
-    port = server.add_insecure_port("127.0.0.1:0")
-    await server.start()
-    print(json.dumps({"grpc": f"127.0.0.1:{port}"}), flush=True)
-    await server.wait_for_termination()
-
-
 def main() -> None:
     """The command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("model", help="a TFLite file")
-    asyncio.run(serve(parser.parse_args().model))
+    segmentation = Segmentation(parser.parse_args().model)
+    asyncio.run(serve(SERVICE, METHOD, segmentation.stream))
 
 
 if __name__ == "__main__":
