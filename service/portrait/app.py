@@ -6,7 +6,7 @@ import socket
 import warnings
 from collections.abc import AsyncIterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from functools import partial
 
 import cv2
@@ -29,7 +29,7 @@ from portrait.settings import Settings
 from portrait.tracing import open_tracing
 from portrait.transports.grpc import GrpcServer, serve_grpc
 from portrait.transports.http import About, HttpRoutes, Stills, Trust, serve_http
-from portrait.transports.webrtc import serve_webrtc
+from portrait.transports.webrtc import WebRTC, serve_webrtc
 from portrait.transports.webrtc.ice import IceServers
 
 __all__ = ["Running", "run_service"]
@@ -106,19 +106,8 @@ async def _serve(
     security: Security,
     listening: socket.socket | None,
 ) -> AsyncIterator[Running]:
-    pixels = settings.max_frame_pixels
     stills = Stills(sessions, backgrounds, settings.max_still_pixels)
-    async with serve_webrtc(
-        sessions,
-        backgrounds,
-        max_frame_pixels=pixels,
-        idle_seconds=settings.idle_seconds,
-        ports=settings.media_port_range,
-        advertised=settings.advertised,
-        max_viewers=settings.max_viewers,
-        ice=IceServers(settings.ice_servers, settings.turn_secret.get_secret_value(), settings.turn_seconds),
-        security=security,
-    ) as webrtc:
+    async with _open_webrtc(settings, sessions, backgrounds, security) as webrtc:
         http = HttpRoutes(
             sessions, backgrounds, metrics.expose, lambda: not sessions.draining, webrtc.resources.patches
         )
@@ -135,18 +124,7 @@ async def _serve(
                 board=sessions.board,
                 listening=listening,
             ) as http_port,
-            serve_grpc(
-                sessions,
-                backgrounds,
-                host=settings.host,
-                port=settings.grpc_port,
-                max_frame_pixels=pixels,
-                max_still_pixels=settings.max_still_pixels,
-                max_message_bytes=max(3 * pixels, settings.max_still_bytes) + MESSAGE_MARGIN,
-                idle_seconds=settings.idle_seconds,
-                security=security,
-                shared_port=sessions.board.count > 1,
-            ) as grpc_server,
+            _open_grpc(settings, sessions, backgrounds, security) as grpc_server,
         ):
             about.grpc_port = grpc_server.port
             running = Running(settings, sessions, backgrounds, capacity, metrics, (http_port, grpc_server.port))
@@ -159,6 +137,39 @@ async def _serve(
                 yield running
             finally:
                 await _drain(running, grpc_server)
+
+
+def _open_webrtc(
+    settings: Settings, sessions: Sessions, backgrounds: Backgrounds, security: Security
+) -> AbstractAsyncContextManager[WebRTC]:
+    return serve_webrtc(
+        sessions,
+        backgrounds,
+        max_frame_pixels=settings.max_frame_pixels,
+        idle_seconds=settings.idle_seconds,
+        ports=settings.media_port_range,
+        advertised=settings.advertised,
+        max_viewers=settings.max_viewers,
+        ice=IceServers(settings.ice_servers, settings.turn_secret.get_secret_value(), settings.turn_seconds),
+        security=security,
+    )
+
+
+def _open_grpc(
+    settings: Settings, sessions: Sessions, backgrounds: Backgrounds, security: Security
+) -> AbstractAsyncContextManager[GrpcServer]:
+    return serve_grpc(
+        sessions,
+        backgrounds,
+        host=settings.host,
+        port=settings.grpc_port,
+        max_frame_pixels=settings.max_frame_pixels,
+        max_still_pixels=settings.max_still_pixels,
+        max_message_bytes=max(3 * settings.max_frame_pixels, settings.max_still_bytes) + MESSAGE_MARGIN,
+        idle_seconds=settings.idle_seconds,
+        security=security,
+        shared_port=sessions.board.count > 1,
+    )
 
 
 async def _drain(running: Running, grpc_server: GrpcServer) -> None:
