@@ -4,10 +4,11 @@ import asyncio
 
 
 class Proxy:
-    """A wire between a client and a server: it can be slow, and it can be cut."""
+    """A wire between a client and a server: it can be slow, it can lose its first connections, and it can be cut."""
 
-    def __init__(self, target: int, delay: float = 0.0) -> None:
-        self._target, self._delay = target, delay
+    def __init__(self, target: int, delay: float = 0.0, lost: int = 0) -> None:
+        self._target, self._delay, self._lost = target, delay, lost
+        self.connections = 0
         self._writers: list[asyncio.StreamWriter] = []
         self._tasks: list[asyncio.Task[None]] = []
         self.port = 0
@@ -30,6 +31,10 @@ class Proxy:
         await asyncio.gather(*self._tasks, return_exceptions=True)
 
     async def _connected(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self.connections += 1
+        if self.connections <= self._lost:
+            writer.transport.abort()
+            return
         far_reader, far_writer = await asyncio.open_connection("127.0.0.1", self._target)
         self._writers += [writer, far_writer]
         for source, sink in ((reader, far_writer), (far_reader, writer)):

@@ -13,7 +13,7 @@ import pytest
 from portrait.app import Running, run_service
 from portrait.client import Client, ClientError, Picture, Reply, SyncClient
 from portrait.settings import Settings
-from tests.calls import client, fake_service, i420, pictures, shown
+from tests.calls import client, fake_service, i420, pictures, received, shown
 from tests.fakes import FakeModel, Gate, full_mask
 from tests.people import Array, Clip, room
 from tests.proxy import Proxy
@@ -128,6 +128,39 @@ async def test_nobody_there_is_said_after_the_patience() -> None:
     async with Client(f"127.0.0.1:{port}") as client:
         with pytest.raises(ClientError, match="UNAVAILABLE"):
             await read_all(client.stream([room(64, 48)], reconnect_seconds=0.3))
+
+
+@pytest.mark.parametrize("lost", [1, 2])
+async def test_a_connection_lost_before_a_word_is_tried_once_more(settings: Settings, lost: int) -> None:
+    """As one that the kernel handed to a worker that was dying."""
+    async with (
+        run_service(settings) as running,
+        Proxy(running.grpc_port, lost=lost) as wire,
+        Client(f"127.0.0.1:{wire.port}") as client,
+        AsyncExitStack() as stack,
+    ):
+        if lost == 2:
+            with pytest.raises(ClientError, match="UNAVAILABLE"):
+                await stack.enter_async_context(client.open_stream())
+        else:
+            stream = await stack.enter_async_context(client.open_stream())
+            await stream.send(room(64, 48), 1)
+            assert await received(stream)
+        assert wire.connections == 2
+
+
+async def test_a_server_that_refuses_is_not_asked_again(settings: Settings) -> None:
+    async with (
+        run_service(settings) as running,
+        Proxy(running.grpc_port) as wire,
+        Client(f"127.0.0.1:{wire.port}") as client,
+    ):
+        await running.sessions.drain(0)
+        with pytest.raises(ClientError, match="UNAVAILABLE") as refused:
+            async with client.open_stream():
+                pass
+        assert refused.value.reason == "DRAINING"
+        assert wire.connections == 1
 
 
 async def test_a_frame_without_a_reply_is_an_error_in_time() -> None:

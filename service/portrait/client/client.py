@@ -1,7 +1,7 @@
 """Client: a service to call."""
 
 from collections.abc import AsyncGenerator, AsyncIterator, Sequence
-from contextlib import aclosing, asynccontextmanager
+from contextlib import AsyncExitStack, aclosing, asynccontextmanager
 from typing import Any, Unpack
 
 import grpc
@@ -102,6 +102,8 @@ class Client:
     ) -> AsyncIterator[Stream]:
         """A stream for the length of the block; it is cut at the end, finished or not.
 
+        A connection that fails before the server has said a word is tried once more.
+
         Args:
             prior: the last mask of a stream elsewhere, (H, W) uint8 of the model's size.
             prior_every: every how many results one carries its prior; 0: none does.
@@ -117,7 +119,20 @@ class Client:
             prior=None if prior is None else make_prior(prior),
             prior_every=prior_every,
         )
-        async with self._open_channel(target or self._targets[0]) as channel:
+        async with AsyncExitStack() as stack:
+            try:
+                stream = await stack.enter_async_context(self._begin(target or self._targets[0], config))
+            except ClientError as error:
+                # The server has said nothing itself: a worker that died was still handed the connection by the kernel,
+                # or a replica by its balancer. Now that it was reset, the next one goes elsewhere.
+                if error.code != "UNAVAILABLE" or error.reason:
+                    raise
+                stream = await stack.enter_async_context(self._begin(target or self._targets[0], config))
+            yield stream
+
+    @asynccontextmanager
+    async def _begin(self, target: str, config: pb.StreamConfig) -> AsyncIterator[Stream]:
+        async with self._open_channel(target) as channel:
             call = Call(pb_grpc.SegmentationServiceStub(channel).SegmentStream(**self._call(None)))
             try:
                 await call.write(pb.SegmentStreamRequest(config=config))
