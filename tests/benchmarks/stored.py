@@ -7,8 +7,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from training.speed import machine
-
 RESULTS = Path(__file__).parent / "results"
 
 
@@ -20,6 +18,8 @@ def add_option(parser: argparse.ArgumentParser, name: str) -> None:
 
 def report(figures: Mapping[str, Any], file: Path | None) -> None:
     """Print the figures, and keep them where a file is given."""
+    from training.speed import machine  # not before: it brings NumPy, and the launcher's benchmark measures just that
+
     found = {"machine": machine() | {"python": platform.python_version()}, **figures}
     text = json.dumps(found, indent=1, default=float)
     if file:
