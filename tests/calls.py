@@ -2,6 +2,7 @@
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from pathlib import Path
 from typing import Any
 
 import cv2
@@ -18,6 +19,13 @@ from tests.fakes import FakeModel, only
 from tests.people import Array, Clip, clip
 
 SIZE = (640, 360)
+
+TRITON = Path(__file__).parents[1] / ".venv-tritonclient" / "bin" / "python"
+"""The interpreter that has a client of KServe's which is not ours."""
+
+needs_tritonclient = pytest.mark.skipif(
+    not TRITON.exists(), reason="tritonclient is not installed: run make .venv-tritonclient/ready"
+)
 
 
 def jpeg(frame: Array) -> Picture:

@@ -1,5 +1,6 @@
 """Films, folders of them, and `portrait process` as a process: what the tests of files and addresses share."""
 
+import shutil
 import subprocess
 import sys
 import time
@@ -18,6 +19,10 @@ from tests.people import Array, clip
 SHOWN = clip(320, 240, 20)
 COMMAND = [sys.executable, "-m", "portrait", "process"]
 GREEN = ["--mode", "color", "--color", "#00ff00"]
+
+FFMPEG = shutil.which("ffmpeg")
+
+needs_ffmpeg = pytest.mark.skipif(FFMPEG is None, reason="ffmpeg is not installed: run make media-packages")
 
 
 def write_video(path: Path, turned: bool = False, sound: bool = True) -> None:

@@ -1,7 +1,6 @@
 """`portrait process` from and to addresses: RTSP from GStreamer's server, RTMP from and to the ffmpeg command."""
 
 import json
-import shutil
 import signal
 import subprocess
 import time
@@ -11,12 +10,21 @@ import av
 import pytest
 
 from portrait.cli import main
-from tests.films import COMMAND, GREEN, film, is_green, needs_gstreamer, read_video, rtsp_camera, running, size_of, wait
+from tests.films import (
+    COMMAND,
+    FFMPEG,
+    GREEN,
+    film,
+    is_green,
+    needs_ffmpeg,
+    needs_gstreamer,
+    read_video,
+    rtsp_camera,
+    running,
+    size_of,
+    wait,
+)
 from tests.ports import free_port
-
-FFMPEG = shutil.which("ffmpeg")
-
-needs_ffmpeg = pytest.mark.skipif(FFMPEG is None, reason="ffmpeg is not installed: run make media-packages")
 
 
 @needs_gstreamer

@@ -1,9 +1,6 @@
 """docs/getting-started.md and the README's Python, run as they stand there."""
 
-import asyncio
-import os
 import re
-import shutil
 import sys
 import textwrap
 from pathlib import Path
@@ -15,44 +12,22 @@ import pytest
 from portrait.app import Running
 from tests.browser import open_page, write_camera
 from tests.pages import SHOWN, detail, until
+from tests.snippets import ROOT, blocks, folder, placed, run, run_shell
 
-ROOT = Path(__file__).parents[1]
+__all__ = ["folder"]  # fixture
+
 PAGE = ROOT / "docs" / "getting-started.md"
-
-
-def blocks(page: Path, language: str) -> list[str]:
-    return re.findall(rf"^ *```{language}\n(.*?)^ *```$", page.read_text(), re.MULTILINE | re.DOTALL)
 
 
 def here(text: str, service: Running) -> str:
     """The text with the addresses of the service under test."""
-    return text.replace("localhost:8080", f"localhost:{service.http_port}").replace(
-        "localhost:50051", f"localhost:{service.grpc_port}"
-    )
-
-
-async def run(folder: Path, *command: str | Path) -> str:
-    """What a program says that ends well."""
-    environ = {**os.environ, "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
-    program = await asyncio.create_subprocess_exec(
-        *command, cwd=folder, env=environ, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.STDOUT
-    )
-    said, _ = await asyncio.wait_for(program.communicate(), 240)
-    assert program.returncode == 0, said.decode()
-    return said.decode()
-
-
-@pytest.fixture
-def folder(tmp_path: Path) -> Path:
-    """One with a portrait called me.jpg."""
-    shutil.copy(ROOT / "docs" / "pictures" / "astronaut.jpg", tmp_path / "me.jpg")
-    return tmp_path
+    return placed(text, service.http_port, service.grpc_port)
 
 
 @pytest.mark.parametrize("number", range(4))
 async def test_its_commands_end_well_and_write_what_they_say(number: int, service: Running, folder: Path) -> None:
     block = blocks(PAGE, "sh")[number]
-    await run(folder, "bash", "-euo", "pipefail", "-c", here(block, service))
+    await run_shell(folder, here(block, service))
     size = cv2.imread(str(folder / "me.jpg")).shape[:2]
     written = [word for word in block.split() if re.fullmatch(r"[\w-]+\.(png|jpg)", word) and word != "me.jpg"]
     for name in written:

@@ -16,17 +16,16 @@ from portrait.client import Client, ClientError
 from portrait.kserve import inference_pb2 as kserve
 from portrait.kserve import inference_pb2_grpc as kserve_grpc
 from portrait.v1 import segmentation_pb2 as pb
-from tests.calls import client, jpeg, shown
+from tests.calls import TRITON, client, jpeg, needs_tritonclient, shown
 from tests.embedded import SIDE
 from tests.people import Clip
 
 __all__ = ["client", "shown"]  # fixtures
 
 ROOT = Path(__file__).parents[1]
-TRITON = ROOT / ".venv-tritonclient" / "bin" / "python"
 
 
-@pytest.mark.skipif(not TRITON.exists(), reason="tritonclient is not installed: run make .venv-tritonclient/ready")
+@needs_tritonclient
 async def test_tritonclient_gets_the_python_clients_masks(
     service: Running, client: Client, shown: Clip, tmp_path: Path
 ) -> None:
