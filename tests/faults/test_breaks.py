@@ -11,7 +11,9 @@ BREAKS = load_breaks()
 
 @pytest.mark.parametrize("each", BREAKS, ids=lambda each: each.what)
 def test_a_break_still_finds_its_line_and_its_tests(each: Break) -> None:
-    assert each.made_in((ROOT / each.file).read_text())
+    broken = each.made_in((ROOT / each.file).read_text())
+    if each.file.endswith(".py"):
+        compile(broken, each.file, "exec")  # what cannot be read is caught by everything, and proves nothing
     assert each.caught_by
     for test in each.caught_by:
         file, _, name = test.partition("::")
