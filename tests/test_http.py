@@ -137,6 +137,17 @@ async def test_the_page_its_modules_and_its_backgrounds_are_served(http: aiohttp
         assert await response.json() == ["mask", "alpha", "blur", "color", "image", "cutout"]
 
 
+@pytest.mark.parametrize("path", ["/", "/portrait.js", "/web/page.js", "/litert/index.js", "/models/portrait.tflite"])
+async def test_no_page_is_made_of_two_versions(http: aiohttp.ClientSession, path: str) -> None:
+    """A browser that has a file asks before it uses it again, and is told in a word that it is still the one."""
+    async with http.get(path) as response:
+        assert response.headers["Cache-Control"] == "no-cache"
+        tag = response.headers["ETag"]
+    async with http.get(path, headers={"If-None-Match": tag}) as response:
+        assert (response.status, await response.read()) == (304, b"")
+        assert response.headers["Cache-Control"] == "no-cache"
+
+
 async def test_the_box_tells_a_page_how_to_use_it_elsewhere(service: Running, http: aiohttp.ClientSession) -> None:
     async with http.get("/v1/about") as response:
         assert await response.json() == {

@@ -47,6 +47,9 @@ SECURITY_HEADERS = {
     "Referrer-Policy": "no-referrer",
 }
 
+CACHING = "no-cache"
+"""A page and its modules belong to one version: browsers ask each time whether what they have is still it (ETag)."""
+
 
 class HttpRoutes:
     """The routes that belong to no other transport."""
@@ -199,8 +202,9 @@ def _read_changes(text: str) -> dict[str, Any]:
     return changes
 
 
-async def _add_security_headers(request: web.Request, response: web.StreamResponse) -> None:
+async def _add_headers(request: web.Request, response: web.StreamResponse) -> None:
     response.headers.update(SECURITY_HEADERS)
+    response.headers.setdefault("Cache-Control", CACHING)
 
 
 @asynccontextmanager
@@ -233,7 +237,7 @@ async def serve_http(
             await stack.enter_async_context(serve_neighbours(own, routes, [problems], max_body_bytes))
             middlewares.append((await stack.enter_async_context(open_neighbours(board))).middleware)
         application = web.Application(middlewares=middlewares, client_max_size=max_body_bytes)
-        application.on_response_prepare.append(_add_security_headers)
+        application.on_response_prepare.append(_add_headers)
         application.on_response_prepare.append(allow(origins))
         application.add_routes(routes)
         application.router.add_static("/web", WEB)
