@@ -1,7 +1,7 @@
 """Clips of a person whose masks are exact: a portrait cut out by its own mask and moved over another background.
 
-The portraits are those of the val split where `TEST_PORTRAITS` (default: `../shared/data/portraits` beside the
-checkout) holds them; elsewhere there is one, which is in the public domain.
+The first is in the public domain and the same everywhere, so that tests are. The others are portraits of the val
+split where `TEST_PORTRAITS` (default: `../shared/data/portraits` beside the checkout) holds them, elsewhere the first.
 """
 
 import csv
@@ -36,9 +36,9 @@ class Clip:
 
 
 def person(number: int = 0) -> Person:
-    """The same person for the same number."""
+    """The same person for the same number; 0 may be shown."""
     names = portrait_names()
-    if not names:
+    if not number or not names:
         return shown_person()
     name = names[number % len(names)]
     image = cv2.imread(str(DATA / "images" / f"{name}.jpg"))
@@ -60,7 +60,7 @@ def portrait_names() -> list[str]:
 
 
 def shown_person() -> Person:
-    """Eileen Collins, head and shoulders (docs/pictures): the person of whoever has no portraits."""
+    """Eileen Collins, head and shoulders (docs/pictures)."""
     image = cv2.imread(str(ROOT / "docs" / "pictures" / "astronaut.jpg"))
     mask = cv2.imread(str(ROOT / "tests" / "samples" / "astronaut.png"), cv2.IMREAD_GRAYSCALE)
     assert image is not None
@@ -83,16 +83,22 @@ def room(width: int, height: int, seed: int = 3) -> Array:
 
 def clip(width: int, height: int, count: int, number: int = 0, background: Array | None = None) -> Clip:
     """`count` frames of a person swaying sideways before a room."""
-    who = person(number)
-    scale = height / who.image.shape[0]
-    size = round(who.image.shape[1] * scale), height
+    return swaying(person(number), width, height, count, background=background)
+
+
+def swaying(
+    who: Person, width: int, height: int, count: int, background: Array | None = None, share: float = 1.0
+) -> Clip:
+    """The same of a given person, who takes `share` of the picture's height."""
+    tall = round(height * share)
+    size = round(who.image.shape[1] * tall / who.image.shape[0]), tall
     image = cv2.resize(who.image, size, interpolation=cv2.INTER_LINEAR)
     mask = cv2.resize(who.mask, size, interpolation=cv2.INTER_NEAREST)
     behind = room(width, height) if background is None else background
     frames, masks = [], []
     for i in range(count):
         sway = 0.06 * width * np.sin(2 * np.pi * i / 60)
-        shift = np.float32([[1, 0, (width - size[0]) / 2 + sway], [0, 1, 0]])
+        shift = np.float32([[1, 0, (width - size[0]) / 2 + sway], [0, 1, height - tall]])
         moved = cv2.warpAffine(image, shift, (width, height), borderMode=cv2.BORDER_REPLICATE)
         shape = cv2.warpAffine(mask, shift, (width, height), flags=cv2.INTER_NEAREST)
         soft = cv2.GaussianBlur(shape, (3, 3), 0)[..., None].astype(np.float32) / 255

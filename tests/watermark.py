@@ -70,7 +70,7 @@ class Scene:
 
     def __post_init__(self) -> None:
         who = person()
-        scale = self.height * 0.8 / who.image.shape[0]
+        scale = 0.8 * min(self.height / who.image.shape[0], self.width / who.image.shape[1])
         size = round(who.image.shape[1] * scale), round(who.image.shape[0] * scale)
         left, top = (self.width - size[0]) // 2, self.height - size[1]
         image, mask = marked_room(self.width, self.height), np.zeros((self.height, self.width), np.uint8)

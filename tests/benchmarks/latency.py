@@ -183,7 +183,6 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=2)
     add_option(parser, "latency")
     arguments = parser.parse_args()
-    people.DATA = Path("/nonexistent")  # a figure that may be shown, whatever pictures lie beside the checkout
     report(asyncio.run(run(arguments)), arguments.json)
 
 

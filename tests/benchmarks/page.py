@@ -72,7 +72,6 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=20.0)
     parser.add_argument("--screenshot", type=Path)
     arguments = parser.parse_args()
-    people.DATA = Path("/nonexistent")  # a figure that may be shown, whatever pictures lie beside the checkout
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
         asyncio.run(measure(arguments, Path(folder)))
 
