@@ -33,9 +33,13 @@ async def test_a_session_comes_back_after_the_box_was_started_anew(tmp_path: Pat
         events = await page.evaluate("kit.events")
         states = [detail["state"] for kind, detail in events if kind == "state"]
         assert states == ["reconnecting", "live", "closed"]
-        pauses = [detail["seconds"] for kind, detail in events if kind == "retry"]
-        assert 0.3 <= pauses[0] <= 0.4
-        assert max(pauses) <= 12.5
+        pauses = await page.evaluate(
+            "kit.events.filter(([kind]) => kind === 'retry').map(([, each]) => [each.seconds, each.error.retryAfter])"
+        )
+        # A box that is still going says itself when to ask again.
+        shortest = max(0.3, pauses[0][1] or 0)
+        assert shortest <= pauses[0][0] <= 1.25 * shortest
+        assert max(pause for pause, _ in pauses) <= 12.5
 
 
 @pytest.mark.parametrize("result", ["composite", "data"])

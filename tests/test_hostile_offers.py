@@ -2,6 +2,7 @@
 
 import asyncio
 import re
+import time
 from collections import Counter
 
 import pytest
@@ -33,12 +34,12 @@ async def emptied(sessions: Sessions) -> None:
             await asyncio.sleep(0.01)
 
 
-async def watch_lag(lags: list[float]) -> None:
-    loop = asyncio.get_running_loop()
+async def watch_turns(turns: list[float]) -> None:
+    """CPU seconds that the loop's thread takes from one look to the next: not what a busy machine makes it wait."""
     while True:
-        due = loop.time() + 0.01
+        begun = time.thread_time()
         await asyncio.sleep(0.01)
-        lags.append(loop.time() - due)
+        turns.append(time.thread_time() - begun)
 
 
 async def test_no_offer_does_anything_but_be_answered_or_refused() -> None:
@@ -179,13 +180,13 @@ async def test_no_offer_holds_the_loop_up() -> None:
     worst += "a=ssrc:1 cname:x\r\n" * 390 + "a=rtcp-fb:96 nack\r\n" * 990
     worst += "".join(f"a=candidate:{i} 1 udp 1 192.0.2.{i} 9 typ host\r\n" for i in range(100))
     assert len(worst) < 64 * 1024
-    lags: list[float] = []
+    turns: list[float] = []
     async with fake_service(FakeModel(full_mask)) as (url, sessions), viewer(url) as one:
-        watching = asyncio.create_task(watch_lag(lags))
+        watching = asyncio.create_task(watch_turns(turns))
         async with await one.post(worst) as response:
             assert response.status == 201, await response.text()
             assert len(await response.text()) < 200_000
         watching.cancel()
         async with one.http.delete(url + response.headers["Location"]):
             await emptied(sessions)
-    assert max(lags) < 1.0  # 0.05 on a machine that does nothing else
+    assert max(turns) < 0.5  # 0.05 where nobody else fills the caches
