@@ -79,16 +79,20 @@ class Engine:
         assert done.returncode == 0, done.stdout
         return done.stdout
 
-    def build(self, base: str | None) -> str:
-        """Build the Dockerfile; the image's name. Without a base, on a stand-in made of Debian's packages."""
-        command = ["bud", "--format=docker", "--layers", "--network=host", *self.build_options(base)]
-        name = "localhost/portrait:test"
-        self._call([tool("buildah"), *command, f"--file={ROOT}/Dockerfile", f"--tag={name}", ROOT], True, 1800)
+    def build(self, base: str | None, architecture: str = "") -> str:
+        """Build the Dockerfile; the image's name. Without a base, on a stand-in made of Debian's packages.
+
+        `architecture` is another than the machine's, as Debian names it: then the kernel must know an emulator for it.
+        """
+        command = ["bud", "--format=docker", "--layers", "--network=host", *self.build_options(base, architecture)]
+        name = f"localhost/portrait:test{architecture}"
+        self._call([tool("buildah"), *command, f"--file={ROOT}/Dockerfile", f"--tag={name}", ROOT], True, 3600)
         return name
 
-    def build_options(self, base: str | None = None) -> list[str]:
+    def build_options(self, base: str | None = None, architecture: str = "") -> list[str]:
         """The base and what a build shares with its host."""
-        return [*_shared(), f"--build-arg=BASE={base or self._stand_in()}"]
+        platform = [f"--arch={architecture}"] if architecture else []
+        return [*platform, *_shared(), f"--build-arg=BASE={base or self._stand_in(architecture)}"]
 
     def stand_in(self, name: str, package: str, entry: str, context: Path) -> None:
         """An image of another project, made of Debian's package; nothing is done where the image itself is there."""
@@ -99,18 +103,23 @@ class Engine:
         (context / "Dockerfile").write_text(f"FROM {self._stand_in()}\nRUN {install}\nENTRYPOINT {entry}\n")
         self._call([tool("buildah"), "bud", "--network=host", *_shared(), f"--tag={name}", context], True, 600)
 
-    def _stand_in(self) -> str:
+    def _stand_in(self, architecture: str = "") -> str:
         """Debian with Python: what is asked of python:3.11-slim-bookworm, where no registry can be reached."""
-        if self._call([tool("podman"), "images", "--quiet", STAND_IN], True, 60).strip():
-            return STAND_IN
-        root = self._folder / "rootfs"
-        packages = "--include=ca-certificates,python3,python3-venv"
-        self._call([tool("debootstrap"), "--variant=minbase", packages, "bookworm", root], True, 900)
-        archive = self._folder / "rootfs.tar"
+        name = STAND_IN + architecture
+        if self._call([tool("podman"), "images", "--quiet", name], True, 60).strip():
+            return name
+        root, archive = self._folder / f"rootfs{architecture}", self._folder / f"rootfs{architecture}.tar"
+        debootstrap: list[str | Path] = [tool("debootstrap"), "--variant=minbase"]
+        imported = ["import"]
+        if architecture:
+            debootstrap.append(f"--arch={architecture}")
+            imported.append(f"--arch={architecture}")
+        debootstrap.append("--include=ca-certificates,python3,python3-venv")
+        self._call([*debootstrap, "bookworm", root], True, 1800)
         caches = ("--exclude=./var/cache/apt/*", "--exclude=./var/lib/apt/lists/*")
         self._call([tool("tar"), "-C", root, *caches, "-cf", archive, "."], True, 300)
-        self._call([tool("podman"), "import", archive, STAND_IN], True, 300)
-        return STAND_IN
+        self._call([tool("podman"), *imported, archive, name], True, 300)
+        return name
 
     def _call(self, command: list[str | Path], check: bool, timeout: float) -> str:
         result = subprocess.run(command, env=self.environ, capture_output=True, text=True, timeout=timeout)
