@@ -26,7 +26,7 @@ async def test_a_still_comes_back_at_its_own_size(
     async with http.post(f"/v1/segment?mode={mode}", data=form(data)) as response:
         assert response.content_type == "image/png"
         result = await picture_of(response)
-    assert result.shape == (size[1], size[0]) if channels == 1 else (size[1], size[0], channels)
+    assert result.shape == (size[::-1] if channels == 1 else (*size[::-1], channels))
 
 
 async def test_a_cutout_keeps_the_person_and_nothing_else(http: aiohttp.ClientSession) -> None:
