@@ -15,11 +15,11 @@ from portrait.errors import Idle, TooManySessions
 from portrait.logs import JsonFormatter, TextFormatter, log_event
 from portrait.metrics import Metrics
 from portrait.sessions import Sessions
+from tests.boxes import ended, serving
 from tests.calls import fake_service, jpeg
 from tests.fakes import FakeModel, failing, full_mask, only
+from tests.frames import GREEN, FrameCodec, make_frame
 from tests.people import clip
-from tests.test_cli import ended, serving
-from tests.test_session import GREEN, FrameCodec, make_frame
 
 
 @pytest.fixture(autouse=True)

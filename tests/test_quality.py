@@ -26,9 +26,9 @@ from portrait.session import Terms
 from portrait.sessions import Sessions
 from portrait.settings import Settings
 from tests.fakes import FakeModel, full_mask, only
+from tests.frames import FrameCodec
 from tests.people import Clip, clip
 from tests.rtc import Camera, viewer
-from tests.test_session import FrameCodec
 
 FULL, STILL, ALTERNATE, SMALLER, SLOWER = Quality
 
@@ -220,8 +220,9 @@ async def test_a_stream_too_many_is_told_why_and_when_to_try_again(counting_cpu:
                 assert (await response.json())["title"] == "OUT_OF_CPU"
                 async with other.http.get(f"{other.url}/metrics") as scrape:
                     assert 'portrait_admission_refused_total{reason="out_of_cpu"} 2.0' in await scrape.text()
-        while box.sessions.describe():
-            await asyncio.sleep(0.01)
+        async with asyncio.timeout(20):
+            while box.sessions.describe():
+                await asyncio.sleep(0.01)
         async with client.open_stream():
             pass
 
