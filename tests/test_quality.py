@@ -277,8 +277,13 @@ async def test_the_lowest_step_halves_the_frames(service: Service, shown: Clip, 
     fix(SLOWER)
     async with viewer(f"http://127.0.0.1:{service.http_port}", Camera(shown)) as one:
         await one.connect()
-        numbers: dict[str, Any] = await one.numbers()
-        while numbers["frames_done"] < 30 or not 0 < numbers["frames_per_second"] < 16:
-            await one.frame()
-            numbers = await one.numbers()
-        assert numbers["frames_dropped"] > 0
+        async with asyncio.timeout(60):
+            # A machine that does much else may be too slow for its camera, too: then nothing is dropped, yet.
+            numbers: dict[str, Any] = await one.numbers()
+            while numbers["frames_done"] < 30 or not numbers["frames_dropped"] or not slow(numbers):
+                await one.frame()
+                numbers = await one.numbers()
+
+
+def slow(numbers: dict[str, Any]) -> bool:
+    return 0 < float(numbers["frames_per_second"]) < 16

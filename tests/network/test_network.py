@@ -90,9 +90,17 @@ async def relaying(place: Namespace) -> AsyncIterator[None]:
         "--log-file=stdout --simple-log --pidfile=/dev/null"
     )
     async with running(place.command(program, *options.split()), ready="IO method"):
-        # It says so a moment before it listens.
-        await asyncio.sleep(0.5)
+        async with asyncio.timeout(30):  # it says so a moment before it listens
+            while await listening(place, 3478) != {"udp", "tcp"}:
+                await asyncio.sleep(0.05)
         yield
+
+
+async def listening(place: Namespace, port: int) -> set[str]:
+    """By which protocols a port is listened at inside a namespace."""
+    async with running(place.command("ss", "-Hlntu", f"sport = :{port}")) as process:
+        out, _ = await process.communicate()
+    return {line.split()[0] for line in out.decode().splitlines()}
 
 
 async def doctor(place: Namespace, *options: str) -> dict[str, dict[str, Any]]:
