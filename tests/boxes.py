@@ -49,7 +49,7 @@ def workers(supervisor: int) -> list[int]:
     return [child for child in sorted(children) if b"portrait.worker" in Path(f"/proc/{child}/cmdline").read_bytes()]
 
 
-def wait_for(condition: Callable[[], Any], seconds: float = 30.0) -> Any:
+def wait_for(condition: Callable[[], Any], seconds: float = 60.0) -> Any:
     """What `condition` gives as soon as it is true."""
     deadline = time.monotonic() + seconds
     while not (found := condition()):

@@ -48,17 +48,21 @@ async def connect(arguments: argparse.Namespace, http: aiohttp.ClientSession, sh
     return connection
 
 
-async def watch(connection: RTCPeerConnection, frames: int) -> dict[str, object]:
-    """What came: how many pictures in how many seconds, the longest time without one, and by which way."""
+async def watch(connection: RTCPeerConnection, frames: int, gap: float) -> dict[str, object]:
+    """What came: how many pictures in how many seconds, the longest time without one, and by which way.
+
+    They are counted from the first time without one on that took `gap` seconds.
+    """
     track: MediaStreamTrack = connection.getTransceivers()[0].receiver.track
     await track.recv()
     print(json.dumps({"event": "first"}), flush=True)
     began = last = time.monotonic()
-    longest = 0.0
-    for _ in range(frames):
+    longest, counted = 0.0, 0
+    while counted < frames:
         await track.recv()
         now = time.monotonic()
         longest, last = max(longest, now - last), now
+        counted += longest >= gap
     pair = connection.getTransceivers()[0].receiver.transport.transport._connection._nominated[1]
     return {
         "event": "done",
@@ -78,7 +82,7 @@ async def run(arguments: argparse.Namespace) -> None:
         try:
             if arguments.path.startswith("/whip"):
                 await asyncio.Event().wait()
-            print(json.dumps(await watch(connection, arguments.frames)), flush=True)
+            print(json.dumps(await watch(connection, arguments.frames, arguments.gap)), flush=True)
         finally:
             await connection.close()
 
@@ -89,6 +93,7 @@ def main() -> None:
     parser.add_argument("url")
     parser.add_argument("--path", default="/webrtc")
     parser.add_argument("--frames", type=int, default=60)
+    parser.add_argument("--gap", type=float, default=0.0, help="seconds without a picture after which it counts them")
     asyncio.run(run(parser.parse_args()))
 
 

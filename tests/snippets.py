@@ -30,7 +30,12 @@ async def run(folder: Path, *command: str | Path, **environ: str) -> str:
     program = await asyncio.create_subprocess_exec(
         *command, cwd=folder, env=given, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.STDOUT
     )
-    said, _ = await asyncio.wait_for(program.communicate(), 240)
+    try:
+        said, _ = await asyncio.wait_for(program.communicate(), 240)
+    finally:
+        if program.returncode is None:
+            program.kill()
+            await program.wait()
     assert program.returncode == 0, said.decode()
     return said.decode()
 

@@ -10,6 +10,7 @@ import av
 import pytest
 
 from portrait.cli import main
+from tests.boxes import wait_for
 from tests.films import (
     COMMAND,
     FFMPEG,
@@ -22,7 +23,6 @@ from tests.films import (
     rtsp_camera,
     running,
     size_of,
-    wait,
 )
 from tests.ports import free_port
 
@@ -32,7 +32,7 @@ from tests.ports import free_port
 def test_a_camera_over_rtsp_is_recorded_until_an_interrupt(tmp_path: Path, stop: signal.Signals) -> None:
     source, target = film(tmp_path / "film.mp4", 60), tmp_path / "out.mp4"
     with rtsp_camera(source) as url, running(*COMMAND, url, target, *GREEN, "--json") as recording:
-        wait(lambda: size_of(tmp_path / ".out.part.mp4") > 0 or recording.poll() is not None)
+        wait_for(lambda: size_of(tmp_path / ".out.part.mp4") > 0 or recording.poll() is not None)
         recording.send_signal(stop)
         out, said = recording.communicate(timeout=30)
     assert recording.returncode == 0, said
@@ -69,7 +69,7 @@ def test_a_result_goes_out_over_rtmp(tmp_path: Path) -> None:
     source, received = film(tmp_path / "film.mp4", 3), tmp_path / "received.flv"
     url = f"rtmp://127.0.0.1:{free_port()}/live/room"
     with running(FFMPEG, "-v", "error", "-listen", "1", "-i", url, "-c", "copy", "-y", received) as listener:
-        wait(lambda: sent(source, url))
+        wait_for(lambda: sent(source, url))
         listener.wait(timeout=30)
     frames = read_video(received)
     assert len(frames) == 60

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from portrait.board import Board
-from portrait.calibration import load_costs, make_costs, measure
+from portrait.calibration import load_costs, make_costs
 from portrait.capacity import Capacity, Limits
 from portrait.compositors import MODES
 from portrait.costs import PIXELS, SIZES, Costs, Demand
@@ -188,4 +188,3 @@ def test_calibration_measures_every_part_and_is_kept_for_this_machine(
     kept.write_text(json.dumps({"segment portrait": [1]}))  # cut short, say
     monkeypatch.setattr("portrait.calibration.measure", lambda _: first.parts.items())
     assert load_costs(models).parts == first.parts
-    assert measure is not load_costs

@@ -101,14 +101,16 @@ async def test_streams_that_are_cut_anywhere_leave_nothing(
         async def churn(count: int) -> None:
             for _ in range(0, count, AT_ONCE):
                 await asyncio.gather(*(stream(target, random.Random(dice.random())) for _ in range(AT_ONCE)))
-            while running.sessions:
-                await asyncio.sleep(0.01)
+            async with asyncio.timeout(30):
+                while running.sessions:
+                    await asyncio.sleep(0.01)
 
         await churn(max(AT_ONCE, STREAMS // 10))  # fills caches, pools and arenas
         tasks, objects, memory = len(asyncio.all_tasks()), ours(), resident()
         await churn(STREAMS)
-        while threads() or len(asyncio.all_tasks()) > tasks:
-            await asyncio.sleep(0.01)
+        async with asyncio.timeout(30):
+            while threads() or len(asyncio.all_tasks()) > tasks:
+                await asyncio.sleep(0.01)
         assert ours() == objects
         grown = resident() - memory
         print(f"{STREAMS} streams: {grown / STREAMS:.0f} bytes each, {memory / 2**20:.0f} MB before")

@@ -65,8 +65,9 @@ def test_there_are_lines_to_run() -> None:
     assert len(FILES) == 5
 
 
-async def test_curl_gets_a_cutout(service: Running, folder: Path) -> None:
-    [line] = [block for block in blocks(PROTOCOL) if block.startswith("curl")]
+@pytest.mark.parametrize("page", [PROTOCOL, ROOT / "README.md"], ids=lambda page: page.name)
+async def test_curl_gets_a_cutout(page: Path, service: Running, folder: Path) -> None:
+    [line] = re.findall(r"^.*?\b(curl -F [^`\n]+)", page.read_text(), re.MULTILINE)
     await run_shell(folder, placed(line, service.http_port, service.grpc_port))
     size = cv2.imread(str(folder / "me.jpg")).shape[:2]
     assert cv2.imread(str(folder / "cutout.png"), cv2.IMREAD_UNCHANGED).shape == (*size, 4)

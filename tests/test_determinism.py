@@ -1,8 +1,7 @@
 """The same frames give the same masks, bit for bit: alone, beside others, in another process."""
 
 import asyncio
-from collections.abc import Iterator
-from contextlib import aclosing, contextmanager
+from contextlib import aclosing
 from fractions import Fraction
 
 import cv2
@@ -18,6 +17,7 @@ from portrait.pipeline import Pipeline
 from portrait.segmenters import Model
 from portrait.settings import Settings
 from tests.boxes import serving
+from tests.frames import Silent
 from tests.people import Array, clip
 
 SIZE = (320, 240)
@@ -35,12 +35,6 @@ def frames() -> list[bytes]:
     noise = np.random.default_rng(3)
     pictures = [picture + noise.normal(0, 3, picture.shape) for picture in clip(*SIZE, FRAMES).frames]
     return [packed(np.clip(picture, 0, 255).astype(np.uint8)) for picture in pictures]
-
-
-class Silent:
-    @contextmanager
-    def stage(self, name: str) -> Iterator[None]:
-        yield
 
 
 @pytest.fixture(scope="module")
@@ -93,10 +87,11 @@ async def test_seven_neighbours_under_load_change_no_bit(
 
     async with Client(f"127.0.0.1:{service.grpc_port}") as client:
         neighbours = [asyncio.create_task(work(number)) for number in range(NEIGHBOURS)]
-        while min(answered) < 2:
-            await asyncio.sleep(0.01)
-        before = list(answered)
         try:
+            async with asyncio.timeout(60):
+                while min(answered) < 2:
+                    await asyncio.sleep(0.01)
+            before = list(answered)
             assert await masks_of(client, frames) == alone
         finally:
             done.set()

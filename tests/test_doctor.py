@@ -8,8 +8,8 @@ import pytest
 from portrait.doctor.check import Check
 from portrait.doctor.outside import examine_outside
 from portrait.settings import Settings, load_settings
+from tests.credentials import Authority
 from tests.ports import free_ports
-from tests.test_security import Authority
 
 
 def found(settings: Settings) -> dict[str, list[Check]]:

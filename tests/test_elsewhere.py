@@ -149,5 +149,6 @@ async def test_nothing_a_client_says_makes_the_box_ask_elsewhere(keys: Path) -> 
             assert came == []
             # The listener would have seen it.
             (await asyncio.open_connection("127.0.0.1", port))[1].close()
-            while not came:
-                await asyncio.sleep(0.01)
+            async with asyncio.timeout(20):
+                while not came:
+                    await asyncio.sleep(0.01)

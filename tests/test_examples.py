@@ -4,6 +4,7 @@ import asyncio
 import os
 import shutil
 import sys
+from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
@@ -26,12 +27,17 @@ NODE = shutil.which("node", path=f"{Path(sys.executable).parent}:{os.environ['PA
 
 
 async def run(*command: Any, **environ: str) -> tuple[int, str]:
-    """Exit status and what was said."""
+    """Exit status and what was said, by a program that knows nothing of the tests' environment."""
     peer = await asyncio.create_subprocess_exec(
         *command, env={"PATH": "/usr/local/bin:/usr/bin:/bin", **environ},
         stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.STDOUT,
     )  # fmt: skip
-    said, _ = await asyncio.wait_for(peer.communicate(), 60)
+    try:
+        said, _ = await asyncio.wait_for(peer.communicate(), 120)
+    finally:
+        if peer.returncode is None:
+            peer.kill()
+            await peer.wait()
     return peer.returncode or 0, said.decode()
 
 
@@ -71,26 +77,39 @@ async def test_the_node_client_says_what_was_refused(service: Running, frames: l
     assert frames[2].with_suffix(".pgm").exists()
 
 
-async def test_every_example_brings_credentials(
-    settings: Settings, tokens: Path, authority: Authority, frames: list[Path], shown: Clip, tmp_path: Path
-) -> None:
+@pytest.fixture
+async def secured(
+    settings: Settings, tokens: Path, authority: Authority, tmp_path: Path
+) -> AsyncIterator[tuple[Running, str]]:
+    """A service that asks for a token, and the file of the authority to trust it by."""
     certificate, key = authority.issue(tmp_path, "server")
     ca = tmp_path / "ca.pem"
     ca.write_bytes(authority.pem)
-    secured = settings.model_copy(update={"tls_certificate": certificate, "tls_key": key, "tokens": tokens})
-    async with run_service(secured) as running:
-        server, out = f"https://localhost:{running.http_port}", tmp_path / "cutout.png"
-        given = {"SERVER": server, "CA": str(ca)}
-        status, said = await run(EXAMPLES / "cutout.sh", frames[0], out, TOKEN=TOKEN, **given)
-        assert status == 0, said
-        alpha = np.asarray(cv2.imread(str(out), cv2.IMREAD_UNCHANGED))[..., 3]
-        assert iou(shown.masks[0], alpha) > 0.85
-        status, said = await run(EXAMPLES / "cutout.sh", frames[0], out, **given)
-        assert status != 0
-        assert "401" in said
-        if NODE is not None and (EXAMPLES / "node" / "node_modules").exists():
-            script, target = EXAMPLES / "node" / "stream.mjs", f"localhost:{running.grpc_port}"
-            assert (await run(NODE, script, target, frames[0], TOKEN=TOKEN, CA=str(ca)))[0] == 0
-            status, said = await run(NODE, script, target, frames[0], CA=str(ca))
-            assert status == 1
-            assert "UNAUTHENTICATED: no credentials came" in said
+    files = {"tls_certificate": certificate, "tls_key": key, "tokens": tokens}
+    async with run_service(settings.model_copy(update=files)) as running:
+        yield running, str(ca)
+
+
+async def test_the_shells_example_brings_credentials(
+    secured: tuple[Running, str], frames: list[Path], shown: Clip, tmp_path: Path
+) -> None:
+    running, ca = secured
+    out, given = tmp_path / "cutout.png", {"SERVER": f"https://localhost:{running.http_port}", "CA": ca}
+    status, said = await run(EXAMPLES / "cutout.sh", frames[0], out, TOKEN=TOKEN, **given)
+    assert status == 0, said
+    alpha = np.asarray(cv2.imread(str(out), cv2.IMREAD_UNCHANGED))[..., 3]
+    assert iou(shown.masks[0], alpha) > 0.85
+    status, said = await run(EXAMPLES / "cutout.sh", frames[0], out, **given)
+    assert status != 0
+    assert "401" in said
+
+
+@needs_node
+async def test_the_node_client_brings_credentials(secured: tuple[Running, str], frames: list[Path]) -> None:
+    running, ca = secured
+    command = NODE, EXAMPLES / "node" / "stream.mjs", f"localhost:{running.grpc_port}", frames[0]
+    status, said = await run(*command, TOKEN=TOKEN, CA=ca)
+    assert status == 0, said
+    status, said = await run(*command, CA=ca)
+    assert status == 1
+    assert "UNAUTHENTICATED: no credentials came" in said

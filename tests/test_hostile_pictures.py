@@ -1,7 +1,6 @@
 """Pictures and video that nobody's encoder made: refused by name, never more memory than their size allows."""
 
 import contextlib
-import struct
 import zlib
 from collections.abc import Callable
 from fractions import Fraction
@@ -19,6 +18,7 @@ from portrait.backgrounds import load_background
 from portrait.errors import BadPicture
 from portrait.pictures import decode_bgr
 from portrait.transports.webrtc import decoders
+from tests.claims import png
 from tests.people import room
 
 LIMIT = 200_000
@@ -32,14 +32,6 @@ def peak() -> int:
 
 def forget_peak() -> None:
     Path("/proc/self/clear_refs").write_text("5")
-
-
-def png(width: int, height: int, *chunks: tuple[bytes, bytes], data: bytes = b"") -> bytes:
-    header = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
-    body = b"\x89PNG\r\n\x1a\n"
-    for name, content in ((b"IHDR", header), *chunks, (b"IDAT", data or zlib.compress(b"")), (b"IEND", b"")):
-        body += struct.pack(">I", len(content)) + name + content + struct.pack(">I", zlib.crc32(name + content))
-    return body
 
 
 BOMBS = {

@@ -15,11 +15,12 @@ from portrait.errors import Idle, TooManySessions
 from portrait.logs import JsonFormatter, TextFormatter, log_event
 from portrait.metrics import Metrics
 from portrait.sessions import Sessions
+from tests.boxes import ended, serving
 from tests.calls import fake_service, jpeg
 from tests.fakes import FakeModel, failing, full_mask, only
+from tests.frames import GREEN, FrameCodec, make_frame
 from tests.people import clip
-from tests.test_cli import ended, serving
-from tests.test_session import GREEN, FrameCodec, make_frame
+from tests.snippets import ROOT, blocks
 
 
 @pytest.fixture(autouse=True)
@@ -163,5 +164,7 @@ async def test_a_service_tells_its_life_as_json_and_nothing_of_frames() -> None:
     ]
     assert all(line["session"] for line in life if line["message"] != "session refused")
     assert life[2]["frames_done"] == 60
+    [shown] = blocks(ROOT / "docs" / "deployment.md", "json")
+    assert list(json.loads(shown)) == list(life[2]), "docs/deployment.md shows another line"
     rest = [line["message"] for line in lines if line not in life]
     assert rest == ["settings", "serving", "stopping", "drained"]

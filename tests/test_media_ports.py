@@ -27,7 +27,8 @@ def port_of(transport: asyncio.DatagramTransport) -> int:
 @pytest.mark.parametrize("first_out", [0, 1])
 async def test_two_services_on_one_loop_keep_to_their_own_ports_and_leave_nothing(first_out: int) -> None:
     loop = asyncio.get_running_loop()
-    ranges = free_ports(1), free_ports(1)
+    both = free_ports(2)
+    ranges = both[:1], both[1:]
     blocks = [media_ports(loop, ports) for ports in ranges]
     for block in blocks:
         block.__enter__()

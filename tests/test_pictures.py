@@ -2,7 +2,6 @@
 
 import io
 import struct
-import zlib
 from fractions import Fraction
 from typing import Any
 
@@ -24,6 +23,7 @@ from portrait.pictures import (
     frame_from_rgb24,
     read_size,
 )
+from tests.claims import png
 from tests.people import Array, room
 
 NOW = Timestamp(5, Fraction(1, 30))
@@ -85,26 +85,16 @@ def test_a_picture_cut_short_is_refused(suffix: str, share: float) -> None:
         decode_bgr(whole[: int(len(whole) * share)], 10**6)
 
 
-def png_header(width: int, height: int) -> bytes:
-    """A PNG that announces a size and holds next to nothing."""
-    chunk = b"IHDR" + struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
-    data = b"IDAT" + zlib.compress(b"")
-    return b"".join(
-        [b"\x89PNG\r\n\x1a\n", struct.pack(">I", 13), chunk, struct.pack(">I", zlib.crc32(chunk)),
-         struct.pack(">I", len(data) - 4), data, struct.pack(">I", zlib.crc32(data))]
-    )  # fmt: skip
-
-
 def test_a_huge_header_is_refused_before_decoding() -> None:
     with pytest.raises(BadPicture, match=r"400000000 pixels.*; expected at most 25000000 pixels"):
-        decode_bgr(png_header(20_000, 20_000), 25_000_000)
+        decode_bgr(png(20_000, 20_000), 25_000_000)
     with pytest.raises(BadPicture, match="6000x6000 is 36000000 pixels; expected at most 25000000"):
-        decode_bgr(png_header(6_000, 6_000), 25_000_000)
+        decode_bgr(png(6_000, 6_000), 25_000_000)
 
 
 def test_a_header_without_pixels_is_refused() -> None:
     with pytest.raises(BadPicture):
-        decode_bgr(png_header(0, 0), 25_000_000)
+        decode_bgr(png(0, 0), 25_000_000)
 
 
 def jpegs() -> dict[str, bytes]:

@@ -1,8 +1,5 @@
 """Pipelines: the prior's rules, and failing closed."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
-
 import numpy as np
 import pytest
 
@@ -11,15 +8,7 @@ from portrait.frame import Frame
 from portrait.mask import Mask
 from portrait.pipeline import Pipeline
 from tests.fakes import FakeModel, failing, full_mask
-from tests.test_session import GREEN, make_frame
-
-
-class Silent:
-    """Records nothing."""
-
-    @contextmanager
-    def stage(self, name: str) -> Iterator[None]:
-        yield
+from tests.frames import GREEN, Silent, make_frame
 
 
 def pipeline(model: FakeModel) -> Pipeline:

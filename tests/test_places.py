@@ -15,8 +15,9 @@ import pytest
 from portrait.app import run_service
 from portrait.cli import main
 from portrait.settings import Settings
+from tests.boxes import wait_for
 from tests.credentials import TOKEN, Authority, authority, tokens
-from tests.films import COMMAND, GREEN, SHOWN, folder, read_video, results, size_of, wait
+from tests.films import COMMAND, GREEN, SHOWN, folder, read_video, results, size_of
 from tests.people import Array
 from tests.ports import free_port
 
@@ -90,7 +91,7 @@ def test_an_address_is_recorded_until_an_interrupt(folder: Path, tmp_path: Path)
     process = None
     try:
         process = connected(url.partition("?")[0], target)
-        wait(lambda: size_of(tmp_path / ".out.part.mp4") > 0 or process.poll() is not None)
+        wait_for(lambda: size_of(tmp_path / ".out.part.mp4") > 0 or process.poll() is not None)
         process.send_signal(signal.SIGINT)
         out, said = process.communicate(timeout=30)
     finally:
@@ -110,7 +111,7 @@ def connected(url: str, target: Path) -> subprocess.Popen[str]:
             [*COMMAND, url, str(target), *GREEN, "--json"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
         )
         part = target.with_name(".out.part.mp4")
-        wait(lambda: part.exists() or process.poll() is not None)  # noqa: B023  waited for here
+        wait_for(lambda: part.exists() or process.poll() is not None)  # noqa: B023  waited for here
         if process.poll() is None:
             return process
         assert "refused" in process.communicate()[1]

@@ -26,9 +26,9 @@ from portrait.session import Terms
 from portrait.sessions import Sessions
 from portrait.settings import Settings
 from tests.fakes import FakeModel, full_mask, only
+from tests.frames import FrameCodec
 from tests.people import Clip, clip
 from tests.rtc import Camera, viewer
-from tests.test_session import FrameCodec
 
 FULL, STILL, ALTERNATE, SMALLER, SLOWER = Quality
 
@@ -220,8 +220,9 @@ async def test_a_stream_too_many_is_told_why_and_when_to_try_again(counting_cpu:
                 assert (await response.json())["title"] == "OUT_OF_CPU"
                 async with other.http.get(f"{other.url}/metrics") as scrape:
                     assert 'portrait_admission_refused_total{reason="out_of_cpu"} 2.0' in await scrape.text()
-        while box.sessions.describe():
-            await asyncio.sleep(0.01)
+        async with asyncio.timeout(20):
+            while box.sessions.describe():
+                await asyncio.sleep(0.01)
         async with client.open_stream():
             pass
 
@@ -276,8 +277,13 @@ async def test_the_lowest_step_halves_the_frames(service: Service, shown: Clip, 
     fix(SLOWER)
     async with viewer(f"http://127.0.0.1:{service.http_port}", Camera(shown)) as one:
         await one.connect()
-        numbers: dict[str, Any] = await one.numbers()
-        while numbers["frames_done"] < 30 or not 0 < numbers["frames_per_second"] < 16:
-            await one.frame()
-            numbers = await one.numbers()
-        assert numbers["frames_dropped"] > 0
+        async with asyncio.timeout(60):
+            # A machine that does much else may be too slow for its camera, too: then nothing is dropped, yet.
+            numbers: dict[str, Any] = await one.numbers()
+            while numbers["frames_done"] < 30 or not numbers["frames_dropped"] or not slow(numbers):
+                await one.frame()
+                numbers = await one.numbers()
+
+
+def slow(numbers: dict[str, Any]) -> bool:
+    return 0 < float(numbers["frames_per_second"]) < 16

@@ -1,6 +1,7 @@
 """A service that is ready is warm: nobody reaches it before its network has worked once."""
 
 import asyncio
+from socket import SOCK_STREAM
 
 import aiohttp
 import pytest
@@ -8,7 +9,7 @@ import pytest
 from portrait.app import run_service
 from portrait.settings import Settings
 from tests.fakes import FakeModel, Gate, only
-from tests.ports import free_port
+from tests.ports import free_ports
 
 
 async def reached(port: int) -> bool:
@@ -26,7 +27,7 @@ async def test_it_listens_after_an_inference_and_not_before(
 ) -> None:
     gate, up, enough = Gate(), asyncio.Event(), asyncio.Event()
     monkeypatch.setattr("portrait.app.load_models", lambda *_: only(FakeModel(gate)))
-    ports = free_port(), free_port()
+    ports = free_ports(2, SOCK_STREAM)
     fixed = settings.model_copy(update={"http_port": ports[0], "grpc_port": ports[1]})
 
     async def serve() -> None:

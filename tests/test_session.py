@@ -2,42 +2,21 @@
 
 import asyncio
 import threading
-from fractions import Fraction
 
 import numpy as np
 import pytest
 
 from portrait.compositors import Options
 from portrait.errors import BadOption, Draining, NoSuchSession, SegmentationHangs, TooManySessions
-from portrait.frame import Frame, Timestamp
+from portrait.frame import Frame
 from portrait.mask import Mask
 from portrait.metrics import Metrics
-from portrait.pictures import frame_from_bgr
-from portrait.pipeline import Result
 from portrait.quality import Delivery
 from portrait.segmenters import Segmenter
 from portrait.session import Session
 from portrait.sessions import Sessions
 from tests.fakes import FakeModel, Gate, full_mask, only
-from tests.people import room
-
-GREEN = Options("color", "#00ff00")
-
-
-class FrameCodec:
-    """Frames as they are; the composed frame comes out."""
-
-    modes = ("mask", "color", "blur")
-
-    def decode(self, picture: Frame, arrived: float, options: Options) -> Frame:
-        return picture
-
-    def encode(self, result: Result, picture: Frame) -> Frame:
-        return result.compose()
-
-
-def make_frame(arrived: float = 0.0, size: tuple[int, int] = (64, 48)) -> Frame:
-    return frame_from_bgr(room(*size), Timestamp(0, Fraction(1)), arrived)
+from tests.frames import GREEN, FrameCodec, make_frame
 
 
 def sessions(model: FakeModel, limit: int = 2) -> Sessions:

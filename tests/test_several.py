@@ -18,6 +18,7 @@ from portrait.app import Running
 from portrait.cli import main
 from portrait.frame import Frame
 from portrait.transports.files import Batch, Job, Progress, Work, beside, plan
+from tests.boxes import wait_for
 from tests.films import (
     COMMAND,
     GREEN,
@@ -31,7 +32,6 @@ from tests.films import (
     rtsp_camera,
     running,
     size_of,
-    wait,
 )
 from tests.ports import free_port
 
@@ -90,7 +90,7 @@ def test_an_interrupt_leaves_nothing_half_done_and_resume_does_the_rest(
     target = tmp_path / "out"
     command = [*COMMAND, folder, target, *GREEN, "--resume", "--json", "--jobs", "2"]
     with running(*command) as process:
-        wait(lambda: {"film.mp4", ".longer.part.mp4"} <= results(target) or process.poll() is not None)
+        wait_for(lambda: {"film.mp4", ".longer.part.mp4"} <= results(target) or process.poll() is not None)
         process.send_signal(stop)
         out, said = process.communicate(timeout=30)
     assert process.returncode == 130, said
@@ -129,7 +129,7 @@ def test_cameras_are_recorded_at_once_beside_files_and_a_dead_one_costs_itself_o
         for _ in range(2):
             with running(*command) as recording:
                 parts = [part for name in names for part in (name, f"{name}-2")]
-                wait(
+                wait_for(
                     lambda: (
                         (
                             sum(size_of(target / f".{part}.part.mkv") > 0 for part in parts) == 2  # noqa: B023

@@ -10,9 +10,9 @@ import pytest
 
 from portrait.app import run_service
 from portrait.settings import Settings
+from tests.claims import png
 from tests.people import iou, room
 from tests.posts import SHOWN, encoded, form, http, picture_of, problem_of
-from tests.test_pictures import png_header
 
 __all__ = ["http"]  # a fixture
 
@@ -26,7 +26,7 @@ async def test_a_still_comes_back_at_its_own_size(
     async with http.post(f"/v1/segment?mode={mode}", data=form(data)) as response:
         assert response.content_type == "image/png"
         result = await picture_of(response)
-    assert result.shape == (size[1], size[0]) if channels == 1 else (size[1], size[0], channels)
+    assert result.shape == (size[::-1] if channels == 1 else (*size[::-1], channels))
 
 
 async def test_a_cutout_keeps_the_person_and_nothing_else(http: aiohttp.ClientSession) -> None:
@@ -78,9 +78,9 @@ async def test_a_background_is_a_name_or_a_file(http: aiohttp.ClientSession, bac
 BAD_STILLS: dict[str, tuple[bytes, str]] = {
     "no picture": (b"hello", "5 bytes that are no picture; expected one of JPEG, PNG, WEBP"),
     "cut short": (encoded(room(320, 240))[:5000], "damaged or cut short after 5000 bytes"),
-    "0x0": (png_header(0, 0), "no picture"),
-    "a huge header": (png_header(20_000, 20_000), "400000000 pixels"),
-    "a large header": (png_header(6_000, 6_000), "6000x6000 is 36000000 pixels; expected at most 25000000"),
+    "0x0": (png(0, 0), "no picture"),
+    "a huge header": (png(20_000, 20_000), "400000000 pixels"),
+    "a large header": (png(6_000, 6_000), "6000x6000 is 36000000 pixels; expected at most 25000000"),
 }
 
 

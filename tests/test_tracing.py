@@ -29,12 +29,12 @@ from portrait.settings import Settings
 from portrait.tracing import Traces, open_tracing
 from portrait.v1 import segmentation_pb2 as pb
 from portrait.v1 import segmentation_pb2_grpc as pb_grpc
+from tests.boxes import ended, serving
 from tests.calls import jpeg
 from tests.fakes import FakeModel, failing, full_mask, only
+from tests.frames import GREEN, FrameCodec, make_frame
 from tests.people import clip
 from tests.rtc import Camera, viewer
-from tests.test_cli import ended, serving
-from tests.test_session import GREEN, FrameCodec, make_frame
 
 TRACE = "0af7651916cd43dd8448eb211c80319c"
 PARENT = "b7ad6b7169203331"

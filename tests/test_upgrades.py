@@ -8,7 +8,7 @@ import signal
 import subprocess
 import time
 import urllib.request
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, aclosing, asynccontextmanager
 from itertools import pairwise
 from pathlib import Path
@@ -22,7 +22,7 @@ from portrait.signals import RELOAD, REPLACE
 from tests.boxes import ended, serving, wait_for, workers
 from tests.people import clip, room
 from tests.rtc import SIZE, Camera, viewer
-from tests.test_browser_module import tab
+from tests.tabs import tab
 
 Process = subprocess.Popen[str]
 
@@ -96,7 +96,7 @@ def model(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def configured(tmp_path: Path, model: Path) -> Iterator[Path]:
+def configured(tmp_path: Path, model: Path) -> Path:
     path = tmp_path / "portrait.toml"
     path.write_text(f'model = "{model}"\nmax_sessions = 8\n')
     return path
@@ -111,10 +111,11 @@ async def test_workers_make_way_one_by_one_and_no_stream_is_lost(every_frame: bo
             await until(lambda: len(one) > 20 and len(two) > 20)
             began = time.monotonic()
             process.send_signal(REPLACE)
-            while not log.says("has taken its place", 2):
-                # There is no moment with less room.
-                assert (await asyncio.to_thread(get, page + "readyz"))["workers"].count(True) >= 2
-                await asyncio.sleep(0.05)
+            async with asyncio.timeout(60):
+                while not log.says("has taken its place", 2):
+                    # There is no moment with less room.
+                    assert (await asyncio.to_thread(get, page + "readyz"))["workers"].count(True) >= 2
+                    await asyncio.sleep(0.05)
             await until(lambda: len(workers(process.pid)) == 2 and not set(workers(process.pid)) & set(old))
             # Ready all the time, and all of it again at the end.
             await until(lambda: get(page + "readyz")["workers"] == [True, True])
@@ -173,13 +174,9 @@ async def test_successors_that_do_not_come_up_change_nothing(configured: Path, m
         assert (await asyncio.to_thread(ended, process))[0] == 0
 
 
-def worker_arguments(count: int) -> list[str]:
-    return ["--workers", str(count)]
-
-
 @pytest.mark.parametrize("count", [1, 2])
 async def test_a_model_is_replaced_under_running_streams(count: int, configured: Path, tmp_path: Path) -> None:
-    with serving(*worker_arguments(count), "--config", str(configured)) as (process, told):
+    with serving("--workers", str(count), "--config", str(configured)) as (process, told):
         page, log = told["page"], Log(process)
         async with streaming(told["grpc"]) as came, viewer(page.rstrip("/"), Camera(clip(*SIZE, 10))) as call:
             await call.connect(mode="blur")
@@ -216,7 +213,7 @@ async def test_a_model_is_replaced_under_running_streams(count: int, configured:
 @pytest.mark.parametrize("count", [1, 2])
 async def test_what_cannot_be_used_changes_nothing(count: int, configured: Path, model: Path) -> None:
     whole = model.read_bytes()
-    with serving(*worker_arguments(count), "--config", str(configured)) as (process, told):
+    with serving("--workers", str(count), "--config", str(configured)) as (process, told):
         log = Log(process)
         for bad in (b"no network at all", whole[: len(whole) // 2]):
             model.write_bytes(bad)

@@ -7,9 +7,7 @@ import aiohttp
 import cv2
 import numpy as np
 import pytest
-from aiortc import (
-    RTCRtpReceiver,
-)
+from aiortc import RTCRtpReceiver
 
 from portrait.app import Running
 from portrait.compositors import MODES

@@ -24,7 +24,7 @@ from portrait.supervisor import run_workers, share
 from tests.boxes import FREE, ended, serving, wait_for, workers
 from tests.browser import open_page, write_camera
 from tests.people import Array, Clip, clip, room
-from tests.two_workers import BACK_SECONDS, Process, box, get, worker_of
+from tests.two_workers import BACK_SECONDS, Process, box, get, scrape, worker_of
 from tests.whip import publisher, shown
 
 __all__ = ["box", "shown"]  # fixtures
@@ -63,13 +63,6 @@ async def until(condition: Callable[[], bool]) -> None:
     async with asyncio.timeout(60):
         while not condition():
             await asyncio.sleep(0.02)
-
-
-def scrape(page: str) -> str:
-    """The box's metrics; nothing while there is no answer."""
-    with suppress(OSError):  # a connection that a worker took which hangs
-        return str(urllib.request.urlopen(page + "metrics", timeout=3).read().decode())
-    return ""
 
 
 def sessions(page: str) -> list[str]:

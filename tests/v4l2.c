@@ -1,5 +1,6 @@
 /* Lets a file stand for a virtual camera: /dev/video42 is opened as $V4L2_FILE, and takes formats as v4l2loopback does.
-   What is set is written to $V4L2_FILE.format: pixel format, width, height. */
+   What is set is written to $V4L2_FILE.format: pixel format, width, height. The moment of each frame is written to
+   $V4L2_FILE.times: seconds of the monotonic clock. */
 #define _GNU_SOURCE
 #include <dlfcn.h>
 #include <fcntl.h>
@@ -8,8 +9,16 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
+#include <unistd.h>
 
 static int device = -1;
+
+static FILE *beside(const char *suffix, const char *mode) {
+    char name[4096];
+    snprintf(name, sizeof name, "%s.%s", getenv("V4L2_FILE"), suffix);
+    return fopen(name, mode);
+}
 
 static int opened(const char *symbol, const char *path, int flags, int mode) {
     int (*real)(const char *, int, ...) = dlsym(RTLD_NEXT, symbol);
@@ -33,6 +42,18 @@ int open64(const char *path, int flags, ...) {
     return opened("open64", path, flags, mode);
 }
 
+ssize_t write(int fd, const void *data, size_t size) {
+    ssize_t (*real)(int, const void *, size_t) = dlsym(RTLD_NEXT, "write");
+    if (fd == device && device >= 0) {
+        struct timespec now;
+        clock_gettime(CLOCK_MONOTONIC, &now);
+        FILE *file = beside("times", "a");
+        fprintf(file, "%lld.%09ld\n", (long long)now.tv_sec, now.tv_nsec);
+        fclose(file);
+    }
+    return real(fd, data, size);
+}
+
 int ioctl(int fd, unsigned long request, ...) {
     int (*real)(int, unsigned long, ...) = dlsym(RTLD_NEXT, "ioctl");
     va_list rest;
@@ -42,9 +63,7 @@ int ioctl(int fd, unsigned long request, ...) {
     if (fd != device || device < 0) return real(fd, request, argument);
     if ((unsigned int)request == VIDIOC_S_FMT) {
         struct v4l2_format *format = argument;
-        char name[4096];
-        snprintf(name, sizeof name, "%s.format", getenv("V4L2_FILE"));
-        FILE *file = fopen(name, "w");
+        FILE *file = beside("format", "w");
         fprintf(file, "%.4s %u %u %u\n", (char *)&format->fmt.pix.pixelformat, format->fmt.pix.width,
                 format->fmt.pix.height, format->type);
         fclose(file);

@@ -22,8 +22,7 @@ from portrait.client import Client
 from tests.boxes import FREE, ended, serving, wait_for, workers
 from tests.people import Clip, clip
 from tests.rtc import SIZE, Camera, viewer
-from tests.test_workers import scrape
-from tests.two_workers import get
+from tests.two_workers import get, scrape
 from tests.whip import publisher, watcher
 
 BOX = ("--workers", "2", "--media-ports", "0-0", "--drain-seconds", "0")

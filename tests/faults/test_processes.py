@@ -20,7 +20,7 @@ from tests.faults.stopped import stopped, threads
 from tests.faults.troubles import instead_of_the_embedded
 from tests.people import Clip, clip, room
 from tests.rtc import SIZE, Camera, viewer
-from tests.test_workers import scrape
+from tests.two_workers import scrape
 
 FRAME = room(96, 64)
 

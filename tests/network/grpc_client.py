@@ -23,17 +23,18 @@ async def pictures() -> AsyncIterator[Array]:
         yield frame
 
 
-async def run(target: str, frames: int) -> None:
-    """The whole life."""
+async def run(target: str, frames: int, gap: float) -> None:
+    """The whole life. Frames are counted from the first time without one on that took `gap` seconds."""
     async with Client(target) as client, aclosing(client.stream(pictures(), reconnect_seconds=600)) as replies:
         assert (await anext(replies)).error is None
         print(json.dumps({"event": "first"}), flush=True)
         began = last = time.monotonic()
-        longest = 0.0
-        for _ in range(frames):
+        longest, counted = 0.0, 0
+        while counted < frames:
             assert (await anext(replies)).error is None
             now = time.monotonic()
             longest, last = max(longest, now - last), now
+            counted += longest >= gap
     print(json.dumps({"event": "done", "frames": frames, "seconds": last - began, "longest": longest}), flush=True)
 
 
@@ -42,8 +43,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("target")
     parser.add_argument("--frames", type=int, default=60)
+    parser.add_argument("--gap", type=float, default=0.0, help="seconds without a picture after which it counts them")
     arguments = parser.parse_args()
-    asyncio.run(run(arguments.target, arguments.frames))
+    asyncio.run(run(arguments.target, arguments.frames, arguments.gap))
 
 
 if __name__ == "__main__":

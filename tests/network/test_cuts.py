@@ -68,19 +68,18 @@ async def event(process: Process) -> dict[str, Any]:
     return told
 
 
-def clients(client: Namespace, frames: int = FRAMES) -> dict[str, list[str]]:
-    """What runs a client of each kind."""
-    webrtc = ("-m", "tests.rtc_client", f"http://{SERVER}:8080", "--frames", frames)
-    grpc = ("-m", "tests.network.grpc_client", f"{SERVER}:50051", "--frames", frames)
+def clients(client: Namespace, gap: float) -> dict[str, list[str]]:
+    """What runs a client of each kind, which ends some frames after it was without any for so many seconds."""
+    options = ("--frames", str(FRAMES), "--gap", str(gap))
     return {
-        "webrtc": client.command(sys.executable, *map(str, webrtc)),
-        "grpc": client.command(sys.executable, *map(str, grpc)),
+        "webrtc": client.command(sys.executable, "-m", "tests.rtc_client", f"http://{SERVER}:8080", *options),
+        "grpc": client.command(sys.executable, "-m", "tests.network.grpc_client", f"{SERVER}:50051", *options),
     }
 
 
 async def test_a_cut_of_a_second_is_a_picture_that_stands_still(net: Network) -> None:
     client, server = joined(net)
-    commands = clients(client)
+    commands = clients(client, gap=0.8)
     async with (
         serving(server, SERVER, "--idle-seconds", str(IDLE_SECONDS)),
         running(commands["webrtc"]) as webrtc,
@@ -94,13 +93,13 @@ async def test_a_cut_of_a_second_is_a_picture_that_stands_still(net: Network) ->
         assert {session["id"] for session in await sessions(server)} == before
         done = [await event(one) for one in (webrtc, grpc)]
     print(f"longest without a picture: {[round(one['longest'], 1) for one in done]} s")
-    assert all(one["longest"] > 0.8 for one in done), "the cut was not noticed"
+    assert [one["event"] for one in done] == ["done"] * 2
 
 
 async def test_after_a_cut_of_five_seconds_pictures_are_back_within_two(net: Network) -> None:
     """WebRTC's, unless its session was ended meanwhile, which it is from five seconds on; gRPC's always."""
     client, server = joined(net)
-    commands = clients(client)
+    commands = clients(client, gap=4)
     async with (
         serving(server, SERVER, "--idle-seconds", str(IDLE_SECONDS), "--max-sessions", "2"),
         running(commands["webrtc"]) as webrtc,
@@ -121,13 +120,13 @@ async def test_after_a_cut_of_five_seconds_pictures_are_back_within_two(net: Net
                 await asyncio.sleep(0.1)
         assert (await call(client, f"http://{SERVER}:8080"))["frames"] == 30
     print(f"longest without a picture: {longest} s, of {length:.1f}")
-    assert all(4 < each < length + 3 for each in longest.values()), longest
+    assert all(each < length + 3 for each in longest.values()), longest
 
 
 async def test_a_long_cut_frees_the_places_and_everybody_comes_back(net: Network) -> None:
     """TCP connections are half open all the while, and nobody has said goodbye. A minute: `make cut`."""
     client, server = joined(net)
-    commands = clients(client)
+    commands = clients(client, gap=LONG_SECONDS - 2)
     async with (
         serving(server, SERVER, "--idle-seconds", "3", "--max-sessions", "2"),
         running(commands["webrtc"]) as webrtc,
@@ -145,5 +144,5 @@ async def test_a_long_cut_frees_the_places_and_everybody_comes_back(net: Network
         # The gRPC client finds back by itself; of WebRTC's signalling a new one is made, as the page does.
         done = await event(grpc)
         print(f"longest without a picture: {done['longest']:.1f} s")
-        assert done["longest"] > LONG_SECONDS - 2, "the cut was not noticed"
+        assert done["event"] == "done"
         assert (await call(client, f"http://{SERVER}:8080"))["frames"] == 30

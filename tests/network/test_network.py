@@ -2,21 +2,27 @@
 
 import asyncio
 import json
+import shlex
 import shutil
 import sys
 from asyncio.subprocess import PIPE, Process
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
 
 import pytest
 
 from tests.network.namespaces import Namespace, Network, missing, network
+from tests.snippets import ROOT, blocks
 
 pytestmark = pytest.mark.skipif(missing() is not None, reason=str(missing()))
 
 SECRET = "a-secret-of-the-tests"
 CLIENT, RELAY_OUTSIDE, RELAY_INSIDE, SERVER = "10.77.1.2", "10.77.1.1", "10.77.2.1", "10.77.2.2"
+RELAY = (
+    "--use-auth-secret", f"--static-auth-secret={SECRET}", "--realm=tests", f"--listening-ip={RELAY_OUTSIDE}",
+    f"--relay-ip={RELAY_INSIDE}", "--min-port=49200", "--max-port=49300", "--no-tls", "--no-dtls", "--no-cli",
+)  # fmt: skip
 
 
 @pytest.fixture
@@ -43,10 +49,10 @@ async def running(command: list[str], ready: str | None = None) -> AsyncIterator
 
 
 @asynccontextmanager
-async def serving(place: Namespace, host: str, *options: str) -> AsyncIterator[str]:
-    """The service inside a namespace; its address."""
+async def serving(place: Namespace, host: str, *options: str, environ: Sequence[str] = ()) -> AsyncIterator[str]:
+    """The service inside a namespace, with `NAME=value` in its environment; its address."""
     flags = ["--host", host, "--http-port", "8080", "--grpc-port", "50051", "--drain-seconds", "0", "--insecure"]
-    command = place.command(sys.executable, "-m", "portrait", "serve", "--json", *flags, *options)
+    command = place.command("env", *environ, sys.executable, "-m", "portrait", "serve", "--json", *flags, *options)
     async with running(command, ready='"page"'):
         yield f"http://[{host}]:8080" if ":" in host else f"http://{host}:8080"
 
@@ -79,20 +85,24 @@ def firewalled(net: Network) -> tuple[Namespace, Namespace, Namespace]:
 
 
 @asynccontextmanager
-async def relaying(place: Namespace) -> AsyncIterator[None]:
-    """Coturn, which hands out addresses of the server's side."""
+async def relaying(place: Namespace, options: Sequence[str] = RELAY) -> AsyncIterator[None]:
+    """Coturn; without other options it hands out addresses of the server's side."""
     program = shutil.which("turnserver")
     if program is None:
         pytest.skip("coturn is not installed (make system-packages)")
-    options = (
-        f"-n --use-auth-secret --static-auth-secret={SECRET} --realm=tests --listening-ip={RELAY_OUTSIDE} "
-        f"--relay-ip={RELAY_INSIDE} --min-port=49200 --max-port=49300 --no-tls --no-dtls --no-cli "
-        "--log-file=stdout --simple-log --pidfile=/dev/null"
-    )
-    async with running(place.command(program, *options.split()), ready="IO method"):
-        # It says so a moment before it listens.
-        await asyncio.sleep(0.5)
+    leaving_nothing = ("-n", "--log-file=stdout", "--simple-log", "--pidfile=/dev/null")
+    async with running(place.command(program, *leaving_nothing, *options), ready="IO method"):
+        async with asyncio.timeout(30):  # it says so a moment before it listens
+            while await listening(place, 3478) != {"udp", "tcp"}:
+                await asyncio.sleep(0.05)
         yield
+
+
+async def listening(place: Namespace, port: int) -> set[str]:
+    """By which protocols a port is listened at inside a namespace."""
+    async with running(place.command("ss", "-Hlntu", f"sport = :{port}")) as process:
+        out, _ = await process.communicate()
+    return {line.split()[0] for line in out.decode().splitlines()}
 
 
 async def doctor(place: Namespace, *options: str) -> dict[str, dict[str, Any]]:
@@ -128,6 +138,15 @@ async def test_a_client_behind_a_firewall_connects_through_turn(net: Network, tr
     async with relaying(relay), serving(server, SERVER, "--ice-urls", url, "--turn-secret", SECRET) as page:
         done = await call(client, page)
     assert done["local"] == "relay"
+
+
+async def test_the_relay_of_the_docs_and_the_box_of_the_docs_find_each_other(net: Network) -> None:
+    [text] = [block for block in blocks(ROOT / "docs" / "protocol.md") if block.startswith("turnserver")]
+    turnserver, box = (shlex.split(line.replace("ADDRESS", RELAY_OUTSIDE)) for line in text.splitlines())
+    assert box[-2:] == ["portrait", "serve"]
+    client, relay, server = firewalled(net)
+    async with relaying(relay, turnserver[1:]), serving(server, SERVER, environ=box[:-2]) as page:
+        assert (await call(client, page))["local"] == "relay"
 
 
 async def test_without_a_relay_the_firewall_is_not_passed(net: Network) -> None:

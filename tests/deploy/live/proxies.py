@@ -2,16 +2,17 @@
 
 import json
 import re
-import socket
 import subprocess
 import urllib.request
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from socket import SOCK_STREAM
 
 from tests.deploy import DEPLOY, tool
 from tests.deploy.live.engine import answers, wait_until
+from tests.ports import free_ports
 
 
 @dataclass(frozen=True)
@@ -35,13 +36,6 @@ class Proxy:
 
     http: int
     grpc: int
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
 
 
 def replaced(text: str, *changes: tuple[str, str]) -> str:
@@ -114,7 +108,7 @@ WRITERS = {"nginx": write_nginx, "haproxy": write_haproxy}
 
 @contextmanager
 def proxied(kind: str, folder: Path, replicas: list[Replica]) -> Iterator[Proxy]:
-    proxy = Proxy(free_port(), free_port())
+    proxy = Proxy(*free_ports(2, SOCK_STREAM))
     process = subprocess.Popen(WRITERS[kind](folder, replicas, proxy), stderr=subprocess.PIPE, text=True)
     try:
         wait_until(lambda: process.poll() is not None or answers(f"http://127.0.0.1:{proxy.http}/readyz"), 20, "up")

@@ -16,8 +16,9 @@ import numpy as np
 
 from tests.deploy import DEPLOY, tool
 from tests.deploy.live.engine import answers, wait_until
-from tests.deploy.live.proxies import free_port, replaced
+from tests.deploy.live.proxies import replaced
 from tests.deploy.pictures import Series
+from tests.ports import free_port
 
 
 @dataclass(frozen=True)

@@ -4,6 +4,7 @@ import asyncio
 import json
 import urllib.request
 from pathlib import Path
+from socket import SOCK_STREAM
 
 import pytest
 import yaml
@@ -11,9 +12,9 @@ import yaml
 from portrait.client import Client
 from tests.calls import jpeg, pictures
 from tests.deploy.live.engine import Engine, answers, wait_until
-from tests.deploy.live.proxies import free_port
 from tests.deploy.manifests import pick, render
 from tests.people import clip
+from tests.ports import free_ports
 
 pytestmark = pytest.mark.live
 
@@ -32,7 +33,7 @@ async def test_the_rendered_deployment_serves_drains_and_goes(engine: Engine, im
     # What podman 4 does otherwise than a cluster: it refuses ports beside the host's network, and probes need systemd.
     for key in ("ports", "startupProbe", "livenessProbe", "readinessProbe"):
         del container[key]
-    http, grpc = free_port(), free_port()
+    http, grpc = free_ports(2, SOCK_STREAM)
     settings["data"] |= {"PORTRAIT_HTTP_PORT": str(http), "PORTRAIT_GRPC_PORT": str(grpc)}
     file = tmp_path / "deployment.yaml"
     file.write_text(yaml.safe_dump_all([settings, deployment]))

@@ -16,11 +16,11 @@ from aiortc import RTCPeerConnection
 
 from portrait.client import Client, ClientError, Picture
 from portrait.client.client import Stream
+from tests.boxes import serving
 from tests.calls import jpeg
 from tests.deploy.live.engine import answers
 from tests.deploy.live.proxies import WRITERS, Proxy, Replica, proxied
 from tests.people import Array, clip, iou
-from tests.test_cli import serving
 
 pytestmark = pytest.mark.live
 
