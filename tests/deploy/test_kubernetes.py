@@ -1,5 +1,6 @@
 """The manifests: rendered, held to Kubernetes' schemas, and to what they promise."""
 
+import re
 from pathlib import Path
 
 import kubernetes_validate
@@ -7,7 +8,7 @@ import pytest
 import yaml
 
 from portrait.settings import PREFIX, Settings
-from tests.deploy import DEPLOY
+from tests.deploy import DEPLOY, ROOT
 from tests.deploy.manifests import TREES, Manifest, pick, render
 from tests.deploy.test_prometheus import promtool
 
@@ -136,7 +137,24 @@ def test_both_autoscalers_see_the_share_of_sessions_in_use(tmp_path: Path) -> No
     assert trigger["metadata"]["threshold"] == "0.7"
 
 
-def test_numbers_are_not_shown_to_the_world() -> None:
+def routed(address: str) -> bool:
+    """Whether the Ingress leads an address to the service; a prefix ends where an element of the address does."""
     paths = pick(render("base"), "Ingress")["spec"]["rules"][0]["http"]["paths"]
-    prefixes = [path["path"] for path in paths if path["pathType"] == "Prefix"]
-    assert not [prefix for prefix in prefixes if "/metrics".startswith(prefix)]
+    return any(
+        address == path["path"] or (path["pathType"] == "Prefix" and address.startswith(path["path"] + "/"))
+        for path in paths
+    )
+
+
+def test_the_page_and_all_that_the_protocol_names_are_shown_to_the_world_but_what_is_for_machines() -> None:
+    table = (ROOT / "docs" / "protocol.md").read_text().partition("\n## HTTP\n")[2].partition("\n```\n")[0]
+    named = {"/", *re.findall(r"`(?:[A-Z]+ )?(/[^`?]*)", table)}
+    assert {"/portrait.js", "/litert/", "/v1/segment", "/whep/{stream}/mask"} <= named
+    # The last two are a box's that has its own authority; here TLS ends at the Ingress.
+    assert {address for address in named if not routed(address)} == {
+        "/metrics",
+        "/healthz",
+        "/readyz",
+        "/trust",
+        "/ca.crt",
+    }
