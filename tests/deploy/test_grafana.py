@@ -55,6 +55,46 @@ def test_every_expression_is_promql_and_every_recorded_name_exists(tmp_path: Any
             assert ":" not in word or word in RECORDED or "=" in word, f"{word} is recorded nowhere"
 
 
+def panel(title: str) -> dict[str, str]:
+    """A panel's expressions by their legends."""
+    boards = [json.loads(path.read_text()) for path in BOARDS]
+    (found,) = [each for board in boards for each in board["panels"] if each["title"] == title]
+    return {target["legendFormat"]: plain(target["expr"]) for target in found["targets"]}
+
+
+def test_a_box_of_two_workers_is_one_box_of_its_cores_and_its_memory(tmp_path: Path) -> None:
+    """Each worker tells of the whole box's cores and stops; its memory and its start are its own."""
+    labels = '{{instance="box:8080", job="portrait", worker="{}"}}'
+    told = {  # at 0, 15, .. 120 s, by the first worker and the second
+        "portrait_cpu_budget_cores": ("4x8", "4x8"),
+        "portrait_cpu_throttled_seconds_total": ("0+6x8", "0+6x8"),
+        "process_resident_memory_bytes": ("100x8", "200x8"),
+        "process_start_time_seconds": ("0x8", "50x8"),
+        "ALERTS": ("1x8", "1x8"),
+    }
+    series = [
+        {"series": name + labels.format(worker), "values": values}
+        for name, both in told.items()
+        for worker, values in enumerate(both)
+    ]
+    box = '{instance="box:8080", job="portrait"}'
+    wanted = {
+        panel("CPU per stage")["granted"]: ("{}", 4),
+        panel("Standing still for want of quota")["{{instance}}"]: (box, 0.1),
+        panel("Memory")["{{instance}}"]: (box, 300),
+        panel("Running since")["{{instance}}"]: (box, 70),
+        panel("Alerts firing")[""]: ("{}", 0),  # none of them is ours
+    }
+    asked = [
+        {"expr": expr, "eval_time": "2m", "exp_samples": [{"labels": given, "value": value}]}
+        for expr, (given, value) in wanted.items()
+    ]
+    test = {"interval": "15s", "input_series": series, "promql_expr_test": asked}
+    file = tmp_path / "workers.yml"
+    file.write_text(yaml.safe_dump({"rule_files": [], "evaluation_interval": "15s", "tests": [test]}))
+    assert "SUCCESS" in promtool("test", "rules", file)
+
+
 def test_every_kind_of_panel_can_be_drawn(tmp_path: Path) -> None:
     """The pictures of the docs; that real answers fill them is seen in tests/deploy/live."""
     times = np.arange(60.0)
