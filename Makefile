@@ -176,10 +176,10 @@ media-packages: ## Install the cameras and players that the tests of addresses n
 	cd .venv && dpkg-deb -x prometheus_*.deb prometheus && rm prometheus_*.deb
 	ln -sf ../prometheus/usr/bin/prometheus ../prometheus/usr/bin/promtool .venv/bin/
 
-CONTAINER_PACKAGES = buildah podman runc netavark aardvark-dns iptables debootstrap nginx-light haproxy
+CONTAINER_PACKAGES = buildah podman catatonit runc netavark aardvark-dns iptables debootstrap nginx-light haproxy
 .PHONY: deploy-packages
 deploy-packages: system-packages ## Install what deploy-test needs besides (Debian, Ubuntu)
-	@for tool in buildah podman runc iptables debootstrap nginx haproxy; do \
+	@for tool in buildah podman catatonit runc iptables debootstrap nginx haproxy; do \
 	  command -v $$tool >/dev/null || missing=1; done; \
 	if [ -n "$$missing" ]; then $(APT) update -q && \
 	  RUNLEVEL=1 $(APT) install -y -q --no-install-recommends $(CONTAINER_PACKAGES); fi
