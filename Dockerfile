@@ -36,27 +36,25 @@ RUN apt-get update \
  && apt-get install -y --no-install-recommends libjemalloc2 tini \
  && rm -rf /var/lib/apt/lists/* /var/cache/apt/* /var/cache/debconf/*-old /var/log/apt /var/log/dpkg.log \
  && groupadd --system --gid 10001 portrait \
- && useradd --system --uid 10001 --gid 10001 --no-create-home --home-dir /nonexistent --shell /usr/sbin/nologin portrait
+ && useradd --system --uid 10001 --gid 10001 --no-create-home --home-dir /nonexistent --shell /usr/sbin/nologin portrait \
+ && install --directory --owner portrait --group portrait --mode 0700 /var/lib/portrait
 COPY --from=build /opt/portrait /opt/portrait
+COPY deploy/healthcheck.py /opt/portrait/
 # In a container there is no other way in than all addresses; who may come in that way is decided where its ports are
-# published. PORTRAIT_INSECURE=false refuses to start without tokens and TLS. jemalloc is found by its name on every architecture.
+# published. PORTRAIT_INSECURE=false refuses to start without tokens and TLS. A volume that is new gets the owner of the folder
+# at which it is mounted, so PORTRAIT_DATA is there. jemalloc is found by its name on every architecture.
 ENV PATH=/opt/portrait/bin:$PATH \
     LD_PRELOAD=libjemalloc.so.2 \
     PYTHONDONTWRITEBYTECODE=1 \
     PYTHONUNBUFFERED=1 \
+    PORTRAIT_DATA=/var/lib/portrait \
     PORTRAIT_HOST=0.0.0.0 \
     PORTRAIT_INSECURE=true \
     PORTRAIT_LOG_FORMAT=json
 USER 10001:10001
 EXPOSE 8080/tcp 50051/tcp 50000-50199/udp
 STOPSIGNAL SIGTERM
-# It asks its own loopback, where no certificate can hold the name.
-HEALTHCHECK --interval=15s --timeout=3s --start-period=10s --retries=3 CMD ["python", "-c", "\
-import os, ssl, urllib.request;\
-env = os.environ;\
-scheme = 'https' if env.get('PORTRAIT_TLS_CERTIFICATE') or env.get('PORTRAIT_TLS') == 'auto' else 'http';\
-url = f\"{scheme}://127.0.0.1:{env.get('PORTRAIT_HTTP_PORT', 8080)}/readyz\";\
-urllib.request.urlopen(url, timeout=2, context=ssl._create_unverified_context())"]
+HEALTHCHECK --interval=15s --timeout=3s --start-period=10s --retries=3 CMD ["python", "/opt/portrait/healthcheck.py"]
 ENTRYPOINT ["tini", "--", "portrait"]
 CMD ["serve"]
 ARG VERSION=unversioned

@@ -15,7 +15,7 @@ from playwright.async_api import expect
 from portrait.client import Client
 from tests.browser import open_page, write_camera
 from tests.calls import jpeg, pictures
-from tests.deploy.live.engine import LIMITS, Container, Engine
+from tests.deploy.live.engine import LIMITS, Container, Engine, answers, wait_until
 from tests.pages import SHOWN, choose, person_is_kept, room_is, until
 from tests.people import clip, iou
 
@@ -97,11 +97,32 @@ async def test_its_page_puts_another_room_behind_the_person(container: Container
         await until(page, "before the colour", lambda seen: room_is((0xC0, 0x40, 0x20))(seen) and person_is_kept(seen))
 
 
+def health_check(engine: Engine, image: str) -> list[str]:
+    """The command that the image names."""
+    check: list[str] = json.loads(engine.podman("image", "inspect", image))[0]["Healthcheck"]["Test"]
+    assert check[0] == "CMD"
+    return check[1:]
+
+
 def test_its_health_check_says_ready(engine: Engine, image: str, container: Container) -> None:
     container.wait_ready()
-    check = json.loads(engine.podman("image", "inspect", image))[0]["Healthcheck"]["Test"]
-    assert check[0] == "CMD"
-    engine.podman("exec", container.name, *check[1:])
+    engine.podman("exec", container.name, *health_check(engine, image))
+
+
+def test_its_health_check_says_ready_where_the_settings_file_asks_for_tls(
+    engine: Engine, image: str, tmp_path: Path
+) -> None:
+    """The check knows the environment only. The box's authority is in a new volume, which its user may write."""
+    (tmp_path / "portrait.toml").write_text('tls = "auto"\n')
+    tmp_path.chmod(0o755)
+    mounted = (f"--volume={tmp_path}:/etc/portrait:ro", "--volume=portrait-test-data:/var/lib/portrait")
+    try:
+        with engine.serving(image, *mounted, "--env=PORTRAIT_CONFIG=/etc/portrait/portrait.toml") as running:
+            wait_until(lambda: '"serving"' in engine.logs(running.name), 30, "serving")
+            assert not answers(running.url + "readyz"), "plain HTTP is answered"
+            engine.podman("exec", running.name, *health_check(engine, image))
+    finally:
+        engine.podman("volume", "rm", "portrait-test-data")
 
 
 async def test_sigterm_drains_a_stream_and_ends_with_0(engine: Engine, container: Container) -> None:
