@@ -19,7 +19,7 @@ from portrait.settings import Settings
 from tests.boxes import serving
 from tests.browser import open_page
 from tests.calls import TRITON, needs_tritonclient
-from tests.credentials import TOKEN, Authority, authority
+from tests.credentials import Authority, authority
 from tests.films import FFMPEG, SHOWN, needs_ffmpeg, read_video, write_video
 from tests.snippets import ROOT, blocks, folder, placed, run, run_shell
 
@@ -119,9 +119,7 @@ async def test_a_secured_box_is_reached_as_its_page_says(
 ) -> None:
     lines = blocks(SECURITY)[number].splitlines()
     [serve] = [number for number, line in enumerate(lines) if line.startswith("portrait serve")]
-    (folder / "tokens").write_text(f"camera {TOKEN}\n")
-    if serve:
-        await run_shell(folder, "\n".join(lines[:serve]))
+    await run_shell(folder, blocks(SECURITY)[0].splitlines()[0])  # the tokens of both
     if number:
         (folder / "ca.crt").write_bytes(authority.pem)
         authority.issue(folder, "server")
@@ -130,7 +128,7 @@ async def test_a_secured_box_is_reached_as_its_page_says(
     with serving(*shlex.split(lines[serve])[2:], PORTRAIT_DATA=str(folder / "data")) as (_, told):
         ports = urlsplit(told["page"]).port, int(told["grpc"].rpartition(":")[2])
         assert ports[0] is not None
-        await run_shell(folder, placed("\n".join(lines[serve + 1 :]), *ports), TOKEN=token)
+        await run_shell(folder, placed("\n".join(lines[serve + 1 :]), *ports))
         text = placed(blocks(SECURITY, "python")[0], *ports).replace("...", "print(await client.models())")
         given = f"from portrait.client import Client, Tls\ntoken = {token!r}"
         (folder / "secured.py").write_text(program(text, given, ""))

@@ -14,6 +14,9 @@ from tests.deploy.live.test_compose import stand_in_for_registries
 
 pytestmark = pytest.mark.live
 
+SITE = DEPLOY / "compose" / "site"
+"""The operator's own folder, which the guide's commands make."""
+
 BLOCKS = re.findall(r"^```sh\n(.*?)^```", (ROOT / "docs" / "deployment.md").read_text(), re.MULTILINE | re.DOTALL)
 
 DOCKER = """#!/bin/bash
@@ -43,6 +46,7 @@ def commands(block: str) -> list[str]:
 @pytest.fixture
 def environ(engine: Engine, tmp_path: Path) -> Iterator[dict[str, str]]:
     """A PATH where docker is."""
+    assert not SITE.exists(), "an operator's own tokens are there"
     stand_in_for_registries(engine, tmp_path)
     shim = tmp_path / "docker"
     shim.write_text(DOCKER.format(build=" ".join(engine.build_options()), limits=" ".join(LIMITS)))
@@ -51,8 +55,9 @@ def environ(engine: Engine, tmp_path: Path) -> Iterator[dict[str, str]]:
     found = {**engine.environ, "PATH": ":".join([*map(str, places), os.environ["PATH"]])}
     found |= {"TURN_SECRET": "secret", "ICE_URLS": "turn:127.0.0.1:3478?transport=udp"}
     yield found
-    down = f"docker compose -f {DEPLOY}/compose/compose.yml --profile proxy --profile turn down --volumes"
-    for undo in ("docker rm --force portrait", down):
+    files = f"-f {DEPLOY}/compose/compose.yml -f {DEPLOY}/compose/lan.yml"
+    down = f"docker compose {files} --profile proxy --profile turn down --volumes"
+    for undo in ("docker rm --force portrait", down, f"rm -r {SITE}"):
         subprocess.run(["bash", "-c", undo], env=found, capture_output=True, cwd=ROOT)
 
 
