@@ -50,12 +50,7 @@ async def test_its_python_streams(service: Running, folder: Path) -> None:
 
 async def test_the_readmes_python_streams(service: Running, folder: Path) -> None:
     [program] = blocks(ROOT / "README.md", "python")
-    imports, rest = textwrap.dedent(here(program, service)).split("\n\n", 1)
-    given = "    pictures = [Picture.jpeg(open('me.jpg', 'rb').read())] * 3\n"
-    whole = (
-        f"import asyncio\n{imports}\nasync def main():\n{given}{textwrap.indent(rest, '    ')}\nasyncio.run(main())\n"
-    )
-    (folder / "readme.py").write_text(whole)
+    (folder / "readme.py").write_text(textwrap.dedent(here(program, service)))
     assert "(192, 192)" in await run(folder, sys.executable, "readme.py")
 
 
