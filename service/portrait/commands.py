@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import cv2
+from cryptography import x509
 from tqdm import tqdm
 
 from portrait import levels, load
@@ -139,8 +140,8 @@ def _opening(parsed: argparse.Namespace, settings: Settings) -> Callable[[], Abs
         output = {name: value for name, value in asked.items() if value is not None}
         output |= {name: getattr(parsed, name) for name in ("mode", "framing", "decontaminate")}
         output |= _sent_background(parsed.background)
-        token = parsed.server_token.read_text().strip() if parsed.server_token else None
-        tls = Tls(parsed.server_ca.read_bytes()) if parsed.server_ca else None
+        token = _read_token(parsed.server_token) if parsed.server_token else None
+        tls = Tls(_read_certificates(parsed.server_ca)) if parsed.server_ca else None
         return lambda: remote_work(Client(parsed.server, token=token, tls=tls), parsed.model or "", **output)
     defaults = Options()
     options = Options(
@@ -155,6 +156,22 @@ def _opening(parsed: argparse.Namespace, settings: Settings) -> Callable[[], Abs
     open_compositor(options)  # a mode that lacks something is refused before anything is opened
     model = load_models(settings.model, settings.runtime).pick(None)
     return lambda: local_work(model, options)
+
+
+def _read_token(path: Path) -> str:
+    token = path.read_bytes().strip()
+    if not token.isascii() or len(token.split()) != 1:  # what came is not repeated: it is a secret
+        raise BadOption("server-token", f"{path} holds no token; expected one word of ASCII")
+    return token.decode()
+
+
+def _read_certificates(path: Path) -> bytes:
+    data = path.read_bytes()
+    try:
+        x509.load_pem_x509_certificates(data)
+    except ValueError as error:
+        raise BadOption("server-ca", f"{path} holds no certificate; expected PEM") from error
+    return data
 
 
 def _read_background(name: str | None, settings: Settings) -> Frame | Film | None:
@@ -177,6 +194,8 @@ def _sent_background(name: str | None) -> dict[str, Any]:
 
 def measure(parsed: argparse.Namespace, settings: Settings) -> int:
     """What a frame costs on this box, and what a box of streams does; the exit status."""
+    if parsed.plot and not parsed.load:
+        raise BadOption("plot", f"{parsed.plot} came without a load to draw; expected --load beside it")
     if parsed.streams or parsed.load:
         return asyncio.run(_measure_box(parsed, settings))
     model = load_models(settings.model, settings.runtime).pick(None)
