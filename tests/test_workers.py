@@ -1,6 +1,7 @@
 """Several workers as one box: real processes, killed and stopped."""
 
 import asyncio
+import json
 import os
 import re
 import signal
@@ -10,6 +11,7 @@ import time
 import urllib.request
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, suppress
+from dataclasses import asdict
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -18,6 +20,7 @@ import pytest
 from playwright.async_api import Page
 
 from portrait.board import Board
+from portrait.child import Orders
 from portrait.client import Client, Reply
 from portrait.settings import Settings
 from portrait.supervisor import run_workers, share
@@ -182,6 +185,19 @@ def test_workers_that_cannot_start_are_not_tried_again(arguments: list[str], sta
     )  # fmt: skip
     assert done.returncode == status, done.stderr
     assert said in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_a_worker_whose_files_have_gone_says_so_in_one_line(settings: Settings, tmp_path: Path) -> None:
+    """As one that is started again does, hours after the settings were looked at."""
+    gone = settings.model_dump(mode="json") | {"turn_secret": "", "tokens": str(tmp_path / "tokens")}
+    orders = Orders(gone, str(tmp_path), index=0, place=0, count=1, http_socket=0, restarts=1)
+    done = subprocess.run(
+        [sys.executable, "-m", "portrait.worker"],
+        input=json.dumps(asdict(orders)) + "\n", capture_output=True, text=True, timeout=60, check=False,
+    )  # fmt: skip
+    assert done.returncode == 2, done.stderr
+    assert f"PORTRAIT_TOKENS='{tmp_path}/tokens': Path does not point to a file" in done.stderr
     assert "Traceback" not in done.stderr
 
 

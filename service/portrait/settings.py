@@ -35,6 +35,9 @@ FILE_VARIABLE = "PORTRAIT_CONFIG"
 FILE_VALUES, ENVIRONMENT_VALUES = "values of the settings file", "values of the environment"
 """How they travel to `settings_customise_sources`, which the library calls; no setting can have these names."""
 
+OURS = "Value error, "
+"""What the library puts before a reason that is a validator's of this file."""
+
 ORIGIN = re.compile(r"[a-z][a-z0-9+.-]*://[^/\s,]+")
 
 
@@ -187,8 +190,17 @@ def load_settings(flags: Mapping[str, Any], environ: Mapping[str, str] | None = 
     variables = {name: PREFIX + name.upper() for name in Settings.model_fields}
     given[ENVIRONMENT_VALUES] = {name: environ[variable] for name, variable in variables.items() if variable in environ}
     given[FILE_VALUES] = _read_file(file) if file else {}
+    return make_settings(given)
+
+
+def make_settings(values: Mapping[str, Any]) -> Settings:
+    """Settings of these values, by name; the others are the environment's or the defaults.
+
+    Raises:
+        BadSettings: a value out of its range; says name, value and range.
+    """
     try:
-        return Settings.model_validate(given)
+        return Settings.model_validate(values)
     except ValidationError as error:
         raise BadSettings("; ".join(map(_say, error.errors()))) from error
 
@@ -198,13 +210,18 @@ def _say(problem: ErrorDetails) -> str:
     name = ".".join(map(str, problem["loc"]))
     field = Settings.model_fields.get(name)
     came = "a secret" if field is not None and field.annotation is SecretStr else repr(problem.get("input"))
-    return f"{PREFIX}{name.upper()}={came}: {problem['msg']}"
+    return f"{PREFIX}{name.upper()}={came}: {problem['msg'].removeprefix(OURS)}"
 
 
 def _read_file(file: str) -> dict[str, Any]:
     try:
-        return tomllib.loads(Path(file).read_text())
+        values = tomllib.loads(Path(file).read_text())
     except OSError as error:
         raise BadSettings(f"{FILE_VARIABLE}={file!r}: {error.strerror}") from error
     except (ValueError, RecursionError) as error:
         raise BadSettings(f"{file}: no TOML: {error}") from error
+    # Without the value: that of a secret whose name is misspelt is a secret.
+    if unknown := sorted(values.keys() - Settings.model_fields.keys()):
+        known = ", ".join(sorted(Settings.model_fields))
+        raise BadSettings(f"{file}: {unknown[0]}: unknown name; expected one of {known}")
+    return values
