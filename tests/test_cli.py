@@ -147,12 +147,17 @@ def test_bench_measures_every_size_and_mode(capsys: pytest.CaptureFixture[str]) 
 
 
 def test_bench_loads_a_box_up_to_refusal_and_beyond(tmp_path: Path) -> None:
-    """Every number is the box's own. A tiny share of CPU makes it refuse the second stream."""
-    plot = tmp_path / "load.png"
+    """Every number is the box's own. A tiny share of CPU makes it refuse the second stream.
+
+    Who may call the service that this machine is set up for is no matter of the box that is measured.
+    """
+    plot, tokens = tmp_path / "load.png", tmp_path / "tokens"
+    tokens.write_text("camera 0123456789abcdef\n")
+    environment = {"XDG_CACHE_HOME": str(tmp_path), "PORTRAIT_TOKENS": str(tokens), "PORTRAIT_TLS": "auto"}
     done = subprocess.run(
         [sys.executable, "-m", "portrait", "bench", "--json", "--load", "grpc,360p,mask only", "--seconds", "0.5",
          "--cpu-share", "0.001", "--quality-steps", "0", "--plot", str(plot)],
-        capture_output=True, text=True, timeout=120, check=True, env={**os.environ, "XDG_CACHE_HOME": str(tmp_path)},
+        capture_output=True, text=True, timeout=120, check=True, env={**os.environ, **environment},
     )  # fmt: skip
     levels = json.loads(done.stdout)["load"]
     assert [(level["asked"], level["admitted"]) for level in levels] == [(1, 1), (2, 1), (3, 1)]

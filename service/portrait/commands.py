@@ -206,6 +206,7 @@ def measure(parsed: argparse.Namespace, settings: Settings) -> int:
 
 async def _measure_box(parsed: argparse.Namespace, settings: Settings) -> int:
     arguments = ["--model", settings.model, "--runtime", settings.runtime, "--workers", str(settings.workers)]
+    arguments += ["--max-sessions", str(settings.max_sessions), *(["--pin-workers"] if settings.pin_workers else [])]
     document: dict[str, list[dict[str, Any]]] = {}
     if parsed.streams:
         found = [level async for level in load.measure_kinds(arguments, parsed.seconds)]
