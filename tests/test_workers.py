@@ -1,6 +1,7 @@
 """Several workers as one box: real processes, killed and stopped."""
 
 import asyncio
+import errno
 import json
 import os
 import re
@@ -20,7 +21,7 @@ import pytest
 from playwright.async_api import Page
 
 from portrait.board import Board
-from portrait.child import Orders
+from portrait.child import Orders, Worker
 from portrait.client import Client, Reply
 from portrait.settings import Settings
 from portrait.supervisor import run_workers, share
@@ -169,6 +170,58 @@ async def test_a_worker_that_hangs_is_replaced(monkeypatch: pytest.MonkeyPatch, 
         os.kill(workers(os.getpid())[-1], signal.SIGSTOP)
         restarted = 'portrait_worker_restarts_total{worker="1"} 1.0'
         await asyncio.to_thread(wait_for, lambda: restarted in scrape(page), 60)
+
+
+async def sleeping_worker(folder: Path, *command: str) -> Worker:
+    """A worker whose process is `command`, which tells the board nothing."""
+    worker = Worker(Orders({}, str(folder), 0, 0, 1, 0, 0), Board(folder, 0, 1))
+    worker._process = await asyncio.create_subprocess_exec(*command)
+    return worker
+
+
+async def test_only_looks_that_hear_nothing_count_against_a_worker(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A container that was paused for an hour kills none of its workers when it goes on."""
+    worker = await sleeping_worker(tmp_path, "sleep", "60")
+    killed: list[int] = []
+    monkeypatch.setattr(worker, "_signal", killed.append)
+    board, now = Board(tmp_path, 0, 1), time.monotonic()
+    board.tell()
+    worker.kill_if_silent()
+    monkeypatch.setattr("time.monotonic", lambda: now + 3600)
+    for _ in range(20):
+        worker.kill_if_silent()
+    board.tell()
+    for _ in range(21):
+        worker.kill_if_silent()
+    assert not killed
+    worker.kill_if_silent()
+    monkeypatch.undo()
+    assert killed == [signal.SIGKILL]
+    await worker.stop(0)
+
+
+async def test_a_worker_that_could_not_be_started_is_tried_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A machine may be short of memory or processes for a while."""
+    worker, started = await sleeping_worker(tmp_path, "true"), asyncio.Event()
+    tries = iter([OSError(errno.EAGAIN, "no more processes"), None])
+
+    async def start() -> None:
+        if error := next(tries):
+            raise error
+        started.set()
+        await asyncio.Event().wait()
+
+    monkeypatch.setattr(worker, "start", start)
+    keeping = asyncio.create_task(worker.keep())
+    waiting = asyncio.create_task(started.wait())
+    done, _ = await asyncio.wait((keeping, waiting), timeout=30, return_when=asyncio.FIRST_COMPLETED)
+    keeping.cancel()
+    await asyncio.gather(keeping, return_exceptions=True)
+    assert done == {waiting}
 
 
 @pytest.mark.parametrize(
