@@ -25,8 +25,7 @@ from portrait.compositors import Options, open_compositor
 from portrait.doctor import examine
 from portrait.errors import BadOption
 from portrait.film import Film
-from portrait.films import SUFFIXES as FILMS
-from portrait.films import load_film
+from portrait.films import is_film, load_film
 from portrait.frame import Frame
 from portrait.launch import tune_interpreter
 from portrait.segmenters import load_models
@@ -180,14 +179,14 @@ def _read_background(name: str | None, settings: Settings) -> Frame | Film | Non
     path = Path(name)
     if not path.is_file():
         return Backgrounds(settings.backgrounds).pick(name)
-    return load_film(path) if path.suffix in FILMS else load_background(path.read_bytes())
+    return load_film(path) if is_film(path) else load_background(path.read_bytes())
 
 
 def _sent_background(name: str | None) -> dict[str, Any]:
     """A file as it is, or a name for the service to know."""
     if name is None or not (path := Path(name)).is_file():
         return {"background_name": name or ""}
-    if path.suffix in FILMS:
+    if is_film(path):
         raise BadOption("background", f"{name} is a film, which is not sent; expected the name of one the service has")
     return {"background_picture": path.read_bytes()}
 
