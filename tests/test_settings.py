@@ -73,6 +73,7 @@ def test_a_missing_file_is_refused() -> None:
         ("max_sessions", "none", "PORTRAIT_MAX_SESSIONS='none': Input should be a valid integer"),
         ("runtime", "onnx", "PORTRAIT_RUNTIME='onnx': Input should be 'auto', 'litert' or 'tflite-runtime'"),
         ("media_ports", "9-1", "PORTRAIT_MEDIA_PORTS='9-1': expected FIRST-LAST, two ports"),
+        ("tls_names", "desk, bü.de", "PORTRAIT_TLS_NAMES='desk, bü.de': 'bü.de' came; expected"),
         ("workers", "65", "PORTRAIT_WORKERS='65': Input should be less than or equal to 64"),
     ],
 )

@@ -228,13 +228,14 @@ async def _measure_box(parsed: argparse.Namespace, settings: Settings) -> int:
 
 def doctor(parsed: argparse.Namespace, settings: Settings) -> int:
     """Whether this box can serve; the exit status."""
-    checks = list(examine(settings))
+    checks = []
+    for check in examine(settings):
+        checks.append(check)
+        if not parsed.json:  # one by one: a silent server is waited for
+            mark = "ok  " if check.ok else ("FAIL" if check.fatal else "note")
+            print(f"{mark} {check.name:<24} {check.finding}", flush=True)
     if parsed.json:
         print(json.dumps([dataclasses.asdict(check) for check in checks], indent=2))
-    else:
-        for check in checks:
-            mark = "ok  " if check.ok else ("FAIL" if check.fatal else "note")
-            print(f"{mark} {check.name:<24} {check.finding}")
     return 0 if all(check.ok or not check.fatal for check in checks) else 1
 
 

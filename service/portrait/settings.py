@@ -54,6 +54,13 @@ def _check_addresses(text: str) -> str:
     return text
 
 
+def _check_names(text: str) -> str:
+    for name in _list(text):
+        if not name.isascii():
+            raise ValueError(f"{name!r} came; expected names as certificates hold them, xn--... for other letters")
+    return text
+
+
 def _check_origins(text: str) -> str:
     for origin in _list(text):
         if origin != "*" and ORIGIN.fullmatch(origin) is None:
@@ -76,6 +83,7 @@ File = Annotated[FilePath, WrapValidator(_look_at)]
 Folder = Annotated[DirectoryPath, WrapValidator(_look_at)]
 PortRange = Annotated[str, AfterValidator(_check_ports)]
 Addresses = Annotated[str, AfterValidator(_check_addresses)]
+Names = Annotated[str, AfterValidator(_check_names)]
 Origins = Annotated[str, AfterValidator(_check_origins)]
 
 
@@ -109,7 +117,7 @@ class Settings(BaseSettings):
     hang_seconds: float = Field(20.0, gt=0, le=3600, description="A frame that takes so long ends its session.")
     drain_seconds: float = Field(5.0, ge=0, le=3600, description="How long open sessions may go on after SIGTERM.")
     tls: Literal["files", "auto"] = Field("files", description="TLS by the files below, or by an authority of its own.")
-    tls_names: str = Field("", description="Further names and addresses of the box for that authority, with commas.")
+    tls_names: Names = Field("", description="Further names and addresses of the box for that authority, with commas.")
     data: Path | None = Field(None, description="Folder of what the service keeps: its authority.")
     tls_certificate: File | None = Field(None, description="PEM file of the server's certificate and its chain.")
     tls_key: File | None = Field(None, description="PEM file of its key, not encrypted.")
