@@ -272,6 +272,26 @@ def test_media_ports_are_shared_out_without_rest_or_overlap() -> None:
     assert share("0-0", 1, 3) == "0-0"
 
 
+def test_a_name_released_while_the_board_forgets_another_is_no_trouble(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever forgets is the one that starts workers again."""
+    boards, listed = [Board(tmp_path, index, 2) for index in range(2)], Path.iterdir
+    for index, stream in enumerate(("desk", "door")):
+        assert boards[index].claim(stream)
+
+    def list_then_release(folder: Path) -> list[Path]:
+        found = list(listed(folder))
+        boards[0].release("desk")
+        return found
+
+    monkeypatch.setattr(Path, "iterdir", list_then_release)
+    boards[0].forget(1)
+    assert boards[0].owner_of_stream("door") is None
+    for board in boards:
+        board.close()
+
+
 def test_the_board_forgets_who_is_gone(tmp_path: Path) -> None:
     boards = [Board(tmp_path, index, 2) for index in range(2)]
     assert boards[1].claim("desk")
