@@ -229,6 +229,7 @@ async def test_a_worker_that_could_not_be_started_is_tried_again(
     [
         (["--model", "/nowhere.tflite"], 2, "/nowhere.tflite: cannot be read"),
         (["--media-ports", "50000-50000"], 1, "1 ports for 2 workers"),
+        (["--host", "nobody.invalid", "--insecure"], 1, "cannot listen on nobody.invalid:0: "),
     ],
 )
 def test_workers_that_cannot_start_are_not_tried_again(arguments: list[str], status: int, said: str) -> None:
