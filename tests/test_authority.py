@@ -19,7 +19,7 @@ from playwright.async_api import Error as PlaywrightError
 from portrait.app import run_service
 from portrait.errors import BadSettings
 from portrait.security import authority, certificates, open_security
-from portrait.security.authority import LIFE, RENEWED_BEFORE, Authority, box_names, names_of
+from portrait.security.authority import LIFE, MOST_NAMES, RENEWED_BEFORE, Authority, box_names, names_of
 from portrait.settings import Settings
 from tests.browser import open_page
 
@@ -76,6 +76,17 @@ def test_another_name_makes_another_certificate_and_old_names_stay(tmp_path: Pat
     assert made.renew()
     assert names_of(served(made)) == NAMES | {"192.0.2.99"}
     assert not made.renew()
+
+
+def test_old_names_are_let_go_when_there_are_too_many(tmp_path: Path) -> None:
+    names = NAMES
+    made = Authority(tmp_path, lambda: names)
+    for day in range(200):
+        names = NAMES | {f"2001:db8::a:{day:x}"}
+        assert made.renew()
+        assert names <= names_of(served(made))
+        assert len(names_of(served(made))) <= MOST_NAMES
+    assert f"2001:db8::a:{198:x}" in names_of(served(made))
 
 
 def test_phones_and_strict_verifiers_find_what_they_ask_for(tmp_path: Path) -> None:

@@ -19,8 +19,8 @@ from portrait.client import Client, ClientError
 from portrait.compositors import Options, open_compositor
 from portrait.errors import BadPicture
 from portrait.film import Film
-from portrait.films import KEPT_BYTES, RATE, load_film
-from portrait.frame import Frame, Timestamp
+from portrait.films import KEPT_BYTES, LONGEST, RATE, load_film
+from portrait.frame import Frame, Timestamp, i420_length
 from portrait.mask import Mask
 from portrait.pictures import bgr_from_frame, frame_from_bgr
 from portrait.settings import Settings
@@ -32,10 +32,15 @@ COLORS = [(200, 40, 40), (40, 200, 40), (40, 40, 200)]
 
 
 def write(
-    path: Path, size: tuple[int, int] = (320, 180), seconds: float = 3.0, rate: int = 30, layout: str | None = None
+    path: Path,
+    size: tuple[int, int] = (320, 180),
+    seconds: float = 3.0,
+    rate: int = 30,
+    layout: str | None = None,
+    container_options: dict[str, str] | None = None,
 ) -> Path:
     """A film of plain colours, in another container than its name says with `layout`."""
-    with av.open(str(path), "w", format=layout) as container:
+    with av.open(str(path), "w", format=layout, container_options=container_options or {}) as container:
         video = container.add_stream(CODECS[path.suffix], rate=rate, options={"g": "15"})
         (video.width, video.height), video.pix_fmt = size, "yuv420p"
         count = round(seconds * rate)
@@ -68,6 +73,17 @@ def test_a_film_takes_no_more_memory_than_is_said(tmp_path: Path, monkeypatch: p
     assert 2**19 < kept <= 2**20
     assert film.frames[0].width / film.frames[0].height == pytest.approx(16 / 9, rel=0.03)
     assert KEPT_BYTES == 64 * 2**20
+
+
+def test_a_film_that_does_not_say_how_long_it_is_is_kept_as_the_longest_would_be(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As browsers record them."""
+    monkeypatch.setattr(films, "KEPT_BYTES", 2**20)
+    film = load_film(write(tmp_path / "film.webm", container_options={"live": "1"}))
+    assert (len(film.frames), film.rate) == (45, RATE)
+    longest = LONGEST * RATE * i420_length(film.frames[0].width, film.frames[0].height)
+    assert 2**19 < longest <= 2**20
 
 
 def test_the_background_is_the_films_picture_at_the_frames_time(tmp_path: Path) -> None:
@@ -130,6 +146,24 @@ def test_what_is_no_film_is_refused_by_name(tmp_path: Path, kind: str) -> None:
     with pytest.raises(BadPicture, match=f"background: .*{message}") as refused:
         Backgrounds(tmp_path).pick("film")
     assert str(tmp_path) not in str(refused.value)
+
+
+def test_suffixes_count_as_cameras_and_phones_write_them(tmp_path: Path) -> None:
+    cv2.imwrite(str(tmp_path / "beach.jpeg"), room(64, 48))
+    (tmp_path / "beach.jpeg").rename(tmp_path / "beach.JPEG")
+    write(tmp_path / "rain.mp4").rename(tmp_path / "rain.MP4")
+    backgrounds = Backgrounds(tmp_path)
+    assert isinstance(backgrounds.pick("beach"), Frame)
+    assert isinstance(backgrounds.pick("rain"), Film)
+
+
+@pytest.mark.parametrize("name", ["rain.mp4", "beach.jpg"])
+def test_a_background_whose_file_has_gone_is_refused_by_name(tmp_path: Path, name: str) -> None:
+    (tmp_path / name).touch()
+    backgrounds = Backgrounds(tmp_path)
+    (tmp_path / name).unlink()
+    with pytest.raises(BadPicture, match=f"background: {name} cannot be read: No such file"):
+        backgrounds.pick(Path(name).stem)
 
 
 async def test_a_film_moves_behind_a_stream_and_one_that_is_none_costs_its_asker_only(

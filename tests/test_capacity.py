@@ -185,6 +185,7 @@ def test_calibration_measures_every_part_and_is_kept_for_this_machine(
     (kept,) = (tmp_path / "portrait").iterdir()
     monkeypatch.setattr("portrait.calibration.measure", lambda _: pytest.fail("measured again"))
     assert load_costs(models).parts == first.parts
-    kept.write_text(json.dumps({"segment portrait": [1]}))  # cut short, say
     monkeypatch.setattr("portrait.calibration.measure", lambda _: first.parts.items())
-    assert load_costs(models).parts == first.parts
+    for damaged in ("", "[]", "null", json.dumps({"segment portrait": [1]})):
+        kept.write_text(damaged)
+        assert load_costs(models).parts == first.parts

@@ -92,6 +92,13 @@ def test_serve_logs_its_effective_settings_once_as_json() -> None:
     assert settings["max_sessions"] == 3
 
 
+def test_a_command_without_standard_output_is_no_error() -> None:
+    done = subprocess.run(
+        f"exec {sys.executable} -m portrait models >&-", shell=True, stderr=subprocess.PIPE, text=True, timeout=60
+    )
+    assert done.returncode == 0, done.stderr
+
+
 def test_a_busy_port_is_said_in_one_line() -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = str(taken.getsockname()[1])
@@ -140,12 +147,17 @@ def test_bench_measures_every_size_and_mode(capsys: pytest.CaptureFixture[str]) 
 
 
 def test_bench_loads_a_box_up_to_refusal_and_beyond(tmp_path: Path) -> None:
-    """Every number is the box's own. A tiny share of CPU makes it refuse the second stream."""
-    plot = tmp_path / "load.png"
+    """Every number is the box's own. A tiny share of CPU makes it refuse the second stream.
+
+    Who may call the service that this machine is set up for is no matter of the box that is measured.
+    """
+    plot, tokens = tmp_path / "load.png", tmp_path / "tokens"
+    tokens.write_text("camera 0123456789abcdef\n")
+    environment = {"XDG_CACHE_HOME": str(tmp_path), "PORTRAIT_TOKENS": str(tokens), "PORTRAIT_TLS": "auto"}
     done = subprocess.run(
         [sys.executable, "-m", "portrait", "bench", "--json", "--load", "grpc,360p,mask only", "--seconds", "0.5",
          "--cpu-share", "0.001", "--quality-steps", "0", "--plot", str(plot)],
-        capture_output=True, text=True, timeout=120, check=True, env={**os.environ, "XDG_CACHE_HOME": str(tmp_path)},
+        capture_output=True, text=True, timeout=120, check=True, env={**os.environ, **environment},
     )  # fmt: skip
     levels = json.loads(done.stdout)["load"]
     assert [(level["asked"], level["admitted"]) for level in levels] == [(1, 1), (2, 1), (3, 1)]
@@ -171,6 +183,48 @@ def test_bench_refuses_a_kind_of_stream_it_does_not_know(kind: str, capsys: pyte
     with pytest.raises(SystemExit):
         main(["bench", "--load", kind])
     assert "expected one of grpc,360p,mask only; " in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["--frames", "0"], "--frames: '0' came; expected a number of 1 or more"),
+        (["--frames", "-10"], "--frames: '-10' came; expected a number of 1 or more"),
+        (["--streams", "--seconds", "0"], "--seconds: '0' came; expected seconds, more than 0"),
+        (["--streams", "--seconds", "nan"], "--seconds: 'nan' came; expected seconds, more than 0"),
+    ],
+)
+def test_bench_refuses_what_cannot_be_measured_in_two_lines(
+    arguments: list[str], said: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit):
+        main(["bench", *arguments])
+    usage, error = capsys.readouterr().err.splitlines()
+    assert usage == "usage: portrait bench [OPTIONS]"
+    assert said in error
+
+
+def test_bench_draws_nothing_where_there_is_no_load(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["bench", "--plot", "load.png"]) == 2
+    assert "load.png came without a load to draw; expected --load" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("flag", "said"),
+    [
+        ("--server-token", "holds no token; expected one word of ASCII"),
+        ("--server-ca", "holds no certificate; expected PEM"),
+    ],
+)
+def test_credentials_that_are_none_are_refused_before_anybody_is_asked(
+    flag: str, said: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "file").write_bytes(b"\xff\xfe secret")
+    arguments = ["in.jpg", str(tmp_path / "out.jpg"), "--server", "127.0.0.1:1", flag, str(tmp_path / "file")]
+    assert main(["process", *arguments]) == 2
+    error = capsys.readouterr().err
+    assert said in error
+    assert "secret" not in error
 
 
 def test_doctor_finds_a_healthy_box_healthy_and_says_what_is_wrong(capsys: pytest.CaptureFixture[str]) -> None:

@@ -10,7 +10,8 @@ from portrait.compositors import Options
 from portrait.errors import BadOption, Draining, NoSuchSession, SegmentationHangs, TooManySessions
 from portrait.frame import Frame
 from portrait.mask import Mask
-from portrait.metrics import Metrics
+from portrait.metrics import Metrics, Stage
+from portrait.pipeline import Result
 from portrait.quality import Delivery
 from portrait.segmenters import Segmenter
 from portrait.session import Session
@@ -69,6 +70,32 @@ async def test_options_change_from_the_next_frame_on_and_bad_ones_change_nothing
     assert green.v.max() < 60
     assert red.v.min() > 220
     assert np.array_equal(red.v, still_red.v)
+
+
+async def test_a_frame_is_decoded_for_the_options_it_is_composed_with() -> None:
+    """Also when they change on the event loop while its turn begins: a mask's frame may be smaller than a picture's."""
+    seen: list[Options] = []
+
+    class Codec(FrameCodec):
+        def decode(self, picture: Frame, arrived: float, options: Options) -> Frame:
+            seen.append(options)
+            return picture
+
+        def encode(self, result: Result, picture: Frame) -> Frame:
+            seen.append(result.options)
+            return picture
+
+    class ChangedMeanwhile(Metrics):
+        def stage(self, name: str) -> Stage:
+            if name == "decode":
+                session.change(Options("mask"))
+            return super().stage(name)
+
+    held = Sessions(only(FakeModel(full_mask)), 1, ChangedMeanwhile())
+    async with held.open("grpc", Codec(), GREEN) as session:
+        await session.turn(make_frame(), 0.0)
+        assert session.options.mode == "mask"
+    assert seen == [GREEN, GREEN]
 
 
 async def test_reset_reaches_the_segmenter_before_the_next_frame() -> None:

@@ -48,9 +48,10 @@ def test_an_unknown_name_in_the_environment_is_refused() -> None:
 
 def test_an_unknown_name_in_the_file_is_refused(tmp_path: Path) -> None:
     file = tmp_path / "portrait.toml"
-    file.write_text("htpp_port = 1\n")
-    with pytest.raises(BadSettings, match="PORTRAIT_HTPP_PORT=1: Extra inputs are not permitted"):
+    file.write_text("turn_secrt = 'hunter2'\n")
+    with pytest.raises(BadSettings, match=r"portrait\.toml: turn_secrt: unknown name; .*turn_secret") as refused:
         load_settings({"config": str(file)}, {})
+    assert "hunter2" not in str(refused.value)
 
 
 def test_a_file_that_is_no_toml_is_refused(tmp_path: Path) -> None:
@@ -71,6 +72,8 @@ def test_a_missing_file_is_refused() -> None:
         ("http_port", "65536", "PORTRAIT_HTTP_PORT='65536': Input should be less than or equal to 65535"),
         ("max_sessions", "none", "PORTRAIT_MAX_SESSIONS='none': Input should be a valid integer"),
         ("runtime", "onnx", "PORTRAIT_RUNTIME='onnx': Input should be 'auto', 'litert' or 'tflite-runtime'"),
+        ("media_ports", "9-1", "PORTRAIT_MEDIA_PORTS='9-1': expected FIRST-LAST, two ports"),
+        ("tls_names", "desk, bü.de", "PORTRAIT_TLS_NAMES='desk, bü.de': 'bü.de' came; expected"),
         ("workers", "65", "PORTRAIT_WORKERS='65': Input should be less than or equal to 64"),
     ],
 )

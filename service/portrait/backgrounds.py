@@ -8,16 +8,15 @@ from weakref import WeakValueDictionary
 import cv2
 import numpy as np
 
-from portrait.errors import BadOption
+from portrait.errors import BadOption, BadPicture
 from portrait.film import Film
-from portrait.films import SUFFIXES as FILMS
-from portrait.films import load_film
+from portrait.films import is_film, load_film
 from portrait.frame import Frame, Timestamp
 from portrait.pictures import bgr_from_frame, decode_bgr, encode, frame_from_bgr
 
 EMBEDDED = Path(__file__).parent / "scenes"
-PICTURES = (".jpg", ".png", ".webp")
-SUFFIXES = (*PICTURES, *FILMS)
+PICTURES = (".jpg", ".jpeg", ".png", ".webp")
+"""Suffixes, in small letters or capitals. What a file is its bytes say."""
 
 MAX_PIXELS = 25_000_000
 """Of a background as it comes; it is kept at no more than KEPT_SIDE on the longer side."""
@@ -36,9 +35,8 @@ class Backgrounds:
 
     def __init__(self, folder: Path | None = None) -> None:
         folders = [EMBEDDED] if folder is None else [EMBEDDED, folder]
-        self._paths = {
-            path.stem: path for place in folders for path in sorted(place.iterdir()) if path.suffix in SUFFIXES
-        }
+        files = (path for place in folders for path in sorted(place.iterdir()))
+        self._paths = {path.stem: path for path in files if path.suffix.lower() in PICTURES or is_film(path)}
         self._films: WeakValueDictionary[Path, Film] = WeakValueDictionary()
         self._decoding = threading.Lock()
 
@@ -70,7 +68,10 @@ class Backgrounds:
             BadPicture: its file cannot be used.
         """
         path = self.path(name)
-        return self._film(path) if path.suffix in FILMS else load_background(path.read_bytes())
+        try:
+            return self._film(path) if is_film(path) else load_background(path.read_bytes())
+        except OSError as error:  # it has gone since the folder was looked at
+            raise BadPicture("background", f"{path.name} cannot be read: {error.strerror}") from error
 
     def still(self, name: str) -> bytes:
         """A small JPEG of that background, a film's first picture, for people to choose by.

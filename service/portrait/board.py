@@ -93,8 +93,9 @@ class Board:
         if self.folder is not None:
             self.socket(index).unlink(missing_ok=True)
             for link in self._streams.iterdir():
-                if str(link.readlink()) == str(index):
-                    link.unlink()
+                with suppress(FileNotFoundError):  # its owner, who lives, has released it meanwhile
+                    if str(link.readlink()) == str(index):
+                        link.unlink()
 
     @contextmanager
     def locked(self) -> Iterator[None]:

@@ -170,7 +170,10 @@ def _time(work: Callable[[], Any]) -> float:
 
 
 def _read(text: str, models: Models) -> Costs:
-    parts = {str(name): tuple(float(figure) for figure in figures) for name, figures in json.loads(text).items()}
+    document = json.loads(text)
+    if not isinstance(document, dict):
+        raise ValueError("no table of parts")
+    parts = {str(name): tuple(float(figure) for figure in figures) for name, figures in document.items()}
     if any(len(figures) != len(SIZES) for figures in parts.values()):
         raise ValueError("a figure is missing")
     return make_costs(parts, models)

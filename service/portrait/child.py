@@ -26,8 +26,8 @@ FIRST_PAUSE, LONGEST_PAUSE = 0.1, 10.0
 STEADY_SECONDS = 60.0
 """A worker that has worked for so long has earned the first pause again."""
 
-SILENCE_SECONDS = 20.0
-"""A worker whose event loop shows no sign of life for so long hangs, and is killed."""
+LOOK_SECONDS, SILENCE_SECONDS = 1.0, 20.0
+"""How often a worker is looked at; one whose event loop shows no sign of life for so long hangs, and is killed."""
 
 STOP_SECONDS = 20.0
 """How long workers may take to stop beyond their drain; whoever is left is killed."""
@@ -65,6 +65,8 @@ class Worker:
         self._process: asyncio.subprocess.Process | None = None
         self._stopping = False
         self._restarts = 0
+        self._heard, self._silent_looks = 0.0, 0
+        """Its last sign of life, and how many looks in a row have found no later one."""
 
     @property
     def index(self) -> int:
@@ -104,7 +106,7 @@ class Worker:
             assert self._process is not None
             began = time.monotonic()
             status = await self._process.wait()
-            self._board.forget(self._orders.index)
+            self._board.forget(self.index)
             if not self._stopping:
                 if time.monotonic() - began >= STEADY_SECONDS:
                     pause = FIRST_PAUSE
@@ -121,13 +123,21 @@ class Worker:
                 await self.start()
             except WorkerFailed:
                 continue
-            logger.info("worker %d: accepts work again", self._orders.index)
+            except OSError as error:  # a machine short of memory or processes, which it may have again
+                logger.error("worker %d: cannot be started: %s", self.index, error)
+                continue
+            logger.info("worker %d: accepts work again", self.index)
 
     def kill_if_silent(self) -> None:
-        """End it when its event loop has not moved for long; `keep` does the rest."""
-        alive_at = self._board.rows[self._orders.index].alive_at
-        if alive_at and time.monotonic() - alive_at > SILENCE_SECONDS and self._process is not None:
-            logger.error("worker %d: no sign of life for %g s, killed", self._orders.index, SILENCE_SECONDS)
+        """End it when its event loop has not moved for long; `keep` does the rest. To be called every LOOK_SECONDS.
+
+        Looks are counted, not seconds: while the whole box stands still, as a paused container does, nobody looks.
+        """
+        alive_at = self._board.rows[self.index].alive_at
+        self._silent_looks = self._silent_looks + 1 if alive_at == self._heard else 0
+        self._heard = alive_at
+        if alive_at and self._silent_looks * LOOK_SECONDS > SILENCE_SECONDS and self._process is not None:
+            logger.error("worker %d: no sign of life for %g s, killed", self.index, SILENCE_SECONDS)
             self._signal(signal.SIGKILL)
 
     async def stop(self, drain_seconds: float) -> int:

@@ -8,6 +8,7 @@ import logging
 import os
 import sys
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from itertools import product
 from pathlib import Path
 from typing import TypeAlias
@@ -32,6 +33,9 @@ OUTPUT_CLOSED = 141
 
 BENCH_MODES = ("mask only", "composite")
 
+LONGEST_SECONDS = 86_400.0
+"""Of one row of a benchmark."""
+
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; its exit status."""
@@ -41,7 +45,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     command: Command = parsed.command
     try:
         status = command(parsed, load_settings(vars(parsed)))
-        sys.stdout.flush()
+        if sys.stdout is not None:  # closed by whoever started the command (`>&-`)
+            sys.stdout.flush()
         return status
     except PortraitError as error:
         print(f"portrait: {error}", file=sys.stderr)
@@ -62,15 +67,18 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"portrait {__version__}")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
 
-    def add(name: str, command: Command, text: str) -> argparse.ArgumentParser:
-        sub = commands.add_parser(name, help=text, description=text)
+    def add(name: str, command: Command, text: str, operands: str = "") -> argparse.ArgumentParser:
+        # Of one line: with every setting's flag in it the usage would push what is wrong off the screen.
+        usage = f"%(prog)s [OPTIONS] {operands}".rstrip()
+        sub = commands.add_parser(name, help=text, description=text, usage=usage)
         sub.set_defaults(command=command)
         sub.add_argument("--json", action="store_true", help="print JSON, for programs")
         _add_settings(sub)
         return sub
 
     add("serve", _serve, "Serve WebRTC, gRPC, stills and the page until SIGTERM.")
-    process = add("process", _later("process"), "Process pictures and videos: files, folders, pipes, cameras.")
+    process_text = "Process pictures and videos: files, folders, pipes, cameras."
+    process = add("process", _later("process"), process_text, "IN [IN ...] OUT")
     process.add_argument("sources", nargs="+", metavar="IN", help="files, folders, cameras, addresses, or - alone")
     process.add_argument("target", metavar="OUT", help="a file, a folder for several results, - or an address")
     process.add_argument("--jobs", type=_count, help="how many of several IN at once (default: one per core)")
@@ -86,7 +94,7 @@ def _parser() -> argparse.ArgumentParser:
     process.add_argument("--server-token", metavar="FILE", type=Path, help="file of the token that service asks for")
     process.add_argument("--server-ca", metavar="FILE", type=Path, help="PEM file to trust that service by: TLS")
     bench_command = add("bench", _later("measure"), "Measure what a frame costs on this box.")
-    bench_command.add_argument("--frames", type=int, default=200, help="frames per row")
+    bench_command.add_argument("--frames", type=_count, default=200, help="frames per row")
     bench_command.add_argument(
         "--streams", action="store_true", help="measure a whole box: a stream of every size, mode and transport"
     )
@@ -94,8 +102,8 @@ def _parser() -> argparse.ArgumentParser:
         "--load", metavar="KIND", nargs="?", const="grpc,360p,mask only", type=_kind,
         help="load a whole box up to refusal and beyond with streams of a kind (default: grpc,360p,mask only)",
     )  # fmt: skip
-    bench_command.add_argument("--seconds", type=float, default=5.0, help="how long each row of these is measured")
-    bench_command.add_argument("--plot", metavar="FILE", help="draw the load as a picture; needs matplotlib")
+    bench_command.add_argument("--seconds", type=_seconds, default=5.0, help="how long each row of these is measured")
+    bench_command.add_argument("--plot", metavar="FILE", help="draw that load as a picture; needs matplotlib")
     add("doctor", _later("doctor"), "Look whether this box can serve.")
     add("models", _later("models"), "List the models.")
     return parser
@@ -105,6 +113,13 @@ def _count(text: str) -> int:
     if not text.isdecimal() or int(text) < 1:
         raise argparse.ArgumentTypeError(f"{text!r} came; expected a number of 1 or more")
     return int(text)
+
+
+def _seconds(text: str) -> float:
+    with suppress(ValueError):
+        if 0 < (seconds := float(text)) <= LONGEST_SECONDS:
+            return seconds
+    raise argparse.ArgumentTypeError(f"{text!r} came; expected seconds, more than 0 and at most {LONGEST_SECONDS:g}")
 
 
 def _kind(text: str) -> str:

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import cv2
+from cryptography import x509
 from tqdm import tqdm
 
 from portrait import levels, load
@@ -24,8 +25,7 @@ from portrait.compositors import Options, open_compositor
 from portrait.doctor import examine
 from portrait.errors import BadOption
 from portrait.film import Film
-from portrait.films import SUFFIXES as FILMS
-from portrait.films import load_film
+from portrait.films import is_film, load_film
 from portrait.frame import Frame
 from portrait.launch import tune_interpreter
 from portrait.segmenters import load_models
@@ -139,8 +139,8 @@ def _opening(parsed: argparse.Namespace, settings: Settings) -> Callable[[], Abs
         output = {name: value for name, value in asked.items() if value is not None}
         output |= {name: getattr(parsed, name) for name in ("mode", "framing", "decontaminate")}
         output |= _sent_background(parsed.background)
-        token = parsed.server_token.read_text().strip() if parsed.server_token else None
-        tls = Tls(parsed.server_ca.read_bytes()) if parsed.server_ca else None
+        token = _read_token(parsed.server_token) if parsed.server_token else None
+        tls = Tls(_read_certificates(parsed.server_ca)) if parsed.server_ca else None
         return lambda: remote_work(Client(parsed.server, token=token, tls=tls), parsed.model or "", **output)
     defaults = Options()
     options = Options(
@@ -157,26 +157,44 @@ def _opening(parsed: argparse.Namespace, settings: Settings) -> Callable[[], Abs
     return lambda: local_work(model, options)
 
 
+def _read_token(path: Path) -> str:
+    token = path.read_bytes().strip()
+    if not token.isascii() or len(token.split()) != 1:  # what came is not repeated: it is a secret
+        raise BadOption("server-token", f"{path} holds no token; expected one word of ASCII")
+    return token.decode()
+
+
+def _read_certificates(path: Path) -> bytes:
+    data = path.read_bytes()
+    try:
+        x509.load_pem_x509_certificates(data)
+    except ValueError as error:
+        raise BadOption("server-ca", f"{path} holds no certificate; expected PEM") from error
+    return data
+
+
 def _read_background(name: str | None, settings: Settings) -> Frame | Film | None:
     if name is None:
         return None
     path = Path(name)
     if not path.is_file():
         return Backgrounds(settings.backgrounds).pick(name)
-    return load_film(path) if path.suffix in FILMS else load_background(path.read_bytes())
+    return load_film(path) if is_film(path) else load_background(path.read_bytes())
 
 
 def _sent_background(name: str | None) -> dict[str, Any]:
     """A file as it is, or a name for the service to know."""
     if name is None or not (path := Path(name)).is_file():
         return {"background_name": name or ""}
-    if path.suffix in FILMS:
+    if is_film(path):
         raise BadOption("background", f"{name} is a film, which is not sent; expected the name of one the service has")
     return {"background_picture": path.read_bytes()}
 
 
 def measure(parsed: argparse.Namespace, settings: Settings) -> int:
     """What a frame costs on this box, and what a box of streams does; the exit status."""
+    if parsed.plot and not parsed.load:
+        raise BadOption("plot", f"{parsed.plot} came without a load to draw; expected --load beside it")
     if parsed.streams or parsed.load:
         return asyncio.run(_measure_box(parsed, settings))
     model = load_models(settings.model, settings.runtime).pick(None)
@@ -187,6 +205,7 @@ def measure(parsed: argparse.Namespace, settings: Settings) -> int:
 
 async def _measure_box(parsed: argparse.Namespace, settings: Settings) -> int:
     arguments = ["--model", settings.model, "--runtime", settings.runtime, "--workers", str(settings.workers)]
+    arguments += ["--max-sessions", str(settings.max_sessions), *(["--pin-workers"] if settings.pin_workers else [])]
     document: dict[str, list[dict[str, Any]]] = {}
     if parsed.streams:
         found = [level async for level in load.measure_kinds(arguments, parsed.seconds)]
@@ -209,13 +228,14 @@ async def _measure_box(parsed: argparse.Namespace, settings: Settings) -> int:
 
 def doctor(parsed: argparse.Namespace, settings: Settings) -> int:
     """Whether this box can serve; the exit status."""
-    checks = list(examine(settings))
+    checks = []
+    for check in examine(settings):
+        checks.append(check)
+        if not parsed.json:  # one by one: a silent server is waited for
+            mark = "ok  " if check.ok else ("FAIL" if check.fatal else "note")
+            print(f"{mark} {check.name:<24} {check.finding}", flush=True)
     if parsed.json:
         print(json.dumps([dataclasses.asdict(check) for check in checks], indent=2))
-    else:
-        for check in checks:
-            mark = "ok  " if check.ok else ("FAIL" if check.fatal else "note")
-            print(f"{mark} {check.name:<24} {check.finding}")
     return 0 if all(check.ok or not check.fatal for check in checks) else 1
 
 

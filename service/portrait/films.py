@@ -18,8 +18,6 @@ FORMATS: Mapping[str, str] = {".mp4": "mp4", ".webm": "webm"}
 """FFmpeg's name of the container for every suffix. Said to FFmpeg, never found out by it: by their first bytes it would
 take a playlist for a film, and open what that names."""
 
-SUFFIXES = tuple(FORMATS)
-
 LONGEST = 20.0
 """Seconds of a film."""
 
@@ -35,20 +33,26 @@ MAX_FRAMES = int(LONGEST * 61)
 """Decoded, whatever is kept of them."""
 
 
+def is_film(path: Path) -> bool:
+    """Whether the file's name is that of a film."""
+    return path.suffix.lower() in FORMATS
+
+
 def load_film(path: Path) -> Film:
     """A film of an MP4 or WebM file; its sound is left out.
 
     Raises:
         BadPicture: not one, damaged, longer than LONGEST, or with larger pictures than MAX_PIXELS.
+        OSError: it cannot be read.
     """
-    name = path.name
+    name, form = path.name, FORMATS[path.suffix.lower()]
     if (size := path.stat().st_size) > MAX_BYTES:
         raise BadPicture("background", f"{name} has {size} bytes; expected at most {MAX_BYTES}")
     try:
-        with av.open(io.BytesIO(path.read_bytes()), "r", format=FORMATS[path.suffix]) as container:
+        with av.open(io.BytesIO(path.read_bytes()), "r", format=form) as container:
             film = _decode(container, name)
     except (av.error.FFmpegError, ValueError) as error:
-        raise BadPicture("background", f"{name} cannot be decoded as {path.suffix[1:]}: {error}") from None
+        raise BadPicture("background", f"{name} cannot be decoded as {form}: {error}") from None
     if not film.frames:
         raise BadPicture("background", f"{name} has no picture that can be decoded")
     return film
@@ -60,7 +64,8 @@ def _decode(container: av.container.InputContainer, name: str) -> Film:
     video = container.streams.video[0]
     check_size(video.width, video.height, MAX_PIXELS, "background")
     rate = min(RATE, float(video.average_rate or RATE))
-    seconds = float((container.duration or 0) / av.time_base)
+    # What a browser records says nothing of its length.
+    seconds = float((container.duration or 0) / av.time_base) or LONGEST
     _check_length(seconds, name)
     width, height = _kept_size(video.width, video.height, max(1.0, seconds * rate))
     frames: list[Frame] = []

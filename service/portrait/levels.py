@@ -14,7 +14,7 @@ class Kind:
     transport: str
     size: str
     mode: str
-    """One of MODES."""
+    """One of MODES of load.py."""
 
 
 @dataclass(frozen=True)

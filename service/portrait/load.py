@@ -5,6 +5,7 @@ The box is a process of its own and is measured by its own numbers: what the str
 
 import asyncio
 import json
+import os
 import sys
 from collections import Counter
 from collections.abc import AsyncIterator, Sequence
@@ -25,6 +26,7 @@ from portrait.levels import Kind, Level
 from portrait.metrics import STAGES
 from portrait.pictures import bgr_from_frame, encode
 from portrait.scrape import buckets_of, quantile, scrape, total
+from portrait.settings import PREFIX
 from portrait.video import av_from_frame
 
 TRANSPORTS = ("grpc", "webrtc")
@@ -84,6 +86,8 @@ async def _box(arguments: Sequence[str]) -> AsyncIterator[_Box]:
         sys.executable, "-m", "portrait", "serve", "--json", "--http-port", "0", "--grpc-port", "0",
         "--media-ports", "0-0", "--log-level", "error", *arguments,
         stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE,
+        # Without the settings of the service that this machine may be set up for: nobody else calls this box.
+        env={name: value for name, value in os.environ.items() if not name.startswith(PREFIX)},
     )  # fmt: skip
     assert process.stdout is not None
     assert process.stderr is not None

@@ -23,7 +23,9 @@ def meeting_folder(count: int) -> Iterator[Path]:
     places = [os.environ.get("XDG_RUNTIME_DIR"), os.environ.get("TMPDIR"), "/tmp", "/dev/shm"]
     folder = next(filter(None, (_make_folder(place, count) for place in places if place)), None)
     if folder is None:
-        raise OSError("the workers need a folder to meet in; neither TMPDIR, /tmp nor /dev/shm can be written to")
+        raise OSError(
+            "the workers need a folder to meet in; neither XDG_RUNTIME_DIR, TMPDIR, /tmp nor /dev/shm can be written to"
+        )
     try:
         yield folder
     finally:
@@ -69,7 +71,10 @@ def reserved_port(settings: Settings) -> Iterator[int]:
 
 @contextmanager
 def _bound(host: str, port: int, shared: bool = False) -> Iterator[socket.socket]:
-    family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+    try:
+        family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+    except OSError as error:
+        raise OSError(error.errno, f"cannot listen on {host}:{port}: {error.strerror}") from error
     with socket.socket(family, kind, protocol) as bound:
         bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         if shared:

@@ -165,7 +165,7 @@ class Session(Generic[P, W]):
             SegmentationHangs: as for `turn`.
         """
         try:
-            await self._thread.run(self._decode, picture, arrived)
+            await self._thread.run(self._decode, picture, arrived, self.options)
         except BadPicture as error:
             self.refuse(error)
         else:
@@ -268,7 +268,7 @@ class Session(Generic[P, W]):
             self._reset = False
             self._pipeline.reset()
         options, compositor = self._output
-        frame = self._decode(picture, arrived)
+        frame = self._decode(picture, arrived, options)
         quality = self._terms.quality
         result = self._pipeline.run(frame, options, compositor, quality)
         wire = self._codec.encode(result, picture)
@@ -276,9 +276,9 @@ class Session(Generic[P, W]):
         turn = Turn(wire, result.failure, started - arrived, worked, quality, result.carried)
         return turn, frame.came
 
-    def _decode(self, picture: P, arrived: float) -> Frame:
+    def _decode(self, picture: P, arrived: float, options: Options) -> Frame:
         with self._counting.stage("decode"):
-            return self._codec.decode(picture, arrived, self.options)
+            return self._codec.decode(picture, arrived, options)
 
     def _count(self, turn: Turn[W], size: tuple[int, int], arrived: float) -> None:
         now, numbers = time.monotonic(), self.numbers

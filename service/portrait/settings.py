@@ -35,6 +35,9 @@ FILE_VARIABLE = "PORTRAIT_CONFIG"
 FILE_VALUES, ENVIRONMENT_VALUES = "values of the settings file", "values of the environment"
 """How they travel to `settings_customise_sources`, which the library calls; no setting can have these names."""
 
+OURS = "Value error, "
+"""What the library puts before a reason that is a validator's of this file."""
+
 ORIGIN = re.compile(r"[a-z][a-z0-9+.-]*://[^/\s,]+")
 
 
@@ -48,6 +51,13 @@ def _check_ports(text: str) -> str:
 def _check_addresses(text: str) -> str:
     for address in _list(text):
         ipaddress.ip_address(address)
+    return text
+
+
+def _check_names(text: str) -> str:
+    for name in _list(text):
+        if not name.isascii():
+            raise ValueError(f"{name!r} came; expected names as certificates hold them, xn--... for other letters")
     return text
 
 
@@ -73,6 +83,7 @@ File = Annotated[FilePath, WrapValidator(_look_at)]
 Folder = Annotated[DirectoryPath, WrapValidator(_look_at)]
 PortRange = Annotated[str, AfterValidator(_check_ports)]
 Addresses = Annotated[str, AfterValidator(_check_addresses)]
+Names = Annotated[str, AfterValidator(_check_names)]
 Origins = Annotated[str, AfterValidator(_check_origins)]
 
 
@@ -106,7 +117,7 @@ class Settings(BaseSettings):
     hang_seconds: float = Field(20.0, gt=0, le=3600, description="A frame that takes so long ends its session.")
     drain_seconds: float = Field(5.0, ge=0, le=3600, description="How long open sessions may go on after SIGTERM.")
     tls: Literal["files", "auto"] = Field("files", description="TLS by the files below, or by an authority of its own.")
-    tls_names: str = Field("", description="Further names and addresses of the box for that authority, with commas.")
+    tls_names: Names = Field("", description="Further names and addresses of the box for that authority, with commas.")
     data: Path | None = Field(None, description="Folder of what the service keeps: its authority.")
     tls_certificate: File | None = Field(None, description="PEM file of the server's certificate and its chain.")
     tls_key: File | None = Field(None, description="PEM file of its key, not encrypted.")
@@ -187,8 +198,17 @@ def load_settings(flags: Mapping[str, Any], environ: Mapping[str, str] | None = 
     variables = {name: PREFIX + name.upper() for name in Settings.model_fields}
     given[ENVIRONMENT_VALUES] = {name: environ[variable] for name, variable in variables.items() if variable in environ}
     given[FILE_VALUES] = _read_file(file) if file else {}
+    return make_settings(given)
+
+
+def make_settings(values: Mapping[str, Any]) -> Settings:
+    """Settings of these values, by name; the others are the environment's or the defaults.
+
+    Raises:
+        BadSettings: a value out of its range; says name, value and range.
+    """
     try:
-        return Settings.model_validate(given)
+        return Settings.model_validate(values)
     except ValidationError as error:
         raise BadSettings("; ".join(map(_say, error.errors()))) from error
 
@@ -198,13 +218,18 @@ def _say(problem: ErrorDetails) -> str:
     name = ".".join(map(str, problem["loc"]))
     field = Settings.model_fields.get(name)
     came = "a secret" if field is not None and field.annotation is SecretStr else repr(problem.get("input"))
-    return f"{PREFIX}{name.upper()}={came}: {problem['msg']}"
+    return f"{PREFIX}{name.upper()}={came}: {problem['msg'].removeprefix(OURS)}"
 
 
 def _read_file(file: str) -> dict[str, Any]:
     try:
-        return tomllib.loads(Path(file).read_text())
+        values = tomllib.loads(Path(file).read_text())
     except OSError as error:
         raise BadSettings(f"{FILE_VARIABLE}={file!r}: {error.strerror}") from error
     except (ValueError, RecursionError) as error:
         raise BadSettings(f"{file}: no TOML: {error}") from error
+    # Without the value: that of a secret whose name is misspelt is a secret.
+    if unknown := sorted(values.keys() - Settings.model_fields.keys()):
+        known = ", ".join(sorted(Settings.model_fields))
+        raise BadSettings(f"{file}: {unknown[0]}: unknown name; expected one of {known}")
+    return values

@@ -7,7 +7,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
 from portrait.board import Board
-from portrait.child import Orders, Worker, WorkerFailed
+from portrait.child import LOOK_SECONDS, Orders, Worker, WorkerFailed
 from portrait.meeting import listening_socket, meeting_folder, reserved_port
 from portrait.settings import Settings
 
@@ -167,6 +167,6 @@ class Fleet:
 
     async def _watch(self) -> None:
         while True:
-            await asyncio.sleep(1.0)
+            await asyncio.sleep(LOOK_SECONDS)
             for worker in self._workers:
                 worker.kill_if_silent()

@@ -15,7 +15,7 @@ from portrait.child import Orders
 from portrait.errors import PortraitError
 from portrait.launch import pin
 from portrait.logs import configure_logs
-from portrait.settings import Settings
+from portrait.settings import Settings, make_settings
 from portrait.signals import catch_signals
 
 logger = logging.getLogger(__name__)
@@ -24,11 +24,11 @@ logger = logging.getLogger(__name__)
 def main() -> int:
     """Serve until told to stop; the exit status."""
     orders = Orders(**json.loads(sys.stdin.buffer.readline()))
-    settings = Settings.model_validate(orders.settings)
-    configure_logs(settings.log_level, settings.log_format)
-    if settings.pin_workers:
-        pin(orders.place, orders.count)
     try:
+        settings = make_settings(orders.settings)  # which were good once: files may have gone since
+        configure_logs(settings.log_level, settings.log_format)
+        if settings.pin_workers:
+            pin(orders.place, orders.count)
         asyncio.run(_serve(orders, settings))
     except (PortraitError, OSError) as error:
         print(f"portrait: {error}", file=sys.stderr)
@@ -68,7 +68,7 @@ async def _take_settings(reader: asyncio.StreamReader, running: Running) -> None
     """Reload with each line of settings, until there are no more lines."""
     while line := await reader.readline():
         try:
-            await running.reload(Settings.model_validate(json.loads(line)))
+            await running.reload(make_settings(json.loads(line)))
         except (PortraitError, OSError) as error:
             logger.error("nothing has changed: %s", error)
 

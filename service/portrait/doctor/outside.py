@@ -15,7 +15,7 @@ from cryptography import x509
 
 from portrait.doctor.check import Check
 from portrait.errors import PortraitError
-from portrait.security import open_security
+from portrait.security import is_loopback, open_security
 from portrait.security.authority import box_names, names_of
 from portrait.settings import Settings
 from portrait.transports.webrtc.ice import URL, IceServers
@@ -53,7 +53,7 @@ def host_addresses() -> dict[str, str]:
 
 
 def _listening(settings: Settings) -> Check:
-    if settings.host == "localhost" or _is_loopback(settings.host):
+    if is_loopback(settings.host):
         finding = f"{settings.host}: programs of this machine only; --host 0.0.0.0 lets others in"
         return Check("listening", True, finding, fatal=False)
     if not settings.encrypted:
@@ -183,9 +183,3 @@ def _is_free(port: int) -> bool:
         except OSError:
             return False
     return True
-
-
-def _is_loopback(host: str) -> bool:
-    with contextlib.suppress(ValueError):
-        return ipaddress.ip_address(host).is_loopback
-    return False

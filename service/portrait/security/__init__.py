@@ -18,7 +18,7 @@ from portrait.security.bearers import Bearer, SignedTokens, Tokens
 from portrait.security.certificates import Certificates, OwnCertificates, Pem
 from portrait.settings import Settings
 
-__all__ = ["Certificates", "Pem", "Security", "open_security"]
+__all__ = ["Certificates", "Pem", "Security", "is_loopback", "open_security"]
 
 logger = logging.getLogger(__name__)
 
@@ -147,7 +147,7 @@ def _open_certificates(settings: Settings) -> Certificates | None:
 
 def _check_exposure(security: Security, settings: Settings) -> None:
     missing = [*(["authentication"] if security.open else []), *(["TLS"] if security.certificates is None else [])]
-    if _is_loopback(settings.host) or not missing:
+    if is_loopback(settings.host) or not missing:
         return
     what = f"PORTRAIT_HOST={settings.host!r}: other machines are served without {' and '.join(missing)}"
     if not settings.insecure:
@@ -155,7 +155,8 @@ def _check_exposure(security: Security, settings: Settings) -> None:
     logger.warning("%s; whoever reaches it can %s", what, "use it" if security.open else "read what travels")
 
 
-def _is_loopback(host: str) -> bool:
+def is_loopback(host: str) -> bool:
+    """Whether only this machine reaches what listens there."""
     try:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:

@@ -30,6 +30,10 @@ AUTHORITY_LIFE = timedelta(days=3650)
 LIFE, RENEWED_BEFORE = timedelta(days=180), timedelta(days=60)
 """Of the box's certificate, and how long before its end another is issued."""
 
+MOST_NAMES = 64
+"""Of the box's certificate, those of networks it has left among them. A box whose addresses change every day (RFC 8981)
+would have hundreds after a year, and send them all with every handshake."""
+
 EARLIER = timedelta(days=1)
 """Begins before now: the clocks of phones are not exact."""
 
@@ -89,7 +93,9 @@ class Authority:
             # Names it has besides are those of a network the box may come back to.
             if found.not_valid_after_utc - now > RENEWED_BEFORE and names <= names_of(found):
                 return False
-            names |= names_of(found) if found.not_valid_after_utc > now else frozenset()
+            together = names | names_of(found)
+            if found.not_valid_after_utc > now and len(together) <= MOST_NAMES:
+                names = together
         pair = _issue(self._load(), names, now)
         # The key first: a pair that does not fit together is not taken up (watched.py).
         _write(self.key, _pem(pair.key))
