@@ -78,7 +78,8 @@ async def test_another_estimate_of_the_networks_speed_leaves_a_session_alone(tmp
         await until(lambda: [each["id"] for each in sessions.describe()] not in ([before], []))
         await eventually(page, "kit.session.state === 'live'")
         await page.evaluate(
-            "(kit.asked = [], navigator.connection.dispatchEvent(new Event('change')), new Promise(requestAnimationFrame))"
+            """(kit.asked = [], navigator.connection.dispatchEvent(new Event("change")),
+              new Promise(requestAnimationFrame))"""
         )
         assert "PATCH" not in await page.evaluate("kit.asked")
         assert await page.evaluate("kit.session.state") == "live"
