@@ -43,6 +43,9 @@ class Screen:
     touch: bool = False
 
 
+PHONE = Screen(360, 740, 2, touch=True)
+
+
 def write_camera(path: Path, clip: Clip, rate: int = 30) -> None:
     """Write a clip as the y4m file Chromium's fake camera plays for ever."""
     height, width = clip.frames[0].shape[:2]

@@ -109,3 +109,8 @@ async def start(page: Page) -> None:
 
 async def choose(page: Page, mode: str) -> None:
     await page.locator(f"input[name=mode][value={mode}]").check(force=True)
+
+
+async def says(page: Page, title: str, advice: str) -> None:
+    await expect(page.locator("#problem strong")).to_have_text(title)
+    await expect(page.locator("#problem p")).to_contain_text(advice)

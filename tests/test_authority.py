@@ -146,7 +146,7 @@ async def test_whoever_trusts_the_authority_gets_in_by_every_name_and_renewals_a
                 assert (response.status, response.content_type) == (200, "application/x-x509-ca-cert")
                 assert "attachment" in response.headers["Content-Disposition"]
                 roots.write_bytes(await response.read())
-            for page, status in (("/trust", 200), ("/web/page.css", 200), ("/", 401)):
+            for page, status in (("/trust", 200), ("/web/page.css", 200), ("/web/page/theme.js", 200), ("/", 401)):
                 async with http.get(f"https://localhost:{running.http_port}{page}", ssl=trusting(roots)) as response:
                     assert response.status == status
             async with http.get(f"https://127.0.0.1:{running.http_port}/healthz", ssl=trusting(roots)) as response:

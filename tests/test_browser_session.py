@@ -62,6 +62,82 @@ async def test_another_network_means_a_restart_of_ice_or_a_new_session_at_once(r
         assert len(await page.evaluate("kit.watch(20)")) == 20
 
 
+async def test_another_estimate_of_the_networks_speed_leaves_a_session_alone(tmp_path: Path) -> None:
+    """Browsers tell a page of it by the event they use for another network as well."""
+    async with fake_service(bars()) as (url, sessions), tab("chromium", url, tmp_path) as page:
+        await page.evaluate("kit.connect({ mode: 'color', color: '#000000' })")
+        await page.evaluate("kit.watch(3)")
+        (before,) = [each["id"] for each in sessions.describe()]
+        await page.evaluate(
+            """(kit.asked = [], kit.fetch = fetch.bind(window), window.fetch = (url, request) =>
+              (kit.asked.push(request?.method ?? "GET"), kit.fetch(url, request)),
+              Object.defineProperty(navigator.connection, "type", { value: "wifi", configurable: true }),
+              navigator.connection.dispatchEvent(new Event("change")), true)"""
+        )
+        assert "PATCH" in await page.evaluate("kit.asked"), "another kind of network is another one"
+        await until(lambda: [each["id"] for each in sessions.describe()] not in ([before], []))
+        await eventually(page, "kit.session.state === 'live'")
+        await page.evaluate(
+            """(kit.asked = [], navigator.connection.dispatchEvent(new Event("change")),
+              new Promise(requestAnimationFrame))"""
+        )
+        assert "PATCH" not in await page.evaluate("kit.asked")
+        assert await page.evaluate("kit.session.state") == "live"
+
+
+HOLD_OFFERS = """(kit.fetch = fetch.bind(window), kit.held = 0, window.fetch = async (url, request) => {
+  if (request?.method === "POST") await new Promise((resolve) => (kit.held++, (kit.release = resolve)));
+  return kit.fetch(url, request);
+}, true)"""
+
+
+async def test_what_is_changed_while_a_session_comes_back_holds(tmp_path: Path) -> None:
+    """The offer is on its way with the earlier look."""
+    async with fake_service(bars()) as (url, sessions), tab("chromium", url, tmp_path) as page:
+        await page.evaluate("kit.connect({ mode: 'color', color: '#102030' })")
+        await page.evaluate("kit.watch(3)")
+        await page.evaluate(HOLD_OFFERS)
+        for each in sessions.describe():
+            sessions[each["id"]].end("injected")
+        await eventually(page, "kit.held === 1")
+        await page.evaluate("Promise.all([kit.session.setMode('mask'), kit.session.wear({ threshold: 0.6 })])")
+        await page.evaluate("(kit.release(), true)")
+        await eventually(page, "kit.session.state === 'live'")
+        (now,) = sessions.describe()
+        assert (now["mode"], now["threshold"]) == ("mask", 0.6)
+
+
+@pytest.mark.parametrize("result", ["composite", "data"])
+async def test_of_changes_in_one_moment_the_last_holds(result: str, tmp_path: Path) -> None:
+    """Though the picture of the first is long on its way; and once it is there it is not asked for again."""
+    async with fake_service(bars()) as (url, sessions), tab("chromium", url, tmp_path) as page:
+        await page.evaluate(f"kit.connect({{ result: '{result}', mode: 'color', color: '#000000' }})")
+        await page.evaluate("kit.watch(3)")
+        await page.evaluate(
+            """(kit.pictures = 0, kit.fetch = fetch.bind(window), window.fetch = async (url, request) => {
+              const picture = String(url).includes("/v1/backgrounds/");
+              if (picture) kit.pictures++;
+              if (picture || request?.body?.includes("dusk")) await new Promise((resolve) => setTimeout(resolve, 500));
+              return kit.fetch(url, request);
+            }, true)"""
+        )
+        await page.evaluate(
+            """Promise.all([
+              kit.session.wear({ mode: "image", background: "dusk" }),
+              kit.session.wear({ mode: "color", color: "#ff00ff" }),
+            ])"""
+        )
+        await eventually(page, "kit.watch(1).then(([frame]) => frame?.room > 10000)")
+        if result == "composite":
+            (now,) = sessions.describe()
+            assert (now["mode"], now["color"]) == ("color", "#ff00ff")
+        else:
+            await page.evaluate("kit.session.setMode('image')")
+            for threshold in (0.4, 0.45, 0.55):
+                await page.evaluate(f"kit.session.wear({{ threshold: {threshold} }})")
+            assert await page.evaluate("kit.pictures") == 1
+
+
 async def test_a_session_can_look_otherwise_and_says_what_cannot_be(tmp_path: Path) -> None:
     async with fake_service(bars()) as (url, _), tab("chromium", url, tmp_path) as page:
         for result in ("composite", "data"):

@@ -151,6 +151,10 @@ async def test_edges_are_set_and_the_picture_follows_where_the_box_makes_it(serv
         await page.reload()
         await expect(page.locator("#threshold")).to_have_value("0.7")
         await expect(page.locator("#framing")).to_be_checked()
+        await page.click(".edges summary")
+        await page.click("text=Back to normal")
+        await expect(page.locator("#threshold")).to_have_value("0.5")
+        await expect(page.locator("#framing")).not_to_be_checked()
 
 
 async def test_the_page_says_where_the_work_is_done_and_changes_it_in_a_call(service: Running, tmp_path: Path) -> None:

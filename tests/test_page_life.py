@@ -52,6 +52,49 @@ async def test_the_camera_can_be_stopped_while_it_connects_and_started_again(ser
         assert await service.sessions.drain(20) == 0
 
 
+async def test_a_camera_that_is_lost_while_it_connects_ends_the_call_with_words(
+    service: Running, tmp_path: Path
+) -> None:
+    async with browsing(service, tmp_path) as page:
+        await page.evaluate(
+            """(window.real = fetch, window.fetch = async (url, request) => {
+              if (request?.method === "POST") await new Promise((resolve) => (window.release = resolve));
+              return real(url, request);
+            }, window.ask = navigator.mediaDevices.getUserMedia.bind(navigator.mediaDevices),
+            navigator.mediaDevices.getUserMedia = async (wanted) => (window.camera = await ask(wanted)), true)"""
+        )
+        await page.click("#toggle")
+        async with asyncio.timeout(30):
+            while not await page.evaluate("'release' in window"):
+                await asyncio.sleep(0.05)
+        await page.evaluate(NOTE_STATES)
+        await page.evaluate("(window.camera.getTracks()[0].dispatchEvent(new Event('ended')), true)")
+        await expect(page.locator("#problem strong")).to_have_text("The camera is gone")
+        await page.evaluate("(release(), true)")
+        assert await service.sessions.drain(20) == 0
+        await expect(page.locator("#state")).to_have_text("Stopped")
+        assert "Live" not in await page.evaluate("window.states")
+        await expect(page.locator("#problem strong")).to_have_text("The camera is gone")
+
+
+async def test_the_list_of_cameras_says_which_one_is_used_and_follows_what_is_plugged_in(
+    service: Running, tmp_path: Path
+) -> None:
+    async with browsing(service, tmp_path) as page:
+        await start(page)
+        await page.select_option("#device", index=1)
+        chosen = await page.locator("#device").input_value()
+        await page.click("#toggle")
+        await page.evaluate("navigator.mediaDevices.enumerateDevices = async () => [], true")
+        await page.evaluate("navigator.mediaDevices.dispatchEvent(new Event('devicechange')), true")
+        await expect(page.locator("#device option")).to_have_count(1)
+        await expect(page.locator("#device")).to_have_value("")
+        await page.reload()
+        await expect(page.locator("#device option:checked")).to_have_count(1)
+        await start(page)
+        await expect(page.locator("#device")).to_have_value(chosen)
+
+
 async def test_another_size_and_camera_are_taken_in_a_call(service: Running, tmp_path: Path) -> None:
     async with browsing(service, tmp_path) as page:
         await start(page)

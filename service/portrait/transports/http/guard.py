@@ -10,7 +10,7 @@ from portrait.security import Security
 
 Handler: TypeAlias = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
-OPEN = ("/healthz", "/readyz", "/metrics", "/ca.crt", "/trust", "/web/page.css", "/web/icon.svg")
+OPEN = ("/healthz", "/readyz", "/metrics", "/ca.crt", "/trust", "/web/page.css", "/web/page/theme.js", "/web/icon.svg")
 """What a machine asks that has no credentials: they tell numbers, and nothing of any stream. And what somebody needs
 who does not trust the box yet."""
 

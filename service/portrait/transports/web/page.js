@@ -3,7 +3,7 @@
 import { openAppearance } from "./page/appearance.js";
 import { Call } from "./page/call.js";
 import { isRefused, listCameras, obstacle } from "./page/camera.js";
-import { recallChoice, rememberChoice } from "./page/choice.js";
+import { PLAIN, recallChoice, rememberChoice } from "./page/choice.js";
 import { openCode, openDialog } from "./page/dialogs.js";
 import { find, make, write } from "./page/dom.js";
 import { Gallery } from "./page/gallery.js";
@@ -26,7 +26,7 @@ const MODES = {
 
 /** What each way means. */
 const WAYS = {
-  composite: "The box does everything: any device will do.",
+  composite: "The box, the computer this page comes from, does everything: any device will do.",
   mask: "The box sends masks as a video, this browser puts the picture together in full size.",
   data: "The box sends masks of half a kilobyte, this browser puts the picture together in full size.",
   browser: "The network runs in this browser; the camera’s picture never leaves it.",
@@ -55,7 +55,7 @@ const call = new Call(
     camera(camera) {
       numbers.follow(camera);
       stage.open(camera !== null, choice);
-      if (camera) listCameras(find("device", HTMLSelectElement));
+      if (camera) showCameras();
     },
     session: (session) => numbers.show(session),
     kept: choose,
@@ -83,6 +83,8 @@ for (const name of BOXES) {
   box.addEventListener("change", () => choose({ [name]: box.checked }));
 }
 find("controls", HTMLFormElement).addEventListener("submit", (event) => event.preventDefault());
+find("plain", HTMLButtonElement).addEventListener("click", () => choose(PLAIN));
+navigator.mediaDevices?.addEventListener("devicechange", showCameras);
 addEventListener("pagehide", () => call.leave());
 addEventListener("pageshow", ({ persisted }) => persisted && showState("idle", "Camera off"));
 
@@ -118,7 +120,11 @@ function choose(changes) {
 
 /** Let the whole form say what is chosen. */
 function show() {
-  for (const [id, name] of Object.entries(LISTS)) find(id, HTMLSelectElement).value = choice[name];
+  for (const [id, name] of Object.entries(LISTS)) {
+    const list = find(id, HTMLSelectElement);
+    list.value = choice[name];
+    if (list.selectedIndex < 0) list.selectedIndex = 0; // a camera of an earlier visit, which has no name yet
+  }
   for (const name of /** @type {const} */ (["mode", "view"])) {
     const input = /** @type {HTMLInputElement} */ (document.querySelector(`[name=${name}][value=${choice[name]}]`));
     input.checked = true;
@@ -162,7 +168,12 @@ async function welcome() {
   const wrong = obstacle();
   if (wrong) explain(wrong.words);
   else if (await isRefused()) explain(cameraTrouble(new DOMException("refused earlier", "NotAllowedError")).words);
-  else listCameras(find("device", HTMLSelectElement));
+  else showCameras();
+}
+
+/** Offer the cameras there are. */
+function showCameras() {
+  listCameras(find("device", HTMLSelectElement), () => choice.device);
 }
 
 /** What the box has and asks for. */

@@ -92,7 +92,7 @@ export class Call {
       if (this.#camera === null || this.#opened !== `${size} ${device}`) return await this.#openCamera(size, device);
       if (this.#main.way !== way) return await this.#connect(this.#camera, way);
     } catch (error) {
-      this.#fail(error);
+      if (this.on) this.#fail(error); // else it was stopped meanwhile, or its camera lost, which is told already
       return true;
     }
     return (await this.#wear(this.#main, lookOf(this.choice))) || (await this.#beside(this.#camera));
@@ -120,6 +120,7 @@ export class Call {
       else if (detail.state === "live") this.#live();
       else if (detail.state === "reconnecting") this.told.state("connecting", "Reconnecting");
     });
+    if (camera !== this.#camera) return true; // given back while it connected: the next step closes this
     this.told.session(this.#main.session);
     this.#live();
     return true;

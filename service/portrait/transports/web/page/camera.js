@@ -51,12 +51,17 @@ export async function isRefused() {
   }
 }
 
-/** Fill a list with the cameras there are; a browser tells their names when one has been allowed. @param {HTMLSelectElement} list */
-export async function listCameras(list) {
+/**
+ * Fill a list with the cameras there are; a browser tells their names when one has been allowed.
+ *
+ * @param {HTMLSelectElement} list
+ * @param {() => string} chosen the id of the one wanted, when they are known
+ */
+export async function listCameras(list, chosen) {
   const devices = (await navigator.mediaDevices?.enumerateDevices()) ?? [];
   const cameras = devices.filter(({ kind, deviceId }) => kind === "videoinput" && deviceId);
-  const chosen = list.value;
   const options = cameras.map(({ deviceId, label }, i) => new Option(label || `Camera ${i + 1}`, deviceId));
   list.replaceChildren(new Option("the browser’s choice", ""), ...options);
-  list.value = cameras.some(({ deviceId }) => deviceId === chosen) ? chosen : "";
+  list.value = chosen();
+  if (list.selectedIndex < 0) list.value = "";
 }

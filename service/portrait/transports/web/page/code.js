@@ -30,8 +30,8 @@ export const LANGUAGES = {
   python: {
     text: toPython,
     hint: () =>
-      "Python, after pip install portrait; it reads a camera, a file or an address. If a proxy stands before the box, ask for " +
-      "its address for gRPC.",
+      "Python, with the client that comes with the service (pip install . in its folder); it reads a camera, a file or an " +
+      "address. If a proxy stands before the box, ask for its address for gRPC.",
   },
   shell: { text: toShell, hint: () => "One picture; the result has its size." },
 };

@@ -11,8 +11,16 @@ export function openDialog(id, opener, prepare) {
     dialog.showModal();
   });
   dialog.querySelector("[data-close]")?.addEventListener("click", () => dialog.close());
-  // Beside it: the dialog is what is hit there, and its children inside.
-  dialog.addEventListener("click", (event) => event.target === dialog && dialog.close());
+  // Pressed and let go beside it: whoever selects text inside may let go anywhere.
+  let pressed = false;
+  dialog.addEventListener("pointerdown", (event) => (pressed = isBeside(dialog, event)));
+  dialog.addEventListener("click", (event) => pressed && isBeside(dialog, event) && dialog.close());
+}
+
+/** @param {HTMLElement} dialog @param {MouseEvent} event */
+function isBeside(dialog, { target, clientX, clientY }) {
+  const { left, top, right, bottom } = dialog.getBoundingClientRect();
+  return target === dialog && (clientX < left || clientX > right || clientY < top || clientY > bottom);
 }
 
 /** @param {() => import("./code.js").Scene} look what is on screen */

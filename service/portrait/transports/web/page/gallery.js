@@ -41,7 +41,7 @@ export class Gallery {
       this.#take(upload.files?.[0]);
       upload.value = ""; // the same file may be chosen again
     });
-    this.#takeDropped(find("drop", HTMLDivElement));
+    this.#takeDropped();
   }
 
   /**
@@ -54,8 +54,8 @@ export class Gallery {
     // As a data URL a picture is a third longer, with a little around it.
     this.#most = { bytes: Math.floor((limits.max_body_bytes - 1000) * 0.75), pixels: limits.max_background_pixels };
     this.#gallery.replaceChildren(...names.map((name) => this.#thumbnail(name, name, `/v1/backgrounds/${encodeURIComponent(name)}/still`)));
-    write("limits", `JPEG, PNG or WebP, up to ${inMegabytes(this.#most.bytes)} and ${inMegapixels(this.#most.pixels)}; or drop one here. ` +
-      "It goes to the box only, and is gone when you stop.");
+    write("limits", `JPEG, PNG or WebP, up to ${inMegabytes(this.#most.bytes)} and ${inMegapixels(this.#most.pixels)}; or drop one on this page. ` +
+      "It goes nowhere but to the box, which forgets it when you stop.");
   }
 
   /** @param {Choice} choice */
@@ -87,13 +87,17 @@ export class Gallery {
     return label;
   }
 
-  #takeDropped(/** @type {HTMLElement} */ place) {
-    place.addEventListener("dragover", (event) => {
+  /** Wherever on the page: a browser would leave it, and the call, for a picture that misses its place. */
+  #takeDropped() {
+    const place = find("drop", HTMLDivElement);
+    const on = (/** @type {"dragover" | "dragleave" | "drop"} */ type, /** @type {(event: DragEvent) => void} */ take) =>
+      document.addEventListener(type, (event) => event.dataTransfer?.types.includes("Files") && take(event));
+    on("dragover", (event) => {
       event.preventDefault();
       place.classList.add("over");
     });
-    place.addEventListener("dragleave", () => place.classList.remove("over"));
-    place.addEventListener("drop", (event) => {
+    on("dragleave", (event) => event.relatedTarget === null && place.classList.remove("over"));
+    on("drop", (event) => {
       event.preventDefault();
       place.classList.remove("over");
       this.#take(event.dataTransfer?.files[0]);
@@ -111,7 +115,7 @@ export class Gallery {
     URL.revokeObjectURL(before?.querySelector("img")?.src ?? "");
     before?.remove();
     this.#gallery.prepend(this.#thumbnail("", "Yours", URL.createObjectURL(this.#own)));
-    this.choose({ background: this.#own });
+    this.choose({ mode: "image", background: this.#own });
   }
 }
 

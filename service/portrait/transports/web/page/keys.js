@@ -17,8 +17,8 @@ export function openKeys(keys) {
     ...keys.map(({ key, words }) => make("div", {}, make("dt", {}, make("kbd", {}, key.toUpperCase())), make("dd", {}, words))),
   );
   document.addEventListener("keydown", (event) => {
-    const { target, ctrlKey, altKey, metaKey } = event;
-    if (!on.checked || ctrlKey || altKey || metaKey || event.defaultPrevented) return;
+    const { target, ctrlKey, altKey, metaKey, repeat } = event;
+    if (!on.checked || ctrlKey || altKey || metaKey || repeat || event.defaultPrevented) return;
     if (target instanceof Element && target.closest(FIELDS)) return;
     keys.find(({ key }) => key === event.key.toLowerCase())?.run();
   });

@@ -34,6 +34,8 @@ export class Compositor {
   mode = "blur";
   /** @type {[number, number, number]} red, green, blue, 0 to 1 */
   color = [0, 0.69, 0.25];
+  /** @type {string | Blob} what the background was opened from; "" before the first */
+  source = "";
   #gl;
   #made;
   #next = 0;
@@ -41,6 +43,7 @@ export class Compositor {
   #background = null;
   #steep = makeSteep(0.5, 0.25);
   #decontaminate = false;
+  #closed = false;
 
   /** @throws {Error} where there is no WebGL 2 */
   constructor() {
@@ -71,11 +74,12 @@ export class Compositor {
     this.#decontaminate = decontaminate;
   }
 
-  /** @param {ImageBitmap | HTMLVideoElement | null} picture the background of mode image; a film is this compositor's */
+  /** @param {ImageBitmap | HTMLVideoElement | null} picture the background of mode image; this compositor closes it */
   set background(picture) {
-    if (this.#background !== picture) this.#stopFilm();
+    if (this.#background !== picture) this.#closeBackground();
     this.#background = picture;
-    if (picture === null) return;
+    if (this.#closed) this.#closeBackground(); // it was opened for too long
+    if (picture === null || this.#closed) return;
     const gl = this.#gl;
     this.#upload(this.#made.backdrop, picture);
     gl.texParameteri(gl.TEXTURE_2D, gl.TEXTURE_MIN_FILTER, gl.LINEAR_MIPMAP_LINEAR); // it may be far larger
@@ -126,7 +130,8 @@ export class Compositor {
   }
 
   close() {
-    this.#stopFilm();
+    this.#closed = true;
+    this.#closeBackground();
     this.#gl.getExtension("WEBGL_lose_context")?.loseContext();
   }
 
@@ -156,7 +161,8 @@ export class Compositor {
     return ratio > 1 ? [1, 1 / ratio] : [ratio, 1];
   }
 
-  #stopFilm() {
+  #closeBackground() {
+    if (this.#background instanceof ImageBitmap) this.#background.close();
     if (!(this.#background instanceof HTMLVideoElement)) return;
     this.#background.pause();
     URL.revokeObjectURL(this.#background.src);

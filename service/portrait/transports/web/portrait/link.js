@@ -1,9 +1,11 @@
 /** One WebRTC connection to the box: the camera up; the result down, as a video or as messages. */
 
+import { changesBetween } from "./look.js";
 import { LABEL } from "./masks.js";
 import { PortraitError } from "./signalling.js";
 
 /** @typedef {import("./signalling.js").Box} Box */
+/** @typedef {import("./types.js").Look} Look */
 
 /** Milliseconds an offer waits for candidates; hosts on a LAN are known at once, the others are sent after it. */
 const GATHERING = 500;
@@ -26,7 +28,7 @@ export class Link extends EventTarget {
   #connection;
   #resource = "";
   #etag = "";
-  #closed = false;
+  #ended = new AbortController();
   /** @type {ReturnType<typeof setTimeout> | undefined} */
   #patience;
   /** @type {RTCIceCandidate[] | null} candidates that came after the offer, until there is a resource for them */
@@ -41,6 +43,8 @@ export class Link extends EventTarget {
   /** @type {Promise<void>} fulfilled when the first result has come, rejected when the connection is lost before */
   flowing;
   #flow = () => {};
+  /** @type {Look | null} what the box was last told of how the result looks */
+  look = null;
 
   /** @param {Box} box @param {RTCIceServer[]} iceServers */
   constructor(box, iceServers) {
@@ -91,10 +95,20 @@ export class Link extends EventTarget {
     return (await this.#box.fetch(this.#resource)).json();
   }
 
-  /** @param {Record<string, string | number | boolean>} changes */
-  async change(changes) {
+  /**
+   * Let the result look so from now on.
+   *
+   * @param {Look} look
+   * @throws {PortraitError} the box refuses; nothing has changed then
+   * @throws {DOMException} it was closed meanwhile: a box that is gone may never answer
+   */
+  async wear(look) {
+    const changes = await changesBetween(this.look, look);
     const headers = { "Content-Type": "application/json" };
-    await this.#box.fetch(this.#resource, { method: "PATCH", headers, body: JSON.stringify(changes) });
+    const { signal } = this.#ended;
+    const request = { method: "PATCH", headers, body: JSON.stringify(changes), signal };
+    if (Object.keys(changes).length) await this.#box.fetch(this.#resource, request);
+    this.look = look;
   }
 
   /** Seconds of a round trip and of the jitter buffer since the call before, and the video that comes down. */
@@ -143,8 +157,8 @@ export class Link extends EventTarget {
 
   /** Close here and on the box. Idempotent. */
   close() {
-    if (this.#closed) return;
-    this.#closed = true;
+    if (this.#ended.signal.aborted) return;
+    this.#ended.abort();
     clearTimeout(this.#patience);
     clearInterval(this.#watch);
     this.#connection.close();
@@ -173,7 +187,7 @@ export class Link extends EventTarget {
     const path = `/webrtc?${new URLSearchParams({ result, ...query })}`;
     const { answer, resource, etag, iceServers } = await this.#box.offer(path, offer);
     [this.#resource, this.#etag] = [resource, etag];
-    if (this.#closed) throw new DOMException("closed while it connected", "AbortError");
+    if (this.#ended.signal.aborted) throw new DOMException("closed while it connected", "AbortError");
     if (iceServers.length) connection.setConfiguration({ iceServers, bundlePolicy: "max-bundle" });
     await connection.setRemoteDescription({ type: "answer", sdp: answer });
     // The box said good-bye: the connection itself goes on as "connected" until ICE gives up.
@@ -240,7 +254,7 @@ export class Link extends EventTarget {
   }
 
   #tell(/** @type {string} */ type, /** @type {unknown} */ detail) {
-    if (!this.#closed) this.dispatchEvent(new CustomEvent(type, { detail }));
+    if (!this.#ended.signal.aborted) this.dispatchEvent(new CustomEvent(type, { detail }));
   }
 }
 

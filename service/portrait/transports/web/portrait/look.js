@@ -31,7 +31,10 @@ export async function dress(compositor, look, box) {
     throw new TypeError(`threshold ${threshold} and feather ${feather} came; expected a feather up to where the threshold is from 0 or 1`);
   }
   if (mode === "image" && !background) throw new TypeError("mode image came without a background");
-  if (mode === "image") compositor.background = await openPicture(background, box);
+  if (mode === "image" && compositor.source !== background) {
+    compositor.background = await openPicture(background, box);
+    compositor.source = background;
+  }
   compositor.color = /** @type {[number, number, number]} */ (digits.slice(1).map((hex) => parseInt(hex, 16) / 255));
   compositor.edge = look;
   compositor.mode = mode;
@@ -48,12 +51,26 @@ export function isName(background) {
 }
 
 /**
+ * What the box must be told, so that one look becomes another.
+ *
+ * @param {Look | null} before
+ * @param {Look} after
+ * @returns {Promise<Record<string, string | number | boolean>>}
+ */
+export async function changesBetween(before, after) {
+  const names = /** @type {(keyof Look)[]} */ (Object.keys(after)).filter((name) => after[name] !== before?.[name]);
+  const changes = Object.fromEntries(names.map((name) => [name, after[name]]));
+  if (changes.background) changes.background = await toText(/** @type {string | Blob} */ (changes.background));
+  return /** @type {Record<string, string | number | boolean>} */ (changes);
+}
+
+/**
  * A background as the box takes it: a name, or a data URL.
  *
  * @param {string | Blob} background
  * @returns {Promise<string>}
  */
-export async function toText(background) {
+async function toText(background) {
   if (typeof background === "string") return background;
   const reader = new FileReader();
   reader.readAsDataURL(background);
@@ -77,7 +94,12 @@ async function openPicture(background, box) {
 async function openFilm(/** @type {Blob} */ blob) {
   const film = document.createElement("video");
   Object.assign(film, { src: URL.createObjectURL(blob), loop: true, muted: true, playsInline: true });
-  await film.play();
+  try {
+    await film.play();
+  } catch (error) {
+    URL.revokeObjectURL(film.src);
+    throw error;
+  }
   return film;
 }
 

@@ -2,8 +2,9 @@
 
 import { MODES } from "./compositor.js";
 import { Link } from "./link.js";
-import { dress, isName, lookOf, toText } from "./look.js";
+import { dress, isName, lookOf } from "./look.js";
 import { unpackMask } from "./masks.js";
+import { pause, watchNetwork } from "./network.js";
 import { decide } from "./place.js";
 import { Box, PortraitError } from "./signalling.js";
 import { Studio } from "./studio.js";
@@ -62,6 +63,7 @@ export class PortraitSession extends EventTarget {
   #studio = null;
   /** @type {Look} */
   #look;
+  #worn = Promise.resolve();
   #model = "";
   #ended = new AbortController();
 
@@ -98,7 +100,7 @@ export class PortraitSession extends EventTarget {
     this.#camera.addEventListener("ended", () => this.close("the camera's track ended"), { signal });
     if (this.where === "box") {
       await this.#connect();
-      this.#watchNetwork();
+      watchNetwork(() => this.#restart(), signal);
     }
     this.#change("live", "");
   }
@@ -158,19 +160,26 @@ export class PortraitSession extends EventTarget {
 
   async #open() {
     const studio = this.#studio;
-    const { background, ...others } = this.#look;
-    const { mode } = others;
+    const look = { ...this.#look };
+    // A picture that is no name follows once there is a session, and mode image is refused without one.
+    if (!isName(look.background)) Object.assign(look, { background: "", ...(look.mode === "image" && { mode: "blur" }) });
+    const { background, ...others } = look;
     /** @type {Record<string, string>} */
     const query = this.#options.model ? { model: this.#options.model } : {};
-    if (!studio) Object.assign(query, others);
-    if (!studio && isName(background)) query.background = background;
-    // Mode image is refused without a background: a picture that is no name follows once there is a session.
-    const later = !studio && background && !isName(background);
-    if (later && mode === "image") query.mode = "blur";
+    if (!studio) Object.assign(query, others, background && { background });
     const track = studio ? studio.sent.track : this.#camera;
     const link = await Link.open(this.#box, track, this.result, query, (opened) => this.#listen(opened));
-    if (later) await link.change({ mode, background: await toText(background) });
+    link.look = look;
+    await this.#tellLook(link).catch((error) => {
+      link.close();
+      throw error;
+    });
     return link;
+  }
+
+  /** Let the box make it look as it shall now, which may change again meanwhile. */
+  async #tellLook(/** @type {Link} */ link) {
+    while (!this.#studio && link.look !== this.#look) await link.wear(this.#look);
   }
 
   #listen(/** @type {Link} */ link) {
@@ -217,9 +226,9 @@ export class PortraitSession extends EventTarget {
         const refusal = error instanceof PortraitError ? error : null;
         if (refusal && !refusal.passing) return this.close(refusal.message, refusal);
         // Not all at the same moment, after a box that has started anew.
-        const pause = Math.max(wait, 1000 * (refusal?.retryAfter ?? 0)) * (1 + Math.random() / 4);
-        this.#tell("retry", { error, seconds: pause / 1000 });
-        await this.#sleep(pause);
+        const seconds = Math.max(wait / 1000, refusal?.retryAfter ?? 0) * (1 + Math.random() / 4);
+        this.#tell("retry", { error, seconds });
+        await pause(seconds * 1000, this.#ended.signal);
       }
     }
   }
@@ -232,6 +241,7 @@ export class PortraitSession extends EventTarget {
       try {
         fresh = await this.#open();
         await fresh.flowing;
+        await this.#tellLook(fresh);
         if (old !== this.#link || this.#ended.signal.aborted) return fresh.close();
         this.#link = fresh;
         this.#studio?.restart();
@@ -239,51 +249,43 @@ export class PortraitSession extends EventTarget {
         return old.close();
       } catch {
         fresh?.close(); // nobody has room yet: at the end of this session it is looked for as after any other
-        await this.#sleep(wait);
+        await pause(wait, this.#ended.signal);
       }
     }
   }
 
-  /** When the network has changed: an ICE restart, or where the box refuses that a new connection, at once. */
-  #watchNetwork() {
-    const { signal } = this.#ended;
-    const changed = async () => {
-      const link = this.#link;
-      if (link === null || this.state !== "live") return;
-      try {
-        await link.restart();
-      } catch {
-        if (link === this.#link) this.#reconnect("the network has changed");
-      }
-    };
-    addEventListener("online", changed, { signal });
-    /** @type {any} */ (navigator).connection?.addEventListener("change", changed, { signal });
+  /** The network has changed: an ICE restart, or where the box refuses that a new connection, at once. */
+  async #restart() {
+    const link = this.#link;
+    if (link === null || this.state !== "live") return;
+    try {
+      await link.restart();
+    } catch {
+      if (link === this.#link) this.#reconnect("the network has changed");
+    }
   }
 
   /** @param {Partial<Look>} changes any of the options that say how the result looks */
-  async wear(changes) {
+  wear(changes) {
+    // One after the other, so that the last one holds, however long a picture is on its way.
+    const worn = this.#worn.then(() => this.#wear(changes));
+    this.#worn = worn.catch(() => {});
+    return worn;
+  }
+
+  async #wear(/** @type {Partial<Look>} */ changes) {
     const { mode } = changes;
     if (mode && !MODES.includes(mode)) throw new TypeError(`mode ${mode} came; expected one of ${MODES.join(", ")}`);
-    const before = this.#look;
+    const [before, link] = [this.#look, this.#link];
     this.#look = { ...before, ...changes };
     try {
       if (this.#studio) await dress(this.#studio.compositor, this.#look, this.#box);
-      else {
-        const { background, ...others } = changes;
-        await this.#link?.change(background ? { ...others, background: await toText(background) } : others);
-      }
+      else if (link) await this.#tellLook(link);
     } catch (error) {
+      if (!this.#studio && link !== this.#link) return; // lost meanwhile; the next one is opened with this look
       this.#look = before;
       throw error;
     }
-  }
-
-  #sleep(/** @type {number} */ milliseconds) {
-    const { signal } = this.#ended;
-    return new Promise((resolve) => {
-      const timer = setTimeout(resolve, milliseconds);
-      signal.addEventListener("abort", () => (clearTimeout(timer), resolve(undefined)), { once: true });
-    });
   }
 
   #change(/** @type {State} */ state, /** @type {string} */ reason) {
