@@ -45,6 +45,14 @@ def test_a_server_says_how_much_is_of_use() -> None:
     assert window.size == 1
 
 
+def test_no_server_makes_a_window_larger_than_its_client_wants() -> None:
+    window = Window(1, 1)
+    window.limit(8)
+    for _ in range(100):
+        window.replied(0.01, 0.005, 0)
+    assert window.size == 1
+
+
 async def most_in_flight(client: Client, enough: int, frames: int) -> int:
     """Frames unanswered at once, at most; ends when it is `enough`, or after so many frames."""
     sent = answered = most = 0

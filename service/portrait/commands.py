@@ -132,6 +132,16 @@ def _terminated_as_interrupted() -> Iterator[None]:
         signal.signal(signal.SIGTERM, before)
 
 
+def _client(parsed: argparse.Namespace) -> Client:
+    """A client of the service that is to do the work."""
+    token = _read_token(parsed.server_token) if parsed.server_token else None
+    tls = Tls(_read_certificates(parsed.server_ca)) if parsed.server_ca else None
+    try:
+        return Client(parsed.server, token=token, tls=tls)
+    except ValueError as error:
+        raise BadOption("server", str(error)) from error
+
+
 def _opening(parsed: argparse.Namespace, settings: Settings) -> Callable[[], AbstractContextManager[Work]]:
     """What opens the work of one job."""
     if parsed.server:
@@ -139,9 +149,8 @@ def _opening(parsed: argparse.Namespace, settings: Settings) -> Callable[[], Abs
         output = {name: value for name, value in asked.items() if value is not None}
         output |= {name: getattr(parsed, name) for name in ("mode", "framing", "decontaminate")}
         output |= _sent_background(parsed.background)
-        token = _read_token(parsed.server_token) if parsed.server_token else None
-        tls = Tls(_read_certificates(parsed.server_ca)) if parsed.server_ca else None
-        return lambda: remote_work(Client(parsed.server, token=token, tls=tls), parsed.model or "", **output)
+        _client(parsed)  # so that what is wrong with it is said before any job begins
+        return lambda: remote_work(_client(parsed), parsed.model or "", **output)
     defaults = Options()
     options = Options(
         parsed.mode,

@@ -42,11 +42,19 @@ class Client:
         targets: `host:port`. With several, a stream whose server fails or stops goes on at the next one.
         token: a bearer token, where the service asks for one.
         tls: None for a service without TLS.
+
+    Raises:
+        TypeError, ValueError: no target, one of another form, or a token that no header can carry.
     """
 
     def __init__(self, *targets: str, token: str | None = None, tls: Tls | None = None) -> None:
         if not targets:
             raise TypeError("no target; expected host:port")
+        for target in targets:
+            _check_target(target)
+        if token is not None and not (token.isascii() and token.isprintable()):
+            # As read from a file, with the line's end.
+            raise ValueError("token: a line's end, or what is not ASCII, came; expected printable ASCII")
         self._targets, self._tls = targets, tls
         self._metadata = (("authorization", f"Bearer {token}"),) if token else ()
         self._channel: grpc.aio.Channel | None = None
@@ -163,6 +171,8 @@ class Client:
 
         Raises:
             ClientError: refused or lost.
+            TypeError: a frame that is neither, or an output option that is none.
+            Exception: whatever `frames` raises.
         """
         turns = _Turns(self._targets)
 
@@ -192,6 +202,14 @@ class Client:
             return grpc.aio.insecure_channel(target, options=OPTIONS)
         credentials = grpc.ssl_channel_credentials(self._tls.roots, self._tls.key, self._tls.certificate)
         return grpc.aio.secure_channel(target, credentials, options=OPTIONS)
+
+
+def _check_target(target: str) -> None:
+    if not isinstance(target, str):
+        raise TypeError(f"target: {target!r} came; expected host:port, each as an argument of its own")
+    # gRPC would take the one for a name to look up, and try port 443 of the other.
+    if target.startswith(("http:", "https:")) or ":" not in target:
+        raise ValueError(f"target: {target!r} came; expected host:port")
 
 
 class _Turns:

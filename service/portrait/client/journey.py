@@ -51,7 +51,7 @@ class Journey:
         self._next_id = self._lost = 0
         self._unanswered: dict[int, _Sent] = {}
         self._room = asyncio.Event()
-        self._pulled: asyncio.Task[Picture | Array | None] | None = None
+        self._pulled: asyncio.Task[Picture | None] | None = None
         self._exhausted = False
         self._prior: pb.Picture | None = None
         self._lost_since: float | None = None
@@ -106,24 +106,28 @@ class Journey:
 
     async def _receive(self, stream: Stream, sender: asyncio.Task[None]) -> Reply | None:
         receiving = asyncio.create_task(stream.receive(), name="portrait-client-receiver")
+        since = time.monotonic()
         try:
             while not receiving.done():
                 waited = {receiving} if sender.done() else {receiving, sender}
-                await asyncio.wait(waited, timeout=self._time_left(), return_when=asyncio.FIRST_COMPLETED)
+                await asyncio.wait(waited, timeout=self._time_left(since), return_when=asyncio.FIRST_COMPLETED)
                 if sender.done() and (failure := sender.exception()) and not isinstance(failure, ClientError):
                     raise failure  # the source's; what a stream died of is told by its reading end
-                if not receiving.done() and self._time_left() == 0.0:
+                if not receiving.done() and self._time_left(since) == 0.0:
                     raise ClientError("DEADLINE_EXCEEDED", f"no reply for {self._patience.reply_seconds:g} s")
             return receiving.result()
         finally:
             receiving.cancel()
             await asyncio.gather(receiving, return_exceptions=True)
 
-    def _time_left(self) -> float:
-        """Seconds until the oldest unanswered frame is overdue."""
-        oldest = next(iter(self._unanswered.values()), None)
-        since = time.monotonic() if oldest is None else oldest.at
-        return max(0.0, since + self._patience.reply_seconds - time.monotonic())
+    def _time_left(self, since: float) -> float:
+        """Seconds until the oldest unanswered frame is overdue for who has listened `since` then.
+
+        Before, whoever takes the replies was busy with the last one: the next may have come long ago.
+        """
+        oldest, now = next(iter(self._unanswered.values()), None), time.monotonic()
+        asked = now if oldest is None else max(oldest.at, since)
+        return max(0.0, asked + self._patience.reply_seconds - now)
 
     def _noted(self, reply: Reply) -> Reply:
         sent = self._unanswered.get(reply.id)
@@ -150,13 +154,13 @@ class Journey:
             if moved := stream.leaving:
                 # The last frame here brings the prior for the stream that follows.
                 await stream.change(send_prior=True)
-            picture, frame_id = Picture.of(frame), self._next_id
-            self._unanswered[frame_id] = _Sent(picture, time.monotonic())
+            frame_id = self._next_id
+            self._unanswered[frame_id] = _Sent(frame, time.monotonic())
             self._next_id += 1
-            await stream.send(picture, frame_id)
+            await stream.send(frame, frame_id)
         await stream.finish()
 
-    async def _next_frame(self) -> Picture | Array | None:
+    async def _next_frame(self) -> Picture | None:
         """Wait for room, then for a frame: one that waits on this side would only grow old."""
         while len(self._unanswered) >= self._window.size:
             self._room.clear()
@@ -166,7 +170,7 @@ class Journey:
         self._exhausted = frame is None
         return frame
 
-    async def _wait_for_frame(self) -> asyncio.Task[Picture | Array | None]:
+    async def _wait_for_frame(self) -> asyncio.Task[Picture | None]:
         """A frame, or the end of the source. Cancelling is safe: the pull goes on, and the next call finds it."""
         if self._pulled is None:
             self._pulled = asyncio.create_task(_pull(self._source), name="portrait-client-source")
@@ -174,14 +178,14 @@ class Journey:
         return self._pulled
 
 
-async def _pull(source: AsyncIterator[Picture | Array]) -> Picture | Array | None:
+async def _pull(source: AsyncIterator[Picture]) -> Picture | None:
     return await anext(source, None)
 
 
-async def _iterate(frames: Frames) -> AsyncIterator[Picture | Array]:
+async def _iterate(frames: Frames) -> AsyncIterator[Picture]:
     if isinstance(frames, AsyncIterable):
         async for frame in frames:
-            yield frame
+            yield Picture.of(frame)
     else:
         for frame in frames:
-            yield frame
+            yield Picture.of(frame)

@@ -4,7 +4,7 @@ from collections.abc import AsyncIterator, Mapping
 from typing import Any
 
 from portrait.client.call import Call
-from portrait.client.values import Array, ClientError, OutputFields, Picture, Reply
+from portrait.client.values import Array, ClientError, OutputFields, Picture, Reply, described, is_array
 from portrait.v1 import segmentation_pb2 as pb
 
 
@@ -61,17 +61,28 @@ class Stream:
 
 
 def make_output(fields: OutputFields | Mapping[str, Any]) -> pb.Output:
-    """An Output message; a TypeError for a field that is none."""
+    """An Output message.
+
+    Raises:
+        TypeError: a field that is none, or a value that it cannot have.
+    """
     try:
         return pb.Output(**fields)
-    except ValueError as error:
-        raise TypeError(f"unknown output option: {error}") from error
+    except (TypeError, ValueError) as error:
+        expected = ", ".join(pb.Output.DESCRIPTOR.fields_by_name)
+        raise TypeError(f"output: {error}; expected the fields of portrait.v1.Output: {expected}") from error
 
 
 def make_prior(prior: Array | pb.Picture) -> pb.Picture:
-    """The message of a mask, (H, W) uint8."""
+    """The message of a mask, (H, W) uint8.
+
+    Raises:
+        TypeError: something else.
+    """
     if isinstance(prior, pb.Picture):
         return prior
+    if not is_array(prior, (None, None)):
+        raise TypeError(f"prior: {described(prior)} came; expected a mask, (H, W) uint8, or Reply.prior_picture")
     height, width = prior.shape
     return pb.Picture(format=pb.PICTURE_FORMAT_GRAY8, width=width, height=height, data=prior.tobytes())
 

@@ -1,6 +1,7 @@
 """What goes into the client and what comes out."""
 
 import zlib
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, TypedDict
 
@@ -13,13 +14,17 @@ from portrait.v1 import segmentation_pb2 as pb
 
 Array = NDArray[np.uint8]
 
+PEM = b"-----BEGIN "
 
 STATUS_DETAILS = "grpc-status-details-bin"
 """Where gRPC carries a google.rpc.Status."""
 
 
 class OutputFields(TypedDict, total=False):
-    """The fields of portrait.v1.Output: how results look."""
+    """The fields of portrait.v1.Output: how results look.
+
+    `format` and `mask_size` are values of portrait.v1.segmentation_pb2: PICTURE_FORMAT_PNG, MASK_SIZE_FRAME.
+    """
 
     mode: str
     color: str
@@ -35,13 +40,29 @@ class OutputFields(TypedDict, total=False):
 
 @dataclass(frozen=True, slots=True)
 class Tls:
-    """How to trust the server, and to be trusted by it. All PEM."""
+    """How to trust the server, and to be trusted by it. All are what a PEM file holds.
+
+    Raises:
+        ValueError: something else, or a certificate and no key for it, or the other way round.
+    """
 
     roots: bytes | None = None
     """Certificates the server's is checked against; None: the system's."""
     certificate: bytes | None = None
     """The client's own, where the server asks for one."""
     key: bytes | None = None
+
+    def __post_init__(self) -> None:
+        # gRPC tells of none of it before it connects, and of a certificate without its key by ending the process.
+        for name in ("roots", "certificate", "key"):
+            given = getattr(self, name)
+            if given is not None and not (isinstance(given, bytes) and PEM in given):
+                raise ValueError(
+                    f"{name}: {type(given).__name__} without {PEM.decode()!r} came; expected a PEM's bytes"
+                )
+        if (self.certificate is None) != (self.key is None):
+            missing = "certificate" if self.certificate is None else "key"
+            raise ValueError(f"{missing}: None came; expected a certificate and its key, or neither")
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +73,11 @@ class Picture:
 
     @classmethod
     def of(cls, frame: "Picture | Array") -> "Picture":
-        """A picture as it is; of pixels, (H, W, 3) uint8 RGB, the picture."""
+        """A picture as it is; of pixels, (H, W, 3) uint8 RGB, the picture.
+
+        Raises:
+            TypeError: something else.
+        """
         return frame if isinstance(frame, Picture) else cls.rgb24(frame)
 
     @classmethod
@@ -67,7 +92,14 @@ class Picture:
 
     @classmethod
     def rgb24(cls, pixels: Array) -> "Picture":
-        """(H, W, 3) uint8 RGB."""
+        """(H, W, 3) uint8 RGB.
+
+        Raises:
+            TypeError: something else.
+        """
+        if not is_array(pixels, (None, None, 3)):
+            expected = "a Picture, such as Picture.jpeg(data), or pixels, (H, W, 3) uint8 RGB"
+            raise TypeError(f"{described(pixels)} came; expected {expected}")
         height, width, _ = pixels.shape
         return cls(pb.Picture(format=pb.PICTURE_FORMAT_RGB24, width=width, height=height, data=pixels.tobytes()))
 
@@ -100,7 +132,12 @@ class Reply:
 
         (H,W) of GRAY8, GRAY8_ZLIB and, as 0 or 255, GRAY1; (H,W,3) of RGB24; (H,W,4) of RGBA32; flat bytes of I420,
         JPEG, PNG and WEBP.
+
+        Raises:
+            ClientError: there are none: `error`, when the frame was refused.
         """
+        if self.error is not None and not self.picture.data:
+            raise self.error
         return decode(self.picture)
 
     @property
@@ -122,6 +159,21 @@ def decode(picture: pb.Picture) -> Array:
     if picture.format in (pb.PICTURE_FORMAT_RGB24, pb.PICTURE_FORMAT_RGBA32):
         return pixels.reshape(height, width, -1)
     return pixels
+
+
+def is_array(value: object, shape: Sequence[int | None]) -> bool:
+    """Whether it is uint8 of that shape; None: any length."""
+    return (
+        isinstance(value, np.ndarray)
+        and value.dtype == np.uint8
+        and len(value.shape) == len(shape)
+        and all(wanted in (None, length) for wanted, length in zip(shape, value.shape, strict=True))
+    )
+
+
+def described(value: object) -> str:
+    """What came, for an error."""
+    return f"{value.dtype} {value.shape}" if isinstance(value, np.ndarray) else type(value).__name__
 
 
 class ClientError(Exception):

@@ -12,7 +12,9 @@ class Window:
     LEAST = 1
 
     def __init__(self, start: int, most: int) -> None:
-        self._size, self._most = float(min(start, most)), most
+        if most < self.LEAST:
+            raise ValueError(f"max_in_flight: {most} came; expected {self.LEAST} or more")
+        self._size, self._most, self._asked = float(min(start, most)), most, most
         self._fastest = float("inf")
         self._spared = 0
 
@@ -22,9 +24,9 @@ class Window:
         return int(self._size)
 
     def limit(self, most: int) -> None:
-        """The server's own limit, 1 or more."""
-        self._most = most
-        self._size = min(self._size, most)
+        """The server's own limit, 1 or more; it holds until the next server says another."""
+        self._most = min(self._asked, most)
+        self._size = min(self._size, self._most)
 
     def replied(self, round_trip: float, work: float, dropped: int) -> None:
         """Note a reply: seconds since its frame was sent, seconds of work, frames given up before it."""
