@@ -1,17 +1,15 @@
-"""The Python client: its moves from server to server, and its twin without asyncio."""
+"""The Python client: its moves from server to server."""
 
 import asyncio
 import itertools
-import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, aclosing, asynccontextmanager
-from typing import Any
 
 import numpy as np
 import pytest
 
 from portrait.app import Running, run_service
-from portrait.client import Client, ClientError, Picture, Reply, SyncClient
+from portrait.client import Client, ClientError, Reply
 from portrait.settings import Settings
 from tests.calls import client, fake_service, i420, pictures, received, shown
 from tests.fakes import FakeModel, Gate, full_mask
@@ -184,6 +182,16 @@ async def test_a_slow_source_is_no_late_reply(client: Client) -> None:
     assert [reply.id async for reply in stream] == [0, 1]
 
 
+async def test_a_slow_reader_is_no_late_reply(client: Client) -> None:
+    """What waits to be read has come in time."""
+    ids = []
+    async for reply in client.stream([room(64, 48)] * 8, every_frame=True, reply_seconds=0.3, reconnect_seconds=0):
+        ids.append(reply.id)
+        if reply.id == 2:
+            await asyncio.sleep(0.5)
+    assert ids == list(range(8))
+
+
 async def test_what_the_source_raises_is_raised(client: Client, service: Running) -> None:
     async def source() -> AsyncIterator[Array]:
         yield room(64, 48)
@@ -209,36 +217,3 @@ async def test_leaving_a_stream_early_leaves_nothing(service: Running, client: C
     assert await service.sessions.drain(10) == 0
     names = {task.get_name() for task in asyncio.all_tasks()}
     assert not {name for name in names if name.startswith("portrait-client")}
-
-
-async def test_the_sync_client_gives_the_same_masks(service: Running, client: Client, shown: Clip) -> None:
-    expected = [reply.array async for reply in client.stream(pictures(shown.frames, i420), every_frame=True)]
-    target = f"127.0.0.1:{service.grpc_port}"
-
-    def source() -> Iterator[Picture]:
-        for frame in shown.frames:
-            time.sleep(0.001)  # a camera blocks
-            yield i420(frame)
-
-    def run() -> tuple[list[Array], Array, int]:
-        with SyncClient(target) as sync:
-            masks = [reply.array for reply in sync.stream(source(), every_frame=True)]
-            return masks, sync.segment(rgb(shown.frames[0]), mode="cutout").array, len(sync.models())
-
-    masks, cutout, models = await asyncio.to_thread(run)
-    assert all(np.array_equal(mine, theirs) for mine, theirs in zip(masks, expected, strict=True))
-    assert cutout.shape == (360, 640, 4)
-    assert models >= 1
-
-
-async def test_the_sync_client_can_leave_a_stream_and_raises_what_its_twin_raises(service: Running) -> None:
-    def run() -> None:
-        with SyncClient(f"127.0.0.1:{service.grpc_port}") as sync:
-            stream: Any = sync.stream(itertools.repeat(room(64, 48)))
-            assert next(stream).id == 0
-            stream.close()
-            with pytest.raises(ClientError, match="unknown mode 'sepia'"):
-                list(sync.stream([room(64, 48)], mode="sepia"))
-
-    await asyncio.to_thread(run)
-    assert await service.sessions.drain(10) == 0

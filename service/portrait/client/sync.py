@@ -2,10 +2,13 @@
 
 import asyncio
 import threading
-from collections.abc import AsyncIterator, Coroutine, Iterable, Iterator
+from collections.abc import AsyncGenerator, AsyncIterator, Coroutine, Iterable, Iterator
+from concurrent.futures import Future
+from contextlib import ExitStack, contextmanager
+from queue import SimpleQueue
 from typing import Any, TypeVar, Unpack
 
-from portrait.client.client import Client
+from portrait.client.client import MOST_IN_FLIGHT, Client
 from portrait.client.values import Array, OutputFields, Picture, Reply, Tls
 from portrait.v1 import segmentation_pb2 as pb
 
@@ -20,22 +23,21 @@ class SyncClient:
 
     def __init__(self, *targets: str, token: str | None = None, tls: Tls | None = None) -> None:
         self._client = Client(*targets, token=token, tls=tls)
-        self._loop = asyncio.new_event_loop()
-        self._thread = threading.Thread(target=self._loop.run_forever, name="portrait-client", daemon=True)
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._stack = ExitStack()
 
     def __enter__(self) -> "SyncClient":
         """Start the thread and open the connection."""
-        self._thread.start()
-        self._run(self._client.__aenter__())
+        with ExitStack() as stack:
+            self._loop = stack.enter_context(_loop_on_a_thread())
+            stack.callback(self._close)
+            self._run(self._client.__aenter__())
+            self._stack = stack.pop_all()
         return self
 
     def __exit__(self, *_: object) -> None:
-        """Close the connection and end the thread."""
-        self._run(self._client.__aexit__())
-        self._run(self._loop.shutdown_default_executor())
-        self._loop.call_soon_threadsafe(self._loop.stop)
-        self._thread.join()
-        self._loop.close()
+        """Close the connection and end the thread, and with it the streams that are still open."""
+        self._stack.close()
 
     def models(self, *, timeout: float | None = None) -> list[pb.Model]:
         """The models a stream may ask for."""
@@ -58,38 +60,109 @@ class SyncClient:
         *,
         model: str = "",
         every_frame: bool = False,
+        max_in_flight: int = MOST_IN_FLIGHT,
         reconnect_seconds: float = 10.0,
         reply_seconds: float = 10.0,
         **output: Unpack[OutputFields],
     ) -> Iterator[Reply]:
-        """Send frames and give the replies as they come. The source may block: it is asked on a thread of its own."""
+        """Send frames and give the replies as they come.
+
+        The source may block: it is asked on a thread of its own, which is left behind when it does not come back.
+        """
         replies = self._client.stream(
             _threaded(frames),
             model=model,
             every_frame=every_frame,
+            max_in_flight=max_in_flight,
             reconnect_seconds=reconnect_seconds,
             reply_seconds=reply_seconds,
             **output,
         )
+        steps = _Steps(replies)
         try:
-            while (reply := self._run(_next(replies))) is not None:
+            while (reply := self._run(steps.next())) is not None:
                 yield reply
         finally:
-            self._run(_close(replies))
+            if self._loop is not None:
+                self._run(steps.end())
+
+    def _close(self) -> None:
+        self._run(self._client.__aexit__())
+        self._loop = None
 
     def _run(self, coroutine: Coroutine[Any, Any, T]) -> T:
+        if self._loop is None:
+            coroutine.close()
+            raise RuntimeError("the client is not open; use `with SyncClient(...)`")
         return asyncio.run_coroutine_threadsafe(coroutine, self._loop).result()
 
 
-async def _threaded(frames: Iterable[Picture | Array]) -> AsyncIterator[Picture | Array]:
-    iterator = iter(frames)
-    while (frame := await asyncio.to_thread(next, iterator, None)) is not None:
-        yield frame
+class _Steps:
+    """Replies, one after the other. Its calls are made on the loop."""
+
+    def __init__(self, replies: AsyncGenerator[Reply, None]) -> None:
+        self._replies = replies
+        self._step: asyncio.Task[Any] | None = None
+
+    async def next(self) -> Reply | None:
+        """The next reply; None after the last."""
+        self._step = asyncio.current_task()
+        return await anext(self._replies, None)
+
+    async def end(self) -> None:
+        """Close the stream, also while `next` waits: an interrupt from the keyboard leaves it so, wherever it comes."""
+        if self._step is not None:
+            self._step.cancel()
+            await asyncio.wait({self._step})
+        await self._replies.aclose()
 
 
-async def _next(replies: AsyncIterator[Reply]) -> Reply | None:
-    return await anext(replies, None)
+@contextmanager
+def _loop_on_a_thread() -> Iterator[asyncio.AbstractEventLoop]:
+    """An event loop for the length of the block; what still runs on it at the end is cancelled."""
+    started: Future[asyncio.AbstractEventLoop] = Future()
+
+    def live() -> None:
+        with asyncio.Runner() as runner:
+            started.set_result(runner.get_loop())
+            runner.get_loop().run_forever()
+
+    thread = threading.Thread(target=live, name="portrait-client", daemon=True)
+    thread.start()
+    loop = started.result()
+    try:
+        yield loop
+    finally:
+        loop.call_soon_threadsafe(loop.stop)
+        thread.join()
 
 
-async def _close(replies: Any) -> None:
-    await replies.aclose()
+async def _threaded(frames: Iterable[Picture | Array]) -> AsyncIterator[Picture]:
+    """What `frames` gives, asked on a thread, a frame at a time.
+
+    A daemon, and none of the loop's own: nobody who leaves waits for a source that blocks.
+    """
+    wanted: SimpleQueue[Future[Picture | None] | None] = SimpleQueue()
+    asking = threading.Thread(target=_ask, args=(iter(frames), wanted), name="portrait-client-source", daemon=True)
+    asking.start()
+    try:
+        while True:
+            asked: Future[Picture | None] = Future()
+            wanted.put(asked)
+            if (picture := await asyncio.wrap_future(asked)) is None:
+                return
+            yield picture
+    finally:
+        wanted.put(None)
+
+
+def _ask(frames: Iterator[Picture | Array], wanted: "SimpleQueue[Future[Picture | None] | None]") -> None:
+    """Set each future to the next frame, and to None after the last; None ends it."""
+    pictures = map(Picture.of, frames)
+    while (asked := wanted.get()) is not None:
+        if not asked.set_running_or_notify_cancel():
+            continue
+        try:
+            asked.set_result(next(pictures, None))
+        except BaseException as error:
+            asked.set_exception(error)
