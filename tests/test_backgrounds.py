@@ -1,5 +1,6 @@
 """Backgrounds that move: short films, decoded once within a bound, and what is no film refused."""
 
+import asyncio
 import gc
 import os
 from collections.abc import Callable
@@ -24,6 +25,7 @@ from portrait.frame import Frame, Timestamp, i420_length
 from portrait.mask import Mask
 from portrait.pictures import bgr_from_frame, frame_from_bgr
 from portrait.settings import Settings
+from portrait.transports.files import remote_work
 from tests.people import room
 
 CODECS = {".mp4": "libx264", ".webm": "libvpx"}
@@ -190,3 +192,20 @@ async def test_a_film_moves_behind_a_stream_and_one_that_is_none_costs_its_asker
             assert response.content_type == "image/jpeg"
             still = cv2.imdecode(np.frombuffer(await response.read(), np.uint8), cv2.IMREAD_COLOR)
     assert still.reshape(-1, 3).mean(axis=0) == pytest.approx(COLORS[0], abs=14)
+
+
+async def test_a_film_at_a_service_goes_by_the_videos_time(settings: Settings, tmp_path: Path) -> None:
+    """Wherever that begins: an edit list makes times below 0."""
+    write(tmp_path / "rain.webm")
+    seconds = [-2, 0, 1, 2]
+    frames = [frame_from_bgr(room(320, 240), Timestamp(10 * at, Fraction(1, 10)), float(at)) for at in seconds]
+
+    def corners(address: str) -> list[list[float]]:
+        with remote_work(Client(address), "", mode="image", background_name="rain") as work:
+            shown = [bgr_from_frame(work(frame)) for frame in frames]
+        return [[float(value) for value in picture[:40, :40].reshape(-1, 3).mean(axis=0)] for picture in shown]
+
+    async with run_service(settings.model_copy(update={"backgrounds": tmp_path})) as running:
+        found = await asyncio.to_thread(corners, f"127.0.0.1:{running.grpc_port}")
+    for at, corner in zip(seconds, found, strict=True):
+        assert corner == pytest.approx(COLORS[at % 3], abs=14)

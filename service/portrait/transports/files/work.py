@@ -1,14 +1,15 @@
 """Who does the work: a pipeline of this process, or a service elsewhere."""
 
 import asyncio
+import itertools
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AsyncExitStack, contextmanager
 from typing import Any, TypeAlias
 
 from portrait.client import Client, Picture
 from portrait.compositors import Options, open_compositor
 from portrait.errors import SegmentationFailed
-from portrait.frame import Frame, pack_i420
+from portrait.frame import Frame, Timestamp, pack_i420
 from portrait.metrics import Metrics
 from portrait.pictures import frame_from_i420
 from portrait.pipeline import Pipeline
@@ -40,23 +41,30 @@ def local_work(model: Model, options: Options) -> Iterator[Work]:
 @contextmanager
 def remote_work(client: Client, model: str, **output: Any) -> Iterator[Work]:
     """Through a stream of a running service; every frame is answered. Opens the client and closes it."""
+    numbers = itertools.count()
     with asyncio.Runner() as runner:
-        runner.run(client.__aenter__())
-        opened = client.open_stream(model=model, every_frame=True, format=pb.PICTURE_FORMAT_I420, **output)
-        stream = runner.run(opened.__aenter__())
-
-        async def turn(frame: Frame) -> Frame:
-            await stream.send(Picture.i420(pack_i420(frame), frame.width, frame.height), frame.timestamp.ticks)
-            reply = await stream.receive()
-            if reply is None:
-                raise SegmentationFailed("the server ended the stream")
-            if reply.error is not None:
-                raise reply.error
-            width, height = reply.picture.width, reply.picture.height
-            return frame_from_i420(reply.picture.data, width, height, frame.timestamp, frame.arrived)
-
+        stack = AsyncExitStack()
         try:
+            runner.run(stack.enter_async_context(client))
+            opening = client.open_stream(model=model, every_frame=True, format=pb.PICTURE_FORMAT_I420, **output)
+            stream = runner.run(stack.enter_async_context(opening))
+
+            async def turn(frame: Frame) -> Frame:
+                picture = Picture.i420(pack_i420(frame), frame.width, frame.height)
+                await stream.send(picture, next(numbers), _microseconds(frame.timestamp))
+                reply = await stream.receive()
+                if reply is None:
+                    raise SegmentationFailed("the server ended the stream")
+                if reply.error is not None:
+                    raise reply.error
+                width, height = reply.picture.width, reply.picture.height
+                return frame_from_i420(reply.picture.data, width, height, frame.timestamp, frame.arrived)
+
             yield lambda frame: runner.run(turn(frame))
         finally:
-            runner.run(opened.__aexit__(None, None, None))
-            runner.run(client.__aexit__(None, None, None))
+            runner.run(stack.aclose())
+
+
+def _microseconds(time: Timestamp) -> int:
+    """Never 0, which says that there is no time: a film behind the person would go by the frame's arrival."""
+    return round(time.ticks * time.time_base * 1_000_000) or 1
