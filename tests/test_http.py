@@ -1,6 +1,9 @@
 """HTTP: stills, session resources, metrics, health, and every error as problem+json."""
 
+import asyncio
 import base64
+import threading
+from unittest.mock import patch
 
 import aiohttp
 import pytest
@@ -8,7 +11,9 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from portrait import __version__
 from portrait.app import Running
+from portrait.backgrounds import load_background
 from portrait.client import Client, Picture
+from portrait.frame import Frame
 from tests.people import room
 from tests.posts import SHOWN, encoded, form, http, problem_of
 
@@ -92,6 +97,30 @@ async def test_a_background_can_come_as_a_data_url(service: Running, http: aioht
         target = f"/v1/sessions/{stream.info.session_id}"
         async with http.patch(target, json={"mode": "image", "background": url}) as response:
             assert (await response.json())["mode"] == "image"
+
+
+async def test_a_change_that_comes_while_a_background_is_decoded_holds(
+    service: Running, http: aiohttp.ClientSession
+) -> None:
+    url = "data:image/jpeg;base64," + base64.b64encode(encoded(room(64, 64))).decode()
+    entered, let_through = threading.Event(), threading.Event()
+
+    def slow(data: bytes) -> Frame:
+        entered.set()
+        assert let_through.wait(30)
+        return load_background(data)
+
+    async with Client(f"127.0.0.1:{service.grpc_port}") as client, client.open_stream() as stream:
+        target = f"/v1/sessions/{stream.info.session_id}"
+        with patch("portrait.transports.http.load_background", slow):
+            changing = asyncio.create_task(http.patch(target, json={"mode": "image", "background": url}))
+            assert await asyncio.to_thread(entered.wait, 30)
+            async with http.patch(target, json={"color": "#ff0000"}) as response:
+                assert response.status == 200
+            let_through.set()
+            async with await changing as response:
+                changed = await response.json()
+    assert (changed["mode"], changed["color"]) == ("image", "#ff0000")
 
 
 async def test_unknown_sessions_paths_and_methods_are_problems(http: aiohttp.ClientSession) -> None:

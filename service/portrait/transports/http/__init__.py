@@ -16,7 +16,7 @@ from aiohttp import web
 
 from portrait.backgrounds import Backgrounds, load_background
 from portrait.board import Board
-from portrait.compositors import MODES, Options
+from portrait.compositors import MODES
 from portrait.errors import BadOption
 from portrait.film import Film
 from portrait.frame import Frame
@@ -160,17 +160,20 @@ class HttpRoutes:
                 headers={"Accept-Patch": ", ".join(("application/json", *self._patches))},
             )
         changes = _read_changes(await request.text())
-        session.change(await self._changed(session.options, changes))
+        values = await self._values(changes)
+        # Of the options as they are now: another change may have come while a background was decoded.
+        session.change(dataclasses.replace(session.options, **values))
         if changes.get("reset"):
             session.reset()
         return web.json_response(session.describe())
 
-    async def _changed(self, options: Options, changes: dict[str, Any]) -> Options:
+    async def _values(self, changes: dict[str, Any]) -> dict[str, Any]:
+        """What the changes make of a session's options."""
         named = ("mode", "color", *NUMBERS, "framing", "decontaminate")
         values: dict[str, Any] = {name: changes[name] for name in named if name in changes}
         if isinstance(background := changes.get("background"), str):
             values["background"] = await asyncio.to_thread(self._read_background, background)
-        return dataclasses.replace(options, **values)
+        return values
 
     def _read_background(self, background: str) -> Frame | Film:
         """A background by name or as a data URL; no other URL is ever fetched."""

@@ -55,7 +55,7 @@ def is_not_the_clients_doing(record: logging.LogRecord) -> bool:
 
 
 class Door:
-    """Takes the connections of an aiohttp server. Opened by `open_door`."""
+    """Takes the connections of an aiohttp server. Opened by `opened`."""
 
     def __init__(self, tls: ssl.SSLContext | None) -> None:
         self._tls = tls
