@@ -21,6 +21,7 @@ class Heard(asyncio.DatagramProtocol):
         self.turns = 0
         self.errors: list[Exception] = []
         self.lost = asyncio.Event()
+        self.ends = 0
 
     def datagram_received(self, data: bytes, addr: Any) -> None:
         if not self.came:
@@ -35,6 +36,7 @@ class Heard(asyncio.DatagramProtocol):
         self.errors.append(exc)
 
     def connection_lost(self, exc: Exception | None) -> None:
+        self.ends += 1
         self.lost.set()
 
 
@@ -113,6 +115,24 @@ async def test_what_finds_no_room_waits_in_order_up_to_a_bound_and_goes_before_t
         await asyncio.wait_for(protocol.lost.wait(), 10)
         assert full.fileno() == -1
         assert protocol.errors == []
+
+
+@pytest.mark.parametrize("closed", [True, False])
+async def test_aborting_ends_it_once_although_something_waits(closed: bool) -> None:
+    loop, full = asyncio.get_running_loop(), Full(socket.AF_INET, socket.SOCK_DGRAM)
+    full.setblocking(False)
+    full.bind(("127.0.0.1", 0))
+    protocol = Heard()
+    transport = MediaSocket(loop, full, protocol)
+    transport.sendto(b"waits", ("127.0.0.1", 9))
+    if closed:
+        transport.close()
+    transport.abort()
+    transport.abort()
+    await asyncio.wait_for(protocol.lost.wait(), 10)
+    await asyncio.sleep(0)
+    assert full.fileno() == -1
+    assert protocol.ends == 1
 
 
 async def test_an_error_is_told_and_the_socket_goes_on() -> None:

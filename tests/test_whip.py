@@ -2,6 +2,7 @@
 
 import asyncio
 import re
+from unittest.mock import patch
 
 import aiohttp
 import av
@@ -15,7 +16,7 @@ from portrait.mask import Mask
 from tests.fakes import FakeModel, full_mask
 from tests.people import Clip
 from tests.rtc import Viewer, fake_service
-from tests.whip import FRAGMENT, publisher, shown, trickled, watcher
+from tests.whip import FRAGMENT, published, publisher, shown, trickled, watcher
 
 __all__ = ["shown"]  # a fixture
 
@@ -187,3 +188,22 @@ async def test_a_publisher_that_leaves_leaves_nothing_behind(shown: Clip) -> Non
                 await asyncio.sleep(0.02)
         async with aiohttp.ClientSession() as http, http.get(f"{url}/v1/sessions") as response:
             assert await response.json() == []
+
+
+@pytest.mark.parametrize("part", ["session.Session.skip", "transports.webrtc.connection.Connection.watch"])
+async def test_a_part_of_a_connection_that_fails_ends_it_with_the_reason(shown: Clip, part: str) -> None:
+    """It would go on without: pictures nobody takes would pile up, a peer that vanishes would not be missed."""
+    async with fake_service(FakeModel(full_mask)) as (url, sessions), publisher(url, shown) as one:
+        with patch(f"portrait.{part}", side_effect=ZeroDivisionError("injected")):
+            await one.connect("/whip/desk")
+            session = sessions[one.location.rpartition("/")[2]]
+            async with asyncio.timeout(20):
+                assert "a part of the connection failed: injected" in await session.wait_ended()
+
+
+async def test_a_viewer_that_nobody_watches_over_any_more_is_ended(shown: Clip) -> None:
+    async with published(shown) as (_, _, two):
+        with patch("portrait.transports.webrtc.connection.Connection._count_packets", side_effect=ZeroDivisionError):
+            async with asyncio.timeout(20):
+                while (await two.http.get(two.location)).status == 200:
+                    await asyncio.sleep(0.05)

@@ -2,7 +2,6 @@
 
 import asyncio
 import json
-import logging
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Coroutine
@@ -15,10 +14,8 @@ from portrait.errors import BadPicture, SegmentationHangs
 from portrait.latest import Closed, Latest
 from portrait.session import Session
 from portrait.transports.webrtc import realtime
-from portrait.transports.webrtc.connection import Connection
+from portrait.transports.webrtc.connection import Connection, beside
 from portrait.transports.webrtc.decoders import Coded, Undecoded
-
-logger = logging.getLogger(__name__)
 
 W = TypeVar("W")
 
@@ -72,13 +69,8 @@ class Uplink(ABC, Generic[W]):
     async def run(self, *work: Coroutine[Any, Any, None]) -> None:
         """Carry frames, and do `work` beside it, until the session is ended or the other side goes away."""
         lives = (self.connection.watch(), self._watch_idle(), self._say_goaway(), *work)
-        tasks = [asyncio.create_task(life, name="webrtc-uplink") for life in lives]
-        try:
+        async with beside(self.session.end, "webrtc-uplink", *lives):
             await self.session.wait_ended()
-        finally:
-            for task in tasks:
-                task.cancel()
-            await asyncio.gather(*tasks, return_exceptions=True)
 
     async def newest(self) -> float:
         """When the newest picture came, on the monotonic clock; those it replaced are counted.
@@ -112,8 +104,6 @@ class Uplink(ABC, Generic[W]):
         except SegmentationHangs:  # the session has ended, and said why
             raise
         except Exception as error:
-            # aiortc would end the track and say nothing: a picture that stands still until the idle limit.
-            logger.exception("a frame of session %s could not be composed", self.session.short_id)
             self.session.end(f"a frame could not be composed: {error}")
             raise
 

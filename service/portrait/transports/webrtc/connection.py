@@ -3,15 +3,15 @@
 import asyncio
 import logging
 import re
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from typing import Any
 
 from aiortc import RTCConfiguration, RTCPeerConnection, RTCSessionDescription
 from aiortc.exceptions import OperationError
 from aiortc.sdp import candidate_from_sdp
 
-from portrait.errors import BadOffer, NoMediaPort, UnsupportedOffer
+from portrait.errors import BadOffer, NoMediaPort, PortraitError, UnsupportedOffer
 from portrait.transports.webrtc import realtime
 from portrait.transports.webrtc.bounds import MOST_CANDIDATES, check_fragment, check_offer
 
@@ -46,6 +46,33 @@ def blaming_the_offer() -> Iterator[None]:
         raise UnsupportedOffer("sdp", f"no codec in common ({error}); expected VP8 or H264") from error
     except Exception as error:
         raise BadOffer("sdp", f"the offer cannot be answered: {error or type(error).__name__}") from error
+
+
+@asynccontextmanager
+async def beside(end: Callable[[str], None], name: str, *lives: Coroutine[Any, Any, None]) -> AsyncIterator[None]:
+    """Run coroutines for the length of the block, in tasks of that name. `end` is told when one fails.
+
+    Nobody awaits them before the end: without it a connection would go on without one of its parts, and say nothing.
+    """
+
+    async def live(life: Coroutine[Any, Any, None]) -> None:
+        try:
+            await life
+        except PortraitError as failure:
+            end(str(failure))
+        except Exception as failure:
+            logger.exception("a part of a connection failed")
+            end(f"a part of the connection failed: {failure}")
+
+    tasks = [asyncio.create_task(live(life), name=name) for life in lives]
+    try:
+        yield
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        for life in lives:
+            life.close()  # one whose task had no turn yet
 
 
 def open_ways(transceiver: Any) -> set[str]:

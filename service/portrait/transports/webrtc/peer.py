@@ -1,11 +1,12 @@
 """The loopback: camera up and result down in one connection, by a session of its own."""
 
+import logging
 from typing import Any
 
 from aiortc import MediaStreamTrack
 from aiortc.mediastreams import MediaStreamError
 
-from portrait.errors import UnsupportedOffer
+from portrait.errors import PortraitError, UnsupportedOffer
 from portrait.latest import Closed
 from portrait.session import Session
 from portrait.transports.webrtc.camera import Uplink
@@ -13,6 +14,8 @@ from portrait.transports.webrtc.connection import open_ways
 from portrait.transports.webrtc.decoders import Coded
 from portrait.transports.webrtc.encoders import Encoded
 from portrait.transports.webrtc.realtime import TrackEncoder
+
+logger = logging.getLogger(__name__)
 
 
 class ResultTrack(MediaStreamTrack):
@@ -36,7 +39,11 @@ class ResultTrack(MediaStreamTrack):
             except Closed:
                 self.stop()
                 raise MediaStreamError from None
+            except PortraitError as error:  # the session has ended, and said why
+                raise MediaStreamError from error
             except Exception as error:
+                # aiortc would end the track and say nothing.
+                logger.exception("a frame could not be composed")
                 raise MediaStreamError from error
             if result is not None:
                 return result

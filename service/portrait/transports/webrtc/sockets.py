@@ -47,6 +47,8 @@ class MediaSocket(asyncio.DatagramTransport):
 
     def abort(self) -> None:
         """Close it, whatever waits."""
+        if self._closing and self._waiting:  # `close` has left the end to who would have sent the last of them
+            self._loop.call_soon(self._end)
         self._waiting.clear()
         self._loop.remove_writer(self._socket)
         self.close()

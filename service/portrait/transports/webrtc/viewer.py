@@ -9,7 +9,7 @@ from aiortc.mediastreams import MediaStreamError
 
 from portrait.errors import UnsupportedOffer
 from portrait.latest import Closed, Latest
-from portrait.transports.webrtc.connection import Connection, open_ways
+from portrait.transports.webrtc.connection import Connection, beside, open_ways
 from portrait.transports.webrtc.streams import Stream
 
 
@@ -73,16 +73,8 @@ class Viewer:
 
     async def run(self) -> str:
         """Show pictures until the stream ends, the viewer leaves or is told to; why."""
-        tasks = [
-            asyncio.create_task(self.connection.watch(while_sending=True), name="whep-connection"),
-            asyncio.create_task(self._watch_stream(), name="whep-stream"),
-        ]
-        try:
+        async with beside(self.end, "whep-viewer", self.connection.watch(while_sending=True), self._watch_stream()):
             return await self._ended
-        finally:
-            for task in tasks:
-                task.cancel()
-            await asyncio.gather(*tasks, return_exceptions=True)
 
     async def _watch_stream(self) -> None:
         await self.stream.ended.wait()
