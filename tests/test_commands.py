@@ -91,9 +91,19 @@ async def test_both_python_clients_stream(service: Running, folder: Path) -> Non
     assert opened == 2
 
 
+async def test_a_python_client_changes_a_stream(service: Running, folder: Path) -> None:
+    text = placed(blocks(PROTOCOL, "python")[1], service.http_port, service.grpc_port)
+    given = "import cv2\nframes = [cv2.imread('me.jpg')[..., ::-1]] * 2"
+    end = "    print(reply.id, stream.info.output.mode, reply.array[0, 0])"
+    (folder / "change.py").write_text(program(text, given, end))
+    number, mode, *corner = re.findall(r"\w+", await run(folder, sys.executable, "change.py"))
+    assert (number, mode) == ("1", "blur")
+    assert np.abs(np.array(corner, int) - (0x20, 0x40, 0xC0)).max() < 12
+
+
 @needs_tritonclient
 async def test_tritonclient_asks_for_a_mask(service: Running, folder: Path) -> None:
-    text = placed(blocks(PROTOCOL, "python")[1], service.http_port, service.grpc_port)
+    text = placed(blocks(PROTOCOL, "python")[2], service.http_port, service.grpc_port)
     np.save(folder / "rgb.npy", cv2.imread(str(folder / "me.jpg"))[..., ::-1])
     given = "import numpy, tritonclient.grpc\nrgb = numpy.load('rgb.npy')\n"
     (folder / "triton.py").write_text(f"{given}{text}print(mask.shape, mask.max())\n")

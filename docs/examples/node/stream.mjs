@@ -15,6 +15,10 @@ const PROTOS = new URL("../../../protos/", import.meta.url).pathname;
 const IN_FLIGHT = 2;
 
 const [target, ...files] = process.argv.slice(2);
+if (files.length === 0) {
+  console.error("usage: node stream.mjs HOST:PORT FILE.jpg...");
+  process.exit(2);
+}
 const definition = protoLoader.loadSync("portrait/v1/segmentation.proto", {
   includeDirs: [PROTOS],
   enums: String,
