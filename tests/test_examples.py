@@ -113,3 +113,11 @@ async def test_the_node_client_brings_credentials(secured: tuple[Running, str], 
     status, said = await run(*command, CA=ca)
     assert status == 1
     assert "UNAUTHENTICATED: no credentials came" in said
+
+
+@needs_node
+async def test_the_node_client_says_what_it_takes() -> None:
+    """Without a picture it would open a stream and wait."""
+    status, said = await run(NODE, EXAMPLES / "node" / "stream.mjs", "127.0.0.1:1")
+    assert status == 2
+    assert "usage: node stream.mjs HOST:PORT FILE.jpg" in said
