@@ -2,6 +2,7 @@
 
 A data folder holds `images/NAME.jpg`, `masks/NAME.png` (0 or 255) and `index.csv` with `name,split` (train or val),
 and, optionally, `backgrounds/` with pictures of places without people. The part of `self_0001` is "self".
+docs/training.md says more.
 """
 
 import csv
@@ -17,6 +18,12 @@ import numpy as np
 from training import losses, priors
 
 PORTRAIT_PARTS = ("self", "street", "face")
+
+
+def add_option(parser):
+    """`--data FOLDER`, for every command that reads pictures."""
+    default = Path("../shared/data/portraits")
+    parser.add_argument("--data", type=Path, default=default, metavar="FOLDER", help=f"of pictures (default {default})")
 
 
 @dataclass(frozen=True)
@@ -37,14 +44,17 @@ class Batch:
 
 
 class Portraits:
-    """Pictures of one split, held as compressed bytes and decoded when asked for."""
+    """Pictures of one split, held as compressed bytes and decoded when asked for.
+
+    `rows` are their lines of `index.csv`. Raises FileNotFoundError and ValueError for what is not a data folder.
+    """
 
     def __init__(self, folder, split):
         folder = Path(folder)
-        with open(folder / "index.csv", newline="") as file:
-            self.names = [row["name"] for row in csv.DictReader(file) if row["split"] == split]
-        if not self.names:
+        self.rows = [row for row in _index(folder) if row["split"] == split]
+        if not self.rows:
             raise ValueError(f"{folder / 'index.csv'} lists no picture of the split {split!r}")
+        self.names = [row["name"] for row in self.rows]
         self._images = [(folder / "images" / f"{name}.jpg").read_bytes() for name in self.names]
         self._masks = [(folder / "masks" / f"{name}.png").read_bytes() for name in self.names]
 
@@ -56,10 +66,29 @@ class Portraits:
         return self.names[index].split("_")[0]
 
     def __getitem__(self, index):
-        """(image (H,W,3) uint8 RGB, mask (H,W) uint8 0 or 255)."""
+        """(image (H,W,3) uint8 RGB, mask (H,W) uint8 0 or 255). Raises ValueError with the name of a bad one."""
         image = cv2.imdecode(np.frombuffer(self._images[index], np.uint8), cv2.IMREAD_COLOR_RGB)
         mask = cv2.imdecode(np.frombuffer(self._masks[index], np.uint8), cv2.IMREAD_GRAYSCALE)
+        sizes = [None if picture is None else picture.shape[:2] for picture in (image, mask)]
+        if None in sizes or sizes[0] != sizes[1]:
+            came = f"an image of {sizes[0]} and a mask of {sizes[1]} came"
+            raise ValueError(f"{self.names[index]}: {came}; expected are two that can be read, of one size")
+        # Masks of 0 and 1 are common, and would teach that nobody is ever there.
+        if 0 < (most := mask.max()) < 128:
+            raise ValueError(f"{self.names[index]}: the mask's highest value is {most}; expected are 0 and 255")
         return image, mask
+
+
+def _index(folder):
+    path = folder / "index.csv"
+    if not path.exists():
+        raise FileNotFoundError(f"there is no {path}; expected is a folder with index.csv, images/ and masks/")
+    with open(path, newline="") as file:
+        lines = csv.DictReader(file)
+        columns = lines.fieldnames or []
+        if not {"name", "split"} <= set(columns):
+            raise ValueError(f"{path} has the columns {', '.join(columns)}; expected are at least name and split")
+        return list(lines)
 
 
 def load_backgrounds(folder):

@@ -14,10 +14,7 @@ from training.layers import ConvBN, DepthSepConv, InvertedResidual, SqueezeExcit
 
 
 class Encoder(nn.Module):
-    """A chain of blocks; the features of a stride are the output of the last block at that stride.
-
-    A network that reads no stride beyond `deepest` never builds the blocks behind it.
-    """
+    """A chain of blocks; `taps` says after which block (by number) the features of a stride are taken."""
 
     def __init__(self, blocks, taps, channels):
         super().__init__()
@@ -132,9 +129,9 @@ def load_mobilenetv2_imagenet(encoder, path):
     """Fill an encoder of `mobilenetv2` from the ImageNet file at `path` (.npz in Keras' layer order).
 
     Returns the number of convolutions filled. The file was trained on pictures in -1..1; the first layer is rewritten
-    for 0..1. Raises ValueError when a shape does not fit.
+    for 0..1. Raises ValueError when a layer is missing or its shape does not fit.
     """
-    source = _KerasLayers(np.load(path, allow_pickle=False))
+    source = _KerasLayers(path)
     filled = 0
     for number, block in enumerate(encoder.blocks):
         for layer in _convolutions(number, block):
@@ -144,7 +141,7 @@ def load_mobilenetv2_imagenet(encoder, path):
 
 
 def _convolutions(number, block):
-    """The ConvBN layers of a block in the file's order; None for each the network leaves out."""
+    """The ConvBN layers of a block in the file's order; the name of its kind for each that the network leaves out."""
     if number == 0:
         return [block]
     if isinstance(block, nn.Identity):
@@ -155,8 +152,9 @@ def _convolutions(number, block):
 class _KerasLayers:
     """Reads conv2d, conv2d_1, ..., depthwise_conv2d, ..., batch_normalization, ... one after the other."""
 
-    def __init__(self, arrays):
-        self._groups = {}
+    def __init__(self, path):
+        self._path, self._groups = path, {}
+        arrays = np.load(path, allow_pickle=False)
         for key in arrays.files:
             layer, _, variable = key.partition("|")
             self._groups.setdefault(layer, {})[variable.split("|")[-1].split(":")[0]] = arrays[key]
@@ -165,12 +163,16 @@ class _KerasLayers:
     def _take(self, kind):
         index = self._next[kind]
         self._next[kind] += 1
-        return self._groups[f"{kind}_{index}" if index else kind]
+        name = f"{kind}_{index}" if index else kind
+        if name not in self._groups:
+            raise ValueError(f"{self._path} has no layer {name}; expected are those of Keras' MobileNetV2, width 0.35")
+        return self._groups[name]
 
     def fill(self, layer):
         """Copy the next convolution and its normalisation into `layer`; skip them where it is only a kind's name."""
         if isinstance(layer, str):
-            self._take(layer), self._take("batch_normalization")
+            self._take(layer)
+            self._take("batch_normalization")
             return 0
         depthwise = layer.conv.groups > 1
         group = self._take("depthwise_conv2d" if depthwise else "conv2d")

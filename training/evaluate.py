@@ -1,4 +1,4 @@
-"""How good the masks of TFLite files are on the val split, with an empty prior, and what they cost.
+"""How good the masks of TFLite files are on the val split, with an empty prior.
 
     python -m training.evaluate service/portrait/models/portrait.tflite [MORE.tflite ...] [--json FILE]
 
@@ -19,7 +19,7 @@ import torch
 from ai_edge_litert.interpreter import Interpreter
 
 from training import metrics
-from training.data import PORTRAIT_PARTS, Portraits
+from training.data import PORTRAIT_PARTS, Portraits, add_option
 
 
 @dataclass(frozen=True)
@@ -83,12 +83,22 @@ def network_segment(network, height, width):
 
 
 class File:
-    """A TFLite file on one thread: image (H,W,3) uint8 RGB and prior in, mask (h,w) out."""
+    """A TFLite file on one thread: image (H,W,3) uint8 RGB and prior in, mask (h,w) out.
+
+    Raises ValueError with the path of what is no such file.
+    """
 
     def __init__(self, path):
-        self._interpreter = Interpreter(str(path), num_threads=1)
+        try:
+            self._interpreter = Interpreter(str(path), num_threads=1)
+        except ValueError as error:  # the interpreter's own words do not always say which file
+            raise ValueError(f"{path}: {error}; expected is a TFLite file") from error
         self._interpreter.allocate_tensors()
-        by_channels = {int(tensor["shape"][3]): tensor for tensor in self._interpreter.get_input_details()}
+        inputs = self._interpreter.get_input_details()
+        by_channels = {int(tensor["shape"][-1]): tensor for tensor in inputs if len(tensor["shape"]) == 4}
+        if 3 not in by_channels:
+            shapes = [tensor["shape"].tolist() for tensor in inputs]
+            raise ValueError(f"{path} takes inputs of {shapes}; expected are (1,H,W,3) and, for a prior, (1,H,W,1)")
         self._image, self._prior = by_channels[3], by_channels.get(1)
         (self._mask,) = self._interpreter.get_output_details()
         self.height, self.width = (int(side) for side in self._image["shape"][1:3])
@@ -118,8 +128,8 @@ def main():
     """The command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("models", type=Path, nargs="+")
-    parser.add_argument("--data", type=Path, default=Path("../shared/data/portraits"))
-    parser.add_argument("--split", default="val")
+    add_option(parser)
+    parser.add_argument("--split", default="val", help="train or val (default)")
     parser.add_argument("--json", type=Path, help="write the figures here as well")
     arguments = parser.parse_args()
     portraits = Portraits(arguments.data, arguments.split)

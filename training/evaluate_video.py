@@ -2,7 +2,7 @@
 
     python -m training.evaluate_video service/portrait/models/portrait.tflite [--peer selfie_segmentation.tflite]
 
-Generated sequences with exact masks, and the seven clips of the data folder (`sequences.py`). A model with a prior is
+Generated sequences with exact masks, and the clips of the data folder (`sequences.py`). A model with a prior is
 fed its own masks, shown as the service shows them and as they are, and once more without its prior; a peer is shown raw
 and behind the filters of `smoothing.py`. An empty, constant or lagging mask looks perfectly steady, so no figure of
 steadiness stands alone.
@@ -28,6 +28,7 @@ import cv2
 import numpy as np
 
 from training import evaluate, metrics, sequences, served, smoothing, table
+from training.data import add_option
 
 STEADY_FROM = 3
 """The first frames build the prior up and are no flicker."""
@@ -159,15 +160,20 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("models", type=Path, nargs="*")
     parser.add_argument("--peer", type=Path, nargs="*", default=[], help="files shown raw and behind filters")
-    parser.add_argument("--data", type=Path, default=Path("../shared/data/portraits"))
+    add_option(parser)
     parser.add_argument("--json", type=Path, help="write the figures here as well")
     arguments = parser.parse_args()
+    if len({path.stem for path in arguments.models}) < len(arguments.models):
+        parser.error("two models of one name came; they are told apart by it")
     material = prepare(arguments.data)
+    if not material:
+        parser.error(f"{arguments.data} has neither clips/ nor backgrounds/ and selfies; expected is one of them")
     found = {}
     print(f"{'':<44}" + "".join(f"{column:>8}" for column in table.VIDEO))
     for name, open_stream in rows(arguments.models, arguments.peer).items():
         found[name] = measure(open_stream, material)
-        print(f"{name:<44}" + "".join(f"{found[name][column]:>8.2f}" for column in table.VIDEO), flush=True)
+        figures = [f"{found[name][column]:>8.2f}" if column in found[name] else f"{'':>8}" for column in table.VIDEO]
+        print(f"{name:<44}" + "".join(figures), flush=True)
     if arguments.json:
         arguments.json.write_text(json.dumps(found, indent=2) + "\n")
 

@@ -23,7 +23,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from training import evaluate, model
-from training.data import Portraits
+from training.data import Portraits, add_option
 
 TOLERANCE = 1e-4
 
@@ -128,7 +128,7 @@ def main():
     parser.add_argument("--size", type=int, nargs=2, metavar=("HEIGHT", "WIDTH"), help="other than the run's")
     parser.add_argument("--hold", type=float, default=0.0, help="differences to the prior that are held back, 0..0.5")
     parser.add_argument("--plain", action="store_true", help="leave the paper's transposed convolution in the graph")
-    parser.add_argument("--data", type=Path, default=Path("../shared/data/portraits"))
+    add_option(parser)
     arguments = parser.parse_args()
     network, *size = load(arguments.run)
     size = arguments.size or size

@@ -15,11 +15,14 @@ from pathlib import Path
 import cv2
 
 from training import evaluate, evaluate_video, export, metrics, model, served, slices, speed, table
-from training.data import Portraits
+from training.data import Portraits, add_option
 from training.wide import Wide
 
 PARTS = ("masks", "speed", "video")
 """What is measured: the masks of val, the time of a call (on a machine that does nothing else), steadiness."""
+
+FACTS = ("parameters", "macs", "size", "curve")
+"""What is stored of a training besides what its file scores."""
 
 
 def measure(runs, data, peers, parts, web):
@@ -42,7 +45,7 @@ def measure(runs, data, peers, parts, web):
 def measure_masks(files, shipped, runs, data):
     """The masks of every file, the slices of the shipped ones, and first frames as the service serves them."""
     val = Portraits(data, "val")
-    parts = slices.slices(val, data)
+    parts = slices.slices(val)
     for name, path in files.items():
         scores = evaluate.evaluate(evaluate.File(path), val)
         stored = {"val": evaluate.summary(scores)}
@@ -51,7 +54,7 @@ def measure_masks(files, shipped, runs, data):
         if name in shipped:
             stored["slices"] = {label: _slice([scores[i] for i in members]) for label, members in parts.items()}
         run = runs / table.TRAINED.get(name, name)
-        table.store(name, stored | (_facts(run) if run.is_dir() else {}))
+        table.store(name, stored | (_facts(run) if _finished(run) else _known(name)))
         print(name, stored["val"]["portrait"], flush=True)
     first_frames = evaluate.evaluate(lambda image: served.Stream(shipped["portrait"])(image), val)
     table.store("served", {"val": evaluate.summary(first_frames)})
@@ -75,22 +78,31 @@ def _slice(scores):
     return {"pictures": len(scores)} | {key: round(100 * value, 2) for key, value in figures.items()}
 
 
-def _export(run, plain=False):
-    """The file of a finished run, made where it is missing; None of a run that is missing or not finished."""
+def _finished(run):
     state = run / "state.json"
     if not state.exists():
-        return None
+        return False
     saved = json.loads(state.read_text())
-    if saved["epoch"] < saved["config"]["epochs"]:
+    return saved["epoch"] >= saved["config"]["epochs"]
+
+
+def _export(run):
+    """The file of a finished run, made where it is missing; None of a run that is missing or not finished."""
+    if not _finished(run):
         return None
-    target = run / ("plain.tflite" if plain else "model.tflite")
+    target = run / "model.tflite"
     if not target.exists():
-        target.write_bytes(export.convert(*export.load(run), plain=plain))
+        target.write_bytes(export.convert(*export.load(run)))
     return target
 
 
+def _known(name):
+    """What is stored of a file's training already: its run need not be at hand to measure the file."""
+    return {key: value for key, value in table.stored(name).items() if key in FACTS}
+
+
 def _facts(run):
-    """Parameters, MACs, and the training's curve."""
+    """The FACTS of a run."""
     network, height, width = export.load(run)
     with open(run / "log.csv", newline="") as file:
         lines = list(csv.DictReader(file))
@@ -104,7 +116,7 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--runs", type=Path, default=Path("runs"))
     parser.add_argument("--peers", type=Path, help="without it the peers are left out")
-    parser.add_argument("--data", type=Path, default=Path("../shared/data/portraits"))
+    add_option(parser)
     parser.add_argument("--parts", nargs="+", choices=PARTS, default=PARTS, help="some of it only")
     parser.add_argument("--no-web", action="store_true", help="leave the browser out")
     arguments = parser.parse_args()

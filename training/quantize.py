@@ -20,7 +20,7 @@ from ai_edge_quantizer.qtyping import (
 )
 
 from training import evaluate
-from training.data import Portraits
+from training.data import Portraits, add_option
 
 HELD = r"training\.export\.Held;\d+"
 """Tensors of `export.Held` itself, outside the network: 8 bits would be too coarse to hold small changes back."""
@@ -72,7 +72,7 @@ def main():
     parser.add_argument("source", type=Path)
     parser.add_argument("target", type=Path)
     parser.add_argument("format", choices=["float16", "int8"])
-    parser.add_argument("--data", type=Path, default=Path("../shared/data/portraits"))
+    add_option(parser)
     arguments = parser.parse_args()
     if arguments.format == "float16":
         made = float16(arguments.source)

@@ -98,8 +98,8 @@ def compressed(frames, condition):
 
 
 def clips(data):
-    """The clips of the data folder: real motion, a mask for every frame."""
-    for folder in sorted(path for path in (Path(data) / "clips").iterdir() if path.is_dir()):
+    """The clips of the data folder, if it has any: real motion, a mask for every frame."""
+    for folder in sorted(path.parent for path in (Path(data) / "clips").glob("*/masks")):
         names = sorted(path.stem for path in (folder / "masks").iterdir())
         frames = [cv2.cvtColor(cv2.imread(str(folder / "images" / f"{n}.jpg")), cv2.COLOR_BGR2RGB) for n in names]
         truths = [cv2.imread(str(folder / "masks" / f"{n}.png"), cv2.IMREAD_GRAYSCALE) > 127 for n in names]

@@ -1,7 +1,7 @@
 """Groups of val pictures that may fare differently: framing, light, how many people, hands, held things, skin.
 
-Framing and the number of people are the data set's own columns; hands and held things were marked by eye for the
-selfies of val (`slices.csv`); light is the mean of the picture. Skin is the individual typology angle of the
+Framing and the number of people are columns of `index.csv`, where it has them; hands and held things were marked by eye
+for the selfies of val (`slices.csv`); light is the mean of the picture. Skin is the individual typology angle of the
 skin-coloured pixels inside the mask (Chardin et al., 1991), in thirds: it measures how light skin was photographed,
 hair of its colour included, not whose skin it is. It can show that something is wrong; it cannot show that all is well.
 """
@@ -25,31 +25,29 @@ SKIN_COLOURS = (0, 135, 85), (255, 180, 135)
 """Bounds of Y, Cr, Cb (Chai and Ngan, 1999, widened)."""
 
 
-def slices(portraits, data):
-    """{label: indices} of the val pictures; pictures of the wild parts only count for the number of people."""
-    with open(Path(data) / "index.csv", newline="") as file:
-        rows = {row["name"]: row for row in csv.DictReader(file)}
+def slices(portraits):
+    """{label: indices} of the val pictures, no group empty; the wild parts only count for the number of people."""
     with open(MARKED, newline="") as file:
         marked = defaultdict(list)
         for row in csv.DictReader(file):
             marked[row["name"]].append(row["shows"])
     found, angles = defaultdict(list), []
-    for index, name in enumerate(portraits.names):
-        row = rows[name]
+    for index, row in enumerate(portraits.rows):
         if row.get("persons", "").isdigit() and int(row["persons"]) > 1:
             found["several people (wild)"].append(index)
         if portraits.part(index) not in PORTRAIT_PARTS:
             continue
         image, mask = portraits[index]
         light = next(label for end, label in LIGHT if image.mean() < end)
-        for label in (f"framing: {row['framing']}", f"light: {light}", *marked[name]):
+        framing = [f"framing: {row['framing']}"] if row.get("framing") else []
+        for label in (*framing, f"light: {light}", *marked[row["name"]]):
             found[label].append(index)
         angle = typology_angle(image, mask) if portraits.part(index) != "street" else None
         if angle is not None:
             angles.append((angle, index))
     for label, third in zip(SKIN, np.array_split([index for _, index in sorted(angles)], len(SKIN)), strict=True):
         found[label] = third.tolist()
-    return dict(sorted(found.items()))
+    return {label: members for label, members in sorted(found.items()) if members}
 
 
 def typology_angle(image, mask):

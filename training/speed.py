@@ -113,6 +113,8 @@ def main():
     parser.add_argument("--json", type=Path)
     arguments = parser.parse_args()
     files = {path.stem: path for path in arguments.files}
+    if len(files) < len(arguments.files):
+        parser.error("two files of one name came; they are told apart by it")
     found = {"native": summary(measure(files))}
     if arguments.web:
         found |= {runtime: summary(times) for runtime, times in measure_web(files).items()}

@@ -21,7 +21,7 @@ import torch
 
 from training import evaluate, losses, model
 from training.configs import CONFIGS, Config
-from training.data import Batches, Portraits, load_backgrounds
+from training.data import Batches, Portraits, add_option, load_backgrounds
 from training.encoders import load_mobilenetv2_imagenet
 from training.teacher import Teacher
 
@@ -48,13 +48,18 @@ class Trainer:
         self.average.module.load_state_dict(state)
 
     def resume(self):
-        """Load the last whole epoch of the folder, if there is one."""
-        if (self._out / "last.pt").exists():
-            saved = torch.load(self._out / "last.pt", map_location=self.device, weights_only=True)
-            self.network.load_state_dict(saved["network"])
-            self.average.load_state_dict(saved["average"])
-            self._optimizer.load_state_dict(saved["optimizer"])
-            self.epoch = saved["epoch"]
+        """Load the last whole epoch of the folder, if there is one; ValueError if it is of another network."""
+        if not (self._out / "last.pt").exists():
+            return
+        trained = json.loads((self._out / "state.json").read_text())["config"]["network"]
+        if trained != self.config.network:
+            raise ValueError(f"{self._out} holds a run of {trained}; expected is one of {self.config.network}")
+        saved = torch.load(self._out / "last.pt", map_location=self.device, weights_only=True)
+        self.network.load_state_dict(saved["network"])
+        self.average.load_state_dict(saved["average"])
+        self._optimizer.load_state_dict(saved["optimizer"])
+        self.epoch = saved["epoch"]
+        print(f"{self._out}: {self.epoch} of {self.config.epochs} epochs are done")
 
     def run(self):
         """Train until the configuration's last epoch."""
@@ -121,11 +126,11 @@ class Trainer:
         torch.save(self.average.module.state_dict(), self._out / "weights.pt")
         whole = {"network": self.network.state_dict(), "average": self.average.state_dict()}
         whole |= {"optimizer": self._optimizer.state_dict(), "epoch": self.epoch}
-        # A run killed while it writes keeps the epoch before.
-        torch.save(whole, self._out / "last.pt.new")
-        (self._out / "last.pt.new").replace(self._out / "last.pt")
         state = {"epoch": self.epoch, "config": dataclasses.asdict(self.config)}
         (self._out / "state.json").write_text(json.dumps(state, indent=2))
+        # Last, and whole: a run killed while it writes goes on from the epoch before.
+        torch.save(whole, self._out / "last.pt.new")
+        (self._out / "last.pt.new").replace(self._out / "last.pt")
 
     def _log(self, loss, scores, seconds):
         row = {"epoch": self.epoch, "loss": round(loss, 5), "seconds": round(seconds), "portrait": "", "wild": ""}
@@ -168,20 +173,23 @@ def main():
     """The command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("name", choices=CONFIGS)
-    parser.add_argument("--data", type=Path, default=Path("../shared/data/portraits"))
+    add_option(parser)
     parser.add_argument(
-        "--imagenet", type=Path, default=Path("../shared/weights/mobilenet_v2_0.35_224_imagenet_backbone.npz")
+        "--imagenet",
+        type=Path,
+        default=Path("../shared/weights/mobilenet_v2_0.35_224_imagenet_backbone.npz"),
+        help="weights to start from, where the configuration wants them (docs/training.md)",
     )
     parser.add_argument("--init", type=Path, help="weights.pt of another run to start from")
     parser.add_argument(
         "--teacher",
         type=Path,
         default=Path("peers/selfie_segmentation.tflite"),
-        help="model that softens the labels, where the configuration wants one",
+        help="model that softens the labels, where the configuration wants one (make peers/selfie_segmentation.tflite)",
     )
-    parser.add_argument("--out", type=Path)
-    parser.add_argument("--epochs", type=int)
-    parser.add_argument("--steps", type=int)
+    parser.add_argument("--out", type=Path, help="folder of the run (default runs/NAME)")
+    parser.add_argument("--epochs", type=int, help="instead of the configuration's")
+    parser.add_argument("--steps", type=int, help="of an epoch, instead of the configuration's")
     arguments = parser.parse_args()
     overrides = {key: value for key in ("epochs", "steps") if (value := getattr(arguments, key)) is not None}
     config = dataclasses.replace(CONFIGS[arguments.name], **overrides)

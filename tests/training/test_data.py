@@ -156,3 +156,31 @@ def test_every_tenth_room_is_kept_for_measuring(folder: Path) -> None:
 def test_a_split_without_pictures_is_refused(folder: Path) -> None:
     with pytest.raises(ValueError, match="lists no picture of the split 'test'"):
         Portraits(folder, "test")
+
+
+def test_a_folder_that_holds_no_data_is_refused_with_what_is_missing(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError, match=r"there is no .*index\.csv; expected is a folder with index\.csv"):
+        Portraits(tmp_path, "train")
+    (tmp_path / "index.csv").write_text("file,split\nself_0000,train\n")
+    with pytest.raises(ValueError, match="has the columns file, split; expected are at least name and split"):
+        Portraits(tmp_path, "train")
+
+
+@pytest.mark.parametrize(
+    ("mask", "refusal"),
+    [
+        (np.ones((40, 30), np.uint8), "self_0000: the mask's highest value is 1; expected are 0 and 255"),
+        (np.zeros((40, 31), np.uint8), r"self_0000: an image of \(40, 30\) and a mask of \(40, 31\) came"),
+        (None, r"self_0000: an image of \(40, 30\) and a mask of None came; expected are two that can be read"),
+    ],
+    ids=["0 and 1", "another size", "no picture"],
+)
+def test_a_bad_mask_is_refused_by_its_name(tmp_path: Path, mask: np.ndarray | None, refusal: str) -> None:
+    for name in ("images", "masks"):
+        (tmp_path / name).mkdir()
+    (tmp_path / "index.csv").write_text("name,split\nself_0000,train\n")
+    cv2.imwrite(str(tmp_path / "images" / "self_0000.jpg"), np.zeros((40, 30, 3), np.uint8))
+    png = b"not a picture" if mask is None else cv2.imencode(".png", mask)[1].tobytes()
+    (tmp_path / "masks" / "self_0000.png").write_bytes(png)
+    with pytest.raises(ValueError, match=refusal):
+        Portraits(tmp_path, "train")[0]

@@ -1,6 +1,7 @@
 """A training of a few steps learns, resumes, repeats itself, exports and runs in the service."""
 
 import csv
+import dataclasses
 import json
 import subprocess
 import sys
@@ -11,8 +12,10 @@ import torch
 
 from portrait.segmenters import EMBEDDED, open_model
 from tests.people import DATA
-from training import evaluate, table
-from training.data import Portraits
+from training import evaluate, measure, table
+from training.configs import CONFIGS
+from training.data import Batches, Portraits
+from training.train import Trainer
 
 ROOT = Path(__file__).parents[2]
 
@@ -49,6 +52,37 @@ def test_the_same_seed_trains_the_same_weights(folder: Path, tmp_path: Path) -> 
         run("training.train", "paper", "--data", folder, "--steps", "2", "--epochs", "1", "--out", tmp_path / name)
         states.append(torch.load(tmp_path / name / "weights.pt", weights_only=True))
     assert all(torch.equal(value, states[1][name]) for name, value in states[0].items())
+
+
+def test_a_run_of_another_network_is_not_gone_on_with(folder: Path, tmp_path: Path) -> None:
+    portraits = Portraits(folder, "val")
+    batches = Batches(portraits, [], CONFIGS["paper"].mix, batch=1, steps=0, seed=1)
+    Trainer(dataclasses.replace(CONFIGS["paper"], epochs=0), batches, portraits, tmp_path)._save()
+    with pytest.raises(ValueError, match=r"holds a run of paper; expected is one of sinet"):
+        Trainer(CONFIGS["table_sinet"], batches, portraits, tmp_path).resume()
+
+
+def test_a_file_of_other_inputs_or_none_is_refused_by_its_name(tmp_path: Path) -> None:
+    wrong = tmp_path / "wrong.tflite"
+    wrong.write_text("not a model")
+    with pytest.raises(ValueError, match=r"wrong\.tflite: .*; expected is a TFLite file"):
+        evaluate.File(wrong)
+    with pytest.raises(ValueError, match=r"missing\.tflite: .*; expected is a TFLite file"):
+        evaluate.File(tmp_path / "missing.tflite")
+
+
+def test_figures_measured_without_the_runs_keep_what_is_known_of_the_trainings(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(table, "RESULTS", tmp_path)
+    facts = {"parameters": 5, "macs": 7, "size": [192, 192], "curve": []}
+    table.store("portrait", {"val": {}, **facts})
+    shipped = {"portrait": EMBEDDED / "portrait.tflite"}
+    measure.measure_masks(shipped, shipped, tmp_path / "runs", folder)
+    stored = table.stored("portrait")
+    assert stored["val"]["portrait"]["pictures"] == 2
+    assert {name: stored[name] for name in facts} == facts
+    assert not any(label.startswith("framing") for label in stored["slices"]), "the index has no such column"
 
 
 @pytest.mark.skipif(not DATA.exists(), reason="the val split is not part of the repository")
