@@ -25,7 +25,7 @@ LEFT = 0.7
 def choose(rng, count, shares):
     """Kinds for a batch of `count`: exactly round(share * count) are "self", the others drawn by their shares.
 
-    A fixed number keeps the shape of the self-prediction batch constant, so that its graph is traced once.
+    A fixed number keeps the shape of the self-prediction batch, and so the time of a step, the same.
     """
     own = round(shares["self"] * count)
     others = {kind: share for kind, share in shares.items() if kind != "self"}

@@ -1,7 +1,4 @@
-"""What is put behind a network. Each is fed masks (h,w) in 0..1 and their frames (H,W,3) uint8 RGB, in order.
-
-Averages steady the masks of a network without a prior; `Edges` is what this project's service does.
-"""
+"""Filters that people put behind a network without a prior, to steady it. Each is fed masks (h,w) in 0..1, in order."""
 
 import numpy as np
 
