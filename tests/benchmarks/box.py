@@ -11,13 +11,12 @@ that shares its cores with whoever sends.
 import argparse
 import asyncio
 import os
-from collections.abc import Sequence
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 from portrait.levels import Kind, table
 from portrait.load import _box, _Streams, measure_load
+from tests.benchmarks.processes import family, resident
 from tests.benchmarks.stored import RESULTS, report
 
 KIND = Kind("grpc", "360p", "mask only")
@@ -51,16 +50,14 @@ async def overload(seconds: float) -> dict[str, Any]:
     """Ages at 80 % and at 120 % of what the box admits, and its memory meanwhile."""
     arguments = ["--quality-steps", "0", "--max-sessions", "1000"]
     capacity = [level async for level in measure_load(arguments, KIND, 5.0)][-1].admitted
-    async with _box(arguments) as box:
-        pids = _box_pids()
-        async with _Streams(box, KIND) as streams:
-            await streams.add(max(1, round(0.8 * capacity)))
-            calm = await streams.measure(min(seconds, 60.0))
-            await streams.add(round(1.2 * capacity) - streams.asked)
-            before = _rss(pids)
-            minutes = range(max(1, round(seconds / 60)))
-            parts = [replace(await streams.measure(min(seconds, 60.0)), stages={}) for _ in minutes]
-            after = _rss(pids)
+    async with _box(arguments) as box, _Streams(box, KIND) as streams:
+        await streams.add(max(1, round(0.8 * capacity)))
+        calm = await streams.measure(min(seconds, 60.0))
+        await streams.add(round(1.2 * capacity) - streams.asked)
+        before = _megabytes()
+        minutes = range(max(1, round(seconds / 60)))
+        parts = [replace(await streams.measure(min(seconds, 60.0)), stages={}) for _ in minutes]
+        after = _megabytes()
     print(table([calm, *parts]))
     worst = max(level.age_p99 for level in parts)
     return {
@@ -72,20 +69,9 @@ async def overload(seconds: float) -> dict[str, Any]:
     }
 
 
-def _box_pids() -> list[int]:
-    """This process's children and theirs: the box and its workers."""
-    found, waiting = [], [os.getpid()]
-    while waiting:
-        for children in Path(f"/proc/{waiting.pop()}/task").glob("*/children"):
-            pids = [int(child) for child in children.read_text().split()]
-            found += pids
-            waiting += pids
-    return found
-
-
-def _rss(pids: Sequence[int]) -> float:
-    pages = sum(int(Path(f"/proc/{pid}/statm").read_text().split()[1]) for pid in pids)
-    return round(pages * os.sysconf("SC_PAGE_SIZE") / 2**20, 1)
+def _megabytes() -> float:
+    """Memory of what this process has started: the box and its workers."""
+    return round(resident(family(os.getpid())[1:]) / 2**20, 1)
 
 
 def main() -> None:

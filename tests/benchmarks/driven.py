@@ -20,10 +20,10 @@ from portrait.kserve import inference_pb2 as kserve
 from portrait.segmenters import EMBEDDED, open_model
 from portrait.v1 import segmentation_pb2 as pb
 from tests.benchmarks import bare, plain
+from tests.benchmarks.processes import cpu_seconds
 
 MODEL = EMBEDDED / "portrait.tflite"
 TRITON = Path(__file__).parents[2] / ".venv-pytriton" / "bin" / "python"
-TICKS = os.sysconf("SC_CLK_TCK")
 IN_FLIGHT = 8
 """Frames a stream leaves unanswered, at most; a frame over that is skipped, as a camera's is."""
 
@@ -176,15 +176,6 @@ class Camera:
             await self._calls.popleft()
         else:
             assert await self._stream.read() is not grpc.aio.EOF
-
-
-def cpu_seconds(pid: int) -> float:
-    """CPU time of a process and of those it has started."""
-    used = 0.0
-    for task in Path(f"/proc/{pid}/task").iterdir():
-        used += sum(cpu_seconds(int(child)) for child in (task / "children").read_text().split())
-    numbers = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    return used + (int(numbers[11]) + int(numbers[12])) / TICKS
 
 
 async def drive(

@@ -10,7 +10,6 @@ processes, from the kernel. Writes JSON; the shares asked for are those against 
 import argparse
 import asyncio
 import json
-import os
 import sys
 import tempfile
 from collections.abc import AsyncIterator
@@ -23,7 +22,8 @@ import numpy as np
 from playwright.async_api import Page, Route
 
 from tests import people
-from tests.benchmarks.counter import Place, as_json, counted
+from tests.benchmarks.numbered import Place, as_json, numbered
+from tests.benchmarks.processes import cpu_seconds
 from tests.benchmarks.stored import add_option, report
 from tests.browser import open_page, write_camera
 
@@ -56,18 +56,6 @@ CONTENDERS = (
     Contender("aiortc", BASELINE),
     Contender("aiortc, size kept", BASELINE, keep_size=True),
 )
-
-
-def cpu_seconds(process: int) -> float:
-    """CPU time of a process and all that came of it."""
-    tasks, total = [process], 0.0
-    while tasks:
-        one = tasks.pop()
-        fields = Path(f"/proc/{one}/stat").read_text().rpartition(")")[2].split()
-        total += (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
-        for listed in Path(f"/proc/{one}/task").glob("*/children"):
-            tasks += map(int, listed.read_text().split())
-    return total
 
 
 @asynccontextmanager
@@ -153,7 +141,7 @@ def shares(turns: list[dict[str, Any]], against: str) -> dict[str, float]:
 async def run(arguments: argparse.Namespace) -> dict[str, Any]:
     """Every contender in turn, as many rounds as asked for."""
     figure = people.clip(*SIZE, 60)
-    clip, place = counted(figure)
+    clip, place = numbered(figure)
     with tempfile.TemporaryDirectory() as name:
         camera = Path(name) / "camera.y4m"
         write_camera(camera, clip)

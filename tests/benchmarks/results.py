@@ -16,13 +16,13 @@ import sys
 import time
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
-from pathlib import Path
 
 import aiohttp
 import numpy as np
 
 from portrait.launch import MALLOC
 from tests import people
+from tests.benchmarks.processes import cpu_seconds
 from tests.benchmarks.stored import add_option, report
 from tests.rtc import Camera, Viewer
 
@@ -56,12 +56,6 @@ async def server(way: str, same_allocator: bool) -> AsyncIterator[tuple[str, int
         await process.wait()
 
 
-def cpu(process: int) -> float:
-    """CPU seconds of a process so far."""
-    fields = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()
-    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
-
-
 async def measure(way: str, url: str, process: int, shown: people.Clip, seconds: float) -> tuple[float, float]:
     """(CPU milliseconds per frame that came back, frames per second)."""
     async with aiohttp.ClientSession() as http:
@@ -83,9 +77,9 @@ async def measure(way: str, url: str, process: int, shown: people.Clip, seconds:
         try:
             while done() < 30:
                 await asyncio.sleep(0.1)
-            began, before, frames = time.monotonic(), cpu(process), done()
+            began, before, frames = time.monotonic(), cpu_seconds(process), done()
             await asyncio.sleep(seconds)
-            spent, frames, took = cpu(process) - before, done() - frames, time.monotonic() - began
+            spent, frames, took = cpu_seconds(process) - before, done() - frames, time.monotonic() - began
         finally:
             if taking is not None:
                 taking.cancel()

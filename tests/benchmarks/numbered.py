@@ -1,4 +1,4 @@
-"""A clip that counts: every frame has its number drawn where the person is, so that no output mode hides it."""
+"""A clip whose frames are numbered: each has its number drawn where the person is, so that no output mode hides it."""
 
 from dataclasses import asdict, dataclass
 
@@ -39,7 +39,7 @@ def blocks(number: int) -> list[bool]:
     return [False, True, *bits, parity, not parity]
 
 
-def counted(clip: Clip, count: int = 2**BITS) -> tuple[Clip, Place]:
+def numbered(clip: Clip, count: int = 2**BITS) -> tuple[Clip, Place]:
     """The clip over and over until `count` frames are numbered from 0, and where the numbers are."""
     place, frames = place_of(clip), list[Array]()
     for number in range(count):
