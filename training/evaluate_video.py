@@ -1,6 +1,6 @@
 """How steady masks are, how well they follow, and how fast they let go.
 
-    python -m training.evaluate_video service/portrait/models/portrait.tflite [--peer selfie_segmentation.tflite]
+    python -m training.evaluate_video service/portrait/models/portrait.tflite [--peer peers/selfie_segmentation.tflite]
 
 Generated sequences with exact masks, and the clips of the data folder (`sequences.py`). A model with a prior is
 fed its own masks, shown as the service shows them and as they are, and once more without its prior; a peer is shown raw
