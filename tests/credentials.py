@@ -76,6 +76,9 @@ def _certificate(name: str, public: Any, issuer: str, key: Any, *, ca: bool = Fa
         .not_valid_after(now + datetime.timedelta(days=days))
         .add_extension(x509.BasicConstraints(ca, None), critical=True)
         .add_extension(x509.SubjectAlternativeName([x509.DNSName("localhost")]), critical=False)
+        # Python 3.13 asks for both (RFC 5280, 4.2.1.1 and 4.2.1.2).
+        .add_extension(x509.AuthorityKeyIdentifier.from_issuer_public_key(key.public_key()), critical=False)
+        .add_extension(x509.SubjectKeyIdentifier.from_public_key(public), critical=False)
     )
     return builder.sign(key, hashes.SHA256())
 

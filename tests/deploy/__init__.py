@@ -9,7 +9,8 @@ DEPLOY = ROOT / "deploy"
 
 
 def tool(name: str) -> str:
-    """The path of a program, of this environment or the system's."""
-    found = shutil.which(name, path=str(Path(sys.executable).parent)) or shutil.which(name)
+    """The path of a program, of this environment, the one that `make` sets up or the system's."""
+    places = f"{Path(sys.executable).parent}:{ROOT / '.venv' / 'bin'}"
+    found = shutil.which(name, path=places) or shutil.which(name)
     assert found, f"{name} is missing: `make system-packages`, or `make deploy-packages` for live tests"
     return found

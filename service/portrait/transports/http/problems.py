@@ -1,6 +1,7 @@
 """Errors as application/problem+json (RFC 9457)."""
 
 import logging
+import re
 from collections.abc import Awaitable, Callable
 
 from aiohttp import web
@@ -72,7 +73,7 @@ async def problems(
         if error.status < 400:
             raise
         detail = error.text or error.reason
-        response = problem(error.status, error.reason.upper().replace(" ", "_"), detail)
+        response = problem(error.status, _reason(error), detail)
         for name in ("Allow", "Accept-Patch", "Accept-Post", "Retry-After"):
             if name in error.headers:
                 response.headers[name] = error.headers[name]
@@ -80,6 +81,11 @@ async def problems(
     except Exception:
         logger.exception("%s %r failed", request.method, request.path)
         return problem(500, "INTERNAL", "internal error")
+
+
+def _reason(error: web.HTTPException) -> str:
+    """HTTPNotFound is NOT_FOUND. The phrases of `http.HTTPStatus` differ between Python 3.12 and 3.13."""
+    return re.sub("(?<=[a-z])(?=[A-Z])", "_", type(error).__name__.removeprefix("HTTP")).upper()
 
 
 def problem(status: int, reason: str, detail: str) -> web.Response:
