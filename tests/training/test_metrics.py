@@ -179,6 +179,10 @@ def test_clips_are_read_with_their_masks(folder: Path) -> None:
     assert found["E_warp"] < 50
 
 
+def test_a_folder_without_clips_has_none(folder: Path) -> None:
+    assert list(sequences.clips(folder / "images")) == []
+
+
 def test_scores_are_grouped_by_part() -> None:
     def score(part: str, value: float) -> evaluate.Scores:
         return evaluate.Scores(part, value, value, np.array([1, 0, 0, 1]))

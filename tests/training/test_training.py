@@ -7,6 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import litert_torch
 import pytest
 import torch
 
@@ -62,6 +63,7 @@ def test_a_run_of_another_network_is_not_gone_on_with(folder: Path, tmp_path: Pa
         Trainer(CONFIGS["table_sinet"], batches, portraits, tmp_path).resume()
 
 
+@pytest.mark.filterwarnings("ignore::FutureWarning", "ignore::DeprecationWarning", "ignore::UserWarning")
 def test_a_file_of_other_inputs_or_none_is_refused_by_its_name(tmp_path: Path) -> None:
     wrong = tmp_path / "wrong.tflite"
     wrong.write_text("not a model")
@@ -69,6 +71,18 @@ def test_a_file_of_other_inputs_or_none_is_refused_by_its_name(tmp_path: Path) -
         evaluate.File(wrong)
     with pytest.raises(ValueError, match=r"missing\.tflite: .*; expected is a TFLite file"):
         evaluate.File(tmp_path / "missing.tflite")
+    other = tmp_path / "other.tflite"
+    litert_torch.convert(torch.nn.Conv2d(2, 1, 1).eval(), (torch.zeros(1, 2, 8, 8),)).export(str(other))
+    with pytest.raises(ValueError, match=r"other\.tflite takes inputs of \[\[1, 2, 8, 8\]\]; expected are \(1,H,W,3\)"):
+        evaluate.File(other)
+
+
+@pytest.mark.parametrize("module", ["speed", "evaluate_video"])
+def test_two_files_of_one_name_are_refused_where_the_name_tells_them_apart(module: str) -> None:
+    twice = [sys.executable, "-m", f"training.{module}", "runs/one/model.tflite", "runs/two/model.tflite"]
+    done = subprocess.run(twice, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    assert "of one name came" in done.stderr
 
 
 def test_figures_measured_without_the_runs_keep_what_is_known_of_the_trainings(
