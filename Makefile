@@ -17,9 +17,10 @@ help: ## Show this list
 run: .venv/run ## Set up and serve with the embedded model: http://localhost:8080
 	$(BIN)/portrait serve
 
+JOBS ?= 2
 .PHONY: test
-test: .venv/test system-packages media-packages $(NODE) .venv-tritonclient/ready ## Set up and run all tests
-	$(BIN)/pytest tests --ignore tests/training -n 2 --dist loadfile
+test: .venv/test system-packages media-packages $(NODE) .venv-tritonclient/ready ## Set up and run all tests (JOBS=files at once)
+	$(BIN)/pytest tests --ignore tests/training -n $(JOBS) --dist loadfile
 	$(BIN)/pytest tests/training
 	@$(MAKE) --no-print-directory test-tflite-runtime
 
@@ -201,7 +202,7 @@ test-pythons: .venv/test system-packages media-packages $(NODE) .venv-tritonclie
 	@set -e; for each in $(PYTHONS); do \
 	  $$each -c '' 2>/dev/null || { echo "$$each is not here: left out"; continue; }; \
 	  $$each -m venv .venv-$$each && .venv-$$each/bin/pip install --quiet --disable-pip-version-check -e '.[test]'; \
-	  .venv-$$each/bin/pytest tests --ignore tests/training -n 2 --dist loadfile; done
+	  .venv-$$each/bin/pytest tests --ignore tests/training -n $(JOBS) --dist loadfile; done
 
 .PHONY: screenshots
 screenshots: .venv/test system-packages ## Take the pictures of the page for the docs, light and dark, desktop and phone
