@@ -50,18 +50,18 @@ class BenchFailed(PortraitError):
 
 async def measure_kinds(arguments: Sequence[str], seconds: float) -> AsyncIterator[Level]:
     """One stream of every size, mode and transport, one after the other, on a box that refuses nobody."""
-    async with _box([*arguments, "--cpu-share", "0", "--quality-steps", "0"]) as box:
+    async with loaded_box([*arguments, "--cpu-share", "0", "--quality-steps", "0"]) as box:
         for transport in TRANSPORTS:
             for size in SIZES:
                 for mode in MODES:
-                    async with _Streams(box, Kind(transport, size, mode)) as streams:
+                    async with Streams(box, Kind(transport, size, mode)) as streams:
                         await streams.add(1)
                         yield await streams.measure(seconds)
 
 
 async def measure_load(arguments: Sequence[str], kind: Kind, seconds: float, most: int = 256) -> AsyncIterator[Level]:
     """1, 2, 4, ... streams until one is refused or there are `most`, and then a fifth more than were admitted."""
-    async with _box(arguments) as box, _Streams(box, kind) as streams:
+    async with loaded_box(arguments) as box, Streams(box, kind) as streams:
         wanted = 1
         while wanted <= most:
             await streams.add(wanted - streams.asked)
@@ -75,13 +75,20 @@ async def measure_load(arguments: Sequence[str], kind: Kind, seconds: float, mos
 
 
 @dataclass(frozen=True, slots=True)
-class _Box:
+class LoadedBox:
+    """Where a box is reached: its page's address, without a slash at the end, and HOST:PORT of gRPC."""
+
     page: str
     grpc: str
 
 
 @asynccontextmanager
-async def _box(arguments: Sequence[str]) -> AsyncIterator[_Box]:
+async def loaded_box(arguments: Sequence[str]) -> AsyncIterator[LoadedBox]:
+    """A `portrait serve` with these arguments and nothing of this process's settings, for the length of the block.
+
+    Raises:
+        BenchFailed: it did not come up; what it said.
+    """
     process = await asyncio.create_subprocess_exec(
         sys.executable, "-m", "portrait", "serve", "--json", "--http-port", "0", "--grpc-port", "0",
         "--media-ports", "0-0", "--log-level", "error", *arguments,
@@ -97,7 +104,7 @@ async def _box(arguments: Sequence[str]) -> AsyncIterator[_Box]:
         if not line:
             raise BenchFailed((await errors).decode().strip())
         told = json.loads(line)
-        yield _Box(told["page"].rstrip("/"), told["grpc"])
+        yield LoadedBox(told["page"].rstrip("/"), told["grpc"])
     finally:
         with suppress(ProcessLookupError):
             process.terminate()
@@ -105,19 +112,20 @@ async def _box(arguments: Sequence[str]) -> AsyncIterator[_Box]:
         await errors
 
 
-class _Streams:
-    """Streams of one kind. An async context manager: at its end all are closed."""
+class Streams:
+    """Streams of one kind, as cameras send them. An async context manager: at its end all are closed."""
 
-    def __init__(self, box: _Box, kind: Kind) -> None:
+    def __init__(self, box: LoadedBox, kind: Kind) -> None:
         self._box, self._kind = box, kind
         self.asked = self.refused = 0
+        """How many were asked for, and how many of them were not admitted."""
         self._stack = AsyncExitStack()
         self._tasks: list[asyncio.Task[None]] = []
         pixels = [bgr_from_frame(frame) for frame in make_frames(*SIZES[kind.size], PICTURES)]
         self._jpegs = [Picture.jpeg(encode(picture, ".jpg")) for picture in pixels] if kind.transport == "grpc" else []
         self._packets = _packets(*SIZES[kind.size]) if kind.transport == "webrtc" else []
 
-    async def __aenter__(self) -> "_Streams":
+    async def __aenter__(self) -> "Streams":
         self._http = await self._stack.enter_async_context(aiohttp.ClientSession())
         self._client = await self._stack.enter_async_context(Client(self._box.grpc))
         return self

@@ -15,7 +15,7 @@ from dataclasses import replace
 from typing import Any
 
 from portrait.levels import Kind, table
-from portrait.load import _box, _Streams, measure_load
+from portrait.load import Streams, loaded_box, measure_load
 from tests.benchmarks.processes import family, resident
 from tests.benchmarks.stored import RESULTS, report
 
@@ -50,7 +50,7 @@ async def overload(seconds: float) -> dict[str, Any]:
     """Ages at 80 % and at 120 % of what the box admits, and its memory meanwhile."""
     arguments = ["--quality-steps", "0", "--max-sessions", "1000"]
     capacity = [level async for level in measure_load(arguments, KIND, 5.0)][-1].admitted
-    async with _box(arguments) as box, _Streams(box, KIND) as streams:
+    async with loaded_box(arguments) as box, Streams(box, KIND) as streams:
         await streams.add(max(1, round(0.8 * capacity)))
         calm = await streams.measure(min(seconds, 60.0))
         await streams.add(round(1.2 * capacity) - streams.asked)

@@ -17,7 +17,7 @@ from statistics import median
 from typing import Any
 
 from portrait.levels import Kind
-from portrait.load import _Box, _box, _Streams
+from portrait.load import LoadedBox, Streams, loaded_box
 from portrait.scrape import scrape, total
 
 SETTLING = 2.0
@@ -72,14 +72,14 @@ class Verdict:
 
 
 @asynccontextmanager
-async def box_of_its_own(arguments: list[str]) -> AsyncIterator[_Box]:
+async def box_of_its_own(arguments: list[str]) -> AsyncIterator[LoadedBox]:
     """A box on the first half of the cores; whoever asks it has the others, or its load would be theirs as well."""
     cores = sorted(os.sched_getaffinity(0))
     first, others = cores[: max(1, len(cores) // 2)], cores[len(cores) // 2 :]
     async with AsyncExitStack() as stack:
         try:
             os.sched_setaffinity(0, first)  # which the processes that are started here inherit
-            box = await stack.enter_async_context(_box(arguments))
+            box = await stack.enter_async_context(loaded_box(arguments))
             os.sched_setaffinity(0, others)
             yield box
         finally:
@@ -88,7 +88,7 @@ async def box_of_its_own(arguments: list[str]) -> AsyncIterator[_Box]:
 
 async def capacity(arguments: list[str], kind: Kind, most: int) -> int:
     """How many streams of a kind a box admits."""
-    async with box_of_its_own(arguments) as box, _Streams(box, kind) as streams:
+    async with box_of_its_own(arguments) as box, Streams(box, kind) as streams:
         while not streams.refused and streams.open < most:
             await streams.add(1)
             await asyncio.sleep(SETTLING)
@@ -99,7 +99,7 @@ async def soak(arguments: list[str], kind: Kind, count: int, seconds: float, per
     """`count` streams on a box that refuses nobody, for so long."""
     samples: list[Sample] = []
     loop = asyncio.get_running_loop()
-    async with box_of_its_own([*arguments, "--cpu-share", "0"]) as box, _Streams(box, kind) as streams:
+    async with box_of_its_own([*arguments, "--cpu-share", "0"]) as box, Streams(box, kind) as streams:
         await streams.add(count)
         began = loop.time()
         while loop.time() - began < seconds:
