@@ -24,6 +24,13 @@ test: .venv/test system-packages media-packages $(NODE) .venv-tritonclient/ready
 	$(BIN)/pytest tests/training
 	@$(MAKE) --no-print-directory test-tflite-runtime
 
+.PHONY: coverage
+coverage: .venv/test system-packages media-packages $(NODE) .venv-tritonclient/ready ## Run the service's tests and list the lines that none of them reaches
+	$(BIN)/coverage erase
+	$(BIN)/coverage run -m pytest tests --ignore tests/training -n $(JOBS) --dist loadfile
+	$(BIN)/coverage combine --quiet
+	$(BIN)/coverage report
+
 # The older interpreter needs Python 3.11, NumPy 1 and x86-64 or a recent arm64 glibc: an environment of its own.
 .PHONY: test-tflite-runtime
 test-tflite-runtime: ## Run the core's tests on tflite-runtime (Python 3.11 only)
