@@ -76,11 +76,20 @@ def _certificate(name: str, public: Any, issuer: str, key: Any, *, ca: bool = Fa
         .not_valid_after(now + datetime.timedelta(days=days))
         .add_extension(x509.BasicConstraints(ca, None), critical=True)
         .add_extension(x509.SubjectAlternativeName([x509.DNSName("localhost")]), critical=False)
-        # Python 3.13 asks for both (RFC 5280, 4.2.1.1 and 4.2.1.2).
+        # Python 3.13 asks for all three (RFC 5280, 4.2.1.1 to 4.2.1.3).
+        .add_extension(_usage(ca), critical=True)
         .add_extension(x509.AuthorityKeyIdentifier.from_issuer_public_key(key.public_key()), critical=False)
         .add_extension(x509.SubjectKeyIdentifier.from_public_key(public), critical=False)
     )
     return builder.sign(key, hashes.SHA256())
+
+
+def _usage(ca: bool) -> x509.KeyUsage:
+    """Signing certificates, or handshakes."""
+    return x509.KeyUsage(
+        digital_signature=not ca, key_cert_sign=ca, crl_sign=ca, content_commitment=False, key_encipherment=False,
+        data_encipherment=False, key_agreement=False, encipher_only=False, decipher_only=False,
+    )  # fmt: skip
 
 
 @pytest.fixture
