@@ -24,11 +24,10 @@ def placed(text: str, http_port: int, grpc_port: int) -> str:
     return re.sub(r"\b(localhost|box|one|two):50051\b", f"localhost:{grpc_port}", text)
 
 
-async def run(folder: Path, *command: str | Path, **environ: str) -> str:
-    """What a program says that ends well."""
-    given = {**os.environ, "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}", **environ}
+async def ending(environ: dict[str, str], *command: str | Path, folder: Path | None = None) -> tuple[int, str]:
+    """Exit status of a program with this environment alone, and what it said; one that does not end is killed."""
     program = await asyncio.create_subprocess_exec(
-        *command, cwd=folder, env=given, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.STDOUT
+        *command, cwd=folder, env=environ, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.STDOUT
     )
     try:
         said, _ = await asyncio.wait_for(program.communicate(), 240)
@@ -36,8 +35,15 @@ async def run(folder: Path, *command: str | Path, **environ: str) -> str:
         if program.returncode is None:
             program.kill()
             await program.wait()
-    assert program.returncode == 0, said.decode()
-    return said.decode()
+    return program.returncode or 0, said.decode()
+
+
+async def run(folder: Path, *command: str | Path, **environ: str) -> str:
+    """What a program says that ends well."""
+    given = {**os.environ, "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}", **environ}
+    status, said = await ending(given, *command, folder=folder)
+    assert status == 0, said
+    return said
 
 
 async def run_shell(folder: Path, text: str, **environ: str) -> str:

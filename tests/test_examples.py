@@ -1,6 +1,5 @@
 """The examples of docs/examples, run as they stand there."""
 
-import asyncio
 import os
 import shutil
 import sys
@@ -19,6 +18,7 @@ from tests.calls import client, jpeg, pictures, shown
 from tests.credentials import TOKEN, Authority, authority, tokens
 from tests.embedded import SIDE
 from tests.people import Clip, iou
+from tests.snippets import ending
 
 __all__ = ["authority", "client", "shown", "tokens"]  # fixtures
 
@@ -28,17 +28,7 @@ NODE = shutil.which("node", path=f"{Path(sys.executable).parent}:{os.environ['PA
 
 async def run(*command: Any, **environ: str) -> tuple[int, str]:
     """Exit status and what was said, by a program that knows nothing of the tests' environment."""
-    peer = await asyncio.create_subprocess_exec(
-        *command, env={"PATH": "/usr/local/bin:/usr/bin:/bin", **environ},
-        stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.STDOUT,
-    )  # fmt: skip
-    try:
-        said, _ = await asyncio.wait_for(peer.communicate(), 120)
-    finally:
-        if peer.returncode is None:
-            peer.kill()
-            await peer.wait()
-    return peer.returncode or 0, said.decode()
+    return await ending({"PATH": "/usr/local/bin:/usr/bin:/bin", **environ}, *command)
 
 
 @pytest.fixture
