@@ -62,6 +62,18 @@ def test_a_reader_that_wants_no_more_is_no_error() -> None:
         assert "Broken pipe" not in done.stderr, done.stderr
 
 
+@pytest.mark.parametrize("unbuffered", ["", "1"])
+def test_an_output_that_does_not_fit_on_the_disk_is_said_in_a_line(unbuffered: str) -> None:
+    with Path("/dev/full").open("w") as full:
+        done = subprocess.run(
+            [sys.executable, "-m", "portrait", "models"],
+            stdout=full, stderr=subprocess.PIPE, env={**os.environ, "PYTHONUNBUFFERED": unbuffered},
+            text=True, timeout=60, check=False,
+        )  # fmt: skip
+    assert (done.returncode, done.stderr.splitlines()[-1]) == (1, "portrait: [Errno 28] No space left on device")
+    assert "Traceback" not in done.stderr
+
+
 def test_serve_sets_the_allocator_for_itself() -> None:
     clean = {name: value for name, value in os.environ.items() if not name.startswith("MALLOC_")}
     clean = {name: value for name, value in clean.items() if name not in THREADS and name != "LD_PRELOAD"}

@@ -5,7 +5,6 @@ import asyncio
 import importlib
 import json
 import logging
-import os
 import sys
 from collections.abc import Callable, Sequence
 from contextlib import suppress
@@ -17,7 +16,7 @@ from portrait import __version__
 from portrait.cgroup import cpu_budget
 from portrait.errors import BadSettings, PortraitError
 from portrait.launch import default_workers, relaunch_tuned
-from portrait.logs import configure_logs, log_event
+from portrait.logs import configure_logs, give_up_unwritten, log_event
 from portrait.settings import Settings, load_settings
 from portrait.signals import RELOAD, REPLACE, answer_signals, catch_signals
 from portrait.supervisor import WorkerFailed, run_workers
@@ -51,15 +50,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except PortraitError as error:
         print(f"portrait: {error}", file=sys.stderr)
         return USAGE_ERROR
-    except BrokenPipeError:
-        # Who read the output wants no more of it (`| head`). Python's own flush at the end would complain again.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except BrokenPipeError:  # who read the output wants no more of it (`| head`)
         return OUTPUT_CLOSED
     except OSError as error:
         print(f"portrait: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         return 130
+    finally:
+        give_up_unwritten()
 
 
 def _parser() -> argparse.ArgumentParser:

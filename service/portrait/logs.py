@@ -2,8 +2,10 @@
 
 import json
 import logging
+import os
 import re
 import sys
+from contextlib import suppress
 from typing import Any, Literal
 
 FIELDS = "fields"
@@ -65,3 +67,18 @@ def set_level(level: str) -> None:
     # aiortc and aioice narrate every packet and candidate at their lower levels.
     for name in ("aiortc", "aioice", "aiohttp.access"):
         logging.getLogger(name).setLevel(max(logging.WARNING, logging.getLogger().level))
+
+
+def give_up_unwritten() -> None:
+    """Let go of what a full disk or a reader that has gone did not take. To be called last.
+
+    Python tries once more when it ends, and would make a failure of it, status 120, or a complaint.
+    """
+    for stream in (sys.stdout, sys.stderr):
+        if stream is None:  # closed by whoever started the process (`>&-`)
+            continue
+        try:
+            stream.flush()
+        except OSError:
+            with suppress(OSError):
+                os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())

@@ -14,7 +14,7 @@ from portrait.board import Board
 from portrait.child import Orders
 from portrait.errors import PortraitError
 from portrait.launch import pin
-from portrait.logs import configure_logs
+from portrait.logs import configure_logs, give_up_unwritten
 from portrait.settings import Settings, make_settings
 from portrait.signals import catch_signals
 
@@ -33,6 +33,8 @@ def main() -> int:
     except (PortraitError, OSError) as error:
         print(f"portrait: {error}", file=sys.stderr)
         return 2 if isinstance(error, PortraitError) else 1
+    finally:
+        give_up_unwritten()
     return 0
 
 

@@ -129,8 +129,11 @@ def full_log() -> Iterator[IO[str]]:
         yield file
 
 
-async def test_a_log_that_cannot_be_written_costs_nobody_anything(full_log: IO[str], shown: Clip) -> None:
-    with serving(*BOX, "--log-level", "debug", stderr=full_log) as (process, told):
+@pytest.mark.parametrize("unbuffered", ["", "1"])  # as in a shell, and as in the image
+async def test_a_log_that_cannot_be_written_costs_nobody_anything(
+    unbuffered: str, full_log: IO[str], shown: Clip
+) -> None:
+    with serving(*BOX, "--log-level", "debug", stderr=full_log, PYTHONUNBUFFERED=unbuffered) as (process, told):
         await assert_it_works(told, shown)
         process.send_signal(signal.SIGTERM)
         assert await asyncio.to_thread(process.wait, 60) == 0
