@@ -64,11 +64,11 @@ async def test_only_looks_that_hear_nothing_count_against_a_worker(
 
 
 async def test_a_worker_that_could_not_be_started_is_tried_again(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """A machine may be short of memory or processes for a while."""
+    """A machine may be short of memory or processes for a while; and what nobody foresaw is told, and tried again."""
     worker, started = await sleeping_worker(tmp_path, "true"), asyncio.Event()
-    tries = iter([OSError(errno.EAGAIN, "no more processes"), None])
+    tries = iter([OSError(errno.EAGAIN, "no more processes"), ValueError("what it announced is no JSON"), None])
 
     async def start() -> None:
         if error := next(tries):
@@ -83,6 +83,8 @@ async def test_a_worker_that_could_not_be_started_is_tried_again(
     keeping.cancel()
     await asyncio.gather(keeping, return_exceptions=True)
     assert done == {waiting}
+    told = [record for record in caplog.records if "cannot be started" in record.message]
+    assert [bool(record.exc_info) for record in told] == [False, True]
 
 
 @pytest.mark.parametrize(

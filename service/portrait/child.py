@@ -123,8 +123,11 @@ class Worker:
                 await self.start()
             except WorkerFailed:
                 continue
-            except OSError as error:  # a machine short of memory or processes, which it may have again
-                logger.error("worker %d: cannot be started: %s", self.index, error)
+            except Exception as error:
+                # A machine short of memory or processes may have them again. Nor may anything else end this loop:
+                # nobody waits for it, and the worker would be missed by its clients alone.
+                unforeseen = not isinstance(error, OSError)
+                logger.error("worker %d: cannot be started: %s", self.index, error, exc_info=unforeseen)
                 continue
             logger.info("worker %d: accepts work again", self.index)
 
