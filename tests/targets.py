@@ -23,7 +23,7 @@ from aiortc.jitterbuffer import JitterFrame
 from aiortc.sdp import SessionDescription, candidate_from_sdp
 from google.protobuf.message import DecodeError
 
-from portrait.backgrounds import Backgrounds, load_background
+from portrait.backgrounds import load_background
 from portrait.compositors import Options
 from portrait.errors import BadSettings, PortraitError, Unauthenticated
 from portrait.frame import Timestamp
@@ -93,11 +93,6 @@ def model() -> Model:
     return load_models().pick(None)
 
 
-@cache
-def backgrounds() -> Backgrounds:
-    return Backgrounds()
-
-
 def read_offer(data: bytes) -> None:
     offer = data.decode("utf-8", "replace")
     check_offer(offer)
@@ -133,7 +128,7 @@ def read_picture(data: bytes) -> None:
 def read_message(data: bytes) -> None:
     message = pb.SegmentStreamRequest.FromString(data)
     for asked in (message.config.output, message.control.output):
-        output = read_output(asked, backgrounds())
+        output = read_output(asked, load_background(asked.background_picture) if asked.background_picture else None)
         if message.HasField("frame"):
             arrival = Arrival(message.frame.picture, output, message.frame.timestamp_us)
             frame = GrpcCodec(MOST_PIXELS, model()).decode(arrival, 0.0, output.options)

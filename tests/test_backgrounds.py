@@ -3,6 +3,7 @@
 import asyncio
 import gc
 import os
+import threading
 from collections.abc import Callable
 from fractions import Fraction
 from pathlib import Path
@@ -13,9 +14,10 @@ import cv2
 import numpy as np
 import pytest
 
+import portrait.backgrounds
 from portrait import films
-from portrait.app import run_service
-from portrait.backgrounds import Backgrounds
+from portrait.app import CODEC_THREADS, run_service
+from portrait.backgrounds import PICTURE_THREADS, Backgrounds, load_background
 from portrait.client import Client, ClientError
 from portrait.compositors import Options, open_compositor
 from portrait.errors import BadPicture
@@ -23,7 +25,7 @@ from portrait.film import Film
 from portrait.films import KEPT_BYTES, LONGEST, RATE, load_film
 from portrait.frame import Frame, Timestamp, i420_length
 from portrait.mask import Mask
-from portrait.pictures import bgr_from_frame, frame_from_bgr
+from portrait.pictures import bgr_from_frame, encode, frame_from_bgr
 from portrait.settings import Settings
 from portrait.transports.files import remote_work
 from tests.people import room
@@ -95,18 +97,96 @@ def test_the_background_is_the_films_picture_at_the_frames_time(tmp_path: Path) 
         assert color_of(compositor.compose(frame, Mask.empty(32, 32))) == pytest.approx(COLORS[color], abs=12)
 
 
-def test_sessions_share_a_film_and_the_last_gives_it_back(tmp_path: Path) -> None:
+async def test_sessions_share_a_film_and_the_last_gives_it_back(tmp_path: Path) -> None:
     write(tmp_path / "rain.mp4")
     backgrounds = Backgrounds(tmp_path)
     assert "rain" in backgrounds.names
-    one, other = backgrounds.pick("rain"), backgrounds.pick("rain")
+    one, other = await asyncio.gather(backgrounds.pick("rain"), backgrounds.pick("rain"))
     assert isinstance(one, Film)
     assert one is other
     number = id(one.frames)
     del one, other
+    await asyncio.sleep(0)  # the loop's own step holds what it has handed over
     gc.collect()
     assert not len(backgrounds._films)
-    assert isinstance(backgrounds.pick("rain"), Film), number
+    assert isinstance(await backgrounds.pick("rain"), Film), number
+
+
+class Slow:
+    """What decodes films and pictures, at a pace the test gives."""
+
+    def __init__(self) -> None:
+        self.began = threading.Semaphore(0)
+        self.may_end = threading.Event()
+        self.decoded: list[str] = []
+
+    def load_film(self, path: Path) -> Film:
+        self._wait()
+        self.decoded.append(path.stem)
+        return load_film(path)
+
+    def load_background(self, data: bytes) -> Frame:
+        self._wait()
+        return load_background(data)
+
+    def _wait(self) -> None:
+        self.began.release()
+        assert self.may_end.wait(60)
+
+
+@pytest.fixture
+def slow(monkeypatch: pytest.MonkeyPatch) -> Slow:
+    slow = Slow()
+    monkeypatch.setattr(portrait.backgrounds, "load_film", slow.load_film)
+    monkeypatch.setattr(portrait.backgrounds, "load_background", slow.load_background)
+    return slow
+
+
+async def test_backgrounds_that_take_long_hold_up_nobody_else(slow: Slow, settings: Settings, tmp_path: Path) -> None:
+    write(tmp_path / "rain.mp4")
+    picture, scene = room(64, 48), encode(room(64, 48), ".jpg")
+    changed = settings.model_copy(update={"backgrounds": tmp_path, "max_sessions": 4 * CODEC_THREADS})
+    async with (
+        run_service(changed) as running,
+        Client(f"127.0.0.1:{running.grpc_port}") as client,
+        aiohttp.ClientSession(f"http://127.0.0.1:{running.http_port}") as http,
+    ):
+        asking = [
+            asyncio.create_task(client.segment(picture, mode="image", background_name="rain"))
+            for _ in range(CODEC_THREADS)
+        ]
+        assert await asyncio.to_thread(slow.began.acquire, timeout=60)
+        async with http.get("/v1/backgrounds/rain/still") as response:  # its first picture needs no other
+            assert response.status == 200
+        asking += [
+            asyncio.create_task(client.segment(picture, mode="image", background_picture=scene))
+            for _ in range(PICTURE_THREADS)
+        ]
+        for _ in range(PICTURE_THREADS):
+            assert await asyncio.to_thread(slow.began.acquire, timeout=60)
+        # The service runs on this loop: these threads are those that encode everybody's frames.
+        free = threading.Barrier(CODEC_THREADS)
+        await asyncio.gather(*(asyncio.to_thread(free.wait, 60) for _ in range(CODEC_THREADS)))
+        assert (await client.segment(picture, mode="blur")).array.shape == (48, 64, 3)
+        assert not any(task.done() for task in asking)
+        slow.may_end.set()
+        assert all(reply.array.shape == (48, 64, 3) for reply in await asyncio.gather(*asking))
+
+
+async def test_nothing_is_decoded_for_who_has_gone(slow: Slow, tmp_path: Path) -> None:
+    write(tmp_path / "rain.mp4")
+    write(tmp_path / "snow.mp4")
+    backgrounds = Backgrounds(tmp_path)
+    first = asyncio.create_task(backgrounds.pick("rain"))
+    assert await asyncio.to_thread(slow.began.acquire, timeout=60)
+    second = asyncio.create_task(backgrounds.pick("snow"))
+    await asyncio.sleep(0)  # it is in line
+    second.cancel()
+    await asyncio.gather(second, return_exceptions=True)
+    slow.may_end.set()
+    film = await first
+    assert await backgrounds.pick("rain") is film
+    assert slow.decoded == ["rain"]
 
 
 def playlist(path: Path) -> None:
@@ -141,31 +221,33 @@ HOSTILE: dict[str, tuple[Callable[[Path], object], str]] = {
 
 
 @pytest.mark.parametrize("kind", HOSTILE)
-def test_what_is_no_film_is_refused_by_name(tmp_path: Path, kind: str) -> None:
+async def test_what_is_no_film_is_refused_by_name(tmp_path: Path, kind: str) -> None:
     make, message = HOSTILE[kind]
     write(tmp_path / "other.mp4")
     make(tmp_path / "film.mp4")
     with pytest.raises(BadPicture, match=f"background: .*{message}") as refused:
-        Backgrounds(tmp_path).pick("film")
+        await Backgrounds(tmp_path).pick("film")
     assert str(tmp_path) not in str(refused.value)
 
 
-def test_suffixes_count_as_cameras_and_phones_write_them(tmp_path: Path) -> None:
+async def test_suffixes_count_as_cameras_and_phones_write_them(tmp_path: Path) -> None:
     cv2.imwrite(str(tmp_path / "beach.jpeg"), room(64, 48))
     (tmp_path / "beach.jpeg").rename(tmp_path / "beach.JPEG")
     write(tmp_path / "rain.mp4").rename(tmp_path / "rain.MP4")
     backgrounds = Backgrounds(tmp_path)
-    assert isinstance(backgrounds.pick("beach"), Frame)
-    assert isinstance(backgrounds.pick("rain"), Film)
+    assert isinstance(await backgrounds.pick("beach"), Frame)
+    assert isinstance(await backgrounds.pick("rain"), Film)
 
 
 @pytest.mark.parametrize("name", ["rain.mp4", "beach.jpg"])
-def test_a_background_whose_file_has_gone_is_refused_by_name(tmp_path: Path, name: str) -> None:
+async def test_a_background_whose_file_has_gone_is_refused_by_name(tmp_path: Path, name: str) -> None:
     (tmp_path / name).touch()
     backgrounds = Backgrounds(tmp_path)
     (tmp_path / name).unlink()
     with pytest.raises(BadPicture, match=f"background: {name} cannot be read: No such file"):
-        backgrounds.pick(Path(name).stem)
+        await backgrounds.pick(Path(name).stem)
+    with pytest.raises(BadPicture, match=f"background: {name} cannot be read: No such file"):
+        await backgrounds.still(Path(name).stem)
 
 
 async def test_a_film_moves_behind_a_stream_and_one_that_is_none_costs_its_asker_only(

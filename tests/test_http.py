@@ -112,7 +112,7 @@ async def test_a_change_that_comes_while_a_background_is_decoded_holds(
 
     async with Client(f"127.0.0.1:{service.grpc_port}") as client, client.open_stream() as stream:
         target = f"/v1/sessions/{stream.info.session_id}"
-        with patch("portrait.transports.http.load_background", slow):
+        with patch("portrait.backgrounds.load_background", slow):
             changing = asyncio.create_task(http.patch(target, json={"mode": "image", "background": url}))
             assert await asyncio.to_thread(entered.wait, 30)
             async with http.patch(target, json={"color": "#ff0000"}) as response:

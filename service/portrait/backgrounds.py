@@ -1,6 +1,9 @@
 """The pictures and films people may put behind themselves."""
 
-import threading
+import asyncio
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from fractions import Fraction
 from pathlib import Path
 from weakref import WeakValueDictionary
@@ -10,7 +13,7 @@ import numpy as np
 
 from portrait.errors import BadOption, BadPicture
 from portrait.film import Film
-from portrait.films import is_film, load_film
+from portrait.films import first_picture, is_film, load_film
 from portrait.frame import Frame, Timestamp
 from portrait.pictures import bgr_from_frame, decode_bgr, encode, frame_from_bgr
 
@@ -26,11 +29,15 @@ KEPT_SIDE = 1920
 STILL_SIDE = 480
 """Of the longer side of what people choose by."""
 
+PICTURE_THREADS = 4
+"""How many pictures are decoded at once."""
+
 
 class Backgrounds:
     """Embedded pictures, and pictures and films of one more folder, by the names of their files.
 
     A film is decoded when the first session asks for it, shared with those that follow, and given back with the last.
+    Decoding takes up to seconds. Threads that end with this object do it: the loop's own encode everybody's frames.
     """
 
     def __init__(self, folder: Path | None = None) -> None:
@@ -38,7 +45,8 @@ class Backgrounds:
         files = (path for place in folders for path in sorted(place.iterdir()))
         self._paths = {path.stem: path for path in files if path.suffix.lower() in PICTURES or is_film(path)}
         self._films: WeakValueDictionary[Path, Film] = WeakValueDictionary()
-        self._decoding = threading.Lock()
+        self._one_film = ThreadPoolExecutor(1, thread_name_prefix="film")
+        self._some_pictures = ThreadPoolExecutor(PICTURE_THREADS, thread_name_prefix="background")
 
     def take_over(self, other: "Backgrounds") -> None:
         """Have the pictures of `other` from now on."""
@@ -60,39 +68,41 @@ class Backgrounds:
         except KeyError:
             raise BadOption("background", f"unknown background {name!r}; expected one of {self.names}") from None
 
-    def pick(self, name: str) -> Frame | Film:
-        """The picture or film of that name, decoded: seconds, for a long film. From any thread.
+    async def pick(self, name: str) -> Frame | Film:
+        """The picture or film of that name, decoded.
 
         Raises:
             BadOption: there is none.
             BadPicture: its file cannot be used.
         """
-        path = self.path(name)
-        try:
-            return self._film(path) if is_film(path) else load_background(path.read_bytes())
-        except OSError as error:  # it has gone since the folder was looked at
-            raise BadPicture("background", f"{path.name} cannot be read: {error.strerror}") from error
+        path, loop = self.path(name), asyncio.get_running_loop()
+        if is_film(path):
+            return await loop.run_in_executor(self._one_film, self._film, path)
+        return await loop.run_in_executor(self._some_pictures, _picture, path)
 
-    def still(self, name: str) -> bytes:
+    async def decode(self, data: bytes) -> Frame:
+        """A background that somebody sends: a JPEG, PNG or WebP file.
+
+        Raises:
+            BadPicture: not a picture, or too large a one.
+        """
+        return await asyncio.get_running_loop().run_in_executor(self._some_pictures, load_background, data)
+
+    async def still(self, name: str) -> bytes:
         """A small JPEG of that background, a film's first picture, for people to choose by.
 
         Raises:
             BadOption: there is none.
             BadPicture: its file cannot be used.
         """
-        background = self.pick(name)
-        frame = background.frames[0] if isinstance(background, Film) else background
-        pixels = bgr_from_frame(frame)
-        scale = min(1.0, STILL_SIDE / max(pixels.shape[:2]))
-        size = max(1, round(pixels.shape[1] * scale)), max(1, round(pixels.shape[0] * scale))
-        return encode(np.asarray(cv2.resize(pixels, size, interpolation=cv2.INTER_AREA), np.uint8), ".jpg")
+        return await asyncio.get_running_loop().run_in_executor(self._some_pictures, _still, self.path(name))
 
     def _film(self, path: Path) -> Film:
-        with self._decoding:
-            film = self._films.get(path)
-            if film is None:
+        film = self._films.get(path)
+        if film is None:
+            with _reading(path):
                 film = self._films[path] = load_film(path)
-            return film
+        return film
 
 
 def load_background(data: bytes) -> Frame:
@@ -107,3 +117,23 @@ def load_background(data: bytes) -> Frame:
         size = max(1, round(pixels.shape[1] * scale)), max(1, round(pixels.shape[0] * scale))
         pixels = np.asarray(cv2.resize(pixels, size, interpolation=cv2.INTER_AREA), np.uint8)
     return frame_from_bgr(pixels, Timestamp(0, Fraction(1)), 0.0)
+
+
+def _picture(path: Path) -> Frame:
+    with _reading(path):
+        return first_picture(path) if is_film(path) else load_background(path.read_bytes())
+
+
+def _still(path: Path) -> bytes:
+    pixels = bgr_from_frame(_picture(path))
+    scale = min(1.0, STILL_SIDE / max(pixels.shape[:2]))
+    size = max(1, round(pixels.shape[1] * scale)), max(1, round(pixels.shape[0] * scale))
+    return encode(np.asarray(cv2.resize(pixels, size, interpolation=cv2.INTER_AREA), np.uint8), ".jpg")
+
+
+@contextmanager
+def _reading(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:  # it has gone since the folder was looked at
+        raise BadPicture("background", f"{path.name} cannot be read: {error.strerror}") from error

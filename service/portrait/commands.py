@@ -187,7 +187,7 @@ def _read_background(name: str | None, settings: Settings) -> Frame | Film | Non
         return None
     path = Path(name)
     if not path.is_file():
-        return Backgrounds(settings.backgrounds).pick(name)
+        path = Backgrounds(settings.backgrounds).path(name)
     return load_film(path) if is_film(path) else load_background(path.read_bytes())
 
 

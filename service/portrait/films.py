@@ -2,6 +2,7 @@
 
 import io
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from fractions import Fraction
 from math import sqrt
 from pathlib import Path
@@ -39,28 +40,48 @@ def is_film(path: Path) -> bool:
 
 
 def load_film(path: Path) -> Film:
-    """A film of an MP4 or WebM file; its sound is left out.
+    """A film of an MP4 or WebM file; its sound is left out. Takes seconds, for a long one.
 
     Raises:
         BadPicture: not one, damaged, longer than LONGEST, or with larger pictures than MAX_PIXELS.
         OSError: it cannot be read.
     """
+    with _opened(path) as container:
+        film = _decode(container, path.name)
+    if not film.frames:
+        raise BadPicture("background", f"{path.name} has no picture that can be decoded")
+    return film
+
+
+def first_picture(path: Path) -> Frame:
+    """A film's first picture; no more of it is decoded.
+
+    Raises:
+        BadPicture: not a film, damaged before it has begun, or with larger pictures than MAX_PIXELS.
+        OSError: it cannot be read.
+    """
+    with _opened(path) as container:
+        for picture in container.decode(container.streams.video[0]):
+            return _kept(picture, *_kept_size(picture.width, picture.height, 1.0), 0)
+    raise BadPicture("background", f"{path.name} has no picture that can be decoded")
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[av.container.InputContainer]:
+    """The file's container, which has video; what goes wrong with it in the block is a BadPicture."""
     name, form = path.name, FORMATS[path.suffix.lower()]
     if (size := path.stat().st_size) > MAX_BYTES:
         raise BadPicture("background", f"{name} has {size} bytes; expected at most {MAX_BYTES}")
     try:
         with av.open(io.BytesIO(path.read_bytes()), "r", format=form) as container:
-            film = _decode(container, name)
+            if not container.streams.video:
+                raise BadPicture("background", f"{name} has no video")
+            yield container
     except (av.error.FFmpegError, ValueError) as error:
         raise BadPicture("background", f"{name} cannot be decoded as {form}: {error}") from None
-    if not film.frames:
-        raise BadPicture("background", f"{name} has no picture that can be decoded")
-    return film
 
 
 def _decode(container: av.container.InputContainer, name: str) -> Film:
-    if not container.streams.video:
-        raise BadPicture("background", f"{name} has no video")
     video = container.streams.video[0]
     check_size(video.width, video.height, MAX_PIXELS, "background")
     rate = min(RATE, float(video.average_rate or RATE))
@@ -70,15 +91,20 @@ def _decode(container: av.container.InputContainer, name: str) -> Film:
     width, height = _kept_size(video.width, video.height, max(1.0, seconds * rate))
     frames: list[Frame] = []
     for picture, number in _paced(container, video, rate, name):
-        check_size(picture.width, picture.height, MAX_PIXELS, "background")
-        small = picture.reformat(width, height, "yuv420p")
-        small.pts, small.time_base = number, Fraction(1)
         # A film that is longer than its header says shall not take more than was counted on.
         if (len(frames) + 1) * i420_length(width, height) > KEPT_BYTES:
             raise BadPicture("background", f"{name} has more pictures than the {seconds:.1f} s its header says")
-        frame = frame_from_av(small, MAX_PIXELS, 0.0)
-        frames.append(Frame(frame.y.copy(), frame.u.copy(), frame.v.copy(), Timestamp(number, Fraction(1)), 0.0))
+        frames.append(_kept(picture, width, height, number))
     return Film(tuple(frames), rate)
+
+
+def _kept(picture: av.VideoFrame, width: int, height: int, number: int) -> Frame:
+    """A picture at the size it is kept at, in memory of its own."""
+    check_size(picture.width, picture.height, MAX_PIXELS, "background")
+    small = picture.reformat(width, height, "yuv420p")
+    small.pts, small.time_base = number, Fraction(1)
+    frame = frame_from_av(small, MAX_PIXELS, 0.0)
+    return Frame(frame.y.copy(), frame.u.copy(), frame.v.copy(), Timestamp(number, Fraction(1)), 0.0)
 
 
 def _paced(

@@ -7,7 +7,7 @@ from fractions import Fraction
 import cv2
 import numpy as np
 
-from portrait.backgrounds import Backgrounds, load_background
+from portrait.backgrounds import Backgrounds
 from portrait.compositors import MODES, Options
 from portrait.compositors.base import alpha, resize
 from portrait.errors import BadOption, BadPicture
@@ -97,17 +97,23 @@ class Answer:
     prior: Sent | None
 
 
-def read_output(message: pb.Output, backgrounds: Backgrounds) -> Output:
-    """The output a message asks for. Decodes a background: not for the event loop's thread.
+async def read_background(message: pb.Output, backgrounds: Backgrounds) -> Frame | Film | None:
+    """The background a message brings or names.
 
     Raises:
         BadOption, BadPicture: names the field.
     """
-    background: Frame | Film | None = None
     if message.background_picture:
-        background = load_background(message.background_picture)
-    elif message.background_name:
-        background = backgrounds.pick(message.background_name)
+        return await backgrounds.decode(message.background_picture)
+    return await backgrounds.pick(message.background_name) if message.background_name else None
+
+
+def read_output(message: pb.Output, background: Frame | Film | None) -> Output:
+    """The output a message asks for, with its background.
+
+    Raises:
+        BadOption: names the field.
+    """
     mode = message.mode or "mask"
     if message.format not in pb.PictureFormat.values():
         raise BadOption("format", f"unknown format {message.format}; expected one of {pb.PictureFormat.keys()}")

@@ -1,6 +1,5 @@
 """The calls of portrait.v1.SegmentationService."""
 
-import asyncio
 import time
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
@@ -13,7 +12,7 @@ from portrait.quality import Delivery
 from portrait.security import Security
 from portrait.segmenters import Model
 from portrait.sessions import Sessions
-from portrait.transports.grpc.codec import Arrival, GrpcCodec, Output, read_output, read_prior
+from portrait.transports.grpc.codec import Arrival, GrpcCodec, Output, read_background, read_output, read_prior
 from portrait.transports.grpc.guard import authorization
 from portrait.transports.grpc.status import aborting
 from portrait.transports.grpc.stream import Stream, StreamContext, StreamSession, duration, read_config
@@ -49,7 +48,7 @@ class SegmentationServicer(pb_grpc.SegmentationServiceServicer):
     ) -> pb.SegmentResponse:
         """One picture through a session of its own."""
         async with aborting(context):
-            output = await asyncio.to_thread(read_output, request.output, self._backgrounds)
+            output = read_output(request.output, await read_background(request.output, self._backgrounds))
             codec = GrpcCodec(self._limits.still_pixels, self._sessions.models.pick(request.model))
             async with self._sessions.open(
                 "grpc",

@@ -26,7 +26,7 @@ from portrait.errors import (
 from portrait.latest import Closed, Latest
 from portrait.quality import Quality
 from portrait.session import Session
-from portrait.transports.grpc.codec import Answer, Arrival, Output, read_output
+from portrait.transports.grpc.codec import Answer, Arrival, Output, read_background, read_output
 from portrait.transports.grpc.limit import Limit
 from portrait.transports.grpc.status import to_status
 from portrait.v1 import segmentation_pb2 as pb
@@ -87,7 +87,7 @@ async def read_config(
         raise BadOption("delivery", f"unknown delivery {config.delivery}; expected one of {pb.Delivery.keys()}")
     if config.prior_every > MAX_PRIOR_EVERY:
         raise BadOption("prior_every", f"{config.prior_every} came; expected 0 to {MAX_PRIOR_EVERY}")
-    return config, await asyncio.to_thread(read_output, config.output, backgrounds)
+    return config, read_output(config.output, await read_background(config.output, backgrounds))
 
 
 class Stream:
@@ -180,7 +180,7 @@ class Stream:
     async def _control(self, control: pb.Control, orders: Orders) -> Orders:
         output = orders.output
         if control.HasField("output"):
-            output = await asyncio.to_thread(read_output, control.output, self._backgrounds)
+            output = read_output(control.output, await read_background(control.output, self._backgrounds))
             # Tried now, so that a bad one is refused here and not at the next frame.
             self._session.check(output.options)
         return replace(

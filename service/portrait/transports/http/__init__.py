@@ -14,7 +14,7 @@ from typing import Any
 
 from aiohttp import web
 
-from portrait.backgrounds import Backgrounds, load_background
+from portrait.backgrounds import Backgrounds
 from portrait.board import Board
 from portrait.compositors import MODES
 from portrait.errors import BadOption
@@ -134,7 +134,7 @@ class HttpRoutes:
         return web.FileResponse(self._backgrounds.path(request.match_info["name"]))
 
     async def _still(self, request: web.Request) -> web.Response:
-        still = await asyncio.to_thread(self._backgrounds.still, request.match_info["name"])
+        still = await self._backgrounds.still(request.match_info["name"])
         return web.Response(body=still, content_type="image/jpeg")
 
     async def _list_sessions(self, request: web.Request) -> web.Response:
@@ -172,17 +172,21 @@ class HttpRoutes:
         named = ("mode", "color", *NUMBERS, "framing", "decontaminate")
         values: dict[str, Any] = {name: changes[name] for name in named if name in changes}
         if isinstance(background := changes.get("background"), str):
-            values["background"] = await asyncio.to_thread(self._read_background, background)
+            values["background"] = await self._read_background(background)
         return values
 
-    def _read_background(self, background: str) -> Frame | Film:
+    async def _read_background(self, background: str) -> Frame | Film:
         """A background by name or as a data URL; no other URL is ever fetched."""
         if not background.startswith("data:"):
-            return self._backgrounds.pick(background)
-        try:
-            return load_background(base64.b64decode(background.partition(",")[2], validate=True))
-        except binascii.Error as error:
-            raise BadOption("background", f"a data URL that is not base64: {error}") from error
+            return await self._backgrounds.pick(background)
+        return await self._backgrounds.decode(await asyncio.to_thread(_read_data_url, background))
+
+
+def _read_data_url(url: str) -> bytes:
+    try:
+        return base64.b64decode(url.partition(",")[2], validate=True)
+    except binascii.Error as error:
+        raise BadOption("background", f"a data URL that is not base64: {error}") from error
 
 
 def _read_changes(text: str) -> dict[str, Any]:

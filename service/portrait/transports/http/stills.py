@@ -1,6 +1,5 @@
 """POST /v1/segment: one picture in, its result out, at the picture's size."""
 
-import asyncio
 import time
 from dataclasses import dataclass
 from fractions import Fraction
@@ -9,7 +8,7 @@ from aiohttp import web
 from aiohttp.http_exceptions import HttpProcessingError
 from aiohttp.multipart import BodyPartReader
 
-from portrait.backgrounds import Backgrounds, load_background
+from portrait.backgrounds import Backgrounds
 from portrait.compositors import MODES, Options
 from portrait.compositors.base import alpha, resize
 from portrait.errors import BadOption, BadPicture
@@ -98,9 +97,9 @@ class Stills:
     async def _options(self, form: Form) -> Options:
         background: Frame | Film | None = None
         if form.background_picture is not None:
-            background = await asyncio.to_thread(load_background, form.background_picture)
+            background = await self._backgrounds.decode(form.background_picture)
         elif name := form.texts.get("background"):
-            background = await asyncio.to_thread(self._backgrounds.pick, name)
+            background = await self._backgrounds.pick(name)
         return Options("cutout", background=background).changed(form.texts)
 
 

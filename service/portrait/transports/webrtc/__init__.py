@@ -122,7 +122,7 @@ class WebRTC:
     async def _options(self, request: web.Request, mode: str = "blur") -> Options:
         query, background = request.query, None
         if name := query.get("background"):
-            background = await asyncio.to_thread(self._backgrounds.pick, name)
+            background = await self._backgrounds.pick(name)
         return Options(mode, background=background).changed(query)
 
     async def _answer(self, request: web.Request, life: Life, answered: Answered) -> web.Response:
