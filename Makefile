@@ -167,7 +167,8 @@ system-packages: .venv/test .venv/bin/promtool ## Install what the tests need of
 	    $(APT) install -y -q --no-install-recommends $(PAGE_PACKAGES); fi; fi
 	@command -v kubectl >/dev/null || ! apt-cache policy kubernetes-client | grep -q 'Candidate: 1\.[3-9]' || \
 	  $(APT) install -y -q --no-install-recommends kubernetes-client
-	@for tool in turnserver ip iptables ethtool certutil whip-client gcc; do command -v $$tool >/dev/null || missing=1; done; \
+	@export PATH="$$PATH:/usr/sbin:/sbin"; \
+	for tool in turnserver ip iptables ethtool certutil whip-client gcc; do command -v $$tool >/dev/null || missing=1; done; \
 	if [ -n "$$missing" ]; then $(APT) update -q && \
 	  RUNLEVEL=1 $(APT) install -y -q --no-install-recommends $(TEST_PACKAGES); fi
 

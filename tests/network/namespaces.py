@@ -14,10 +14,10 @@ TOOLS = ("ip", "iptables", "ethtool", "sysctl")
 
 def missing() -> str | None:
     """Why there can be no namespaces here; None: there can."""
-    if absent := [tool for tool in TOOLS if shutil.which(tool) is None]:
-        return f"{', '.join(absent)} not installed (make system-packages)"
     if os.geteuid() != 0:
         return "not root"
+    if absent := [tool for tool in TOOLS if shutil.which(tool) is None]:
+        return f"{', '.join(absent)} not installed (make system-packages)"
     tried = subprocess.run(["unshare", "--net", "true"], capture_output=True, text=True, check=False)
     return None if tried.returncode == 0 else f"no network namespaces here: {tried.stderr.strip()}"
 
