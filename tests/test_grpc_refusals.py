@@ -68,6 +68,21 @@ async def test_bad_options_are_refused_with_details(client: Client, output: dict
         await client.segment(jpeg(room(64, 64)), **output)
 
 
+@pytest.mark.parametrize("what", ["x", "é", "🎥"])
+@pytest.mark.parametrize("field", ["mode", "color", "background_name", "model"])
+async def test_a_long_value_is_refused_as_a_short_one_is(client: Client, field: str, what: str) -> None:
+    """By a status that fits into its headers, at which no connection breaks."""
+    async with client.open_stream() as neighbour:
+        with pytest.raises(ClientError) as refused:
+            await client.segment(jpeg(room(64, 64)), **{field: what * 50_000})
+        assert refused.value.code == "INVALID_ARGUMENT"
+        assert f"{field.removesuffix('_name')}: " in str(refused.value)
+        assert what * 20 in str(refused.value)
+        assert "expected" in str(refused.value)
+        await neighbour.send(jpeg(room(64, 64)), 1)
+        assert await neighbour.receive() is not None
+
+
 async def test_bad_options_in_the_middle_end_that_stream_alone(client: Client, shown: Clip) -> None:
     async with client.open_stream(every_frame=True) as stream, client.open_stream(every_frame=True) as neighbour:
         await stream.change({"mode": "sepia"})

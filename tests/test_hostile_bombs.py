@@ -38,13 +38,18 @@ def peak(pid: int) -> int:
     return int(status.split("VmHWM:")[1].split()[0]) * 1024
 
 
-def post(url: str, data: bytes, **headers: str) -> int:
-    request = urllib.request.Request(url, data, {name.replace("_", "-"): value for name, value in headers.items()})
+def ask(method: str, url: str, data: bytes, **headers: str) -> tuple[int, bytes]:
+    """Status and body of what comes."""
+    named = {name.replace("_", "-"): value for name, value in headers.items()}
     try:
-        with urllib.request.urlopen(request, timeout=60) as response:
-            return int(response.status)
+        with urllib.request.urlopen(urllib.request.Request(url, data, named, method=method), timeout=60) as response:
+            return response.status, response.read()
     except urllib.error.HTTPError as error:
-        return error.code
+        return error.code, error.read()
+
+
+def post(url: str, data: bytes, **headers: str) -> int:
+    return ask("POST", url, data, **headers)[0]
 
 
 COMPRESSED = {"gzip": lambda data: gzip.compress(data, 9), "deflate": lambda data: zlib.compress(data, 9)}
@@ -76,3 +81,49 @@ def test_a_compressed_message_never_takes_more_than_a_plain_one(compression: grp
             call(bomb.SerializeToString(), compression=compression, timeout=60)
     assert refused.value.code() == grpc.StatusCode.RESOURCE_EXHAUSTED  # type: ignore[attr-defined]
     assert peak(process.pid) - before < MOST
+
+
+MANY = 3 * 2**20
+
+
+def field(tag: bytes, data: bytes) -> bytes:
+    """A member of any length, as protobuf writes it."""
+    size, length = len(data), b""
+    while size > 127:
+        length, size = length + bytes([size & 127 | 128]), size >> 7
+    return tag + length + bytes([size]) + data
+
+
+MEMBERS = {
+    "inputs": field(b"\x2a", b"") * MANY,
+    "outputs": field(b"\x32", b"") * MANY,
+    "parameters": field(b"\x22", b"") * MANY,
+    "raw contents": field(b"\x3a", b"") * MANY,
+    "parameters of an input": field(b"\x2a", field(b"\x22", b"") * MANY),
+    "a shape": field(b"\x2a", field(b"\x0a", b"image") + b"\x18\x01" * MANY),
+}
+"""Of a ModelInferRequest, in the fewest bytes."""
+
+
+@pytest.mark.parametrize("members", MEMBERS)
+def test_a_message_of_millions_of_members_is_not_parsed(members: str, box: Box) -> None:
+    process, told = box
+    before = peak(process.pid)
+    with grpc.insecure_channel(told["grpc"]) as channel:
+        call = channel.unary_unary("/inference.GRPCInferenceService/ModelInfer")
+        with pytest.raises(grpc.RpcError) as refused:
+            call(MEMBERS[members], timeout=60)
+    assert refused.value.code() == grpc.StatusCode.INVALID_ARGUMENT  # type: ignore[attr-defined]
+    assert "more than 1000 members came" in refused.value.details()  # type: ignore[attr-defined]
+    assert peak(process.pid) - before < 50 * 2**20
+
+
+def test_a_tensor_of_a_million_dimensions_is_told_shortly(box: Box) -> None:
+    """A packed list is one member."""
+    tensor = field(b"\x0a", b"image") + field(b"\x12", b"UINT8") + field(b"\x1a", b"\x01" * 2**20)
+    with grpc.insecure_channel(box[1]["grpc"]) as channel:
+        call = channel.unary_unary("/inference.GRPCInferenceService/ModelInfer")
+        with pytest.raises(grpc.RpcError) as refused:
+            call(field(b"\x2a", tensor), timeout=60)
+    assert refused.value.code() == grpc.StatusCode.INVALID_ARGUMENT  # type: ignore[attr-defined]
+    assert "expected UINT8 (1,H,W,3)" in refused.value.details()  # type: ignore[attr-defined]

@@ -99,6 +99,27 @@ async def test_a_background_can_come_as_a_data_url(service: Running, http: aioht
             assert (await response.json())["mode"] == "image"
 
 
+@pytest.mark.parametrize(
+    ("body", "said"),
+    [
+        ('{"mode": [' + "[]," * 2**18 + "0]}", "262145 members came; expected a JSON object with any of mode,"),
+        ('{"mode": "' + "x" * 2**19 + '"}', "expected one of"),
+        ('{"color": "' + "x" * 2**19 + '"}', "expected #rrggbb"),
+        ('{"framing": "' + "x" * 2**19 + '"}', "is neither true nor false"),
+        ('{"background": "' + "x" * 2**19 + '"}', "expected one of"),
+    ],
+)
+async def test_a_huge_change_is_refused_in_a_sentence(
+    service: Running, http: aiohttp.ClientSession, body: str, said: str
+) -> None:
+    async with Client(f"127.0.0.1:{service.grpc_port}") as client, client.open_stream() as stream:
+        target = f"/v1/sessions/{stream.info.session_id}"
+        async with http.patch(target, data=body, headers={"Content-Type": "application/json"}) as response:
+            detail = await problem_of(response, 400, "BAD_OPTION")
+    assert said in detail
+    assert len(detail) < 1000
+
+
 async def test_a_change_that_comes_while_a_background_is_decoded_holds(
     service: Running, http: aiohttp.ClientSession
 ) -> None:

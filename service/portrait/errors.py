@@ -31,6 +31,10 @@
 Each transport maps this tree to its own codes in one table.
 """
 
+MOST_BYTES = 800
+"""Of a BadInput's sentence, in UTF-8. What came may be megabytes; a gRPC status, which has the sentence three times, is
+sent in headers of 8 KB."""
+
 
 class PortraitError(Exception):
     """Base of the tree. `reason` is the machine-readable name: upper snake case, stable."""
@@ -39,13 +43,21 @@ class PortraitError(Exception):
 
 
 class BadInput(PortraitError):
-    """The sender's fault. `field` names the part of the request."""
+    """The sender's fault. `field` names the part of the request. A sentence too long to send lacks its middle."""
 
     reason = "BAD_INPUT"
 
     def __init__(self, field: str, message: str) -> None:
-        super().__init__(f"{field}: {message}")
+        super().__init__(_shortened(f"{field}: {message}"))
         self.field = field
+
+
+def _shortened(sentence: str) -> str:
+    data = sentence.encode("utf-8", "backslashreplace")
+    if len(data) <= MOST_BYTES:
+        return sentence
+    first, last = data[: MOST_BYTES // 2], data[-MOST_BYTES // 2 :]
+    return f"{first.decode('utf-8', 'ignore')} … {last.decode('utf-8', 'ignore')}"
 
 
 class BadPicture(BadInput):

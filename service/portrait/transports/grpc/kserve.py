@@ -32,6 +32,9 @@ VERSION = "1"
 LENGTH = 4
 """Bytes before each element of BYTES in raw contents: its length, little-endian."""
 
+DIMENSIONS = 8
+"""Of a shape are looked at; no tensor has more than four."""
+
 MASK = Output(Options("mask"), portrait_pb.PICTURE_FORMAT_GRAY8, portrait_pb.MASK_SIZE_MODEL)
 
 Tensor = pb.ModelInferRequest.InferInputTensor
@@ -135,7 +138,7 @@ def read_inputs(request: pb.ModelInferRequest, max_pixels: int) -> tuple[portrai
 
 
 def _read_image(tensor: Tensor, raw: bytes | None, max_pixels: int) -> portrait_pb.Picture:
-    shape = list(tensor.shape)
+    shape = list(tensor.shape[:DIMENSIONS])
     if tensor.datatype == "BYTES" and shape in ([1], [1, 1]):
         data = _one_string(tensor, raw)
         return portrait_pb.Picture(format=portrait_pb.PICTURE_FORMAT_JPEG, data=data)
@@ -152,11 +155,11 @@ def _read_prior(tensor: Tensor, raw: bytes | None, max_pixels: int) -> Mask:
 
 def _read_size(tensor: Tensor, channels: int, max_pixels: int, expected: str) -> tuple[int, int]:
     """(height, width) of a tensor of pixels, with or without the batch's dimension."""
-    shape = list(tensor.shape)
+    shape = list(tensor.shape[:DIMENSIONS])
     if len(shape) == 4 and shape[0] == 1:
         shape = shape[1:]
     if tensor.datatype != "UINT8" or len(shape) != 3 or shape[2] != channels:
-        came = f"{tensor.datatype or 'no type'} {tuple(tensor.shape)}"
+        came = f"{tensor.datatype or 'no type'} {tuple(tensor.shape[:DIMENSIONS])}"
         raise BadPicture(tensor.name, f"{came} came; expected {expected}")
     check_size(shape[1], shape[0], max_pixels, tensor.name)
     return shape[0], shape[1]

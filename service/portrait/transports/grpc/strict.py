@@ -1,4 +1,4 @@
-"""Bytes that are no message, or too many of them, get a status that says so, with details.
+"""Bytes that are no message, or too much of one, get a status that says so, with details.
 
 grpc.aio itself would log a traceback and answer UNKNOWN; gRPC's core would refuse what is too large without details.
 """
@@ -12,6 +12,7 @@ from google.protobuf.message import DecodeError
 
 from portrait.errors import BadMessage, MessageTooLarge
 from portrait.transports.grpc.handlers import behaviour, replaced
+from portrait.transports.grpc.members import MOST_MEMBERS, count_members, repeats
 from portrait.transports.grpc.status import abort
 
 
@@ -35,10 +36,14 @@ class Strict(grpc.aio.ServerInterceptor):
 
 def _parser(deserialize: Callable[[bytes], Any], max_bytes: int) -> Callable[[bytes], Any]:
     """A message, or the error: raised here, it would not reach the handler."""
+    contract = deserialize.__self__.DESCRIPTOR  # type: ignore[attr-defined]  # the class method of a message
+    counted = repeats(contract)
 
     def parse(data: bytes) -> Any:
         if len(data) > max_bytes:
             return MessageTooLarge("message", f"{len(data)} bytes came; expected at most {max_bytes}")
+        if counted and count_members(data, contract) > MOST_MEMBERS:
+            return BadMessage("message", f"more than {MOST_MEMBERS} members came; expected as many or fewer")
         try:
             return deserialize(data)
         except DecodeError as error:
