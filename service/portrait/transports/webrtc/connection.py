@@ -14,6 +14,7 @@ from aiortc.sdp import candidate_from_sdp
 from portrait.errors import BadOffer, NoMediaPort, PortraitError, UnsupportedOffer
 from portrait.transports.webrtc import realtime
 from portrait.transports.webrtc.bounds import MOST_CANDIDATES, check_fragment, check_offer
+from portrait.transports.webrtc.channels import read_nothing
 
 logger = logging.getLogger(__name__)
 
@@ -115,6 +116,8 @@ class Connection:
         description = RTCSessionDescription(without_names(offer), "offer")
         with blaming_the_offer():
             await self.pc.setRemoteDescription(description)
+        if self.pc.sctp is not None:
+            read_nothing(self.pc.sctp)
         take(self.pc.getTransceivers())
         with blaming_the_offer():
             await self.pc.setLocalDescription(await self.pc.createAnswer())

@@ -7,7 +7,8 @@
 3. It asks for a lost packet once and, when that or its answer is lost as well, not again before the next loss: a
    picture that stands still. Here it asks until the packet comes.
 4. Its DTLS offers ECDSA suites only; GStreamer and others bring RSA certificates.
-5. Its encoders: `encoders.py`; its decoders, which make room for any size: `decoders.py`.
+5. Its encoders: `encoders.py`; its decoders, which make room for any size: `decoders.py`; its data channels, which keep
+   whatever comes: `channels.py`.
 6. It counts the time of what it receives from 0 and adds a random origin to what it sends. Here a picture leaves with
    the RTP timestamp it came with, so that a client finds the frame a mask belongs to.
 7. It measures intervals by the time of day. When that jumps by nine days or more, as on a box without a battery that
