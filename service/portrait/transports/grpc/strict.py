@@ -12,7 +12,7 @@ from google.protobuf.message import DecodeError
 
 from portrait.errors import BadMessage, MessageTooLarge
 from portrait.transports.grpc.handlers import behaviour, replaced
-from portrait.transports.grpc.members import MOST_MEMBERS, count_members, repeats
+from portrait.transports.grpc.members import MOST_MEMBERS, count_members
 from portrait.transports.grpc.status import abort
 
 
@@ -37,12 +37,11 @@ class Strict(grpc.aio.ServerInterceptor):
 def _parser(deserialize: Callable[[bytes], Any], max_bytes: int) -> Callable[[bytes], Any]:
     """A message, or the error: raised here, it would not reach the handler."""
     contract = deserialize.__self__.DESCRIPTOR  # type: ignore[attr-defined]  # the class method of a message
-    counted = repeats(contract)
 
     def parse(data: bytes) -> Any:
         if len(data) > max_bytes:
             return MessageTooLarge("message", f"{len(data)} bytes came; expected at most {max_bytes}")
-        if counted and count_members(data, contract) > MOST_MEMBERS:
+        if count_members(data, contract) > MOST_MEMBERS:
             return BadMessage("message", f"more than {MOST_MEMBERS} members came; expected as many or fewer")
         try:
             return deserialize(data)
