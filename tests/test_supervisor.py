@@ -23,6 +23,17 @@ from tests.two_workers import Process, box, scrape
 
 __all__ = ["box"]  # fixture
 
+WRITER = """
+import itertools, pathlib, sys
+from portrait.board import Board
+
+board = Board(pathlib.Path(sys.argv[1]), 1, 1)
+for count in itertools.count():
+    board.tell(ready=True, sessions=1 + count % 2)
+    if not count:
+        print("ready", flush=True)
+"""
+
 
 async def test_a_worker_that_hangs_is_replaced(monkeypatch: pytest.MonkeyPatch, settings: Settings) -> None:
     monkeypatch.setattr("portrait.child.SILENCE_SECONDS", 5.0)
@@ -154,6 +165,24 @@ def test_a_name_released_while_the_board_forgets_another_is_no_trouble(
     assert boards[0].owner_of_stream("door") is None
     for board in boards:
         board.close()
+
+
+def test_a_row_is_never_read_half_written(tmp_path: Path) -> None:
+    """By a process beside the one that writes, whenever the kernel stops that."""
+    board = Board(tmp_path, 0, 1)
+    writer = subprocess.Popen([sys.executable, "-c", WRITER, str(tmp_path)], stdout=subprocess.PIPE)
+    try:
+        assert writer.stdout is not None
+        assert writer.stdout.readline() == b"ready\n"
+        for _ in range(200_000):
+            row = board.rows[1]
+            assert row.alive_at
+            assert row.ready
+            assert row.sessions in (1, 2)
+        assert writer.poll() is None
+    finally:
+        writer.kill()
+        writer.communicate()
 
 
 def test_the_board_forgets_who_is_gone(tmp_path: Path) -> None:

@@ -19,7 +19,7 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
-_ROW = struct.Struct("<ddd???qq")
+_ROW = struct.Struct("dddqq???")
 OWNER = re.compile(r"[0-9]{1,4}")
 ROW_BYTES = 64
 """A cache line each, so that workers do not disturb each other by telling."""
@@ -35,12 +35,12 @@ class Row:
     """Cores it used in the last second."""
     committed: float = 0.0
     """Cores its sessions cost when quality is as low as it may go: what admission counts."""
+    sessions: int = 0
+    viewers: int = 0
     ready: bool = False
     draining: bool = False
     saturated: bool = False
     """Whether quality is as low as it may go and that is not enough."""
-    sessions: int = 0
-    viewers: int = 0
 
 
 class Board:
@@ -75,12 +75,13 @@ class Board:
     def tell(self, **changes: Any) -> None:
         """Change fields of the own row. Every telling is a sign of life."""
         self._mine = replace(self._mine, alive_at=time.monotonic(), **changes)
-        _ROW.pack_into(self._memory, self.index * ROW_BYTES, *astuple(self._mine))
+        self._write(self.index, self._mine)
 
     @property
     def rows(self) -> list[Row]:
         """Everybody's row, by number."""
-        return [Row(*_ROW.unpack_from(self._memory, i * ROW_BYTES)) for i in range(self.places)]
+        starts = range(0, self.places * ROW_BYTES, ROW_BYTES)
+        return [Row(*_ROW.unpack(self._memory[start : start + _ROW.size])) for start in starts]
 
     @property
     def others_serve(self) -> bool:
@@ -89,13 +90,19 @@ class Board:
 
     def forget(self, index: int) -> None:
         """Clear the row of a worker that is gone, and give its streams up."""
-        _ROW.pack_into(self._memory, index * ROW_BYTES, *astuple(Row()))
+        self._write(index, Row())
         if self.folder is not None:
             self.socket(index).unlink(missing_ok=True)
             for link in self._streams.iterdir():
                 with suppress(FileNotFoundError):  # its owner, who lives, has released it meanwhile
                     if str(link.readlink()) == str(index):
                         link.unlink()
+
+    def _write(self, index: int, row: Row) -> None:
+        # Packed elsewhere and copied: `pack_into` fills the place with zeros first, and whoever reads meanwhile would
+        # find nobody there. Every field, which is aligned, is the old one or the new.
+        start = index * ROW_BYTES
+        self._memory[start : start + _ROW.size] = _ROW.pack(*astuple(row))
 
     @contextmanager
     def locked(self) -> Iterator[None]:
