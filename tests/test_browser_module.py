@@ -186,14 +186,25 @@ async def test_the_network_in_the_page_gives_the_boxs_mask_and_sends_nothing(
         assert stats["framesPerSecond"] > 0
 
 
-@pytest.mark.parametrize(("slower", "where"), [(1, {"browser", "box"}), (25, {"box"})])
+SLOW = """(() => {
+  const quick = CanvasRenderingContext2D.prototype.getImageData;
+  CanvasRenderingContext2D.prototype.getImageData = function (...area) {
+    for (const end = performance.now() + 30; performance.now() < end; );
+    return quick.apply(this, area);
+  };
+})()"""
+"""A page whose pictures come as late as on a weak phone. The browser's own throttle is a thread, which a busy machine
+throttles as well."""
+
+
+@pytest.mark.parametrize(("slow", "where"), [(False, {"browser", "box"}), (True, {"box"})])
 async def test_auto_measures_and_says_what_it_found(
-    slower: int, where: set[str], tmp_path: Path, service: Running
+    slow: bool, where: set[str], tmp_path: Path, service: Running
 ) -> None:
     async with open_page(f"http://127.0.0.1:{service.http_port}/", tmp_path, None) as page:
         await page.evaluate(f"(() => {{ {KIT} }})()")
-        devtools = await page.context.new_cdp_session(page)
-        await devtools.send("Emulation.setCPUThrottlingRate", {"rate": slower})
+        if slow:
+            await page.evaluate(SLOW)
         state = await page.evaluate("kit.connect({ where: 'auto' })")
         assert state["where"] in where
         found = re.fullmatch(r"an inference takes ([\d.]+) ms in this browser", state["reason"])

@@ -123,7 +123,8 @@ BAD: dict[str, tuple[kserve.ModelInferRequest, str]] = {
     "huge": (request(image(shape=[2**31, 2**31, 3])), "expected at most"),
     "floats": (request(image(datatype="FP32"), raw=[bytes(48)]), "FP32 (1, 2, 2, 3) came"),
     "numbers above 255": (
-        request(image(contents=kserve.InferTensorContents(uint_contents=[256] * 12))), "256 came as UINT8; expected 0 to 255"
+        request(image(contents=kserve.InferTensorContents(uint_contents=[256] * 12))),
+        "256 came as UINT8; expected 0 to 255",
     ),
     "no file": (request(image(datatype="BYTES", shape=[1]), raw=[b"\5\0\0\0hello"]), "no picture"),
     "a wrong length": (request(image(datatype="BYTES", shape=[1]), raw=[b"\xff\xff\xff\xffhello"]), "9 bytes came"),
