@@ -76,6 +76,8 @@ def _opened(path: Path) -> Iterator[av.container.InputContainer]:
         with av.open(io.BytesIO(path.read_bytes()), "r", format=form) as container:
             if not container.streams.video:
                 raise BadPicture("background", f"{name} has no video")
+            video = container.streams.video[0]
+            check_size(video.width, video.height, MAX_PIXELS, "background")
             yield container
     except (av.error.FFmpegError, ValueError) as error:
         raise BadPicture("background", f"{name} cannot be decoded as {form}: {error}") from None
@@ -83,7 +85,6 @@ def _opened(path: Path) -> Iterator[av.container.InputContainer]:
 
 def _decode(container: av.container.InputContainer, name: str) -> Film:
     video = container.streams.video[0]
-    check_size(video.width, video.height, MAX_PIXELS, "background")
     rate = min(RATE, float(video.average_rate or RATE))
     # What a browser records says nothing of its length.
     seconds = float((container.duration or 0) / av.time_base) or LONGEST
