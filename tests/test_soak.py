@@ -15,6 +15,7 @@ async def test_sessions_that_leave_in_every_ugly_way_leave_nothing() -> None:
     assert result["left"] == [], result
     # A hundred sessions do not fill every arena: the long form holds it to 2 %.
     assert result["rss_grown"] < 0.15, result
+    assert result["allocated"][-1] - result["allocated"][0] < 2**21, result
     assert len(result["ways"]) == 1 + len(churn.LEAVING)
     assert result["answers"]["webrtc 201"] > 20
 
