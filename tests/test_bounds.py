@@ -282,7 +282,7 @@ def test_a_crowd_without_credentials_costs_a_real_box_what_is_said_and_no_more(t
 async def test_a_handshake_that_never_comes_is_not_waited_for(
     settings: Settings, authority: Authority, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(door, "HANDSHAKE_SECONDS", 1.0)
+    monkeypatch.setattr(door, "HANDSHAKE_SECONDS", 2.0)
     monkeypatch.setattr(door, "MOST", 4)
     certificate, key = authority.issue(tmp_path, "server")
     async with serving_here(settings, tls_certificate=certificate, tls_key=key) as running, AsyncExitStack() as stack:

@@ -52,13 +52,13 @@ async def test_a_stream_ends_with_its_token(settings: Settings, tokens: Path) ->
 async def test_a_stream_ends_when_its_signed_token_expires(
     settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(bearers, "LEEWAY", 0)
     key, file = ed25519.Ed25519PrivateKey.generate(), tmp_path / "key.pem"
     encoding = serialization.Encoding.PEM
     file.write_bytes(key.public_key().public_bytes(encoding, serialization.PublicFormat.SubjectPublicKeyInfo))
     async with serving(settings, jwt_keys=file) as running:
-        token = jwt.encode({"sub": "camera", "exp": time.time() + 3}, key, "EdDSA")
+        token = jwt.encode({"sub": "camera", "exp": time.time() + 3600}, key, "EdDSA")
         async with Client(f"localhost:{running.grpc_port}", token=token) as client, client.open_stream() as stream:
+            monkeypatch.setattr(bearers, "LEEWAY", -7200)  # as if two hours had passed
             with pytest.raises(ClientError) as ended:
                 await stream.receive()
         assert ended.value.code == "UNAUTHENTICATED"
@@ -93,7 +93,7 @@ async def test_connections_end_with_their_token(settings: Settings, tokens: Path
 
 async def test_a_client_that_takes_no_result_cannot_keep_its_session(settings: Settings) -> None:
     async with (
-        serving(settings, idle_seconds=0.5) as running,
+        serving(settings, idle_seconds=1.0) as running,
         Client(f"localhost:{running.grpc_port}") as client,
         client.open_stream(mode="blur", format=pb.PICTURE_FORMAT_I420) as stream,
     ):

@@ -127,12 +127,12 @@ async def test_a_sender_cannot_pile_up_seconds(shown: Clip) -> None:
 async def test_a_sender_that_is_slowed_down_is_not_idle() -> None:
     gate = Gate()
     async with (
-        fake_service(FakeModel(gate), idle_seconds=0.3) as (client, _),
+        fake_service(FakeModel(gate), idle_seconds=1.0) as (client, _),
         client.open_stream(every_frame=True) as stream,
     ):
         for i in range(4):
             await stream.send(i420(room(64, 48)), i)
-        await asyncio.sleep(0.6)  # twice the limit, with frames waiting all along
+        await asyncio.sleep(2.0)  # twice the limit, with frames waiting all along
         await stream.finish()
         gate.let_through.release(4)
         assert [reply.id async for reply in stream] == [0, 1, 2, 3]

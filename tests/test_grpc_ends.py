@@ -21,10 +21,10 @@ async def test_a_stream_says_goaway_goes_on_and_is_cut_at_the_deadline(service: 
     async with Client(f"127.0.0.1:{service.grpc_port}") as client, client.open_stream(every_frame=True) as stream:
         await stream.send(jpeg(shown.frames[0]), 0)
         await received(stream)
-        draining = asyncio.create_task(service.sessions.drain(1.0))
+        draining = asyncio.create_task(service.sessions.drain(4.0))
         first = await stream._call.read()
         assert first is not None
-        assert 0 < first.goaway.time_left.ToMilliseconds() <= 1000
+        assert 0 < first.goaway.time_left.ToMilliseconds() <= 4000
         await stream.send(jpeg(shown.frames[1]), 1)
         reply = await received(stream)
         assert (reply.id, reply.error) == (1, None)
@@ -55,14 +55,14 @@ async def test_a_client_that_vanishes_leaves_no_session(service: Running, shown:
 
 
 async def test_a_stream_that_never_sends_a_frame_ends(shown: Clip) -> None:
-    async with fake_service(FakeModel(full_mask), idle_seconds=0.3) as (client, sessions):
+    async with fake_service(FakeModel(full_mask), idle_seconds=1.0) as (client, sessions):
         async with client.open_stream() as stream:
             await stream.change(reset_prior=True)  # a control is no frame
-            with pytest.raises(ClientError, match=r"no frame for 0\.3 s") as ended:
+            with pytest.raises(ClientError, match="no frame for 1 s") as ended:
                 await stream.receive()
             assert (ended.value.code, ended.value.reason) == ("DEADLINE_EXCEEDED", "IDLE")
         call = client._stub.SegmentStream()
-        with pytest.raises(grpc.aio.AioRpcError, match=r"no message for 0\.3 s; expected config"):
+        with pytest.raises(grpc.aio.AioRpcError, match="no message for 1 s; expected config"):
             await call.read()
         assert await sessions.drain(10) == 0
 

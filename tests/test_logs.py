@@ -114,7 +114,7 @@ async def test_the_reasons_of_grpc(caplog: pytest.LogCaptureFixture) -> None:
     def reasons() -> list[str]:
         return [fields["reason"] for event, fields in told(caplog) if event == "session closed"]
 
-    async with fake_service(FakeModel(full_mask), idle_seconds=0.5) as (client, sessions):
+    async with fake_service(FakeModel(full_mask), idle_seconds=1.0) as (client, sessions):
         async with client.open_stream() as stream:
             await stream.finish()
             assert await stream.receive() is None
@@ -126,7 +126,7 @@ async def test_the_reasons_of_grpc(caplog: pytest.LogCaptureFixture) -> None:
         async with asyncio.timeout(10):
             while len(sessions):
                 await asyncio.sleep(0.01)
-    assert reasons() == ["finished", "the caller went away", "no frame for 0.5 s"]
+    assert reasons() == ["finished", "the caller went away", "no frame for 1 s"]
 
 
 async def test_a_service_tells_its_life_as_json_and_nothing_of_frames() -> None:

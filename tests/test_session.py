@@ -185,11 +185,11 @@ async def test_sessions_are_found_by_id_while_they_last() -> None:
 async def test_a_network_that_hangs_ends_its_session_and_frees_its_place() -> None:
     gate = Gate()
     model = FakeModel(gate)
-    held = Sessions(only(model), 1, Metrics(), hang_seconds=0.2)
+    held = Sessions(only(model), 1, Metrics(), hang_seconds=0.5)
     async with held.open("grpc", FrameCodec(), GREEN) as session:
-        with pytest.raises(SegmentationHangs, match=r"nothing for 0\.2 s"):
+        with pytest.raises(SegmentationHangs, match=r"nothing for 0\.5 s"):
             await session.turn(make_frame(), 0.0)
-        assert await session.wait_ended() == "the network gave nothing for 0.2 s"
+        assert await session.wait_ended() == "the network gave nothing for 0.5 s"
         with pytest.raises(SegmentationHangs, match="given up"):
             await session.turn(make_frame(), 0.0)
     assert len(held) == 0

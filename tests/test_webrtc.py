@@ -106,7 +106,7 @@ async def test_a_service_that_stops_while_a_peer_is_closing_closes_it_whole(show
 
 async def test_a_camera_that_falls_silent_ends_the_session(shown: Clip) -> None:
     camera = Camera(shown)
-    service = fake_service(FakeModel(full_mask), idle_seconds=0.5)
+    service = fake_service(FakeModel(full_mask), idle_seconds=2.0)
     async with service as (url, sessions), viewer(url, camera) as one:
         await one.connect()
         await one.frame()
