@@ -6,7 +6,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, Any
 
@@ -41,12 +41,18 @@ def ended(process: subprocess.Popen[str]) -> tuple[int, str]:
 
 def workers(supervisor: int) -> list[int]:
     """The processes of a box's workers, in the order in which they were started."""
-    children = [
-        int(child)
-        for children in Path(f"/proc/{supervisor}/task").glob("*/children")
-        for child in children.read_text().split()
-    ]
-    return [child for child in sorted(children) if b"portrait.worker" in Path(f"/proc/{child}/cmdline").read_bytes()]
+    children: list[int] = []
+    for listed in Path(f"/proc/{supervisor}/task").glob("*/children"):
+        with suppress(FileNotFoundError, ProcessLookupError):  # a thread of the supervisor's that has ended meanwhile
+            children += map(int, listed.read_text().split())
+    return [child for child in sorted(children) if b"portrait.worker" in command_line(child)]
+
+
+def command_line(process: int) -> bytes:
+    """Its words, a zero after each; nothing of one that has ended meanwhile."""
+    with suppress(FileNotFoundError, ProcessLookupError):
+        return Path(f"/proc/{process}/cmdline").read_bytes()
+    return b""
 
 
 def wait_for(condition: Callable[[], Any], seconds: float = 60.0) -> Any:

@@ -98,6 +98,14 @@ async def test_a_worker_that_could_not_be_started_is_tried_again(
     assert [bool(record.exc_info) for record in told] == [False, True]
 
 
+async def test_only_a_worker_that_is_still_coming_up_may_be_killed_by_its_stop(tmp_path: Path) -> None:
+    worker = await sleeping_worker(tmp_path, "sleep", "60")
+    assert await worker.stop(0) == 0
+    worker = await sleeping_worker(tmp_path, "sleep", "60")
+    worker._accepts = True
+    assert await worker.stop(0) == -signal.SIGTERM
+
+
 @pytest.mark.parametrize(
     ("arguments", "status", "said"),
     [

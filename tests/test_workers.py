@@ -139,6 +139,17 @@ def test_sigterm_drains_every_worker_and_the_status_is_0() -> None:
     assert "Traceback" not in log
 
 
+def test_a_box_that_is_stopped_while_a_worker_comes_up_has_not_failed() -> None:
+    with serving("--workers", "2") as (process, _):
+        old = workers(process.pid)
+        os.kill(old[1], signal.SIGKILL)
+        wait_for(lambda: set(workers(process.pid)) - {*old})
+        process.send_signal(signal.SIGTERM)
+        status, log = ended(process)
+    assert status == 0, log
+    assert "Traceback" not in log
+
+
 def alive(pid: int) -> bool:
     with suppress(FileNotFoundError):
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"

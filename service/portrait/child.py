@@ -63,7 +63,7 @@ class Worker:
     def __init__(self, orders: Orders, board: Board) -> None:
         self._orders, self._board = orders, board
         self._process: asyncio.subprocess.Process | None = None
-        self._stopping = False
+        self._stopping = self._accepts = False
         self._restarts = 0
         self._heard, self._silent_looks = 0.0, 0
         """Its last sign of life, and how many looks in a row have found no later one."""
@@ -79,6 +79,7 @@ class Worker:
         Raises:
             WorkerFailed: it ended before.
         """
+        self._accepts = False
         self._process = await asyncio.create_subprocess_exec(
             sys.executable, "-m", "portrait.worker",
             stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE, pass_fds=[self._orders.http_socket],
@@ -91,6 +92,7 @@ class Worker:
         if not line:
             raise WorkerFailed(await self._process.wait())
         announced: dict[str, Any] = json.loads(line)
+        self._accepts = True
         return announced
 
     async def tell(self, settings: dict[str, Any]) -> None:
@@ -144,7 +146,10 @@ class Worker:
             self._signal(signal.SIGKILL)
 
     async def stop(self, drain_seconds: float) -> int:
-        """Let it drain and wait for its end; kill it when that takes too long. The status it ended with, if it ran."""
+        """Let it drain and wait for its end; kill it when that takes too long.
+
+        The status it ended with; 0 for one that did not run, or was still coming up and knew no signals.
+        """
         self._stopping = True
         if self._process is None or self._process.returncode is not None:
             return 0
@@ -158,6 +163,8 @@ class Worker:
         except asyncio.CancelledError:
             self._signal(signal.SIGKILL)
             raise
+        if status == -signal.SIGTERM and not self._accepts:
+            return 0
         if status:
             logger.error("worker %d: %s", self._orders.index, describe(status))
         return status
