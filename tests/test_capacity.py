@@ -1,5 +1,6 @@
 """How many streams a box takes: what each is expected to cost, what they really take, and who is refused."""
 
+import asyncio
 import json
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
@@ -172,6 +173,28 @@ def test_a_stream_is_believed_to_want_less_only_while_nothing_presses(costs: Cos
     assert capacity.quality > FULL
     capacity._note(3.0, used=0.1, lag=0.0)
     assert stream.believed == 1
+
+
+async def test_a_second_that_cannot_be_understood_is_not_the_last_one_that_is_looked_at(
+    costs: Costs, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr("portrait.capacity.PERIOD", 0.5)
+    board = Board()
+    capacity = make_capacity(costs, board, [Running(Demand("telepathy", "mask", "big"))])
+    watch = asyncio.create_task(capacity.watch())
+    await logged(caplog, "quality and room could not be looked at")
+    capacity.list_open = lambda: [Running(Demand("grpc", "mask", "big"))]
+    async with asyncio.timeout(20):
+        while not board.rows[0].committed:
+            await asyncio.sleep(0.05)
+    watch.cancel()
+    await asyncio.gather(watch, return_exceptions=True)
+
+
+async def logged(caplog: pytest.LogCaptureFixture, words: str) -> None:
+    async with asyncio.timeout(20):
+        while words not in caplog.text:
+            await asyncio.sleep(0.05)
 
 
 def test_calibration_measures_every_part_and_is_kept_for_this_machine(

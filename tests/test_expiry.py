@@ -64,6 +64,19 @@ async def test_a_stream_ends_when_its_signed_token_expires(
         assert ended.value.code == "UNAUTHENTICATED"
 
 
+async def test_a_stream_ends_when_nobody_can_say_whether_its_token_is_valid(
+    settings: Settings, tokens: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with serving(settings, tokens=tokens) as running:
+        client = Client(f"localhost:{running.grpc_port}", token=TOKEN)
+        async with client, client.open_stream() as stream:
+            monkeypatch.setattr(bearers, "_digest", lambda _: 1 / 0)
+            with pytest.raises(ClientError, match="could not be looked at again") as ended:
+                await stream.receive()
+        assert ended.value.code == "UNAUTHENTICATED"
+    assert "ZeroDivisionError" in caplog.text
+
+
 @pytest.mark.usefixtures("no_sockets_left")
 async def test_connections_end_with_their_token(settings: Settings, tokens: Path) -> None:
     shown = clip(*SIZE, 10)

@@ -12,7 +12,7 @@ import pytest
 
 from portrait.client import Client, ClientError, Picture
 from portrait.errors import Idle, TooManySessions
-from portrait.logs import JsonFormatter, TextFormatter, log_event
+from portrait.logs import JsonFormatter, TextFormatter, log_event, tell_failure
 from portrait.metrics import Metrics
 from portrait.sessions import Sessions
 from tests.boxes import ended, serving
@@ -62,6 +62,21 @@ def test_a_line_for_programs_has_the_fields_as_keys(record: logging.LogRecord) -
 def test_a_line_for_people_has_them_as_words(record: logging.LogRecord) -> None:
     line = TextFormatter().format(record)
     assert line.endswith(r'portrait.test: session closed session=a1b2c3 reason="it said \"no\"" frames_done=3')
+
+
+async def test_a_task_that_nobody_awaits_says_what_it_has_died_of(caplog: pytest.LogCaptureFixture) -> None:
+    async def fail() -> None:
+        raise ZeroDivisionError("injected")
+
+    failing = asyncio.create_task(fail(), name="http-watch")
+    cancelled = asyncio.create_task(asyncio.sleep(60), name="http-door")
+    for task in (failing, cancelled):
+        task.add_done_callback(tell_failure)
+    cancelled.cancel()
+    await asyncio.wait({failing, cancelled})
+    await asyncio.sleep(0)
+    assert [record.getMessage() for record in caplog.records] == ["http-watch has failed: injected"]
+    assert "Traceback" in caplog.text
 
 
 async def test_a_session_that_fails_says_so_once_and_not_once_per_frame(caplog: pytest.LogCaptureFixture) -> None:

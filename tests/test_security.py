@@ -12,7 +12,7 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from portrait.client import Client, ClientError, SyncClient, Tls
 from portrait.errors import BadSettings
-from portrait.security import open_security
+from portrait.security import bearers, open_security
 from portrait.settings import Settings, load_settings
 from tests.credentials import OTHER, TOKEN, Authority, authority, basic, http_status, replace, serving, tokens
 
@@ -98,6 +98,20 @@ async def test_tokens_are_read_anew_and_a_broken_file_changes_nothing(
         assert await http_status(running, "/v1/models", "Bearer a-new-token-0123456789") == 200
     assert "line 1 is not a new name" in caplog.text
     assert "the old one stays in force" in caplog.text
+
+
+def test_a_file_at_which_a_library_stumbles_changes_nothing_either(
+    settings: Settings, tokens: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def stumble(_: Path) -> Any:
+        raise RecursionError("what the file holds")
+
+    security = open_security(settings.model_copy(update={"tokens": tokens}))
+    monkeypatch.setattr(bearers, "_read_tokens", stumble)
+    replace(tokens, b"camera a-new-token-0123456789\n")
+    security.check(f"Bearer {TOKEN}", has_certificate=False)
+    assert "the old one stays in force: RecursionError" in caplog.text
+    assert "what the file holds" not in caplog.text
 
 
 async def test_no_token_is_ever_logged(settings: Settings, tokens: Path, caplog: pytest.LogCaptureFixture) -> None:

@@ -41,6 +41,24 @@ def passes(security: Any, token: str) -> bool:
     return True
 
 
+@pytest.mark.parametrize("step", ["get_unverified_header", "decode"])
+@pytest.mark.parametrize("error", [RecursionError, OverflowError, TypeError])
+def test_whatever_a_library_stumbles_over_is_no_token(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: str, error: type[Exception]
+) -> None:
+    """PyJWT 2.10 raises these for headers and claims of another form; later ones say InvalidTokenError."""
+
+    def stumble(*_: Any, **__: Any) -> Any:
+        raise error("injected")
+
+    (tmp_path / "key.pem").write_bytes(public_pem(KEYS["EdDSA"]))
+    security = open_security(Settings(jwt_keys=tmp_path / "key.pem"))
+    token = jwt.encode({"exp": time.time() + 60}, KEYS["EdDSA"], "EdDSA")
+    assert passes(security, token)
+    monkeypatch.setattr(jwt, step, stumble)
+    assert not passes(security, token)
+
+
 @pytest.mark.parametrize("algorithm", KEYS)
 def test_signed_tokens_of_the_files_key_pass_and_no_others(tmp_path: Path, algorithm: str) -> None:
     key, file = KEYS[algorithm], tmp_path / "key.pem"

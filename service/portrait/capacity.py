@@ -147,7 +147,11 @@ class Capacity:
                 continue
             used = (time.process_time() - cpu) / (now - measured_at)
             measured_at, cpu = now, time.process_time()
-            self._note(now, used, median(lags))
+            try:
+                self._note(now, used, median(lags))
+            except Exception:
+                # Nobody waits for this task, and nothing else looks after the box: it goes on with the next second.
+                logger.exception("quality and room could not be looked at")
 
     def _note(self, now: float, used: float, lag: float) -> None:
         self._correct(used)

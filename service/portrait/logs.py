@@ -1,5 +1,6 @@
 """One line per life event, for people or for programs. Frames are counted, not logged."""
 
+import asyncio
 import json
 import logging
 import os
@@ -7,6 +8,8 @@ import re
 import sys
 from contextlib import suppress
 from typing import Any, Literal
+
+logger = logging.getLogger(__name__)
 
 FIELDS = "fields"
 """What `log_event` has to tell besides the event's name, as an attribute of the record."""
@@ -17,6 +20,12 @@ PLAIN = re.compile(r"[^\s\"=]+")
 def log_event(logger: logging.Logger, level: int, event: str, **fields: Any) -> None:
     """Log an event by its name, with what there is to tell of it: keys of the JSON object, or `key=value` words."""
     logger.log(level, event, extra={FIELDS: fields})
+
+
+def tell_failure(task: asyncio.Task[Any]) -> None:
+    """Log what a task has died of. To be added to one that runs as long as the service: nobody awaits it before."""
+    if not task.cancelled() and (error := task.exception()) is not None:
+        logger.error("%s has failed: %s", task.get_name(), error, exc_info=error)
 
 
 class JsonFormatter(logging.Formatter):

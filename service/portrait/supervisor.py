@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from portrait.board import Board
 from portrait.child import LOOK_SECONDS, Orders, Worker, WorkerFailed
+from portrait.logs import tell_failure
 from portrait.meeting import listening_socket, meeting_folder, reserved_port
 from portrait.settings import Settings
 
@@ -97,6 +98,7 @@ class Fleet:
         for worker in self._workers:
             self._keep(worker)
         watch = asyncio.create_task(self._watch(), name="worker-watch")
+        watch.add_done_callback(tell_failure)
         try:
             yield
         finally:

@@ -86,6 +86,12 @@ class Security:
                 except Unauthenticated as error:
                     end(error)
                     return
+                except Exception as error:
+                    # Nobody waits for this task: without it a token that is taken back would hold for ever. Of the
+                    # error the kind only: its words may hold the token.
+                    logger.error("a token could not be looked at again: %s", type(error).__name__)
+                    end(Unauthenticated("the token could not be looked at again"))
+                    return
 
         if not self._bearers:
             yield

@@ -26,6 +26,9 @@ SHORTEST_SECRET = 32
 LEEWAY = 10
 """Seconds by which clocks may differ."""
 
+NO_TOKEN = (jwt.InvalidTokenError, RecursionError, ArithmeticError, TypeError, ValueError)
+"""What PyJWT raises for a token that is none. Its older versions let Python's own errors through."""
+
 CURVES = {"secp256r1": "ES256", "secp384r1": "ES384", "secp521r1": "ES512"}
 RSA = ("RS256", "RS384", "RS512", "PS256", "PS384", "PS512")
 
@@ -86,7 +89,7 @@ class SignedTokens:
         """The subject of a token that is valid now."""
         try:
             wanted = jwt.get_unverified_header(token).get("kid")
-        except jwt.InvalidTokenError:
+        except NO_TOKEN:
             return None
         for key in self._keys.get():
             if wanted is not None and key.id is not None and key.id != wanted:
@@ -96,7 +99,7 @@ class SignedTokens:
                     token, key.key, [*key.algorithms], audience=self._audience, issuer=self._issuer, leeway=LEEWAY,
                     options={"require": ["exp"], "verify_aud": self._audience is not None},
                 )  # fmt: skip
-            except jwt.InvalidTokenError:
+            except NO_TOKEN:
                 continue
             return str(claims.get("sub", "unnamed"))
         return None

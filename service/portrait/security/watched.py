@@ -43,8 +43,10 @@ class Watched(Generic[T]):
         names = ", ".join(str(path) for path in self._paths)
         try:
             self._value = self._load()
-        except BadSettings as error:
-            logger.error("%s changed and cannot be used, the old one stays in force: %s", names, error)
+        except Exception as error:
+            # The words of an error nobody foresaw may hold what the file holds.
+            reason = error if isinstance(error, BadSettings) else type(error).__name__
+            logger.error("%s changed and cannot be used, the old one stays in force: %s", names, reason)
         else:
             logger.info("%s changed and is in force", names)
 

@@ -18,6 +18,8 @@ from aiohttp import web
 from aiohttp.http_exceptions import HttpProcessingError
 from aiohttp.typedefs import Handler, Middleware
 
+from portrait.logs import tell_failure
+
 MOST = 1000
 """Connections open at once. One more takes the place of the one that has waited longest, if one waits."""
 
@@ -222,6 +224,8 @@ async def opened(door: Door, server: web.Server, sockets: Sequence[socket.socket
     """Take connections of the sockets for the length of the block, and close them at its end."""
     tasks = [asyncio.create_task(door.take(server, one), name="http-door") for one in sockets]
     tasks.append(asyncio.create_task(door.watch(), name="http-watch"))
+    for task in tasks:
+        task.add_done_callback(tell_failure)
     try:
         yield
     finally:
