@@ -7,6 +7,8 @@ OLD := .venv-tflite-runtime/bin
 TRITON := .venv-tritonclient/bin
 NODE := tests/node/node_modules/ready docs/examples/node/node_modules/ready
 
+LONG := -s -o faulthandler_timeout=0
+
 .DEFAULT_GOAL := help
 
 .PHONY: help
@@ -36,7 +38,7 @@ coverage: .venv/test system-packages media-packages $(NODE) .venv-tritonclient/r
 test-tflite-runtime: ## Run the core's tests on tflite-runtime (Python 3.11 only)
 	@if $(PYTHON) -c 'import sys; sys.exit(sys.version_info[:2] != (3, 11))'; then \
 	  $(MAKE) --no-print-directory .venv-tflite-runtime/ready && \
-	  $(OLD)/pytest tests/test_segmenters.py tests/test_compositors.py tests/test_pictures.py tests/test_pipeline.py tests/test_session.py; \
+	  $(OLD)/pytest tests/test_segmenters.py tests/test_compositors.py tests/test_pictures.py tests/test_pipeline.py tests/test_session.py tests/test_hostile_pictures.py; \
 	else echo "tflite-runtime has no wheel for this Python: its tests are left out"; fi
 
 .PHONY: lint
@@ -58,7 +60,7 @@ search: .venv/test ## Search 10,000 frames of a service in trouble for the room 
 
 .PHONY: cut
 cut: .venv/test system-packages ## Cut the network between clients and a service for a minute (root)
-	CUT_SECONDS=60 $(BIN)/pytest -s tests/network/test_cuts.py
+	CUT_SECONDS=60 $(BIN)/pytest $(LONG) tests/network/test_cuts.py
 
 .PHONY: breaks
 breaks: .venv/test ## Break the service on purpose, one line at a time: a test must catch each (root; half an hour)
@@ -75,7 +77,7 @@ churn: .venv/test .venv/jemalloc ## Open 5,000 sessions over both transports tha
 	@mkdir -p $(SOAK)
 	$(BIN)/python -m tests.benchmarks.churn --sessions $(SESSIONS) --out $(SOAK)/churn.json
 	@$(BIN)/python -m tests.benchmarks.steady --write
-	CHURN_STREAMS=$$((2 * $(SESSIONS))) $(BIN)/pytest -s tests/test_churn.py
+	CHURN_STREAMS=$$((2 * $(SESSIONS))) $(BIN)/pytest $(LONG) tests/test_churn.py
 
 # Unpacked, not installed: installed, every command would use it, and the tests' glibc would be tested nowhere.
 .venv/jemalloc: | .venv/bin/pip
@@ -94,8 +96,8 @@ FUZZ_SECONDS ?= 60
 fuzz: .venv/fuzz ## Trouble every parser, every call and every route with broken and random input (FUZZ_SECONDS each; gRPC ten times that)
 	set -e; for name in $$($(BIN)/python -m tests.fuzz --list); do \
 	  echo "$$name"; $(BIN)/python -m tests.fuzz $$name --seconds $(FUZZ_SECONDS) --seed $$(date +%s); done
-	FUZZ_SECONDS=$(FUZZ_SECONDS) FUZZ_SEED=$$(date +%s) $(BIN)/pytest -s tests/test_corpus.py tests/test_hostile_offers.py tests/test_hostile_requests.py
-	FUZZ_SECONDS=$$((10 * $(FUZZ_SECONDS))) FUZZ_SEED=$$(date +%s) $(BIN)/pytest -s tests/test_fuzz.py
+	FUZZ_SECONDS=$(FUZZ_SECONDS) FUZZ_SEED=$$(date +%s) $(BIN)/pytest $(LONG) tests/test_corpus.py tests/test_hostile_offers.py tests/test_hostile_requests.py
+	FUZZ_SECONDS=$$((10 * $(FUZZ_SECONDS))) FUZZ_SEED=$$(date +%s) $(BIN)/pytest $(LONG) tests/test_fuzz.py
 
 .PHONY: table
 table: .venv/test ## Print the network's tables from the stored results
@@ -195,13 +197,13 @@ deploy-packages: system-packages ## Install what deploy-test needs besides (Debi
 
 .PHONY: deploy-test
 deploy-test: deploy-packages ## Build the image, run it, kill replicas, question the dashboards (root; ten minutes)
-	$(BIN)/pytest tests/deploy/live -m live --ignore tests/deploy/live/test_arm64.py
+	$(BIN)/pytest -o faulthandler_timeout=0 tests/deploy/live -m live --ignore tests/deploy/live/test_arm64.py
 
 .PHONY: arm64-test
 arm64-test: deploy-packages ## Build the image for arm64 and try it under qemu-user (root; half an hour)
 	@ls /proc/sys/fs/binfmt_misc/qemu-aarch64 >/dev/null 2>&1 || { mount -t binfmt_misc none /proc/sys/fs/binfmt_misc; \
 	  $(APT) install -y -q --no-install-recommends qemu-user-static binfmt-support; }
-	$(BIN)/pytest tests/deploy/live/test_arm64.py -m live
+	$(BIN)/pytest -o faulthandler_timeout=0 tests/deploy/live/test_arm64.py -m live
 
 # Python 3.10 is left out: aiortc 1.16 and PyAV 18 are not made for it, and it has ended.
 PYTHONS ?= python3.11 python3.12 python3.13 python3.14
@@ -211,6 +213,12 @@ test-pythons: .venv/test system-packages media-packages $(NODE) .venv-tritonclie
 	  $$each -c '' 2>/dev/null || { echo "$$each is not here: left out"; continue; }; \
 	  $$each -m venv .venv-$$each && .venv-$$each/bin/pip install --quiet --disable-pip-version-check -e '.[test]'; \
 	  .venv-$$each/bin/pytest tests --ignore tests/training -n $(JOBS) --dist loadfile; done
+
+.PHONY: test-lowest
+test-lowest: .venv/test system-packages media-packages $(NODE) ## Run the service's tests on the oldest packages that its ranges allow
+	$(PYTHON) -m venv .venv-lowest
+	VIRTUAL_ENV=.venv-lowest $(BIN)/uv pip install --quiet --resolution lowest-direct -e '.[test]'
+	.venv-lowest/bin/pytest tests --ignore tests/training -n $(JOBS) --dist loadfile
 
 .PHONY: screenshots
 screenshots: .venv/test system-packages ## Take the pictures of the page for the docs, light and dark, desktop and phone

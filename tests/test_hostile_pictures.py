@@ -24,6 +24,15 @@ from tests.people import room
 LIMIT = 200_000
 
 
+DAMAGED = Path(__file__).parent / "corpus" / "picture" / "animation.png"
+"""For which OpenCV 4.11 and 4.12 end the process."""
+
+
+def test_a_damaged_animation_is_refused_like_any_other_damage() -> None:
+    with pytest.raises(BadPicture, match="damaged or cut short"):
+        decode_bgr(DAMAGED.read_bytes(), LIMIT)
+
+
 def peak() -> int:
     """Bytes of memory this process has had at most."""
     status = Path("/proc/self/status").read_text()

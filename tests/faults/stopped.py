@@ -1,5 +1,6 @@
 """A thread of another process that stands still for the length of a block: what a hung interpreter looks like."""
 
+import asyncio
 import ctypes
 import os
 from collections.abc import Callable, Iterator
@@ -23,6 +24,21 @@ def threads(process: int) -> dict[int, int]:
     return used
 
 
+async def wait_idle(process: int, thread: int) -> None:
+    """Wait until a thread waits for work: it sleeps, and has not been woken for long.
+
+    One that waits for Python's lock is woken every 5 ms. Stopped then, it would hold up whoever gives the lock up.
+    """
+    path, before = Path(f"/proc/{process}/task/{thread}/status"), None
+    while True:
+        status = dict(line.split(":\t", 1) for line in path.read_text().splitlines())
+        switches = status["voluntary_ctxt_switches"], status["nonvoluntary_ctxt_switches"]
+        if switches == before and status["State"].startswith("S"):
+            return
+        before = switches
+        await asyncio.sleep(0.2)
+
+
 def _ptrace(request: int, thread: int) -> None:
     if _libc.ptrace(ctypes.c_long(request), ctypes.c_long(thread), None, None) == -1:
         number = ctypes.get_errno()
@@ -33,8 +49,8 @@ def _ptrace(request: int, thread: int) -> None:
 def stopped(thread: int) -> Iterator[Callable[[], bool]]:
     """One thread stands still, the others of its process go on. Yields a function: whether the thread has ended.
 
-    Stopped while it waits for work, it holds no lock. Everything here is to be called on one thread, which is also to
-    ask for the end: before that the process cannot end.
+    Stopped while it waits for work (`wait_idle`), it holds no lock. Everything here is to be called on one thread,
+    which is also to ask for the end: before that the process cannot end.
 
     Raises:
         PermissionError: the kernel lets nobody trace here.

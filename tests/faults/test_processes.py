@@ -16,7 +16,7 @@ from portrait.mask import Mask
 from tests.boxes import ended, serving
 from tests.fakes import FakeModel, full_mask
 from tests.faults.search import settings
-from tests.faults.stopped import stopped, threads
+from tests.faults.stopped import stopped, threads, wait_idle
 from tests.faults.troubles import instead_of_the_embedded
 from tests.people import Clip, clip, room
 from tests.rtc import SIZE, Camera, viewer
@@ -56,6 +56,7 @@ async def test_an_interpreter_that_hangs_costs_its_session_only_and_its_place_is
             before = threads(process.pid)
             async with client.open_stream(mode="color") as unlucky, AsyncExitStack() as stack:
                 thread = await own_thread(process.pid, before, unlucky)
+                await wait_idle(process.pid, thread)
                 try:
                     has_ended = stack.enter_context(stopped(thread))
                 except PermissionError as error:
