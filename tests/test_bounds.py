@@ -253,17 +253,15 @@ def test_a_crowd_without_credentials_costs_a_real_box_what_is_said_and_no_more(t
     """Twice as many connections as there may be, on both ports, each with half a request."""
     tokens = tmp_path / "tokens"
     tokens.write_text("camera 0123456789abcdef\n")
-    with serving("--tokens", str(tokens), "--workers", "1") as (process, told):
+    with serving("--tokens", str(tokens), "--workers", "1") as (process, told), contextlib.ExitStack() as crowd:
         address = told["page"].removeprefix("http://").rstrip("/")
         http_port, grpc_port = int(address.rpartition(":")[2]), int(told["grpc"].rpartition(":")[2])
         urllib.request.urlopen(told["page"] + "healthz").read()
         before, memory = descriptors(process.pid), resident(process.pid)
-        crowd = []
         for port, line in ((http_port, b"POST /v1/segment HTTP/1.1\r\nHost: x\r\nX: "), (grpc_port, b"PRI * HTTP/2.0")):
             held = descriptors(process.pid)
             for _ in range(2 * door.MOST):
-                one = socket.create_connection(("127.0.0.1", port), timeout=20)
-                crowd.append(one)
+                one = crowd.enter_context(socket.create_connection(("127.0.0.1", port), timeout=20))
                 with contextlib.suppress(OSError):  # sent away already
                     one.send(line + b"y" * 4000)
             # Sooner than any of them has waited for too long.
@@ -272,10 +270,9 @@ def test_a_crowd_without_credentials_costs_a_real_box_what_is_said_and_no_more(t
         assert json.load(urllib.request.urlopen(told["page"] + "healthz", timeout=20)) == {"status": "alive"}
         most = descriptors(process.pid) - before
         grown = resident(process.pid) - memory
-        print(f"{len(crowd)} connections: {most} descriptors and {grown / 2**20:.0f} MB more")
+        print(f"{4 * door.MOST} connections: {most} descriptors and {grown / 2**20:.0f} MB more")
         assert grown < 150 * 2**20
-        for one in crowd:
-            one.close()
+        crowd.close()
         wait_for(lambda: descriptors(process.pid) <= before + 20, 60)
 
 
