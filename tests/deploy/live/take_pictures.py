@@ -81,7 +81,8 @@ async def some_minutes(container: Container, seconds: float) -> None:
             stream(container, "mask", 1 / 15, frames, moments[1], moments[7]),
             call(container, "color", moments[2], moments[6]),
             stream(container, "blur", 0.0, frames, moments[3], moments[4]),
-            knock(container, moments[3], moments[4] - 5),
+            # Not at once: the stream before must have the last place.
+            knock(container, moments[3] + 5, moments[4] - 5),
             stream(container, "mask", 1 / 10, broken, moments[5], moments[6]),
         ):
             group.create_task(life)
