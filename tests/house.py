@@ -68,6 +68,7 @@ FLOORS = {
     "portrait.frame": -1,
     "portrait.errors": -1,
     "portrait.quality": -1,
+    "portrait.python310": -1,
     "portrait": -2,
 }
 

@@ -1,6 +1,5 @@
 """The page at / with a camera that plays a clip whose masks are exact, and what its pictures show."""
 
-import asyncio
 import base64
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
@@ -12,6 +11,7 @@ import pytest
 from playwright.async_api import Page, expect
 
 from portrait.app import Running
+from portrait.python310 import timeout
 from tests.browser import Screen, open_page, write_camera
 from tests.people import Array, clip
 
@@ -70,7 +70,7 @@ async def until(page: Page, what: str, wanted: Callable[[Array], bool], video: s
     """The first picture that is as wanted, within thirty seconds."""
     last = None
     try:
-        async with asyncio.timeout(30):
+        async with timeout(30):
             while True:
                 last = await result(page, video)
                 if last is not None and wanted(last):

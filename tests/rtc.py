@@ -13,6 +13,7 @@ from aiortc import MediaStreamTrack, RTCConfiguration, RTCPeerConnection, RTCSes
 
 from portrait.backgrounds import Backgrounds
 from portrait.metrics import Metrics
+from portrait.python310 import timeout
 from portrait.sessions import Sessions
 from portrait.transports.http import HttpRoutes, serve_http
 from portrait.transports.webrtc import serve_webrtc
@@ -73,7 +74,7 @@ class Viewer:
         await self.pc.setRemoteDescription(RTCSessionDescription(answer, "answer"))
 
     async def frame(self) -> av.VideoFrame:
-        async with asyncio.timeout(20):
+        async with timeout(20):
             track = await self.result
             frame = await track.recv()
         assert isinstance(frame, av.VideoFrame)
@@ -84,7 +85,7 @@ class Viewer:
 
     async def until(self, wanted: Callable[[Array], bool]) -> Array:
         """The first picture that is as wanted; fails after twenty seconds of others."""
-        async with asyncio.timeout(20):
+        async with timeout(20):
             while True:
                 if wanted(picture := await self.picture()):
                     return picture

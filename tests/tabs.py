@@ -14,6 +14,7 @@ import pytest
 
 from portrait.frame import Frame
 from portrait.mask import Mask
+from portrait.python310 import timeout
 from tests.browser import open_page
 from tests.fakes import FakeModel
 from tests.firefox import needs_firefox, open_firefox
@@ -81,7 +82,7 @@ class Valve:
 
 
 async def until(condition: Callable[[], Any], seconds: float = 30) -> None:
-    async with asyncio.timeout(seconds):
+    async with timeout(seconds):
         while not condition():
             await asyncio.sleep(0.05)
 
@@ -94,6 +95,6 @@ def png(picture: Array) -> str:
 
 async def eventually(page: Tab, condition: str, seconds: float = 30) -> None:
     """Wait until an expression in the page is true."""
-    async with asyncio.timeout(seconds):
+    async with timeout(seconds):
         while not await page.evaluate(condition):
             await asyncio.sleep(0.05)

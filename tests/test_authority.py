@@ -6,7 +6,7 @@ import ssl
 import stat
 import subprocess
 from concurrent.futures import ThreadPoolExecutor
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta, timezone
 from pathlib import Path
 
 import aiohttp
@@ -18,6 +18,7 @@ from playwright.async_api import Error as PlaywrightError
 
 from portrait.app import run_service
 from portrait.errors import BadSettings
+from portrait.python310 import timeout
 from portrait.security import authority, certificates, open_security
 from portrait.security.authority import LIFE, MOST_NAMES, RENEWED_BEFORE, Authority, box_names, names_of
 from portrait.settings import Settings
@@ -34,7 +35,7 @@ class Clock:
     """Stands still until it is moved."""
 
     def __init__(self) -> None:
-        self.now = datetime.now(UTC)
+        self.now = datetime.now(timezone.utc)
 
     def __call__(self) -> datetime:
         return self.now
@@ -158,7 +159,7 @@ async def test_whoever_trusts_the_authority_gets_in_by_every_name_and_renewals_a
         before = await asyncio.to_thread(ssl.get_server_certificate, ("localhost", running.http_port))
         monkeypatch.setattr(certificates, "LOOK_SECONDS", 0.0)
         monkeypatch.setattr(authority, "RENEWED_BEFORE", LIFE + timedelta(days=1))
-        async with asyncio.timeout(20):
+        async with timeout(20):
             while before == await asyncio.to_thread(ssl.get_server_certificate, ("localhost", running.http_port)):
                 await asyncio.sleep(0.05)
         async with (

@@ -18,6 +18,7 @@ from aiohttp import web
 
 from portrait.app import Running
 from portrait.board import Board
+from portrait.python310 import timeout
 from portrait.settings import Settings
 from portrait.transports import grpc as grpc_transport
 from portrait.transports.grpc import serve_grpc
@@ -37,7 +38,7 @@ class Answer(asyncio.Event):
     let_in = 0
 
     async def have_come(self, count: int) -> None:
-        async with asyncio.timeout(20):
+        async with timeout(20):
             while self.let_in < count:
                 await asyncio.sleep(0.01)
 
@@ -78,7 +79,7 @@ def ended(reader: asyncio.StreamReader) -> bool:
 async def gone(reader: asyncio.StreamReader) -> bool:
     """Whether the server closes the connection in time without having said anything."""
     try:
-        async with asyncio.timeout(20):
+        async with timeout(20):
             return await reader.read() == b""
     except ConnectionError:
         return True
@@ -116,9 +117,9 @@ async def test_a_full_door_sends_whoever_waits_away_and_nobody_who_is_served(mon
         idle = [await connected(stack, port) for _ in range(40)]
         reader, writer = await connected(stack, port)
         writer.write(b"GET /quick HTTP/1.1\r\nHost: x\r\n\r\n")
-        async with asyncio.timeout(20):
+        async with timeout(20):
             assert (await reader.readline()).startswith(b"HTTP/1.1 200")
-        async with asyncio.timeout(20):
+        async with timeout(20):
             while sum(ended(one) for one, _ in idle) < len(idle) - 4:
                 await asyncio.sleep(0.01)
         answer.set()
@@ -145,7 +146,7 @@ async def test_a_body_that_never_ends_is_not_waited_for(monkeypatch: pytest.Monk
     async with box() as (port, _), AsyncExitStack() as stack:
         reader, writer = await connected(stack, port)
         writer.write(b"POST /body HTTP/1.1\r\nHost: x\r\nContent-Length: 1000\r\n\r\nabc")
-        async with asyncio.timeout(20):
+        async with timeout(20):
             assert b"408" in await reader.readline()
 
 
@@ -167,7 +168,7 @@ async def test_so_many_large_bodies_are_read_at_once(monkeypatch: pytest.MonkeyP
             assert await response.text() == "5"
         for reader, writer in slow:
             writer.write(LARGE[-1:])
-            async with asyncio.timeout(20):
+            async with timeout(20):
                 assert b"200" in await reader.readline()
         async with http.post(url, data=LARGE) as response:
             assert await response.text() == str(len(LARGE))
@@ -220,7 +221,7 @@ async def test_grpc_takes_so_many_connections_and_waits_for_no_greeting(
         greeted = [await asyncio.wait_for(read_some(reader), 20) for reader in readers]
         assert sum(map(bool, greeted)) == 5
         for reader in readers:
-            async with asyncio.timeout(20):
+            async with timeout(20):
                 while await read_some(reader):
                     pass
         async with grpc.aio.insecure_channel(f"127.0.0.1:{server.port}") as channel:

@@ -8,6 +8,7 @@ import pytest
 from playwright.async_api import Page, Route
 
 from portrait.app import Running
+from portrait.python310 import timeout
 from tests.browser import open_page, write_camera
 from tests.people import clip
 
@@ -52,7 +53,7 @@ async def test_an_example_shows_the_person(number: int, service: Running, tmp_pa
     write_camera(tmp_path / "camera.y4m", clip(640, 480, 30))
     async with open_page("about:blank", tmp_path / "profile", tmp_path / "camera.y4m") as page:
         said = await page_with(EXAMPLES[number], service, page)
-        async with asyncio.timeout(40):
+        async with timeout(40):
             while not await page.evaluate(PERSON_SHOWN):
                 await asyncio.sleep(0.1)
         if number == 1:
@@ -61,7 +62,7 @@ async def test_an_example_shows_the_person(number: int, service: Running, tmp_pa
             await page.select_option("#mode", "image")
         if number == 2:
             assert re.match(r"(box|browser): an inference takes", await page.inner_text("#where"))
-            async with asyncio.timeout(20):
+            async with timeout(20):
                 while not any("framesPerSecond" in line for line in said):
                     await asyncio.sleep(0.1)
         await asyncio.sleep(0.5)

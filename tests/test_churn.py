@@ -15,6 +15,7 @@ import grpc.aio
 import pytest
 
 from portrait.app import run_service
+from portrait.python310 import timeout
 from portrait.settings import Settings
 from portrait.v1 import segmentation_pb2 as pb
 from portrait.v1 import segmentation_pb2_grpc as pb_grpc
@@ -102,7 +103,7 @@ async def test_streams_that_are_cut_anywhere_leave_nothing(
         async def churn(count: int) -> None:
             for _ in range(0, count, AT_ONCE):
                 await asyncio.gather(*(stream(target, random.Random(dice.random())) for _ in range(AT_ONCE)))
-            async with asyncio.timeout(30):
+            async with timeout(30):
                 while running.sessions or threads() or len(asyncio.all_tasks()) > idle:
                     await asyncio.sleep(0.01)
             assert not ours()

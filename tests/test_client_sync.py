@@ -15,6 +15,7 @@ import pytest
 
 from portrait.app import Running
 from portrait.client import Client, ClientError, Picture, SyncClient
+from portrait.python310 import timeout
 from tests.calls import client, i420, pictures, rgb24, shown
 from tests.people import Array, Clip, room
 
@@ -113,7 +114,7 @@ async def test_an_interrupt_ends_a_program_whose_source_blocks(service: Running)
     try:
         assert await program.stdout.readline() == b"0\n"
         program.send_signal(signal.SIGINT)
-        async with asyncio.timeout(30):
+        async with timeout(30):
             _, told = await program.communicate()
     finally:
         if program.returncode is None:

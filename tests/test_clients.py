@@ -12,6 +12,7 @@ import pytest
 from playwright.async_api import Page
 
 from portrait.app import Running, run_service
+from portrait.python310 import timeout
 from portrait.settings import Settings
 from tests import whip_client
 from tests.browser import open_page, write_camera
@@ -69,7 +70,7 @@ async def serving(tmp_path: Path, origin: str) -> AsyncIterator[tuple[Running, s
 
 
 async def until(condition: Any, seconds: float = 40) -> None:
-    async with asyncio.timeout(seconds):
+    async with timeout(seconds):
         while not await condition():
             await asyncio.sleep(0.1)
 

@@ -14,6 +14,7 @@ from portrait.compositors import Options, open_compositor
 from portrait.frame import Timestamp
 from portrait.pictures import frame_from_i420
 from portrait.pipeline import Pipeline
+from portrait.python310 import timeout
 from portrait.segmenters import Model
 from portrait.settings import Settings
 from tests.boxes import serving
@@ -88,7 +89,7 @@ async def test_seven_neighbours_under_load_change_no_bit(
     async with Client(f"127.0.0.1:{service.grpc_port}") as client:
         neighbours = [asyncio.create_task(work(number)) for number in range(NEIGHBOURS)]
         try:
-            async with asyncio.timeout(60):
+            async with timeout(60):
                 while min(answered) < 2:
                     await asyncio.sleep(0.01)
             before = list(answered)

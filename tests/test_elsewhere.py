@@ -13,6 +13,7 @@ import grpc.aio
 import jwt
 import pytest
 
+from portrait.python310 import timeout
 from portrait.v1 import segmentation_pb2 as pb
 from portrait.v1 import segmentation_pb2_grpc as pb_grpc
 from tests.boxes import serving
@@ -149,6 +150,6 @@ async def test_nothing_a_client_says_makes_the_box_ask_elsewhere(keys: Path) -> 
             assert came == []
             # The listener would have seen it.
             (await asyncio.open_connection("127.0.0.1", port))[1].close()
-            async with asyncio.timeout(20):
+            async with timeout(20):
                 while not came:
                     await asyncio.sleep(0.01)

@@ -12,6 +12,7 @@ from cryptography.hazmat.primitives.asymmetric import ed25519
 
 from portrait import security
 from portrait.client import Client, ClientError
+from portrait.python310 import timeout
 from portrait.security import bearers
 from portrait.settings import Settings
 from portrait.v1 import segmentation_pb2 as pb
@@ -94,7 +95,7 @@ async def test_connections_end_with_their_token(settings: Settings, tokens: Path
                 await one.frame()
             assert len(running.sessions) == 2
             replace(tokens, f"office {OTHER}\n".encode())
-            async with asyncio.timeout(30):
+            async with timeout(30):
                 while len(running.sessions) > 1:
                     await asyncio.sleep(0.01)
                 for one in (watcher, page):
@@ -117,7 +118,7 @@ async def test_a_client_that_takes_no_result_cannot_keep_its_session(settings: S
                 await asyncio.sleep(0.05)
 
         sender = asyncio.create_task(send())
-        async with asyncio.timeout(30):
+        async with timeout(30):
             while running.sessions:
                 await asyncio.sleep(0.01)
         sender.cancel()

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from portrait.latest import Latest
+from portrait.python310 import timeout
 from portrait.v1 import segmentation_pb2 as pb
 from tests.calls import client, fake_service, i420, jpeg, rgb24, shown
 from tests.fakes import FakeModel, Gate, failing
@@ -33,7 +34,7 @@ def slots(monkeypatch: pytest.MonkeyPatch) -> list[Latest[Any]]:
 
 async def until_lost(slot: Latest[Any], count: int) -> None:
     """Wait until so many frames have made place for newer ones."""
-    async with asyncio.timeout(30):
+    async with timeout(30):
         while slot.dropped < count:
             await asyncio.sleep(0.01)
 

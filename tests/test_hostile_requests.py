@@ -11,6 +11,7 @@ import aiohttp
 import pytest
 
 from portrait.app import Running
+from portrait.python310 import timeout
 from tests.fakes import FakeModel, full_mask
 from tests.mutations import mutated_bytes, rounds
 from tests.people import clip
@@ -64,7 +65,7 @@ async def answer_to(port: int, data: bytes) -> bytes:
         writer.write(data)
         answer = bytearray()
         with contextlib.suppress(ConnectionError, TimeoutError):  # a request without an end has no answer
-            async with asyncio.timeout(1.0):
+            async with timeout(1.0):
                 while chunk := await reader.read(2**16):
                     answer += chunk
         return bytes(answer)
@@ -88,7 +89,7 @@ async def test_no_request_does_anything_but_be_answered_or_refused(service: Runn
             assert b"BaseSettings" not in answer
     print(dict(told))
     assert {"200", "400", "404", "405"} <= set(told)
-    async with asyncio.timeout(20):
+    async with timeout(20):
         while service.sessions:  # of who was not waited for
             await asyncio.sleep(0.01)
 

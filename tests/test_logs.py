@@ -14,6 +14,7 @@ from portrait.client import Client, ClientError, Picture
 from portrait.errors import Idle, TooManySessions
 from portrait.logs import JsonFormatter, TextFormatter, log_event, tell_failure
 from portrait.metrics import Metrics
+from portrait.python310 import timeout
 from portrait.sessions import Sessions
 from tests.boxes import ended, serving
 from tests.calls import fake_service, jpeg
@@ -138,7 +139,7 @@ async def test_the_reasons_of_grpc(caplog: pytest.LogCaptureFixture) -> None:
         async with client.open_stream() as stream:
             with pytest.raises(ClientError, match="no frame for"):
                 await stream.receive()
-        async with asyncio.timeout(10):
+        async with timeout(10):
             while len(sessions):
                 await asyncio.sleep(0.01)
     assert reasons() == ["finished", "the caller went away", "no frame for 1 s"]

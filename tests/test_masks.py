@@ -13,6 +13,7 @@ from portrait.app import Running
 from portrait.client import Client
 from portrait.frame import Frame
 from portrait.mask import Mask
+from portrait.python310 import timeout
 from portrait.transports.webrtc.messages import MAX_BYTES, MaskMessage
 from tests.fakes import FakeModel, failing, full_mask
 from tests.people import Array, Clip, clip, iou
@@ -46,7 +47,7 @@ class Masks:
         self.channel.on("message", self.messages.put_nowait)
 
     async def get(self) -> tuple[int, Array]:
-        async with asyncio.timeout(20):
+        async with timeout(20):
             return unpack(await self.messages.get())
 
 
@@ -162,7 +163,7 @@ async def test_without_a_channel_frames_are_dropped_and_counted(shown: Clip) -> 
         await one.connect(result="data")
         await masks.get()
         masks.channel.close()
-        async with asyncio.timeout(20):
+        async with timeout(20):
             while (await one.numbers())["frames_dropped"] == 0:
                 await asyncio.sleep(0.05)
 
@@ -173,7 +174,7 @@ async def test_channels_of_other_names_are_closed(shown: Clip) -> None:
         masks = Masks(one, Camera(shown))
         await one.connect(result="data")
         await masks.get()
-        async with asyncio.timeout(20):
+        async with timeout(20):
             while other.readyState != "closed":
                 await asyncio.sleep(0.05)
 

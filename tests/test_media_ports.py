@@ -16,7 +16,7 @@ async def bind(ports: range | None) -> asyncio.DatagramTransport:
     context = copy_context()
     context.run(PORTS.set, ports)
     opening = asyncio.get_running_loop().create_datagram_endpoint
-    return (await asyncio.create_task(opening(asyncio.DatagramProtocol, LOOPBACK), context=context))[0]  # type: ignore[arg-type]
+    return (await context.run(asyncio.create_task, opening(asyncio.DatagramProtocol, LOOPBACK)))[0]
 
 
 def port_of(transport: asyncio.DatagramTransport) -> int:

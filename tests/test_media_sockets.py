@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from portrait.python310 import timeout
 from portrait.transports.webrtc.sockets import LARGEST, WAITING, MediaSocket, open_socket
 
 pytestmark = pytest.mark.usefixtures("no_sockets_left")
@@ -68,7 +69,7 @@ def address_of(transport: asyncio.DatagramTransport) -> tuple[str, int]:
 
 
 async def until_came(heard: Heard, count: int) -> None:
-    async with asyncio.timeout(10):
+    async with timeout(10):
         while len(heard.came) < count:
             await asyncio.sleep(0.01)
 

@@ -13,6 +13,7 @@ import pytest
 from aiohttp import web
 
 from portrait.board import Board
+from portrait.python310 import timeout
 from portrait.transports.http import serve_http
 from tests.people import Clip
 from tests.rtc import Camera, viewer
@@ -98,7 +99,7 @@ async def test_bodies_flow_through_another_worker_as_they_come_and_its_answer_is
         while line := await lines.get():
             yield line
 
-    async with asyncio.timeout(20), AsyncExitStack() as stack:
+    async with timeout(20), AsyncExitStack() as stack:
         ports = [
             await stack.enter_async_context(
                 serve_http(routes, host="127.0.0.1", port=0, max_body_bytes=2**20, board=board)

@@ -61,14 +61,14 @@ def test_the_wheel_holds_every_file_of_the_package(installed: Path) -> None:
 
 
 def test_the_wheel_segments_by_its_own_model(installed: Path, tmp_path: Path) -> None:
-    command = [sys.executable, "-P", "-m", "portrait", "bench", "--frames", "1", "--json"]
+    command = [sys.executable, "-m", "portrait", "bench", "--frames", "1", "--json"]
     done = subprocess.run(
         command, cwd=tmp_path, env={"PYTHONPATH": str(installed)}, check=True, capture_output=True, text=True
     )
     assert json.loads(done.stdout)
     where = "import portrait; print(portrait.__file__)"
     found = subprocess.run(
-        [sys.executable, "-P", "-c", where], cwd=tmp_path, env={"PYTHONPATH": str(installed)},
+        [sys.executable, "-c", where], cwd=tmp_path, env={"PYTHONPATH": str(installed)},
         check=True, capture_output=True, text=True,
     )  # fmt: skip
     assert found.stdout.startswith(str(installed)), "the wheel's own package was asked, not the checkout's"

@@ -10,6 +10,7 @@ import pytest
 from playwright.async_api import expect
 
 from portrait.app import Running
+from portrait.python310 import timeout
 from tests.firefox import needs_firefox, open_firefox
 from tests.pages import (
     INSIDE,
@@ -112,7 +113,7 @@ async def test_two_modes_stand_side_by_side_and_one_over_the_other(service: Runn
 
         await page.locator("[name=view][value=single]").check(force=True)
         await expect(page.locator("#preview")).to_be_hidden()
-        async with asyncio.timeout(20):
+        async with timeout(20):
             while len(service.sessions) != 1:
                 await asyncio.sleep(0.1)
         await until(page, "red still", red)
@@ -140,7 +141,7 @@ async def test_edges_are_set_and_the_picture_follows_where_the_box_makes_it(serv
         await page.locator("#threshold").fill("0.7")
         await page.check("#framing")
         await page.check("#decontaminate")
-        async with asyncio.timeout(20):
+        async with timeout(20):
             while told() != {"threshold": 0.7, "feather": 0.3, "decontaminate": True, "framing": True}:
                 await asyncio.sleep(0.1)
 
@@ -184,7 +185,7 @@ async def test_the_page_runs_in_firefox(service: Running, tmp_path: Path, way: s
     async with open_firefox(f"http://127.0.0.1:{service.http_port}/", tmp_path / "profile") as page:
 
         async def eventually(condition: str) -> None:
-            async with asyncio.timeout(45):
+            async with timeout(45):
                 while not await page.evaluate(condition):
                     await asyncio.sleep(0.1)
 

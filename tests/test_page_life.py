@@ -7,6 +7,7 @@ import pytest
 from playwright.async_api import expect
 
 from portrait.app import Running
+from portrait.python310 import timeout
 from tests.pages import browsing, choose, room_is, start, until
 
 pytestmark = pytest.mark.usefixtures("no_sockets_left")
@@ -64,7 +65,7 @@ async def test_a_camera_that_is_lost_while_it_connects_ends_the_call_with_words(
             navigator.mediaDevices.getUserMedia = async (wanted) => (window.camera = await ask(wanted)), true)"""
         )
         await page.click("#toggle")
-        async with asyncio.timeout(30):
+        async with timeout(30):
             while not await page.evaluate("'release' in window"):
                 await asyncio.sleep(0.05)
         await page.evaluate(NOTE_STATES)
@@ -147,7 +148,7 @@ async def test_a_lost_connection_is_shown_until_it_is_back(service: Running, tmp
         await page.evaluate(NOTE_STATES)  # it may be back between two looks
         for session in service.sessions.describe():
             service.sessions[session["id"]].end("injected")
-        async with asyncio.timeout(30):  # asked from outside: the page's policy lets nobody evaluate anything inside
+        async with timeout(30):  # asked from outside: the page's policy lets nobody evaluate anything inside
             while not await page.evaluate("window.states.some((text) => text.startsWith('Reconnecting'))"):
                 await asyncio.sleep(0.05)
         await expect(page.locator("#state")).to_have_text("Live")

@@ -21,6 +21,7 @@ from portrait.governor import Governor, Pressure
 from portrait.mask import Mask
 from portrait.metrics import Metrics
 from portrait.pipeline import Pipeline, Result
+from portrait.python310 import timeout
 from portrait.quality import Delivery, Quality
 from portrait.session import Terms
 from portrait.sessions import Sessions
@@ -220,7 +221,7 @@ async def test_a_stream_too_many_is_told_why_and_when_to_try_again(counting_cpu:
                 assert (await response.json())["title"] == "OUT_OF_CPU"
                 async with other.http.get(f"{other.url}/metrics") as scrape:
                     assert 'portrait_admission_refused_total{reason="out_of_cpu"} 2.0' in await scrape.text()
-        async with asyncio.timeout(20):
+        async with timeout(20):
             while box.sessions.describe():
                 await asyncio.sleep(0.01)
         async with client.open_stream():
@@ -277,7 +278,7 @@ async def test_the_lowest_step_halves_the_frames(service: Service, shown: Clip, 
     fix(SLOWER)
     async with viewer(f"http://127.0.0.1:{service.http_port}", Camera(shown)) as one:
         await one.connect()
-        async with asyncio.timeout(60):
+        async with timeout(60):
             # A machine that does much else may be too slow for its camera, too: then nothing is dropped, yet.
             numbers: dict[str, Any] = await one.numbers()
             while numbers["frames_done"] < 30 or not numbers["frames_dropped"] or not slow(numbers):

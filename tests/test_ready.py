@@ -7,6 +7,7 @@ import aiohttp
 import pytest
 
 from portrait.app import run_service
+from portrait.python310 import timeout
 from portrait.settings import Settings
 from tests.fakes import FakeModel, Gate, only
 from tests.ports import free_ports
@@ -38,7 +39,7 @@ async def test_it_listens_after_an_inference_and_not_before(
     serving = asyncio.create_task(serve())
     waiting = asyncio.create_task(up.wait())
     try:
-        async with asyncio.timeout(20):
+        async with timeout(20):
             await asyncio.to_thread(gate.entered.acquire, timeout=10)
             assert [await reached(port) for port in ports] == [False, False]
             assert not up.is_set()

@@ -12,6 +12,7 @@ from portrait.frame import Frame
 from portrait.mask import Mask
 from portrait.metrics import Metrics, Stage
 from portrait.pipeline import Result
+from portrait.python310 import timeout
 from portrait.quality import Delivery
 from portrait.segmenters import Segmenter
 from portrait.session import Session
@@ -198,7 +199,7 @@ async def test_a_network_that_hangs_ends_its_session_and_frees_its_place() -> No
         assert model.open_count == 2
     # Should it ever come back, it gives its interpreter back as well.
     gate.let_through.release()
-    async with asyncio.timeout(10):
+    async with timeout(10):
         while model.open_count:
             await asyncio.sleep(0.01)
 

@@ -11,6 +11,7 @@ import aiohttp
 import pytest
 from aiortc.mediastreams import AudioStreamTrack
 
+from portrait.python310 import timeout
 from tests.fakes import FakeModel, full_mask
 from tests.people import Clip
 from tests.rtc import Camera, fake_service, viewer
@@ -199,7 +200,7 @@ async def test_delete_is_200_whatever_the_etag_and_404_afterwards(shown: Clip) -
         for each in (two, one):
             async with each.http.delete(each.location, headers={"If-Match": '"other"'}) as response:
                 assert response.status == 200
-            async with asyncio.timeout(20):
+            async with timeout(20):
                 while (await each.http.delete(each.location)).status != 404:
                     await asyncio.sleep(0.02)
 

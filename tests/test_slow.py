@@ -4,6 +4,7 @@ import asyncio
 
 import numpy as np
 
+from portrait.python310 import timeout
 from portrait.session import Session
 from tests.benchmarks.slow import memory, under_load
 
@@ -11,7 +12,7 @@ from tests.benchmarks.slow import memory, under_load
 async def ages(session: Session[object, object], count: int) -> list[float]:
     """How old the next so many results are, in seconds."""
     found, done = list[float](), session.numbers.done
-    async with asyncio.timeout(60):
+    async with timeout(60):
         while len(found) < count:
             await asyncio.sleep(0.005)
             if session.numbers.done != done:
@@ -25,7 +26,7 @@ async def test_a_slow_consumer_falls_no_further_behind_and_what_it_misses_is_cou
         [numbers] = sessions.describe()
         session = sessions[numbers["id"]]
         early, before = await ages(session, 30), memory()
-        async with asyncio.timeout(60):
+        async with timeout(60):
             # As many as aiortc's queues would hold by now: ten frames would be a third of a second.
             while session.numbers.dropped < 30 or session.numbers.done < 80:
                 await asyncio.sleep(0.05)

@@ -17,6 +17,7 @@ from typing import Any
 import pytest
 
 from portrait.client import Client, Reply
+from portrait.python310 import timeout
 from portrait.segmenters import EMBEDDED
 from portrait.signals import RELOAD, REPLACE
 from tests.boxes import ended, serving, wait_for, workers
@@ -82,7 +83,7 @@ async def streaming(target: str, **options: Any) -> AsyncIterator[list[tuple[flo
 
 
 async def until(condition: Callable[[], Any], seconds: float = 60.0) -> None:
-    async with asyncio.timeout(seconds):
+    async with timeout(seconds):
         while not await asyncio.to_thread(condition):
             await asyncio.sleep(0.05)
 
@@ -111,7 +112,7 @@ async def test_workers_make_way_one_by_one_and_no_stream_is_lost(every_frame: bo
             await until(lambda: len(one) > 20 and len(two) > 20)
             began = time.monotonic()
             process.send_signal(REPLACE)
-            async with asyncio.timeout(60):
+            async with timeout(60):
                 while not log.says("has taken its place", 2):
                     # There is no moment with less room.
                     assert (await asyncio.to_thread(get, page + "readyz"))["workers"].count(True) >= 2

@@ -12,6 +12,7 @@ from contextlib import AsyncExitStack, asynccontextmanager
 import pytest
 from aiortc import RTCPeerConnection
 
+from portrait.python310 import timeout
 from portrait.sessions import Sessions
 from portrait.transports.webrtc import connection
 from tests.fakes import FakeModel, full_mask
@@ -37,12 +38,12 @@ async def client(url: str, path: str) -> AsyncIterator[Process]:
 
 async def first_picture(process: Process) -> None:
     assert process.stdout is not None
-    async with asyncio.timeout(60):
+    async with timeout(60):
         assert json.loads(await process.stdout.readline())["event"] == "first"
 
 
 async def none_left(sessions: Sessions) -> None:
-    async with asyncio.timeout(25):
+    async with timeout(25):
         while len(sessions):
             await asyncio.sleep(0.05)
 
@@ -53,7 +54,7 @@ async def test_a_client_that_vanishes_gives_its_place_back() -> None:
         [row] = sessions.describe()
         session, since = sessions[row["id"]], time.monotonic()
         one.send_signal(signal.SIGKILL)
-        async with asyncio.timeout(25):
+        async with timeout(25):
             assert await session.wait_ended() == f"nothing came for {connection.SILENT_SECONDS:g} s"
         assert time.monotonic() - since > connection.SILENT_SECONDS - 2 * connection.LOOK_SECONDS
         await none_left(sessions)
@@ -61,7 +62,7 @@ async def test_a_client_that_vanishes_gives_its_place_back() -> None:
 
 async def test_a_publisher_that_vanishes_gives_its_name_back() -> None:
     async with fake_service(FakeModel(full_mask)) as (url, sessions), client(url, "/whip/desk") as one:
-        async with asyncio.timeout(60):
+        async with timeout(60):
             while not sessions.describe() or not any(row["frames_dropped"] for row in sessions.describe()):
                 await asyncio.sleep(0.05)
         one.send_signal(signal.SIGKILL)
@@ -79,11 +80,10 @@ async def test_a_viewer_that_vanishes_gives_its_place_back_and_the_stream_goes_o
         first = await stack.enter_async_context(client(url, "/whep/desk"))
         await first_picture(first)
         first.send_signal(signal.SIGKILL)
-        async with asyncio.timeout(25):
-            async with publisher(url, shown) as asking:
-                offer = await asking.offer()
-                while (status := (await asking.post(offer, "/whep/desk")).status) == 503:
-                    await asyncio.sleep(0.2)
+        async with timeout(25), publisher(url, shown) as asking:
+            offer = await asking.offer()
+            while (status := (await asking.post(offer, "/whep/desk")).status) == 503:
+                await asyncio.sleep(0.2)
         assert status == 422, "there was no place, or the stream ended"
         assert len(sessions) == 1
 
@@ -96,7 +96,7 @@ async def test_a_client_that_only_pauses_keeps_its_place() -> None:
         await asyncio.sleep(connection.SILENT_SECONDS / 2)
         one.send_signal(signal.SIGCONT)
         [row] = sessions.describe()
-        async with asyncio.timeout(20):
+        async with timeout(20):
             while sessions[row["id"]].describe()["frames_done"] <= row["frames_done"] + 10:
                 await asyncio.sleep(0.05)
 

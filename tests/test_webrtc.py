@@ -13,6 +13,7 @@ from portrait.app import Running
 from portrait.compositors import MODES
 from portrait.frame import Frame
 from portrait.mask import Mask
+from portrait.python310 import timeout
 from portrait.transports.webrtc import connection
 from tests.fakes import FakeModel, Gate, failing, full_mask
 from tests.people import Array, Clip
@@ -130,7 +131,7 @@ async def test_a_slow_network_gets_the_newest_frame_and_the_rest_is_counted(show
         await asyncio.to_thread(gate.entered.acquire)
         session = sessions[one.location.rpartition("/")[2]]
         already = camera.sent
-        async with asyncio.timeout(20):
+        async with timeout(20):
             while camera.sent < already + 30:
                 await asyncio.sleep(0.05)
         gate.let_through.release()
@@ -156,7 +157,7 @@ async def test_a_frame_that_cannot_be_composed_ends_the_session_with_its_reason(
     async with fake_service(FakeModel(too_many_sides)) as (url, sessions), viewer(url, Camera(shown)) as one:
         await one.connect(mode="color")
         session = sessions[one.location.rpartition("/")[2]]
-        async with asyncio.timeout(20):
+        async with timeout(20):
             assert "a frame could not be composed" in await session.wait_ended()
 
 
@@ -164,7 +165,7 @@ async def test_a_frame_over_the_limit_is_refused_and_counted(shown: Clip) -> Non
     service = fake_service(FakeModel(full_mask), max_frame_pixels=1000)
     async with service as (url, _), viewer(url, Camera(shown)) as one:
         await one.connect()
-        async with asyncio.timeout(20):
+        async with timeout(20):
             while (await one.numbers())["frames_refused"] == 0:
                 await asyncio.sleep(0.05)
         assert (await one.numbers())["frames_done"] == 0

@@ -8,21 +8,8 @@ from aiortc.jitterbuffer import JitterBuffer, JitterFrame
 from aiortc.rtcrtpreceiver import NackGenerator
 from aiortc.rtp import RtpPacket
 
-from portrait.transports.webrtc import lost, realtime
-
-
-class StockBuffer(JitterBuffer):
-    """As aiortc ships it."""
-
-    add = realtime._stock_add
-    _remove_frame = realtime._stock_remove_frame
-
-
-class LiveBuffer(JitterBuffer):
-    """As the service uses it."""
-
-    add = realtime._add
-    _remove_frame = realtime._remove_frame
+from portrait.transports.webrtc import lost
+from portrait.transports.webrtc.jitter import CAPACITY, LiveJitterBuffer
 
 
 def picture_packets(rng: random.Random, count: int) -> list[RtpPacket]:
@@ -61,8 +48,8 @@ def test_pictures_are_the_same_as_stock_in_the_same_order_and_never_later(seed: 
         place = arriving.index(packet)
         arriving.remove(packet)
         arriving.insert(place + rng.randint(1, 12), packet)
-    stock = delivered(StockBuffer(capacity=128, is_video=True), arriving)
-    live = delivered(LiveBuffer(capacity=128, is_video=True), arriving)
+    stock = delivered(JitterBuffer(capacity=CAPACITY, is_video=True), arriving)
+    live = delivered(LiveJitterBuffer(), arriving)
     came = {frame.timestamp: (number, frame.data) for number, frame in live}
     assert [frame.timestamp for _, frame in live] == sorted(came)
     assert len(stock) >= 30
@@ -74,15 +61,8 @@ def test_pictures_are_the_same_as_stock_in_the_same_order_and_never_later(seed: 
 def test_a_picture_is_there_with_its_last_packet() -> None:
     packets = picture_packets(random.Random(1), 10)
     ends = [number for number, packet in enumerate(packets) if packet.marker]
-    assert [number for number, _ in delivered(LiveBuffer(capacity=128, is_video=True), packets)] == ends
-    assert len(delivered(StockBuffer(capacity=128, is_video=True), packets)) == len(ends) - 1
-
-
-def test_sound_is_left_as_it_was() -> None:
-    packets = picture_packets(random.Random(1), 10)
-    stock = delivered(StockBuffer(capacity=16, prefetch=4), packets)
-    live = delivered(LiveBuffer(capacity=16, prefetch=4), packets)
-    assert [(n, f.timestamp) for n, f in live] == [(n, f.timestamp) for n, f in stock]
+    assert [number for number, _ in delivered(LiveJitterBuffer(), packets)] == ends
+    assert len(delivered(JitterBuffer(capacity=CAPACITY, is_video=True), packets)) == len(ends) - 1
 
 
 class Clock:
@@ -148,7 +128,7 @@ def test_what_never_comes_holds_pictures_up_for_a_second_only(monkeypatch: pytes
     """A cut of some seconds: more is lost than the sender remembers. Stock waits for 512 packets more."""
     clock, packets = Clock(), picture_packets(random.Random(1), 200)
     monkeypatch.setattr("time.monotonic", clock)
-    buffer = LiveBuffer(512, is_video=True)
+    buffer = LiveJitterBuffer()
     assert len(delivered(buffer, packets[:60])) > 10
     cut, began = clock.now, None
     for packet in packets[260:]:
@@ -158,4 +138,4 @@ def test_what_never_comes_holds_pictures_up_for_a_second_only(monkeypatch: pytes
         assert (frame is None) or (began is not None)
     assert began is not None
     assert began - cut == pytest.approx(lost.GIVE_UP_SECONDS, abs=0.05)
-    assert len(delivered(StockBuffer(512, is_video=True), packets[260:])) > 10  # and they are whole
+    assert len(delivered(JitterBuffer(CAPACITY, is_video=True), packets[260:])) > 10  # and they are whole

@@ -23,7 +23,7 @@ from portrait.transports.webrtc.addresses import advertise
 
 
 def test_aiortc_is_the_one_this_was_written_for() -> None:
-    assert aiortc.__version__ == realtime.TESTED
+    assert aiortc.__version__ in realtime.TESTED
 
 
 def test_another_aiortc_is_refused() -> None:
@@ -32,15 +32,15 @@ def test_another_aiortc_is_refused() -> None:
     )
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
     assert done.returncode == 1
-    assert "aiortc is 9.9; it is made real-time for 1.16.0 only" in done.stderr
+    assert "aiortc is 9.9; it is made real-time for 1.15.0 and 1.16.0 only" in done.stderr
 
 
 def test_installing_twice_changes_nothing_more() -> None:
     realtime.install()
-    first = JitterBuffer._remove_frame, RTCCertificate._create_ssl_context
+    first = rtcrtpreceiver.decoder_worker, RTCCertificate._create_ssl_context
     realtime.install()
-    assert (JitterBuffer._remove_frame, RTCCertificate._create_ssl_context) == first
-    assert first[0] is realtime._remove_frame
+    assert (rtcrtpreceiver.decoder_worker, RTCCertificate._create_ssl_context) == first
+    assert first[1] is realtime._create_ssl_context
 
 
 def test_the_budget_falls_with_real_loss_and_comes_back() -> None:
@@ -111,7 +111,7 @@ async def test_a_receiver_hands_over_pictures_that_are_not_decoded() -> None:
     connection = aiortc.RTCPeerConnection(aiortc.RTCConfiguration(iceServers=[]))
     receiver = connection.addTransceiver("video").receiver
     assert isinstance(receiver._RTCRtpReceiver__decoder_queue, queue.Queue)  # private names, as above
-    assert isinstance(receiver._RTCRtpReceiver__decoder_error, threading.Event)
+    assert type(receiver._RTCRtpReceiver__jitter_buffer) is JitterBuffer
     told: list[str] = []
     undecoded = realtime.leave_undecoded(receiver, lambda: told.append("came"), lambda: told.append("gone"))
     assert receiver._RTCRtpReceiver__decoder_queue is undecoded
@@ -125,7 +125,8 @@ async def test_a_receiver_hands_over_pictures_that_are_not_decoded() -> None:
     coded = undecoded.take()
     assert coded.pictures == pictures
     coded.fail()
-    assert receiver._RTCRtpReceiver__decoder_error.is_set()
+    packets = [RtpPacket(payload_type=97, sequence_number=number, timestamp=3000) for number in range(2)]
+    assert [receiver._RTCRtpReceiver__jitter_buffer.add(packet) for packet in packets] == [(True, None), (False, None)]
     undecoded.put(None)
     assert told == ["came", "came", "came", "gone"]
     await connection.close()

@@ -15,6 +15,7 @@ from typing import Any
 from playwright.async_api import Page
 
 from portrait.client import Client, Reply
+from portrait.python310 import timeout
 from tests.boxes import ended, serving, wait_for, workers
 from tests.browser import open_page, write_camera
 from tests.people import Array, Clip, clip, room
@@ -54,7 +55,7 @@ async def steady(rate: float, done: asyncio.Event) -> AsyncIterator[Array]:
 
 
 async def until(condition: Callable[[], bool]) -> None:
-    async with asyncio.timeout(60):
+    async with timeout(60):
         while not condition():
             await asyncio.sleep(0.02)
 
@@ -121,7 +122,7 @@ async def test_a_killed_publishers_name_is_free_again_and_its_sessions_are_unkno
             await one.connect("/whip/desk")
             index = worker_of(one.location)
             os.kill(workers(process.pid)[index], signal.SIGKILL)
-            async with asyncio.timeout(BACK_SECONDS):
+            async with timeout(BACK_SECONDS):
                 offer = await two.offer()
                 while (response := await two.post(offer, "/whip/desk")).status != 201:
                     assert response.status in (409, 503), await response.text()
@@ -174,7 +175,7 @@ FRAMES = """() => {
 
 
 async def shows(page: Page, expression: str) -> None:
-    async with asyncio.timeout(60):  # asked from outside: the page's policy lets nobody evaluate anything inside
+    async with timeout(60):  # asked from outside: the page's policy lets nobody evaluate anything inside
         while not await page.evaluate(expression):
             await asyncio.sleep(0.05)
 

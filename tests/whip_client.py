@@ -14,6 +14,8 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
+from portrait.python310 import timeout
+
 PROGRAM = "whip-client"
 
 EMPTY = """
@@ -66,5 +68,5 @@ async def publishing(folder: Path, url: str, token: str, *options: str) -> Async
         yield
     finally:
         process.send_signal(signal.SIGINT)
-        async with asyncio.timeout(30):
+        async with timeout(30):
             await process.wait()

@@ -17,6 +17,7 @@ from typing import Any
 from pydantic import SecretStr
 
 from portrait.board import Board
+from portrait.python310 import timeout
 
 logger = logging.getLogger(__name__)
 
@@ -83,7 +84,7 @@ class Worker:
         self._process = await asyncio.create_subprocess_exec(
             sys.executable, "-m", "portrait.worker",
             stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE, pass_fds=[self._orders.http_socket],
-            process_group=0,  # what the terminal interrupts is the supervisor, which tells the workers
+            start_new_session=True,  # what the terminal interrupts is the supervisor, which tells the workers
         )  # fmt: skip
         assert self._process.stdout is not None
         orders = asdict(self._orders) | {"restarts": self._restarts}
@@ -155,7 +156,7 @@ class Worker:
             return 0
         self._signal(signal.SIGTERM)
         try:
-            async with asyncio.timeout(drain_seconds + STOP_SECONDS):
+            async with timeout(drain_seconds + STOP_SECONDS):
                 status = await self._process.wait()
         except TimeoutError:
             self._signal(signal.SIGKILL)

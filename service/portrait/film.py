@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from portrait.frame import Frame
 
 
-@dataclass(frozen=True, slots=True, eq=False, weakref_slot=True)
+@dataclass(frozen=True, eq=False)  # without slots, which allow no weak references before Python 3.11
 class Film:
     """A short clip, decoded; shown over and over. Shared between sessions, never written to."""
 

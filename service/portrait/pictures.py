@@ -60,8 +60,11 @@ def read_size(data: bytes, max_pixels: int, field: str) -> tuple[int, int]:
         return size
     try:
         # Pillow warns about large headers; the limit is ours and is checked by the caller.
-        with warnings.catch_warnings(action="ignore"), Image.open(io.BytesIO(data), formats=FORMATS) as header:
-            return header.size
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            with Image.open(io.BytesIO(data), formats=FORMATS) as header:
+                width, height = header.size
+                return width, height
     except Image.DecompressionBombError as error:
         raise BadPicture(field, f"{error}; expected at most {max_pixels} pixels") from error
     except (UnidentifiedImageError, OSError, ValueError, SyntaxError) as error:

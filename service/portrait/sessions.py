@@ -15,6 +15,7 @@ from portrait.logs import log_event
 from portrait.mask import Mask
 from portrait.numbers import first_demand
 from portrait.pipeline import Codec
+from portrait.python310 import timeout
 from portrait.quality import Delivery
 from portrait.segmenters import Model, Models
 from portrait.session import Session
@@ -92,7 +93,7 @@ class Sessions:
     async def wait_closed(self, seconds: float) -> bool:
         """Wait until none is open, or so long; whether none is."""
         with suppress(TimeoutError):
-            async with asyncio.timeout(seconds):
+            async with timeout(seconds):
                 await self._none_left.wait()
         return not self._open
 

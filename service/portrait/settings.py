@@ -3,7 +3,6 @@
 import ipaddress
 import os
 import re
-import tomllib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -27,6 +26,7 @@ from pydantic_settings import (
 )
 
 from portrait.errors import BadSettings
+from portrait.python310 import tomllib
 
 PREFIX = "PORTRAIT_"
 FILE_VARIABLE = "PORTRAIT_CONFIG"

@@ -8,6 +8,7 @@ import sys
 
 from portrait.child import describe
 from portrait.errors import BadModel, PortraitError
+from portrait.python310 import timeout
 from portrait.segmenters import load_models, warm
 
 TRIAL_SECONDS = 60.0
@@ -22,10 +23,10 @@ async def try_model(model: str, runtime: str) -> None:
     process = await asyncio.create_subprocess_exec(
         sys.executable, "-m", "portrait.trial", model, runtime,
         stdin=asyncio.subprocess.DEVNULL, stdout=asyncio.subprocess.DEVNULL, stderr=asyncio.subprocess.PIPE,
-        process_group=0,
+        start_new_session=True,
     )  # fmt: skip
     try:
-        async with asyncio.timeout(TRIAL_SECONDS):
+        async with timeout(TRIAL_SECONDS):
             _, said = await process.communicate()
     except TimeoutError:
         raise BadModel(f"{model}: not loaded and used once within {TRIAL_SECONDS:g} s") from None

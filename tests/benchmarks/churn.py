@@ -22,6 +22,7 @@ import aiohttp
 from aiortc.mediastreams import MediaStreamError
 
 from portrait.launch import THREADS, find_jemalloc
+from portrait.python310 import timeout
 from tests.people import Clip, clip
 from tests.rtc import SIZE, Camera, Viewer, hang_up, viewer
 from tests.test_churn import stream
@@ -143,9 +144,8 @@ async def _cut_off(one: Viewer, dice: random.Random) -> None:
     """The request is given up before, or as, it is answered."""
     offer = await one.offer()
     with suppress(TimeoutError):
-        async with asyncio.timeout(dice.choice([0.0, 0.005, 0.02, 0.05])):
-            async with await one.post(offer):
-                pass
+        async with timeout(dice.choice([0.0, 0.005, 0.02, 0.05])), await one.post(offer):
+            pass
 
 
 async def _vanishing(one: Viewer, dice: random.Random) -> None:
@@ -192,7 +192,7 @@ async def one_session(
 ) -> None:
     if dice.random() < 0.5:
         told["grpc"] += 1
-        async with asyncio.timeout(HANGS):
+        async with timeout(HANGS):
             await stream(service.grpc, dice)
         return
     leave = dice.choice(LEAVING)
@@ -201,7 +201,7 @@ async def one_session(
     with suppress(AssertionError, TimeoutError, aiohttp.ClientError, MediaStreamError):
         async with counted_viewer(service.page, dice.randrange(60_000), got) as one:
             one.pc.addTrack(Camera(shown))
-            async with asyncio.timeout(HANGS):
+            async with timeout(HANGS):
                 await leave(one, dice)
 
 

@@ -17,6 +17,7 @@ import numpy as np
 
 from portrait.frame import Frame
 from portrait.mask import Mask
+from portrait.python310 import timeout
 from portrait.session import Session
 from portrait.sessions import Sessions
 from tests.benchmarks.stored import add_option, report
@@ -77,7 +78,7 @@ async def under_load() -> AsyncIterator[Sessions]:
         command = (sys.executable, "-m", "tests.rtc_client", url, "--frames", "1000000")
         client = await asyncio.create_subprocess_exec(*command, stdout=asyncio.subprocess.DEVNULL)
         try:
-            async with asyncio.timeout(60):
+            async with timeout(60):
                 while not any(session["frames_done"] for session in sessions.describe()):
                     await asyncio.sleep(0.05)
             yield sessions

@@ -11,12 +11,13 @@ import signal
 import subprocess
 import sys
 import tempfile
-import tomllib
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from shutil import copy2
+
+from portrait.python310 import tomllib
 
 ROOT = Path(__file__).parents[2]
 LIMIT = 300

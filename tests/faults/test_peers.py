@@ -17,6 +17,7 @@ from aiortc.codecs.vpx import Vp8Encoder
 from portrait.app import Running, run_service
 from portrait.frame import Frame
 from portrait.mask import Mask
+from portrait.python310 import timeout
 from portrait.settings import Settings
 from tests.fakes import FakeModel, full_mask
 from tests.faults.troubles import instead_of_the_embedded
@@ -72,7 +73,7 @@ class Neighbour:
     async def goes_on(self) -> None:
         """Wait for a second of its pictures."""
         before = self.frames
-        async with asyncio.timeout(60):
+        async with timeout(60):
             while self.frames < before + 15:
                 await asyncio.sleep(0.02)
 
@@ -100,7 +101,7 @@ def at(service: Running) -> str:
 
 async def gone(one: Viewer) -> None:
     """Wait until its session has ended."""
-    async with asyncio.timeout(60):
+    async with timeout(60):
         while True:
             async with one.http.get(one.location) as response:
                 if response.status == 404:
@@ -176,7 +177,7 @@ async def test_garbage_on_the_media_port_is_thrown_away(service: Running, shown:
 async def test_a_4k_camera_is_refused_frame_by_frame_and_its_neighbour_goes_on(service: Running, shown: Clip) -> None:
     async with neighbour(at(service), shown) as beside, viewer(at(service), Rate(5, (3840, 2160))) as large:
         await large.connect(mode="color")
-        async with asyncio.timeout(60):
+        async with timeout(60):
             while not (numbers := await large.numbers())["frames_refused"]:
                 await asyncio.sleep(0.1)
         assert numbers["frames_done"] == 0
@@ -210,7 +211,7 @@ async def test_240_frames_per_second_wait_for_nobody(settings: Settings, shown: 
             viewer(at(running), camera) as fast,
         ):
             await fast.connect(mode="color")
-            async with asyncio.timeout(60):
+            async with timeout(60):
                 while (numbers := await fast.numbers())["frames_dropped"] < 100:
                     await fast.frame()
             assert numbers["latency_seconds"] < 1.0
@@ -223,7 +224,7 @@ async def test_none_of_them_leaves_anything_behind(settings: Settings, shown: Cl
         for camera in (Rate(240), Rate(1), Rate(5, (2560, 1440))):
             async with viewer(at(running), camera) as one:
                 await one.connect()
-                async with asyncio.timeout(30):
+                async with timeout(30):
                     while not (numbers := await one.numbers())["frames_done"] and not numbers["frames_refused"]:
                         await asyncio.sleep(0.05)
             assert await running.sessions.wait_closed(10)

@@ -13,6 +13,7 @@ from portrait.client import Client, ClientError, Reply
 from portrait.client.stream import Stream
 from portrait.frame import Frame
 from portrait.mask import Mask
+from portrait.python310 import timeout
 from tests.boxes import ended, serving
 from tests.fakes import FakeModel, full_mask
 from tests.faults.search import settings
@@ -73,7 +74,7 @@ async def test_an_interpreter_that_hangs_costs_its_session_only_and_its_place_is
                 assert 'portrait_sessions_hung_total{transport="grpc"} 1.0' in scrape(told["page"])
                 # Nor does the end of the process wait for it.
                 process.send_signal(signal.SIGTERM)
-                async with asyncio.timeout(60):
+                async with timeout(60):
                     while not has_ended():
                         await asyncio.sleep(0.05)
         status, log = await asyncio.to_thread(ended, process)

@@ -21,6 +21,7 @@ from aiortc import MediaStreamTrack
 from aiortc.mediastreams import MediaStreamError
 
 from portrait.client import Client, ClientError, Picture
+from portrait.python310 import timeout
 from portrait.v1 import segmentation_pb2 as pb
 from tests.people import Array
 from tests.rtc import Viewer, viewer
@@ -138,7 +139,7 @@ async def over_whip(url: str, found: Found) -> None:
 async def _connect(one: Viewer, path: str, **query: str) -> None:
     """As a client does whose server may be on its way up: again until it is taken."""
     offer = await one.offer()
-    async with asyncio.timeout(60):
+    async with timeout(60):
         while True:
             with suppress(aiohttp.ClientError):
                 answer = await one.post(offer, path, **query)

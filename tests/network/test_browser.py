@@ -1,6 +1,5 @@
 """Headless Chromium in a network of its own: through a relay, and over a bad line."""
 
-import asyncio
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -9,6 +8,7 @@ from typing import Any
 import pytest
 from playwright.async_api import Page, Request, Route
 
+from portrait.python310 import timeout
 from tests.browser import CHROMIUM, open_page, write_camera
 from tests.network.namespaces import Namespace, Network, missing, network
 from tests.network.test_network import (
@@ -73,7 +73,7 @@ async def serve_module(route: Route, request: Request) -> None:
 
 async def publish_and_view(page: Page, url: str) -> None:
     """The camera to the service and back."""
-    async with asyncio.timeout(60):
+    async with timeout(60):
         await _publish_and_view(page, url)
 
 

@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from portrait.python310 import timeout
 from tests.network.namespaces import Namespace, Network, missing
 from tests.network.test_network import CLIENT, call, net, running, serving
 
@@ -60,7 +61,7 @@ async def sessions(server: Namespace) -> list[dict[str, Any]]:
 async def event(process: Process) -> dict[str, Any]:
     """The next line a client prints."""
     assert process.stdout is not None
-    async with asyncio.timeout(180):
+    async with timeout(180):
         line = await process.stdout.readline()
     if not line:
         raise Ended
@@ -115,7 +116,7 @@ async def test_after_a_cut_of_five_seconds_pictures_are_back_within_two(net: Net
         longest = {"grpc": (await event(grpc))["longest"]}
         with suppress(Ended):
             longest["webrtc"] = (await event(webrtc))["longest"]
-        async with asyncio.timeout(30):
+        async with timeout(30):
             while await sessions(server):
                 await asyncio.sleep(0.1)
         assert (await call(client, f"http://{SERVER}:8080"))["frames"] == 30
@@ -136,7 +137,7 @@ async def test_a_long_cut_frees_the_places_and_everybody_comes_back(net: Network
         assert len(await sessions(server)) == 2
         with cut(client, server):
             since = time.monotonic()
-            async with asyncio.timeout(LONG_SECONDS):
+            async with timeout(LONG_SECONDS):
                 while await sessions(server):
                     await asyncio.sleep(0.2)
             print(f"all places were free after {time.monotonic() - since:.1f} s")

@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from portrait.python310 import timeout
 from tests.network.namespaces import Namespace, Network, missing, network
 from tests.snippets import ROOT, blocks
 
@@ -38,7 +39,7 @@ async def running(command: list[str], ready: str | None = None) -> AsyncIterator
     try:
         if ready is not None:
             assert process.stdout is not None
-            async with asyncio.timeout(60):
+            async with timeout(60):
                 while ready not in (line := (await process.stdout.readline()).decode()):
                     assert line, f"{command} ended"
         yield process
@@ -61,7 +62,7 @@ async def call(place: Namespace, url: str, frames: int = 30) -> dict[str, Any]:
     """What a client inside a namespace got."""
     command = place.command(sys.executable, "-m", "tests.rtc_client", url, "--frames", str(frames))
     async with running(command) as process:
-        async with asyncio.timeout(60):
+        async with timeout(60):
             out, _ = await process.communicate()
         lines = [json.loads(line) for line in out.decode().splitlines()]
         assert lines, "the client got no picture"
@@ -92,7 +93,7 @@ async def relaying(place: Namespace, options: Sequence[str] = RELAY) -> AsyncIte
         pytest.skip("coturn is not installed (make system-packages)")
     leaving_nothing = ("-n", "--log-file=stdout", "--simple-log", "--pidfile=/dev/null")
     async with running(place.command(program, *leaving_nothing, *options), ready="IO method"):
-        async with asyncio.timeout(30):  # it says so a moment before it listens
+        async with timeout(30):  # it says so a moment before it listens
             while await listening(place, 3478) != {"udp", "tcp"}:
                 await asyncio.sleep(0.05)
         yield
@@ -157,7 +158,7 @@ async def test_without_a_relay_the_firewall_is_not_passed(net: Network) -> None:
         async with running(command) as process:
             assert process.stdout is not None
             with pytest.raises(TimeoutError):
-                async with asyncio.timeout(5):
+                async with timeout(5):
                     await process.stdout.readline()
 
 

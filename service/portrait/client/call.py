@@ -8,6 +8,7 @@ from typing import Any, TypeVar
 import grpc.aio
 
 from portrait.client.values import ClientError
+from portrait.python310 import timeout
 from portrait.v1 import segmentation_pb2 as pb
 
 T = TypeVar("T")
@@ -72,7 +73,7 @@ class Call:
         """Why the call is over; None: all went well."""
         await self._call.code()
         with suppress(TimeoutError):
-            async with asyncio.timeout(LAST_WORD_SECONDS):
+            async with timeout(LAST_WORD_SECONDS):
                 while self._ending is None:
                     await asyncio.sleep(0.01)
                     self._note(self._call)

@@ -2,7 +2,7 @@
 
 from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from contextlib import AsyncExitStack, aclosing, asynccontextmanager
-from typing import Any, Unpack
+from typing import Any
 
 import grpc
 import grpc.aio
@@ -12,6 +12,7 @@ from portrait.client.journey import Frames, Journey, Patience
 from portrait.client.stream import Stream, make_output, make_prior, make_reply
 from portrait.client.values import Array, ClientError, OutputFields, Picture, Reply, Tls
 from portrait.client.window import Window
+from portrait.python310 import Unpack
 from portrait.v1 import segmentation_pb2 as pb
 from portrait.v1 import segmentation_pb2_grpc as pb_grpc
 

@@ -6,10 +6,11 @@ from collections.abc import AsyncGenerator, AsyncIterator, Coroutine, Iterable, 
 from concurrent.futures import Future
 from contextlib import ExitStack, contextmanager
 from queue import SimpleQueue
-from typing import Any, TypeVar, Unpack
+from typing import Any, TypeVar
 
 from portrait.client.client import MOST_IN_FLIGHT, Client
 from portrait.client.values import Array, OutputFields, Picture, Reply, Tls
+from portrait.python310 import Runner, Unpack
 from portrait.v1 import segmentation_pb2 as pb
 
 T = TypeVar("T")
@@ -123,7 +124,7 @@ def _loop_on_a_thread() -> Iterator[asyncio.AbstractEventLoop]:
     started: Future[asyncio.AbstractEventLoop] = Future()
 
     def live() -> None:
-        with asyncio.Runner() as runner:
+        with Runner() as runner:
             started.set_result(runner.get_loop())
             runner.get_loop().run_forever()
 

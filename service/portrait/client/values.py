@@ -149,12 +149,12 @@ class Reply:
 def decode(picture: pb.Picture) -> Array:
     """The pixels of a result, as `Reply.array` gives them."""
     height, width = picture.height, picture.width
-    if picture.format == pb.PICTURE_FORMAT_GRAY8_ZLIB:
-        return np.frombuffer(zlib.decompress(picture.data), np.uint8).reshape(height, width)
-    pixels: Array = np.frombuffer(picture.data, np.uint8)
+    packed = picture.format == pb.PICTURE_FORMAT_GRAY8_ZLIB
+    pixels: Array = np.frombuffer(zlib.decompress(picture.data) if packed else picture.data, np.uint8)
     if picture.format == pb.PICTURE_FORMAT_GRAY1:
-        return np.unpackbits(pixels.reshape(height, -1), axis=1, count=width) * np.uint8(255)
-    if picture.format == pb.PICTURE_FORMAT_GRAY8:
+        mask: Array = np.unpackbits(pixels.reshape(height, -1), axis=1, count=width) * np.uint8(255)
+        return mask
+    if picture.format in (pb.PICTURE_FORMAT_GRAY8, pb.PICTURE_FORMAT_GRAY8_ZLIB):
         return pixels.reshape(height, width)
     if picture.format in (pb.PICTURE_FORMAT_RGB24, pb.PICTURE_FORMAT_RGBA32):
         return pixels.reshape(height, width, -1)

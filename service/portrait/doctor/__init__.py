@@ -6,7 +6,7 @@ import socket
 import sys
 import time
 from collections.abc import Iterator
-from datetime import UTC, datetime
+from datetime import datetime, timezone
 
 from portrait.cgroup import cpu_budget
 from portrait.doctor.check import Check
@@ -20,7 +20,7 @@ from portrait.settings import Settings
 
 def examine(settings: Settings) -> Iterator[Check]:
     """Everything the service needs of the box, one check after the other."""
-    yield Check("python", sys.version_info >= (3, 11), sys.version.split()[0])
+    yield Check("python", sys.version_info >= (3, 10), sys.version.split()[0])
     yield _model(settings)
     yield _security(settings)
     yield _port("http port", settings.host, settings.http_port)
@@ -61,7 +61,7 @@ def _security(settings: Settings) -> Check:
         return Check("security", False, str(error))
     certificates = security.certificates
     ends = min(certificates.expiries().values()) if certificates else None
-    tls = "no TLS" if ends is None else f"TLS until {datetime.fromtimestamp(ends, UTC):%Y-%m-%d}"
+    tls = "no TLS" if ends is None else f"TLS until {datetime.fromtimestamp(ends, timezone.utc):%Y-%m-%d}"
     finding = f"{'everybody may call' if security.open else 'callers are authenticated'}, {tls}"
     return Check("security", ends is None or ends > time.time(), finding)
 

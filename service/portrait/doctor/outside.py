@@ -6,7 +6,7 @@ import ipaddress
 import socket
 import time
 from collections.abc import Iterator
-from datetime import UTC, datetime
+from datetime import datetime, timezone
 from pathlib import Path
 
 import ifaddr
@@ -15,6 +15,7 @@ from cryptography import x509
 
 from portrait.doctor.check import Check
 from portrait.errors import PortraitError
+from portrait.python310 import timeout
 from portrait.security import is_loopback, open_security
 from portrait.security.authority import box_names, names_of
 from portrait.settings import Settings
@@ -109,7 +110,7 @@ def _certificate(settings: Settings) -> Check:
     if certificates is None:
         return Check("certificate", True, "none", fatal=False)
     found = x509.load_pem_x509_certificate(certificates.pem().certificate)
-    until = f"until {datetime.fromtimestamp(min(certificates.expiries().values()), UTC):%Y-%m-%d}"
+    until = f"until {datetime.fromtimestamp(min(certificates.expiries().values()), timezone.utc):%Y-%m-%d}"
     if certificates.authority is not None:
         finding = f"of its own authority, {until}; devices trust it after /trust; its SHA-256 is "
         finding += certificates.authority.fingerprint
@@ -163,7 +164,7 @@ async def _ask(url: str, servers: IceServers) -> Check:
     )
     wanted = "srflx" if scheme == "stun" else "relay"
     try:
-        async with asyncio.timeout(ANSWER_SECONDS):
+        async with timeout(ANSWER_SECONDS):
             await connection.gather_candidates()
         for candidate in connection.local_candidates:
             if candidate.type == wanted:

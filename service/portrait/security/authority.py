@@ -13,7 +13,7 @@ import os
 import socket
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta, timezone
 from pathlib import Path
 
 import ifaddr
@@ -57,7 +57,7 @@ class Authority:
         self,
         folder: Path,
         names: Callable[[], frozenset[str]],
-        clock: Callable[[], datetime] = lambda: datetime.now(UTC),
+        clock: Callable[[], datetime] = lambda: datetime.now(timezone.utc),
     ) -> None:
         self.folder, self._names, self._clock = folder, names, clock
         self.authority, self.certificate, self.key = folder / "ca.crt", folder / "server.crt", folder / "server.key"

@@ -1,9 +1,27 @@
 """Streams that go on until they are cancelled."""
 
 import asyncio
+from collections.abc import AsyncIterator, Coroutine
+from contextlib import asynccontextmanager
+from typing import Any
 
 from portrait.client import Picture
 from portrait.client.client import Stream
+
+
+@asynccontextmanager
+async def together(*lives: Coroutine[Any, Any, None]) -> AsyncIterator[None]:
+    """Tasks for the length of the block, at whose end none may have failed."""
+    tasks = [asyncio.create_task(life) for life in lives]
+    try:
+        yield
+    finally:
+        for task in tasks:
+            task.cancel()
+        outcomes = await asyncio.gather(*tasks, return_exceptions=True)
+    for outcome in outcomes:
+        if isinstance(outcome, Exception):
+            raise outcome
 
 
 async def send(stream: Stream, frames: list[Picture], pause: float) -> None:

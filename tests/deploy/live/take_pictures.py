@@ -75,17 +75,15 @@ async def some_minutes(container: Container, seconds: float) -> None:
     frames = [jpeg(frame) for frame in clip(*SIZE, 30).frames]
     broken = [*frames[:9], Picture.jpeg(b"none")]
     moments = now + seconds * np.array([0, 0.1, 0.2, 0.35, 0.55, 0.6, 0.8, 0.95])
-    async with asyncio.TaskGroup() as group:
-        for life in (
-            call(container, "blur", moments[0], moments[7]),
-            stream(container, "mask", 1 / 15, frames, moments[1], moments[7]),
-            call(container, "color", moments[2], moments[6]),
-            stream(container, "blur", 0.0, frames, moments[3], moments[4]),
-            # Not at once: the stream before must have the last place.
-            knock(container, moments[3] + 5, moments[4] - 5),
-            stream(container, "mask", 1 / 10, broken, moments[5], moments[6]),
-        ):
-            group.create_task(life)
+    await asyncio.gather(
+        call(container, "blur", moments[0], moments[7]),
+        stream(container, "mask", 1 / 15, frames, moments[1], moments[7]),
+        call(container, "color", moments[2], moments[6]),
+        stream(container, "blur", 0.0, frames, moments[3], moments[4]),
+        # Not at once: the stream before must have the last place.
+        knock(container, moments[3] + 5, moments[4] - 5),
+        stream(container, "mask", 1 / 10, broken, moments[5], moments[6]),
+    )
 
 
 async def main() -> None:

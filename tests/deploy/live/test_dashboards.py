@@ -13,12 +13,13 @@ import pytest
 import yaml
 
 from portrait.client import Client, ClientError, Picture
+from portrait.python310 import timeout
 from tests.calls import jpeg
 from tests.deploy import DEPLOY
 from tests.deploy.dashboards import BOARDS, annotations, choices, expressions, plain
 from tests.deploy.live.engine import Container, Engine
 from tests.deploy.live.scraping import Prometheus, scraping
-from tests.deploy.live.streaming import receive, send
+from tests.deploy.live.streaming import receive, send, together
 from tests.deploy.live.test_proxies import reached
 from tests.deploy.pictures import draw
 from tests.people import clip
@@ -49,7 +50,6 @@ async def load(container: Container) -> AsyncIterator[None]:
     frames = [jpeg(frame) for frame in clip(640, 360, 30).frames]
     async with (
         Client(f"127.0.0.1:{container.grpc}") as client,
-        asyncio.TaskGroup() as group,
         client.open_stream(mode="mask") as steady,
         client.open_stream(mode="blur") as hurried,
         client.open_stream(mode="color") as broken,
@@ -57,17 +57,13 @@ async def load(container: Container) -> AsyncIterator[None]:
         with pytest.raises(ClientError, match="sessions are open"):
             async with client.open_stream():
                 pass
-        tasks = [
-            group.create_task(send(steady, frames, 0.03)),
-            group.create_task(send(hurried, frames, 0.0)),
-            group.create_task(send(broken, [frames[0], Picture.jpeg(b"none")], 0.1)),
-        ]
-        tasks += [group.create_task(receive(stream)) for stream in (steady, hurried, broken)]
-        try:
+        async with together(
+            send(steady, frames, 0.03),
+            send(hurried, frames, 0.0),
+            send(broken, [frames[0], Picture.jpeg(b"none")], 0.1),
+            *(receive(stream) for stream in (steady, hurried, broken)),
+        ):
             yield
-        finally:
-            for task in tasks:
-                task.cancel()
 
 
 async def test_every_panel_has_data(
@@ -88,7 +84,7 @@ async def test_every_panel_has_data(
 
     async with load(container):
         try:
-            async with asyncio.timeout(90):
+            async with timeout(90):
                 while not await asyncio.to_thread(answered):
                     await asyncio.sleep(0.5)
         except TimeoutError:

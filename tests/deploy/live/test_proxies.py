@@ -16,10 +16,12 @@ from aiortc import RTCPeerConnection
 
 from portrait.client import Client, ClientError, Picture
 from portrait.client.client import Stream
+from portrait.python310 import timeout
 from tests.boxes import serving
 from tests.calls import jpeg
 from tests.deploy.live.engine import answers
 from tests.deploy.live.proxies import WRITERS, Proxy, Replica, proxied
+from tests.deploy.live.streaming import together
 from tests.people import Array, clip, iou
 
 pytestmark = pytest.mark.live
@@ -142,16 +144,13 @@ async def test_the_client_goes_on_by_itself_from_the_mask_it_had(proxy: Proxy, r
                 times[i].append(time.monotonic())
                 masks[i].append(reply.array)
 
-    async with Client(f"127.0.0.1:{proxy.grpc}") as client, asyncio.TaskGroup() as group:
-        tasks = [group.create_task(watch(i, client)) for i in range(2)]
+    async with Client(f"127.0.0.1:{proxy.grpc}") as client, together(*(watch(i, client) for i in range(2))):
         await reached(lambda: all(len(each) > 20 for each in masks), 30, "streaming")
         assert [each.sessions for each in replicas] == [1, 1]
         replicas[0].process.kill()
         seen = [len(each) for each in masks]
         await reached(lambda: all(len(m) > n + 20 for m, n in zip(masks, seen, strict=True)), 30, "streaming again")
         assert replicas[1].sessions == 2
-        for task in tasks:
-            task.cancel()
     for i in range(2):
         assert max(np.diff(times[i])) < BACK_SECONDS
         assert min(iou(masks[i][10], mask) for mask in masks[i][11:]) > 0.97, "a mask jumped"
@@ -173,7 +172,7 @@ async def test_a_box_that_drains_keeps_its_streams_and_gets_no_new_ones(
             await reached(lambda: not answers(url), 10, "draining")
             # Until the proxy has asked twice, it may still send a stream to the box, which refuses it.
             placed = 0
-            async with asyncio.timeout(20):
+            async with timeout(20):
                 while placed < 4:
                     try:
                         async with client.open_stream():

@@ -1,6 +1,5 @@
 """Who does the work: a pipeline of this process, or a service elsewhere."""
 
-import asyncio
 import itertools
 from collections.abc import Callable, Iterator
 from contextlib import AsyncExitStack, contextmanager
@@ -13,6 +12,7 @@ from portrait.frame import Frame, Timestamp, pack_i420
 from portrait.metrics import Metrics
 from portrait.pictures import frame_from_i420
 from portrait.pipeline import Pipeline
+from portrait.python310 import Runner
 from portrait.segmenters import Model
 from portrait.v1 import segmentation_pb2 as pb
 
@@ -42,7 +42,7 @@ def local_work(model: Model, options: Options) -> Iterator[Work]:
 def remote_work(client: Client, model: str, **output: Any) -> Iterator[Work]:
     """Through a stream of a running service; every frame is answered. Opens the client and closes it."""
     numbers = itertools.count()
-    with asyncio.Runner() as runner:
+    with Runner() as runner:
         stack = AsyncExitStack()
         try:
             runner.run(stack.enter_async_context(client))

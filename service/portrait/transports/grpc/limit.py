@@ -3,6 +3,8 @@
 import asyncio
 from types import TracebackType
 
+from portrait.python310 import timeout
+
 
 class Limit:
     """`asyncio.timeout` for waits of which each frame has its own: beginning one is an assignment, not a timer.
@@ -13,7 +15,7 @@ class Limit:
     def __init__(self, seconds: float) -> None:
         self._seconds, self._loop = seconds, asyncio.get_running_loop()
         self._since: float | None = None
-        self._timeout = asyncio.timeout(None)
+        self._timeout = timeout(None)
         self._timer: asyncio.TimerHandle | None = None
 
     def begin(self) -> None:

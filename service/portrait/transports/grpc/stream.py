@@ -24,6 +24,7 @@ from portrait.errors import (
     Unauthenticated,
 )
 from portrait.latest import Closed, Latest
+from portrait.python310 import timeout
 from portrait.quality import Quality
 from portrait.session import Session
 from portrait.transports.grpc.codec import Answer, Arrival, Output, read_background, read_output
@@ -75,7 +76,7 @@ async def read_config(
         Idle: it did not come.
     """
     try:
-        async with asyncio.timeout(idle_seconds):
+        async with timeout(idle_seconds):
             first = await anext(requests, None)
     except TimeoutError:
         raise Idle(f"no message for {idle_seconds:g} s; expected config") from None

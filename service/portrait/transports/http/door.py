@@ -19,6 +19,7 @@ from aiohttp.http_exceptions import HttpProcessingError
 from aiohttp.typedefs import Handler, Middleware
 
 from portrait.logs import tell_failure
+from portrait.python310 import timeout
 
 MOST = 1000
 """Connections open at once. One more takes the place of the one that has waited longest, if one waits."""
@@ -146,7 +147,7 @@ class Door:
     @asynccontextmanager
     async def _place(self) -> AsyncIterator[None]:
         try:
-            async with asyncio.timeout(PLACE_SECONDS):
+            async with timeout(PLACE_SECONDS):
                 await self._places.acquire()
         except TimeoutError:
             raise web.HTTPServiceUnavailable(
@@ -159,11 +160,11 @@ class Door:
 
     async def _greet(self, connection: socket.socket) -> None:
         assert self._server is not None
-        timeout = HANDSHAKE_SECONDS if self._tls else None
+        handshake = HANDSHAKE_SECONDS if self._tls else None
         loop = asyncio.get_running_loop()
         try:
             _, protocol = await loop.connect_accepted_socket(
-                self._server, connection, ssl=self._tls, ssl_handshake_timeout=timeout
+                self._server, connection, ssl=self._tls, ssl_handshake_timeout=handshake
             )
             self._waiting[protocol] = time.monotonic() + WAIT_SECONDS
         except OSError:  # among them ssl.SSLError and a handshake that took too long

@@ -20,6 +20,7 @@ from multidict import CIMultiDict
 
 from portrait.board import Board
 from portrait.errors import NoSuchSession, WorkerLost
+from portrait.python310 import timeout
 from portrait.transports.http.exposition import merge
 
 logger = logging.getLogger(__name__)
@@ -152,7 +153,7 @@ class Neighbours:
         async def ask(client: aiohttp.ClientSession) -> bytes | None:
             try:
                 async with (
-                    asyncio.timeout(ANSWER_SECONDS),
+                    timeout(ANSWER_SECONDS),
                     client.get(f"http://worker{path}", headers={"Accept": accept}) as answer,
                 ):
                     return await answer.read() if answer.status == 200 else None
@@ -179,11 +180,11 @@ async def believe_remote(request: web.Request, handler: Handler) -> web.StreamRe
 async def open_neighbours(board: Board) -> AsyncIterator[Neighbours]:
     """The other workers, for the length of the block."""
     # An event stream has no end, and a still may take long: only connecting is timed.
-    timeout = aiohttp.ClientTimeout(total=None, sock_connect=ANSWER_SECONDS)
+    waits = aiohttp.ClientTimeout(total=None, sock_connect=ANSWER_SECONDS)
     clients = {
         index: aiohttp.ClientSession(
             connector=aiohttp.UnixConnector(str(board.socket(index)), limit=0),
-            timeout=timeout,
+            timeout=waits,
             auto_decompress=False,
             cookie_jar=aiohttp.DummyCookieJar(),
         )

@@ -126,7 +126,8 @@ async def _read_form(request: web.Request) -> Form:
 
 async def _read_parts(request: web.Request, texts: dict[str, str], files: dict[str, bytes]) -> None:
     total, seen = 0, set[str]()
-    async for part in await request.multipart():
+    reader = await request.multipart()
+    while (part := await reader.next()) is not None:
         if not isinstance(part, BodyPartReader) or part.name is None:
             raise BadOption("body", "a part without a name")
         # Here and not at the end: parts without a body cost nothing to send, and there may be any number of them.

@@ -202,7 +202,7 @@ class WebRTC:
         """A task that is held here until it is done: the loop keeps only weak references."""
         context = copy_context()
         context.run(PORTS.set, self._ports)
-        task = asyncio.create_task(coroutine, name=name, context=context)
+        task = context.run(asyncio.create_task, coroutine, name=name)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
         return task

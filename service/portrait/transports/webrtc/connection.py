@@ -12,6 +12,7 @@ from aiortc.exceptions import OperationError
 from aiortc.sdp import candidate_from_sdp
 
 from portrait.errors import BadOffer, NoMediaPort, PortraitError, UnsupportedOffer
+from portrait.python310 import timeout
 from portrait.transports.webrtc import realtime
 from portrait.transports.webrtc.bounds import MOST_CANDIDATES, check_fragment, check_offer
 from portrait.transports.webrtc.channels import read_nothing
@@ -165,7 +166,7 @@ class Connection:
         With `while_sending` silence counts only while this side sends media: a viewer has nothing else to report.
         """
         try:
-            async with asyncio.timeout(CONNECT_SECONDS):
+            async with timeout(CONNECT_SECONDS):
                 await self.connected.wait()
         except TimeoutError:
             self._end(f"not connected within {CONNECT_SECONDS:g} s")
@@ -195,7 +196,7 @@ class Connection:
         own = self.pc._RTCPeerConnection__closeTask  # type: ignore[attr-defined]
         closing = own if own is not None else asyncio.ensure_future(self.pc.close())
         try:
-            async with asyncio.timeout(CLOSE_SECONDS):
+            async with timeout(CLOSE_SECONDS):
                 await asyncio.shield(closing)  # cut off in the middle, it would keep its sockets
                 await self.pc.close()
         except Exception:

@@ -5,14 +5,17 @@ A key frame of VP8 that is 100 bytes long may say that it is 16383x16383: libvpx
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import av
 from aiortc.codecs import get_decoder as stock_decoder
 from aiortc.codecs import h264, vpx
 from aiortc.codecs.base import Decoder
 from aiortc.jitterbuffer import JitterFrame
+from aiortc.mediastreams import VIDEO_TIME_BASE
 from aiortc.rtcrtpparameters import RTCRtpCodecParameters
 from av.frame import Frame
+from av.packet import Packet
 
 from portrait.errors import BadPicture
 
@@ -78,7 +81,7 @@ class BoundedVp8Decoder(vpx.Vp8Decoder):
         if data and not data[0] & 1 and data[3:6] == VP8_START and len(data) >= 10:
             _check(int.from_bytes(data[6:8], "little") & 0x3FFF, int.from_bytes(data[8:10], "little") & 0x3FFF)
         _check_length(data)
-        return super().decode(encoded_frame)
+        return _decode(self.codec, encoded_frame)
 
 
 class BoundedH264Decoder(h264.H264Decoder):
@@ -96,7 +99,7 @@ class BoundedH264Decoder(h264.H264Decoder):
             av.error.InvalidDataError: it is too large, or none.
         """
         _check_length(encoded_frame.data)
-        return super().decode(encoded_frame)
+        return _decode(self.codec, encoded_frame)
 
 
 class CameraDecoder:
@@ -134,6 +137,14 @@ def bounded_decoder(codec: RTCRtpCodecParameters) -> Decoder:
     kinds: dict[str, type[Decoder]] = {"video/vp8": BoundedVp8Decoder, "video/h264": BoundedH264Decoder}
     kind = kinds.get(codec.mimeType.lower())
     return kind() if kind else stock_decoder(codec)
+
+
+def _decode(codec: Any, picture: JitterFrame) -> list[Frame]:
+    """As stock; but aiortc 1.15 keeps what cannot be decoded to itself."""
+    packet = Packet(picture.data)
+    packet.pts, packet.time_base = picture.timestamp, VIDEO_TIME_BASE
+    frames: list[Frame] = codec.decode(packet)
+    return frames
 
 
 def _check(width: int, height: int) -> None:

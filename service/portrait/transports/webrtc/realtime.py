@@ -1,7 +1,8 @@
 """What aiortc does for recordings and a live service must not: everything reached into is reached into here.
 
 1. Its jitter buffer hands a picture over when the first packet of the next one has come: a frame's interval of latency.
-   The RTP marker says that a picture is whole (RFC 3550 section 5.1; RFC 7741 section 4.1; RFC 6184 section 5.1).
+   The RTP marker says that a picture is whole (RFC 3550 section 5.1; RFC 7741 section 4.1; RFC 6184 section 5.1):
+   `jitter.py`, as for 8.
 2. Its bandwidth estimate starts at what a sender happens to send and grows by 8 % a second. Chrome obeys it and shrinks
    the camera's picture. Here it is a budget that real loss lowers.
 3. It asks for a lost packet once and, when that or its answer is lost as well, not again before the next loss: a
@@ -19,7 +20,7 @@
    session's thread. Here the session's thread decodes.
 10. Its ICE takes every packet for STUN first and waits for the exception. The first byte tells (RFC 7983 section 7).
 
-Each is small, written against the version in TESTED, and refused with any other; tests fail when upstream changes.
+Each is small, written against the versions in TESTED, and refused with any other; tests fail when upstream changes.
 """
 
 import asyncio
@@ -34,14 +35,15 @@ import av
 from aioice.ice import StunProtocol
 from aiortc import rtcdtlstransport, rtcrtpreceiver, rtcrtpsender, rtcsctptransport
 from aiortc.codecs.base import Encoder
-from aiortc.jitterbuffer import JitterBuffer, JitterFrame
 from OpenSSL import SSL
 
 from portrait.transports.webrtc.decoders import Undecoded, bounded_decoder
 from portrait.transports.webrtc.encoders import Encoded, live_encoder
-from portrait.transports.webrtc.lost import GIVE_UP_SECONDS, Requests
+from portrait.transports.webrtc.jitter import LiveJitterBuffer
+from portrait.transports.webrtc.lost import Requests
 
-TESTED = "1.16.0"
+TESTED = ("1.15.0", "1.16.0")
+"""The last one for Python 3.10, and the newest."""
 
 CIPHERS = (
     b"ECDHE-ECDSA-AES128-GCM-SHA256:ECDHE-ECDSA-CHACHA20-POLY1305:ECDHE-ECDSA-AES128-SHA:ECDHE-ECDSA-AES256-SHA:"
@@ -142,8 +144,8 @@ def rtp_time(pts: int) -> int:
 
 def leave_undecoded(receiver: Any, came: Callable[[], None], gone: Callable[[], None]) -> Undecoded:
     """Where a receiver's pictures wait from now on, before its first packet. `came`, `gone`: as of `Undecoded`."""
-    undecoded = Undecoded(receiver._RTCRtpReceiver__decoder_error.set, came, gone)
-    receiver._RTCRtpReceiver__decoder_queue = undecoded
+    buffer = receiver._RTCRtpReceiver__jitter_buffer = LiveJitterBuffer()
+    undecoded = receiver._RTCRtpReceiver__decoder_queue = Undecoded(buffer.fail, came, gone)
     return undecoded
 
 
@@ -206,8 +208,8 @@ def install() -> None:
     Raises:
         RuntimeError: another aiortc than the one this was written for.
     """
-    if aiortc.__version__ != TESTED:
-        raise RuntimeError(f"aiortc is {aiortc.__version__}; it is made real-time for {TESTED} only")
+    if aiortc.__version__ not in TESTED:
+        raise RuntimeError(f"aiortc is {aiortc.__version__}; it is made real-time for {' and '.join(TESTED)} only")
     rtcrtpsender.get_encoder = live_encoder  # type: ignore[attr-defined]  # not its public name
     rtcrtpreceiver.get_decoder = bounded_decoder  # type: ignore[attr-defined]
     rtcrtpreceiver.decoder_worker = _decode  # type: ignore[assignment]
@@ -216,10 +218,7 @@ def install() -> None:
         module.time = STEADY  # type: ignore[attr-defined]
     rtcrtpreceiver.TimestampMapper = KeptTime  # type: ignore[assignment, misc]
     StunProtocol.datagram_received = _datagram_received  # type: ignore[method-assign]
-    if JitterBuffer._remove_frame is not _remove_frame:
-        JitterBuffer._remove_frame = _remove_frame  # type: ignore[method-assign]
-        JitterBuffer.add = _add  # type: ignore[method-assign]
-        rtcdtlstransport.RTCCertificate._create_ssl_context = _create_ssl_context  # type: ignore[method-assign]
+    rtcdtlstransport.RTCCertificate._create_ssl_context = _create_ssl_context  # type: ignore[method-assign]
 
 
 def _datagram_received(self: StunProtocol, data: Any, addr: tuple[Any, ...]) -> None:
@@ -243,49 +242,7 @@ def _without_origin(origin: int, pts: int) -> int:
 
 _stock_datagram_received = StunProtocol.datagram_received
 _stock_decode = rtcrtpreceiver.decoder_worker
-_stock_add = JitterBuffer.add
-_stock_remove_frame = JitterBuffer._remove_frame
 _stock_create_ssl_context = rtcdtlstransport.RTCCertificate._create_ssl_context
-
-
-def _remove_frame(self: JitterBuffer, sequence_number: int) -> JitterFrame | None:
-    """The first picture that is whole: as stock, or all its packets are here and the last one bears the marker."""
-    frame = _stock_remove_frame(self, sequence_number)
-    if frame is not None or not self._is_video or self._origin is None:
-        return frame
-    packets: list[Any] = []  # RtpPacket, with the payload aiortc adds to it
-    for count in range(self._capacity):
-        packet = self._packets[(self._origin + count) % self._capacity]
-        if packet is None or (packets and packet.timestamp != packets[0].timestamp):
-            return None
-        packets.append(packet)
-        if packet.marker:
-            self.remove(len(packets))
-            return JitterFrame(b"".join(p._data or b"" for p in packets), packet.timestamp)
-    return None
-
-
-def _add(self: Any, packet: Any) -> tuple[bool, JitterFrame | None]:
-    """(a key frame is wanted, a picture) for a packet: as stock, or a new beginning.
-
-    That is when something before it has been missing for GIVE_UP_SECONDS.
-    """
-    wanted, frame = _stock_add(self, packet)
-    first = self._packets[self._origin % self._capacity]
-    if frame is not None or not self._is_video or (first is not None and first.timestamp == packet.timestamp):
-        self._stuck_since = None
-        return wanted, frame
-    now = time.monotonic()
-    since = vars(self).get("_stuck_since")
-    if since is None:
-        self._stuck_since = now
-    elif now - since >= GIVE_UP_SECONDS:
-        self._stuck_since = None
-        self.remove(self._capacity)
-        self._origin = packet.sequence_number
-        _, frame = _stock_add(self, packet)
-        wanted = True
-    return wanted, frame
 
 
 def _create_ssl_context(self: rtcdtlstransport.RTCCertificate, srtp_profiles: list[Any]) -> SSL.Context:
