@@ -1,5 +1,6 @@
 """What is changed in aiortc, and where media arrives: without a network."""
 
+import asyncio
 import queue
 import subprocess
 import sys
@@ -10,7 +11,7 @@ from types import SimpleNamespace
 import aiortc
 import pytest
 from aioice.ice import StunProtocol
-from aiortc import rtcrtpreceiver
+from aiortc import rtcicetransport, rtcrtpreceiver
 from aiortc.jitterbuffer import JitterBuffer, JitterFrame
 from aiortc.rtcdtlstransport import RTCCertificate
 from aiortc.rtcrtpparameters import RTCRtpCodecParameters
@@ -18,6 +19,7 @@ from aiortc.rtcrtpreceiver import NackGenerator
 from aiortc.rtp import RtpPacket
 from OpenSSL import SSL
 
+from portrait.python310 import timeout
 from portrait.transports.webrtc import lost, realtime
 from portrait.transports.webrtc.addresses import advertise
 
@@ -145,6 +147,32 @@ async def test_only_stun_is_read_as_stun() -> None:
             protocol.datagram_received(bytes([first]) + bytes(30), ("192.0.2.1", 9))
     assert [data[0] for data in looked_at] == [0, 1, 3]
     assert [data[0] for data in came] == [0, 1, 3, 4, 20, 63, 128, 191, 255]  # as stock, also what is no STUN after all
+
+
+async def test_ice_that_is_closed_as_it_comes_up_asks_for_nothing_more(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("aioice.ice.CONSENT_INTERVAL", 0.001)
+    realtime.install()
+    ends = [rtcicetransport.Connection(ice_controlling=leads) for leads in (True, False)]
+    for end in ends:
+        await end.gather_candidates()
+    for end, other in zip(ends, ends[::-1], strict=True):
+        end.remote_username, end.remote_password = other.local_username, other.local_password
+        for candidate in [*other.local_candidates, None]:
+            await end.add_remote_candidate(candidate)
+    closing: list[asyncio.Task[None]] = []
+    completed = ends[0]._check_list_state.put_nowait
+
+    def put_nowait(state: int) -> None:
+        completed(state)
+        closing.append(asyncio.create_task(ends[0].close()))
+
+    monkeypatch.setattr(ends[0]._check_list_state, "put_nowait", put_nowait)
+    await asyncio.gather(*(end.connect() for end in ends), return_exceptions=True)
+    await asyncio.gather(*closing)
+    await ends[1].close()
+    async with timeout(10):
+        while any("query_consent" in repr(task) for task in asyncio.all_tasks()):
+            await asyncio.sleep(0)
 
 
 def _no_stun() -> None:

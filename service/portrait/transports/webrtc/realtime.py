@@ -19,6 +19,7 @@
 9. It has a thread for every camera that decodes and hands each picture to the event loop, which hands it to the
    session's thread. Here the session's thread decodes.
 10. Its ICE takes every packet for STUN first and waits for the exception. The first byte tells (RFC 7983 section 7).
+11. Its ICE, closed in the moment in which it comes up, asks for its peer's consent for ever.
 
 Each is small, written against the versions in TESTED, and refused with any other; tests fail when upstream changes.
 """
@@ -32,8 +33,8 @@ from typing import Any
 
 import aiortc
 import av
-from aioice.ice import StunProtocol
-from aiortc import rtcdtlstransport, rtcrtpreceiver, rtcrtpsender, rtcsctptransport
+from aioice.ice import Connection, StunProtocol
+from aiortc import rtcdtlstransport, rtcicetransport, rtcrtpreceiver, rtcrtpsender, rtcsctptransport
 from aiortc.codecs.base import Encoder
 from OpenSSL import SSL
 
@@ -137,6 +138,24 @@ class KeptTime:
         return timestamp + self._turns * RTP_CLOCK
 
 
+class ClosableIce(Connection):
+    """aioice's connection, which does nothing more once it is closed."""
+
+    _left = False
+
+    async def query_consent(self) -> None:
+        """As stock, until it is closed; `connect` begins it, also after that."""
+        if not self._left:
+            await super().query_consent()
+
+    async def close(self) -> None:
+        """As stock, and of what has begun meanwhile as well."""
+        self._left = True
+        await super().close()
+        if self._query_consent_task is not None:
+            self._query_consent_task.cancel()
+
+
 def rtp_time(pts: int) -> int:
     """The RTP timestamp a picture came with."""
     return pts % RTP_CLOCK
@@ -218,6 +237,7 @@ def install() -> None:
         module.time = STEADY  # type: ignore[attr-defined]
     rtcrtpreceiver.TimestampMapper = KeptTime  # type: ignore[assignment, misc]
     StunProtocol.datagram_received = _datagram_received  # type: ignore[method-assign]
+    rtcicetransport.Connection = ClosableIce  # type: ignore[attr-defined]
     rtcdtlstransport.RTCCertificate._create_ssl_context = _create_ssl_context  # type: ignore[method-assign]
 
 
