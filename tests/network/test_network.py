@@ -210,7 +210,7 @@ async def bad_line(net: Network, loss: float, delay: float) -> AsyncIterator[tup
 
 @pytest.mark.skipif(
     aiortc.__version__ == "1.15.0",
-    reason="the client here, aiortc as Python 3.10 has it, asks for no key frame when it cannot decode, and stands still",
+    reason="the client here, the aiortc of Python 3.10, asks for no key frame when it cannot decode, and stands still",
 )
 async def test_loss_and_jitter_leave_the_picture_moving(net: Network) -> None:
     async with bad_line(net, loss=0.02, delay=0.05) as (client, server), serving(server, "10.77.1.9") as page:
