@@ -1,10 +1,12 @@
-"""What the doctor says of the way between the box and a client elsewhere; relays are in tests/network."""
+"""What the doctor says of the box and of the way between it and a client elsewhere; relays are in tests/network."""
 
 import socket
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
+from portrait import doctor
 from portrait.doctor.check import Check
 from portrait.doctor.outside import examine_outside
 from portrait.settings import Settings, load_settings
@@ -22,6 +24,15 @@ def found(settings: Settings) -> dict[str, list[Check]]:
 def only(settings: Settings, name: str) -> Check:
     [check] = found(settings)[name]
     return check
+
+
+@pytest.mark.parametrize(("version", "ok"), [((3, 10, 13), False), ((3, 11, 0), True), ((3, 13, 1), True)])
+def test_a_python_that_has_ended_is_named_and_works(
+    version: tuple[int, ...], ok: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(doctor, "sys", SimpleNamespace(version_info=version))
+    check = next(doctor.examine(Settings()))
+    assert (check.name, check.ok, check.fatal and not check.ok) == ("python", ok, False)
 
 
 @pytest.mark.parametrize(

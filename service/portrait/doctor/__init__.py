@@ -20,7 +20,7 @@ from portrait.settings import Settings
 
 def examine(settings: Settings) -> Iterator[Check]:
     """Everything the service needs of the box, one check after the other."""
-    yield Check("python", sys.version_info >= (3, 10), sys.version.split()[0])
+    yield _python(sys.version_info[:3])
     yield _model(settings)
     yield _security(settings)
     yield _port("http port", settings.host, settings.http_port)
@@ -37,6 +37,14 @@ def examine(settings: Settings) -> Iterator[Check]:
     yield from examine_outside(settings)
     for package in ("aiortc", "av", "grpcio", "numpy", "opencv-python-headless"):
         yield Check(package, True, importlib.metadata.version(package), fatal=False)
+
+
+def _python(version: tuple[int, ...]) -> Check:
+    name = ".".join(map(str, version))
+    if version >= (3, 11):
+        return Check("python", True, name)
+    # It works, as the tests say: docs/dependencies.md has what is worse.
+    return Check("python", False, f"{name} has ended, and its aiortc is an older one: take 3.11 or newer", fatal=False)
 
 
 def _model(settings: Settings) -> Check:
