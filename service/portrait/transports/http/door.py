@@ -47,6 +47,9 @@ PLACES = 8
 PLACE_SECONDS = 10.0
 """How long a large body waits for its place."""
 
+LAST_SECONDS = 1.0
+"""How long a door that closes waits for the first request of those it has taken."""
+
 FULL_PAUSE = 0.1
 """Seconds until the next try when the process has no descriptor left."""
 
@@ -67,6 +70,8 @@ class Door:
         """TLS handshakes under way, the oldest first."""
         self._waiting: dict[web.RequestHandler, float] = {}
         """Connections without a request under way, and when each has waited for too long."""
+        self._new: set[web.RequestHandler] = set()
+        """Connections without a request so far."""
         self._places = asyncio.Semaphore(PLACES)
 
     def __len__(self) -> int:
@@ -76,15 +81,17 @@ class Door:
     async def take(self, server: web.Server, listening: socket.socket) -> None:
         """Give the server every connection that comes. Runs until cancelled."""
         self._server = server
-        loop = asyncio.get_running_loop()
         while True:
+            # Not the loop's sock_accept: cancelled in the turn in which one comes, it would lose it.
+            await _readable(listening)
             try:
-                connection, _ = await loop.sock_accept(listening)
+                connection, _ = listening.accept()
+                connection.setblocking(False)
             except OSError as error:
                 if error.errno in (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM):
                     self._send_one_away()
                     await asyncio.sleep(FULL_PAUSE)
-                continue  # else the client's trouble: it went away before it was taken
+                continue  # else it went away before it was taken, or another worker has taken it
             if len(self) >= MOST and not self._send_one_away():
                 connection.close()
                 continue
@@ -99,14 +106,22 @@ class Door:
             now = time.monotonic()
             open_now = set(self._server.connections) if self._server is not None else set()
             self._waiting = {one: until for one, until in self._waiting.items() if one in open_now}
+            self._new &= open_now
             for one in [one for one, until in self._waiting.items() if until < now]:
                 self._close(one)
 
     async def close(self) -> None:
-        """Cut the handshakes that are under way."""
+        """Let those who have been taken ask, and cut the handshakes that are under way after that."""
+        until = time.monotonic() + LAST_SECONDS
+        while (self._greeted or self._silent()) and time.monotonic() < until:  # noqa: ASYNC110  many events, once
+            await asyncio.sleep(0.01)
         for task in list(self._greeted):
             task.cancel()
         await asyncio.gather(*self._greeted, return_exceptions=True)
+
+    def _silent(self) -> set[web.RequestHandler]:
+        """Those who have been taken and have asked nothing."""
+        return self._new.intersection(self._server.connections) if self._server is not None else set()
 
     def keeper(self) -> Middleware:
         """Knows who has a request under way."""
@@ -114,6 +129,7 @@ class Door:
         @web.middleware
         async def keep(request: web.Request, handler: Handler) -> web.StreamResponse:
             self._waiting.pop(request.protocol, None)
+            self._new.discard(request.protocol)
             until = 0.0
             try:
                 response = await handler(request)
@@ -167,6 +183,7 @@ class Door:
                 self._server, connection, ssl=self._tls, ssl_handshake_timeout=handshake
             )
             self._waiting[protocol] = time.monotonic() + WAIT_SECONDS
+            self._new.add(protocol)
         except OSError:  # among them ssl.SSLError and a handshake that took too long
             connection.close()
         except BaseException:
@@ -187,6 +204,16 @@ class Door:
         self._waiting.pop(one, None)
         if one.transport is not None:
             one.transport.abort()
+
+
+async def _readable(listening: socket.socket) -> None:
+    loop = asyncio.get_running_loop()
+    readable = asyncio.Event()
+    loop.add_reader(listening, readable.set)
+    try:
+        await readable.wait()
+    finally:
+        loop.remove_reader(listening)
 
 
 def _give_up(request: web.Request, error: Exception) -> None:
