@@ -5,10 +5,10 @@ A `timeout` raises the built-in TimeoutError, which asyncio's own is in 3.11 onl
 
 import sys
 
-__all__ = ["Runner", "Timeout", "Unpack", "timeout", "tomllib"]
+__all__ = ["Runner", "Unpack", "timeout", "tomllib"]
 
 if sys.version_info >= (3, 11):
-    from asyncio import Runner, Timeout, timeout
+    from asyncio import Runner, timeout
     from typing import Unpack
 
     import tomllib
