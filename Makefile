@@ -63,7 +63,7 @@ cut: .venv/test system-packages ## Cut the network between clients and a service
 	CUT_SECONDS=60 $(BIN)/pytest $(LONG) tests/network/test_cuts.py
 
 .PHONY: breaks
-breaks: .venv/test system-packages media-packages $(NODE) .venv-tritonclient/ready ## Break the service on purpose, one line at a time: a test must catch each (root; half an hour)
+breaks: .venv/test system-packages media-packages $(NODE) .venv-tritonclient/ready ## Break the service on purpose, one line at a time: a test must catch each (root; half an hour to an hour)
 	$(BIN)/python -m tests.faults.breaks
 
 .PHONY: bench
