@@ -67,7 +67,7 @@ breaks: .venv/test system-packages media-packages $(NODE) .venv-tritonclient/rea
 	$(BIN)/python -m tests.faults.breaks
 
 .PHONY: bench
-bench: .venv/test .venv-mediapipe/ready system-packages ## Measure us against peers and make docs/benchmarks.md anew (an hour; BENCHMARKS="frame latency" for some)
+bench: .venv/test .venv/jemalloc .venv-mediapipe/ready system-packages ## Measure us against peers and make docs/benchmarks.md anew (an hour; BENCHMARKS="frame latency" for some)
 	$(BIN)/python -m tests.benchmarks $(BENCHMARKS)
 
 SOAK = docs/soak

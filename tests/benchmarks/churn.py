@@ -21,13 +21,13 @@ from typing import Any
 import aiohttp
 from aiortc.mediastreams import MediaStreamError
 
-from portrait.launch import THREADS, find_jemalloc
+from portrait.launch import THREADS
 from portrait.python310 import timeout
+from tests.benchmarks.processes import jemalloc
 from tests.people import Clip, clip
 from tests.rtc import SIZE, Camera, Viewer, hang_up, viewer
 from tests.test_churn import stream
 
-VENV = Path(__file__).parents[2] / ".venv"
 AT_ONCE = 12
 HANGS = 60.0
 """Seconds after which a stream counts as one that hangs, and the churn as failed."""
@@ -70,7 +70,7 @@ def allocator() -> dict[str, str]:
     That is jemalloc where there is one, as in the image: `make churn` brings it. In the one heap that glibc grows to
     half a gigabyte for twelve sessions, whatever small thing stays keeps its whole page.
     """
-    found = find_jemalloc(VENV / "jemalloc") or find_jemalloc()
+    found = jemalloc()
     return {"LD_PRELOAD": str(found), "MALLOC_CONF": "narenas:1"} if found else {"MALLOC_ARENA_MAX": "1"}
 
 

@@ -15,7 +15,8 @@ import threading
 import time
 from collections.abc import Callable, Mapping
 
-from portrait.launch import MALLOC, SWITCH_INTERVAL, THREADS, find_jemalloc
+from portrait.launch import MALLOC, SWITCH_INTERVAL, THREADS
+from tests.benchmarks.processes import jemalloc
 from tests.benchmarks.stored import add_option, report
 
 FRAMES = 150
@@ -94,8 +95,8 @@ WORK: dict[str, Callable[[], dict[str, float]]] = {
 
 def variants() -> dict[str, tuple[str, Mapping[str, str]]]:
     """Name -> (work, what its environment holds besides)."""
-    jemalloc = find_jemalloc()
-    preload = {"jemalloc": ("frames", {**THREADS, "LD_PRELOAD": str(jemalloc)})} if jemalloc else {}
+    found = jemalloc()
+    preload = {"jemalloc": ("frames", {**THREADS, "LD_PRELOAD": str(found)})} if found else {}
     return {
         "glibc as it is": ("frames", THREADS),
         "glibc tuned": ("frames", THREADS | MALLOC),

@@ -1,8 +1,10 @@
-"""What the kernel says of a process and of all it has started."""
+"""What the kernel says of a process and of all it has started, and the allocator that some are started with."""
 
 import os
 from collections.abc import Iterable
 from pathlib import Path
+
+from portrait.launch import find_jemalloc
 
 TICKS = os.sysconf("SC_CLK_TCK")
 PAGE = os.sysconf("SC_PAGE_SIZE")
@@ -29,3 +31,8 @@ def cpu_seconds(pid: int) -> float:
 def resident(pids: Iterable[int]) -> int:
     """Bytes that processes have in memory; what they share counts for each."""
     return PAGE * sum(int(Path(f"/proc/{one}/statm").read_text().split()[1]) for one in pids)
+
+
+def jemalloc() -> Path | None:
+    """The library: what `make .venv/jemalloc` brings, or the machine's own."""
+    return find_jemalloc(Path(__file__).parents[2] / ".venv" / "jemalloc") or find_jemalloc()
