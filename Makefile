@@ -62,10 +62,6 @@ search: .venv/test ## Search 10,000 frames of a service in trouble for the room 
 cut: .venv/test system-packages ## Cut the network between clients and a service for a minute (root)
 	CUT_SECONDS=60 $(BIN)/pytest $(LONG) tests/network/test_cuts.py
 
-.PHONY: breaks
-breaks: .venv/test system-packages media-packages $(NODE) .venv-tritonclient/ready ## Break the service on purpose, one line at a time: a test must catch each (root; half an hour to an hour)
-	$(BIN)/python -m tests.faults.breaks
-
 .PHONY: bench
 bench: .venv/test .venv/jemalloc .venv-mediapipe/ready system-packages ## Measure us against peers and make docs/benchmarks.md anew (an hour; BENCHMARKS="frame latency" for some)
 	$(BIN)/python -m tests.benchmarks $(BENCHMARKS)

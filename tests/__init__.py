@@ -9,7 +9,7 @@ Files named `test_*` hold tests; fixtures that all may use are in `conftest.py`.
   them), `origins`, `ports`, `embedded` (the model);
 - trouble: `fakes` (networks that fail or wait), `proxy` (a wire that is cut), `claims` and `mutations` (bytes),
   `messages`, `targets` and `fuzz` (whatever reads bytes), `watermark` (whether the room is seen);
-- pages: `snippets` (what docs tell people to type), `house` and `proto_tables` (tables that are made).
+- pages: `snippets` (what docs tell people to type), `proto_tables` (tables that are made).
 
 `faults` has machines, peers and workers in trouble, `network` networks of the kernel's own, `deploy` what operators are
 given, `training` the network's, and `benchmarks` what is measured.

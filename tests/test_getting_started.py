@@ -24,7 +24,7 @@ def here(text: str, service: Running) -> str:
     return placed(text, service.http_port, service.grpc_port)
 
 
-@pytest.mark.parametrize("number", range(4))
+@pytest.mark.parametrize("number", range(len(blocks(PAGE, "sh"))))
 async def test_its_commands_end_well_and_write_what_they_say(number: int, service: Running, folder: Path) -> None:
     block = blocks(PAGE, "sh")[number]
     await run_shell(folder, here(block, service))
@@ -34,10 +34,6 @@ async def test_its_commands_end_well_and_write_what_they_say(number: int, servic
         picture = np.asarray(cv2.imread(str(folder / name), cv2.IMREAD_UNCHANGED))
         assert picture.shape[:2] == size, name
         assert picture.std() > 10, name
-
-
-def test_there_are_no_more_of_them() -> None:
-    assert len(blocks(PAGE, "sh")) == 4
 
 
 async def test_its_python_streams(service: Running, folder: Path) -> None:
