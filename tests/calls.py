@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 
 from portrait.app import Running
-from portrait.backgrounds import Backgrounds
 from portrait.client import Client, Picture, Reply
+from portrait.image.backgrounds import Backgrounds
 from portrait.metrics import Metrics
 from portrait.sessions import Sessions
 from portrait.transports.grpc import serve_grpc

@@ -6,8 +6,8 @@ from collections.abc import Callable
 import numpy as np
 
 from portrait.errors import SegmentationFailed
-from portrait.frame import Frame
-from portrait.mask import Mask
+from portrait.image.frame import Frame
+from portrait.image.mask import Mask
 from portrait.segmenters import Model, Models, Segmenter
 
 

@@ -5,8 +5,8 @@ from contextlib import contextmanager
 from fractions import Fraction
 
 from portrait.compositors import Options
-from portrait.frame import Frame, Timestamp
-from portrait.pictures import frame_from_bgr
+from portrait.image.compressed import frame_from_bgr
+from portrait.image.frame import Frame, Timestamp
 from portrait.pipeline import Result
 from tests.people import room
 

@@ -11,7 +11,7 @@ import numpy as np
 from aiohttp import web
 from aiortc import MediaStreamTrack, RTCConfiguration, RTCPeerConnection, RTCSessionDescription
 
-from portrait.backgrounds import Backgrounds
+from portrait.image.backgrounds import Backgrounds
 from portrait.metrics import Metrics
 from portrait.python310 import timeout
 from portrait.sessions import Sessions

@@ -12,8 +12,8 @@ import cv2
 import numpy as np
 import pytest
 
-from portrait.frame import Frame
-from portrait.mask import Mask
+from portrait.image.frame import Frame
+from portrait.image.mask import Mask
 from portrait.python310 import timeout
 from tests.browser import open_page
 from tests.fakes import FakeModel

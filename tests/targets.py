@@ -23,12 +23,12 @@ from aiortc.jitterbuffer import JitterFrame
 from aiortc.sdp import SessionDescription, candidate_from_sdp
 from google.protobuf.message import DecodeError
 
-from portrait.backgrounds import load_background
 from portrait.compositors import Options
 from portrait.errors import BadSettings, PortraitError, Unauthenticated
-from portrait.frame import Timestamp
+from portrait.image.backgrounds import load_background
+from portrait.image.compressed import decode_bgr, frame_from_bgr
+from portrait.image.frame import Timestamp
 from portrait.kserve import inference_pb2 as kserve
-from portrait.pictures import decode_bgr, frame_from_bgr
 from portrait.security import Security, open_security
 from portrait.segmenters import Model, load_models
 from portrait.settings import PREFIX, Settings, load_settings

@@ -14,18 +14,17 @@ import cv2
 import numpy as np
 import pytest
 
-import portrait.backgrounds
-from portrait import films
+import portrait.image.backgrounds
 from portrait.app import CODEC_THREADS, run_service
-from portrait.backgrounds import PICTURE_THREADS, Backgrounds, load_background
 from portrait.client import Client, ClientError
 from portrait.compositors import Options, open_compositor
 from portrait.errors import BadPicture
-from portrait.film import Film
-from portrait.films import KEPT_BYTES, LONGEST, RATE, load_film
-from portrait.frame import Frame, Timestamp, i420_length
-from portrait.mask import Mask
-from portrait.pictures import bgr_from_frame, encode, frame_from_bgr
+from portrait.image import clip as films
+from portrait.image.backgrounds import PICTURE_THREADS, Backgrounds, load_background
+from portrait.image.clip import KEPT_BYTES, LONGEST, RATE, Film, load_film
+from portrait.image.compressed import bgr_from_frame, encode, frame_from_bgr
+from portrait.image.frame import Frame, Timestamp, i420_length
+from portrait.image.mask import Mask
 from portrait.settings import Settings
 from portrait.transports.files import remote_work
 from tests.people import room
@@ -137,8 +136,8 @@ class Slow:
 @pytest.fixture
 def slow(monkeypatch: pytest.MonkeyPatch) -> Slow:
     slow = Slow()
-    monkeypatch.setattr(portrait.backgrounds, "load_film", slow.load_film)
-    monkeypatch.setattr(portrait.backgrounds, "load_background", slow.load_background)
+    monkeypatch.setattr(portrait.image.backgrounds, "load_film", slow.load_film)
+    monkeypatch.setattr(portrait.image.backgrounds, "load_background", slow.load_background)
     return slow
 
 

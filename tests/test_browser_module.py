@@ -14,9 +14,9 @@ import pytest
 from portrait.app import Running
 from portrait.client import Client
 from portrait.compositors import MODES, Options, open_compositor
-from portrait.frame import Timestamp
-from portrait.mask import Mask
-from portrait.pictures import bgr_from_frame, frame_from_bgr
+from portrait.image.compressed import bgr_from_frame, frame_from_bgr
+from portrait.image.frame import Timestamp
+from portrait.image.mask import Mask
 from tests.browser import open_page
 from tests.people import clip, iou, room
 from tests.rtc import fake_service

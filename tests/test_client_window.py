@@ -7,8 +7,8 @@ import pytest
 
 from portrait.client import Client
 from portrait.client.window import Window
-from portrait.frame import Frame
-from portrait.mask import Mask
+from portrait.image.frame import Frame
+from portrait.image.mask import Mask
 from tests.calls import fake_service
 from tests.fakes import FakeModel, full_mask
 from tests.people import Array, room

@@ -8,9 +8,9 @@ import pytest
 
 from portrait.compositors import MODES, Options, open_compositor
 from portrait.errors import BadOption
-from portrait.frame import Frame, Timestamp
-from portrait.mask import Mask
-from portrait.pictures import bgr_from_frame, frame_from_bgr, rgba_from_frame
+from portrait.image.compressed import bgr_from_frame, frame_from_bgr, rgba_from_frame
+from portrait.image.frame import Frame, Timestamp
+from portrait.image.mask import Mask
 from tests.people import Array, room
 
 SIZES = [(320, 240), (321, 241), (16, 16), (1, 1)]

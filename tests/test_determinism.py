@@ -11,8 +11,8 @@ import pytest
 from portrait.app import Running
 from portrait.client import Client, Picture
 from portrait.compositors import Options, open_compositor
-from portrait.frame import Timestamp
-from portrait.pictures import frame_from_i420
+from portrait.image.compressed import frame_from_i420
+from portrait.image.frame import Timestamp
 from portrait.pipeline import Pipeline
 from portrait.python310 import timeout
 from portrait.segmenters import Model

@@ -9,9 +9,9 @@ import pytest
 from portrait.compositors import Options, open_compositor
 from portrait.compositors.base import blend_into
 from portrait.errors import BadOption
-from portrait.frame import Frame, Timestamp
-from portrait.mask import Mask
-from portrait.pictures import bgr_from_frame, frame_from_bgr, rgba_from_frame
+from portrait.image.compressed import bgr_from_frame, frame_from_bgr, rgba_from_frame
+from portrait.image.frame import Frame, Timestamp
+from portrait.image.mask import Mask
 from tests.people import Array
 
 RED, GREEN, BLUE = (30, 30, 200), (40, 190, 40), (190, 60, 40)

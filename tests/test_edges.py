@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from portrait.edges import follow_edges, make_guide
-from portrait.frame import GREY, Frame, Plane, Timestamp
-from portrait.mask import Mask
+from portrait.image.frame import GREY, Frame, Plane, Timestamp
+from portrait.image.mask import Mask
 
 SIDE = 192
 

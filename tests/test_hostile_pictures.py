@@ -14,9 +14,9 @@ from aiortc.codecs.vpx import Vp8Encoder, vp8_depayload
 from aiortc.jitterbuffer import JitterFrame
 from aiortc.rtcrtpparameters import RTCRtpCodecParameters
 
-from portrait.backgrounds import load_background
 from portrait.errors import BadPicture
-from portrait.pictures import decode_bgr
+from portrait.image.backgrounds import load_background
+from portrait.image.compressed import decode_bgr
 from portrait.transports.webrtc import decoders
 from tests.claims import png
 from tests.people import room

@@ -11,9 +11,9 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from portrait import __version__
 from portrait.app import Running
-from portrait.backgrounds import load_background
 from portrait.client import Client, Picture
-from portrait.frame import Frame
+from portrait.image.backgrounds import load_background
+from portrait.image.frame import Frame
 from tests.people import room
 from tests.posts import SHOWN, encoded, form, http, problem_of
 
@@ -133,7 +133,7 @@ async def test_a_change_that_comes_while_a_background_is_decoded_holds(
 
     async with Client(f"127.0.0.1:{service.grpc_port}") as client, client.open_stream() as stream:
         target = f"/v1/sessions/{stream.info.session_id}"
-        with patch("portrait.backgrounds.load_background", slow):
+        with patch("portrait.image.backgrounds.load_background", slow):
             changing = asyncio.create_task(http.patch(target, json={"mode": "image", "background": url}))
             assert await asyncio.to_thread(entered.wait, 30)
             async with http.patch(target, json={"color": "#ff0000"}) as response:

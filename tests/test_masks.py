@@ -11,8 +11,8 @@ from aiortc import RTCDataChannel
 
 from portrait.app import Running
 from portrait.client import Client
-from portrait.frame import Frame
-from portrait.mask import Mask
+from portrait.image.frame import Frame
+from portrait.image.mask import Mask
 from portrait.python310 import timeout
 from portrait.transports.webrtc.messages import MAX_BYTES, MaskMessage
 from tests.fakes import FakeModel, failing, full_mask

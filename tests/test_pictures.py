@@ -11,8 +11,7 @@ import pytest
 from PIL import Image
 
 from portrait.errors import BadPicture
-from portrait.frame import Frame, Timestamp, i420_length, pack_i420
-from portrait.pictures import (
+from portrait.image.compressed import (
     bgr_from_frame,
     decode_bgr,
     decode_frame,
@@ -23,6 +22,7 @@ from portrait.pictures import (
     frame_from_rgb24,
     read_size,
 )
+from portrait.image.frame import Frame, Timestamp, i420_length, pack_i420
 from tests.claims import png
 from tests.people import Array, room
 

@@ -16,9 +16,9 @@ from portrait.app import Running as Service
 from portrait.app import run_service
 from portrait.client import Client, ClientError
 from portrait.compositors import Options, open_compositor
-from portrait.frame import GREY, Frame, Timestamp
 from portrait.governor import Governor, Pressure
-from portrait.mask import Mask
+from portrait.image.frame import GREY, Frame, Timestamp
+from portrait.image.mask import Mask
 from portrait.metrics import Metrics
 from portrait.pipeline import Pipeline, Result
 from portrait.python310 import timeout

@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 
 from portrait.errors import BadModel, BadOption, SegmentationFailed
-from portrait.frame import Frame, Timestamp
-from portrait.mask import Mask
-from portrait.pictures import frame_from_bgr
+from portrait.image.compressed import frame_from_bgr
+from portrait.image.frame import Frame, Timestamp
+from portrait.image.mask import Mask
 from portrait.segmenters import EMBEDDED, load_models, open_model
 from portrait.segmenters.tflite import RUNTIMES, TFLiteModel, find_runtime
 from tests.people import clip, iou, room

@@ -8,8 +8,8 @@ import pytest
 
 from portrait.compositors import Options
 from portrait.errors import BadOption, Draining, NoSuchSession, SegmentationHangs, TooManySessions
-from portrait.frame import Frame
-from portrait.mask import Mask
+from portrait.image.frame import Frame
+from portrait.image.mask import Mask
 from portrait.metrics import Metrics, Stage
 from portrait.pipeline import Result
 from portrait.python310 import timeout

@@ -16,7 +16,7 @@ import pytest
 
 from portrait.app import Running
 from portrait.cli import main
-from portrait.frame import Frame
+from portrait.image.frame import Frame
 from portrait.transports.files import Batch, Job, Progress, Work, beside, plan
 from tests.boxes import wait_for
 from tests.films import (

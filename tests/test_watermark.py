@@ -9,9 +9,9 @@ import pytest
 from aiortc.codecs.vpx import VpxPayloadDescriptor
 
 from portrait.compositors import Options, open_compositor
-from portrait.frame import Frame, Timestamp
-from portrait.mask import Mask
-from portrait.pictures import frame_from_bgr
+from portrait.image.compressed import frame_from_bgr
+from portrait.image.frame import Frame, Timestamp
+from portrait.image.mask import Mask
 from portrait.transports.webrtc.encoders import LiveVp8Encoder
 from tests.faults.ways import SIZES
 from tests.people import Array, room

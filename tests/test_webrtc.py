@@ -11,8 +11,8 @@ from aiortc import RTCRtpReceiver
 
 from portrait.app import Running
 from portrait.compositors import MODES
-from portrait.frame import Frame
-from portrait.mask import Mask
+from portrait.image.frame import Frame
+from portrait.image.mask import Mask
 from portrait.python310 import timeout
 from portrait.transports.webrtc import connection
 from tests.fakes import FakeModel, Gate, failing, full_mask

@@ -11,8 +11,8 @@ import pytest
 from aiortc.mediastreams import AudioStreamTrack
 
 from portrait.app import Running
-from portrait.frame import Frame
-from portrait.mask import Mask
+from portrait.image.frame import Frame
+from portrait.image.mask import Mask
 from portrait.python310 import timeout
 from tests.fakes import FakeModel, full_mask
 from tests.people import Clip

@@ -7,8 +7,8 @@ import cv2
 import numpy as np
 
 from portrait.compositors import Options, open_compositor
-from portrait.frame import Timestamp
-from portrait.pictures import frame_from_bgr
+from portrait.image.compressed import frame_from_bgr
+from portrait.image.frame import Timestamp
 from portrait.pipeline import Pipeline
 from portrait.segmenters import open_model
 

@@ -12,11 +12,11 @@ from functools import partial
 import cv2
 
 from portrait import __version__
-from portrait.backgrounds import Backgrounds
 from portrait.board import Board
 from portrait.calibration import load_costs
 from portrait.capacity import Capacity, Limits
 from portrait.cgroup import cpu_budget
+from portrait.image.backgrounds import Backgrounds
 from portrait.launch import tune_interpreter
 from portrait.logs import log_event
 from portrait.metrics import Metrics

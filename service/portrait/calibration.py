@@ -21,13 +21,13 @@ from portrait import __version__
 from portrait.compositors import MODES, Options, open_compositor
 from portrait.costs import SIZES, Costs
 from portrait.edges import follow_edges, make_guide
-from portrait.frame import Frame, Timestamp
+from portrait.image.av_frame import av_from_frame, frame_from_av
+from portrait.image.compressed import bgr_from_frame, decode_bgr, encode, frame_from_bgr
+from portrait.image.frame import Frame, Timestamp
+from portrait.image.mask import Mask
 from portrait.logs import log_event
-from portrait.mask import Mask
-from portrait.pictures import bgr_from_frame, decode_bgr, encode, frame_from_bgr
 from portrait.segmenters import Model, Models, Segmenter
 from portrait.transports.webrtc.encoders import LiveVp8Encoder
-from portrait.video import av_from_frame, frame_from_av
 
 logger = logging.getLogger(__name__)
 

@@ -17,16 +17,15 @@ from cryptography import x509
 from tqdm import tqdm
 
 from portrait import levels, load
-from portrait.backgrounds import Backgrounds, load_background
 from portrait.bench import bench, table
 from portrait.cgroup import cpu_budget
 from portrait.client import Client, ClientError, Tls
 from portrait.compositors import Options, open_compositor
 from portrait.doctor import examine
 from portrait.errors import BadOption
-from portrait.film import Film
-from portrait.films import is_film, load_film
-from portrait.frame import Frame
+from portrait.image.backgrounds import Backgrounds, load_background
+from portrait.image.clip import Film, is_film, load_film
+from portrait.image.frame import Frame
 from portrait.launch import tune_interpreter
 from portrait.segmenters import load_models
 from portrait.settings import Settings

@@ -8,8 +8,8 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from portrait.frame import Frame, Plane
-from portrait.mask import Mask
+from portrait.image.frame import Frame, Plane
+from portrait.image.mask import Mask
 
 SCALE = 2
 """The filter runs at half the mask's size, where the embedded networks draw their contours: a fifth of the time of the

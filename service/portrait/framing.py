@@ -12,8 +12,8 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
-from portrait.frame import Frame, Plane
-from portrait.mask import Mask
+from portrait.image.frame import Frame, Plane
+from portrait.image.mask import Mask
 
 MARGIN = 0.2
 LEAST = 0.4

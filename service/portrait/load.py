@@ -22,12 +22,12 @@ from aiortc.mediastreams import MediaStreamError
 from portrait.bench import RATE, SIZES, make_frames
 from portrait.client import Client, ClientError, Picture
 from portrait.errors import PortraitError
+from portrait.image.av_frame import av_from_frame
+from portrait.image.compressed import bgr_from_frame, encode
 from portrait.levels import Kind, Level
 from portrait.metrics import STAGES
-from portrait.pictures import bgr_from_frame, encode
 from portrait.scrape import buckets_of, quantile, scrape, total
 from portrait.settings import PREFIX
-from portrait.video import av_from_frame
 
 TRANSPORTS = ("grpc", "webrtc")
 MODES = {"mask only": "mask", "composite": "blur"}

@@ -6,8 +6,8 @@ from typing import Literal, TypeAlias
 import cv2
 import numpy as np
 
-from portrait.frame import Plane
-from portrait.mask import Mask
+from portrait.image.frame import Plane
+from portrait.image.mask import Mask
 from portrait.quality import Quality
 
 Carried: TypeAlias = Literal["", "still", "alternate"]

@@ -12,9 +12,9 @@ from portrait.capacity import SETTLED_SECONDS
 from portrait.compositors import Compositor, Options, open_compositor
 from portrait.costs import Demand
 from portrait.errors import BadOption, BadPicture, PortraitError, SegmentationHangs
-from portrait.frame import Frame
+from portrait.image.frame import Frame
+from portrait.image.mask import Mask
 from portrait.logs import log_event
-from portrait.mask import Mask
 from portrait.numbers import Numbers, first_demand
 from portrait.ownthread import OwnThread
 from portrait.pipeline import GAP, Codec, Pipeline

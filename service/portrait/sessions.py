@@ -11,8 +11,8 @@ from portrait.capacity import RETRY_AFTER, Capacity
 from portrait.compositors import Options
 from portrait.costs import Demand
 from portrait.errors import Draining, NoSuchSession, PortraitError, TooManySessions
+from portrait.image.mask import Mask
 from portrait.logs import log_event
-from portrait.mask import Mask
 from portrait.numbers import first_demand
 from portrait.pipeline import Codec
 from portrait.python310 import timeout

@@ -18,8 +18,8 @@ from aiortc.contrib.media import MediaRelay
 
 from portrait.bench import Samples
 from portrait.compositors import Options, open_compositor
-from portrait.frame import Timestamp
-from portrait.pictures import bgr_from_frame, frame_from_bgr
+from portrait.image.compressed import bgr_from_frame, frame_from_bgr
+from portrait.image.frame import Timestamp
 from portrait.pipeline import Pipeline
 from portrait.segmenters import Model, load_models
 

@@ -30,8 +30,8 @@ def frames() -> dict[str, float]:
 
     from portrait.bench import make_frames
     from portrait.compositors import Options, open_compositor
+    from portrait.image.compressed import bgr_from_frame, decode_bgr, encode, frame_from_bgr
     from portrait.metrics import Metrics
-    from portrait.pictures import bgr_from_frame, decode_bgr, encode, frame_from_bgr
     from portrait.pipeline import Pipeline
     from portrait.segmenters import load_models
 

@@ -15,8 +15,8 @@ from pathlib import Path
 
 import numpy as np
 
-from portrait.frame import Frame
-from portrait.mask import Mask
+from portrait.image.frame import Frame
+from portrait.image.mask import Mask
 from portrait.python310 import timeout
 from portrait.session import Session
 from portrait.sessions import Sessions

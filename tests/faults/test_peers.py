@@ -15,8 +15,8 @@ from aiortc import MediaStreamTrack
 from aiortc.codecs.vpx import Vp8Encoder
 
 from portrait.app import Running, run_service
-from portrait.frame import Frame
-from portrait.mask import Mask
+from portrait.image.frame import Frame
+from portrait.image.mask import Mask
 from portrait.python310 import timeout
 from portrait.settings import Settings
 from tests.fakes import FakeModel, full_mask

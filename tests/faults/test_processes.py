@@ -11,8 +11,8 @@ import pytest
 from portrait.app import run_service
 from portrait.client import Client, ClientError, Reply
 from portrait.client.stream import Stream
-from portrait.frame import Frame
-from portrait.mask import Mask
+from portrait.image.frame import Frame
+from portrait.image.mask import Mask
 from portrait.python310 import timeout
 from tests.boxes import ended, serving
 from tests.fakes import FakeModel, full_mask

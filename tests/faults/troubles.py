@@ -9,8 +9,8 @@ from unittest.mock import patch
 import numpy as np
 
 from portrait.errors import SegmentationFailed
-from portrait.frame import Frame
-from portrait.mask import Mask
+from portrait.image.frame import Frame
+from portrait.image.mask import Mask
 from portrait.segmenters import EMBEDDED, Model, Models, Segmenter, open_model
 
 HANG_SECONDS = 1.0

@@ -8,8 +8,8 @@ import cv2
 import numpy as np
 
 from portrait.compositors.fringe import SQUARE, Planes, additions
-from portrait.frame import GREY, Frame, Plane, chroma_size
-from portrait.mask import Mask
+from portrait.image.frame import GREY, Frame, Plane, chroma_size
+from portrait.image.mask import Mask
 
 
 class Compositor(Protocol):

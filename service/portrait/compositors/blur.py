@@ -6,8 +6,8 @@ from numpy.typing import NDArray
 
 from portrait.compositors.base import alpha, blend_into, resize
 from portrait.compositors.options import Options
-from portrait.frame import Frame, Plane
-from portrait.mask import Mask
+from portrait.image.frame import Frame, Plane
+from portrait.image.mask import Mask
 
 SHORT_SIDE = 72
 """The blur is made at this size of the shorter side: the same look at every frame size, a fraction of the cost."""

@@ -5,8 +5,8 @@ import numpy as np
 
 from portrait.compositors.base import blend_into
 from portrait.compositors.options import Options, parse_color
-from portrait.frame import Frame
-from portrait.mask import Mask
+from portrait.image.frame import Frame
+from portrait.image.mask import Mask
 
 
 class ColorCompositor:

@@ -6,8 +6,8 @@ import numpy as np
 from portrait.compositors.base import alpha, blend_into
 from portrait.compositors.fringe import own_colors
 from portrait.compositors.options import Options
-from portrait.frame import GREY, Frame, Plane
-from portrait.mask import Mask
+from portrait.image.frame import GREY, Frame, Plane
+from portrait.image.mask import Mask
 
 BLACK = 16
 

@@ -20,8 +20,8 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from portrait.frame import Frame, Plane
-from portrait.mask import Mask
+from portrait.image.frame import Frame, Plane
+from portrait.image.mask import Mask
 
 Planes: TypeAlias = tuple[Plane, Plane, Plane]
 

@@ -3,10 +3,10 @@
 from portrait.compositors.base import blend_into
 from portrait.compositors.options import Options
 from portrait.errors import BadOption
-from portrait.film import Film
-from portrait.frame import Frame
-from portrait.mask import Mask
-from portrait.pictures import fit_cover
+from portrait.image.clip import Film
+from portrait.image.compressed import fit_cover
+from portrait.image.frame import Frame
+from portrait.image.mask import Mask
 
 
 class ImageCompositor:

@@ -2,8 +2,8 @@
 
 from portrait.compositors.base import grey_frame, resize
 from portrait.compositors.options import Options
-from portrait.frame import Frame
-from portrait.mask import Mask
+from portrait.image.frame import Frame
+from portrait.image.mask import Mask
 
 
 class MaskCompositor:

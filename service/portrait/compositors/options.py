@@ -6,8 +6,8 @@ from dataclasses import dataclass, fields, replace
 import numpy as np
 
 from portrait.errors import BadOption
-from portrait.film import Film
-from portrait.frame import Frame, Plane
+from portrait.image.clip import Film
+from portrait.image.frame import Frame, Plane
 
 LEAST_FEATHER = 0.02
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from portrait.errors import BadModel, BadOption
-from portrait.frame import GREY, Frame, Timestamp
+from portrait.image.frame import GREY, Frame, Timestamp
 from portrait.segmenters.base import Model, Segmenter
 from portrait.segmenters.tflite import TFLiteModel
 

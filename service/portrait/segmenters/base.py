@@ -2,8 +2,8 @@
 
 from typing import Protocol
 
-from portrait.frame import Frame
-from portrait.mask import Mask
+from portrait.image.frame import Frame
+from portrait.image.mask import Mask
 
 
 class Segmenter(Protocol):

@@ -10,8 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from portrait.errors import BadModel, SegmentationFailed
-from portrait.frame import Frame, Plane, split_i420
-from portrait.mask import Mask
+from portrait.image.frame import Frame, Plane, split_i420
+from portrait.image.mask import Mask
 
 # Neither package ships type information.
 Interpreter: TypeAlias = Any

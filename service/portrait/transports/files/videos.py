@@ -14,9 +14,9 @@ import cv2
 import numpy as np
 
 from portrait.errors import BadOption, BadPicture
-from portrait.frame import Frame, Plane
+from portrait.image.av_frame import av_from_frame, frame_from_av
+from portrait.image.frame import Frame, Plane
 from portrait.transports.files.work import Work
-from portrait.video import av_from_frame, frame_from_av
 
 logger = logging.getLogger(__name__)
 

@@ -8,9 +8,9 @@ from typing import Any, TypeAlias
 from portrait.client import Client, Picture
 from portrait.compositors import Options, open_compositor
 from portrait.errors import SegmentationFailed
-from portrait.frame import Frame, Timestamp, pack_i420
+from portrait.image.compressed import frame_from_i420
+from portrait.image.frame import Frame, Timestamp, pack_i420
 from portrait.metrics import Metrics
-from portrait.pictures import frame_from_i420
 from portrait.pipeline import Pipeline
 from portrait.python310 import Runner
 from portrait.segmenters import Model

@@ -9,7 +9,7 @@ import grpc.aio
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
-from portrait.backgrounds import Backgrounds
+from portrait.image.backgrounds import Backgrounds
 from portrait.kserve import inference_pb2, inference_pb2_grpc
 from portrait.security import Security
 from portrait.sessions import Sessions

@@ -7,14 +7,12 @@ from fractions import Fraction
 import cv2
 import numpy as np
 
-from portrait.backgrounds import Backgrounds
 from portrait.compositors import MODES, Options
 from portrait.compositors.base import alpha, resize
 from portrait.errors import BadOption, BadPicture
-from portrait.film import Film
-from portrait.frame import Frame, Plane, Timestamp, pack_i420
-from portrait.mask import Mask
-from portrait.pictures import (
+from portrait.image.backgrounds import Backgrounds
+from portrait.image.clip import Film
+from portrait.image.compressed import (
     PictureFormat,
     bgr_from_frame,
     check_size,
@@ -24,6 +22,8 @@ from portrait.pictures import (
     frame_from_rgb24,
     rgba_from_frame,
 )
+from portrait.image.frame import Frame, Plane, Timestamp, pack_i420
+from portrait.image.mask import Mask
 from portrait.pipeline import Result
 from portrait.segmenters import Model
 from portrait.v1 import segmentation_pb2 as pb

@@ -7,7 +7,7 @@ from typing import Any
 
 import grpc.aio
 
-from portrait.backgrounds import Backgrounds
+from portrait.image.backgrounds import Backgrounds
 from portrait.quality import Delivery
 from portrait.security import Security
 from portrait.segmenters import Model

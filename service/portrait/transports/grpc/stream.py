@@ -11,7 +11,6 @@ import grpc.aio
 from google.protobuf.duration_pb2 import Duration
 from google.protobuf.timestamp_pb2 import Timestamp
 
-from portrait.backgrounds import Backgrounds
 from portrait.capacity import RETRY_AFTER
 from portrait.errors import (
     BadOption,
@@ -23,6 +22,7 @@ from portrait.errors import (
     SessionEnded,
     Unauthenticated,
 )
+from portrait.image.backgrounds import Backgrounds
 from portrait.latest import Closed, Latest
 from portrait.python310 import timeout
 from portrait.quality import Quality

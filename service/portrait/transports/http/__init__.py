@@ -14,12 +14,12 @@ from typing import Any
 
 from aiohttp import web
 
-from portrait.backgrounds import Backgrounds
 from portrait.board import Board
 from portrait.compositors import MODES
 from portrait.errors import BadOption
-from portrait.film import Film
-from portrait.frame import Frame
+from portrait.image.backgrounds import Backgrounds
+from portrait.image.clip import Film
+from portrait.image.frame import Frame
 from portrait.security import Security
 from portrait.sessions import Sessions
 from portrait.transports.http.about import About

@@ -5,7 +5,7 @@ from typing import Any
 from aiohttp import web
 
 from portrait import __version__
-from portrait.backgrounds import MAX_PIXELS
+from portrait.image.backgrounds import MAX_PIXELS
 from portrait.security import Security
 
 

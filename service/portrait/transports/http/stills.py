@@ -8,13 +8,13 @@ from aiohttp import web
 from aiohttp.http_exceptions import HttpProcessingError
 from aiohttp.multipart import BodyPartReader
 
-from portrait.backgrounds import Backgrounds
 from portrait.compositors import MODES, Options
 from portrait.compositors.base import alpha, resize
 from portrait.errors import BadOption, BadPicture
-from portrait.film import Film
-from portrait.frame import Frame, Timestamp
-from portrait.pictures import PictureFormat, bgr_from_frame, decode_bgr, encode, frame_from_bgr, rgba_from_frame
+from portrait.image.backgrounds import Backgrounds
+from portrait.image.clip import Film
+from portrait.image.compressed import PictureFormat, bgr_from_frame, decode_bgr, encode, frame_from_bgr, rgba_from_frame
+from portrait.image.frame import Frame, Timestamp
 from portrait.pipeline import Result
 from portrait.quality import Delivery
 from portrait.sessions import Sessions

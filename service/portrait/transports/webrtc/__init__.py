@@ -10,9 +10,9 @@ from typing import Any, TypeAlias, TypedDict
 
 from aiohttp import web
 
-from portrait.backgrounds import Backgrounds
 from portrait.compositors import Options
 from portrait.errors import BadOption, Unauthenticated
+from portrait.image.backgrounds import Backgrounds
 from portrait.logs import log_event
 from portrait.security import Security
 from portrait.session import Session

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from portrait.frame import Plane
-from portrait.mask import Mask
+from portrait.image.frame import Plane
+from portrait.image.mask import Mask
 
 VERSION = 1
 

@@ -12,10 +12,9 @@ import cv2
 import numpy as np
 
 from portrait.errors import BadOption, BadPicture
-from portrait.film import Film
-from portrait.films import first_picture, is_film, load_film
-from portrait.frame import Frame, Timestamp
-from portrait.pictures import bgr_from_frame, decode_bgr, encode, frame_from_bgr
+from portrait.image.clip import Film, first_picture, is_film, load_film
+from portrait.image.compressed import bgr_from_frame, decode_bgr, encode, frame_from_bgr
+from portrait.image.frame import Frame, Timestamp
 
 EMBEDDED = Path(__file__).parent / "scenes"
 PICTURES = (".jpg", ".jpeg", ".png", ".webp")

@@ -4,8 +4,8 @@ import av
 import numpy as np
 
 from portrait.errors import BadPicture
-from portrait.frame import Frame, Plane, Timestamp
-from portrait.pictures import check_size
+from portrait.image.compressed import check_size
+from portrait.image.frame import Frame, Plane, Timestamp
 
 
 def frame_from_av(picture: av.VideoFrame, max_pixels: int, arrived: float) -> Frame:

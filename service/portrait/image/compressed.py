@@ -11,7 +11,7 @@ import numpy as np
 from PIL import Image, UnidentifiedImageError
 
 from portrait.errors import BadPicture
-from portrait.frame import Frame, Plane, Timestamp, chroma_size, i420_length, split_i420
+from portrait.image.frame import Frame, Plane, Timestamp, chroma_size, i420_length, split_i420
 
 FORMATS = ("JPEG", "PNG", "WEBP")
 """The compressed formats taken; named in every refusal."""

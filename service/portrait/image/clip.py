@@ -1,8 +1,9 @@
 """Films from files: short clips, decoded ahead within a bound."""
 
 import io
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from fractions import Fraction
 from math import sqrt
 from pathlib import Path
@@ -10,10 +11,24 @@ from pathlib import Path
 import av
 
 from portrait.errors import BadPicture
-from portrait.film import Film
-from portrait.frame import Frame, Timestamp, i420_length
-from portrait.pictures import check_size
-from portrait.video import frame_from_av
+from portrait.image.av_frame import frame_from_av
+from portrait.image.compressed import check_size
+from portrait.image.frame import Frame, Timestamp, i420_length
+
+
+@dataclass(frozen=True, eq=False)  # without slots, which allow no weak references before Python 3.11
+class Film:
+    """A short clip, decoded; shown over and over. Shared between sessions, never written to."""
+
+    frames: Sequence[Frame]
+    """One or more, all of one size."""
+    rate: float
+    """Frames per second."""
+
+    def at(self, seconds: float) -> Frame:
+        """The picture at a time, counted from any origin."""
+        return self.frames[int(seconds * self.rate) % len(self.frames)]
+
 
 FORMATS: Mapping[str, str] = {".mp4": "mp4", ".webm": "webm"}
 """FFmpeg's name of the container for every suffix. Said to FFmpeg, never found out by it: by their first bytes it would

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from portrait.frame import Plane
+from portrait.image.frame import Plane
 
 
 @dataclass(frozen=True, slots=True, eq=False)

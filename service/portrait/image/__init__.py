@@ -1,0 +1,1 @@
+"""One picture in memory, and how it gets in and out."""
