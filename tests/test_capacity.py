@@ -8,15 +8,15 @@ from pathlib import Path
 
 import pytest
 
+from portrait.admission.capacity import Capacity, Limits
+from portrait.admission.cost_model import PIXELS, SIZES, Costs, Demand
+from portrait.admission.quality import Quality
 from portrait.board import Board
 from portrait.calibration import load_costs, make_costs
-from portrait.capacity import Capacity, Limits
 from portrait.compositors import MODES
-from portrait.costs import PIXELS, SIZES, Costs, Demand
 from portrait.errors import OutOfCpu
 from portrait.metrics import Metrics
 from portrait.python310 import timeout
-from portrait.quality import Quality
 from portrait.segmenters import Models
 from tests.fakes import FakeModel, full_mask
 
@@ -179,7 +179,7 @@ def test_a_stream_is_believed_to_want_less_only_while_nothing_presses(costs: Cos
 async def test_a_second_that_cannot_be_understood_is_not_the_last_one_that_is_looked_at(
     costs: Costs, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr("portrait.capacity.PERIOD", 0.5)
+    monkeypatch.setattr("portrait.admission.capacity.PERIOD", 0.5)
     board = Board()
     capacity = make_capacity(costs, board, [Running(Demand("telepathy", "mask", "big"))])
     watch = asyncio.create_task(capacity.watch())

@@ -13,7 +13,7 @@ from pathlib import Path
 import cv2
 import pytest
 
-from portrait.cgroup import cpu_budget
+from portrait.admission.cgroup import cpu_budget
 from portrait.cli import main
 from portrait.client import Client, ClientError, Picture
 from portrait.launch import MALLOC, THREADS, default_workers, find_jemalloc, missing_variables

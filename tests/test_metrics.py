@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from portrait.cgroup import Throttling, cpu_throttling
+from portrait.admission.cgroup import Throttling, cpu_throttling
 from portrait.metrics import Metrics
 
 

@@ -12,17 +12,17 @@ from typing import Any
 import numpy as np
 import pytest
 
+from portrait.admission.quality import Delivery, Quality
+from portrait.admission.quality_controller import Governor, Pressure
 from portrait.app import Running as Service
 from portrait.app import run_service
 from portrait.client import Client, ClientError
 from portrait.compositors import Options, open_compositor
-from portrait.governor import Governor, Pressure
 from portrait.image.frame import GREY, Frame, Timestamp
 from portrait.image.mask import Mask
 from portrait.metrics import Metrics
 from portrait.pipeline import Pipeline, Result
 from portrait.python310 import timeout
-from portrait.quality import Delivery, Quality
 from portrait.session import Terms
 from portrait.sessions import Sessions
 from portrait.settings import Settings

@@ -6,6 +6,7 @@ import threading
 import numpy as np
 import pytest
 
+from portrait.admission.quality import Delivery
 from portrait.compositors import Options
 from portrait.errors import BadOption, Draining, NoSuchSession, SegmentationHangs, TooManySessions
 from portrait.image.frame import Frame
@@ -13,7 +14,6 @@ from portrait.image.mask import Mask
 from portrait.metrics import Metrics, Stage
 from portrait.pipeline import Result
 from portrait.python310 import timeout
-from portrait.quality import Delivery
 from portrait.segmenters import Segmenter
 from portrait.session import Session
 from portrait.sessions import Sessions

@@ -12,15 +12,15 @@ from functools import partial
 import cv2
 
 from portrait import __version__
+from portrait.admission.capacity import Capacity, Limits
+from portrait.admission.cgroup import cpu_budget
+from portrait.admission.quality import Quality
 from portrait.board import Board
 from portrait.calibration import load_costs
-from portrait.capacity import Capacity, Limits
-from portrait.cgroup import cpu_budget
 from portrait.image.backgrounds import Backgrounds
 from portrait.launch import tune_interpreter
 from portrait.logs import log_event
 from portrait.metrics import Metrics
-from portrait.quality import Quality
 from portrait.running import Running
 from portrait.security import Certificates, Security, open_security
 from portrait.segmenters import Models, load_models, warm

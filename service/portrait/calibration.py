@@ -18,8 +18,8 @@ import cv2
 import numpy as np
 
 from portrait import __version__
+from portrait.admission.cost_model import SIZES, Costs
 from portrait.compositors import MODES, Options, open_compositor
-from portrait.costs import SIZES, Costs
 from portrait.edges import follow_edges, make_guide
 from portrait.image.av_frame import av_from_frame, frame_from_av
 from portrait.image.compressed import bgr_from_frame, decode_bgr, encode, frame_from_bgr

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TypeAlias
 
 from portrait import __version__
-from portrait.cgroup import cpu_budget
+from portrait.admission.cgroup import cpu_budget
 from portrait.errors import BadSettings, PortraitError
 from portrait.launch import default_workers, relaunch_tuned
 from portrait.logs import configure_logs, give_up_unwritten, log_event

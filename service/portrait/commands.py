@@ -17,8 +17,8 @@ from cryptography import x509
 from tqdm import tqdm
 
 from portrait import levels, load
+from portrait.admission.cgroup import cpu_budget
 from portrait.bench import bench, table
-from portrait.cgroup import cpu_budget
 from portrait.client import Client, ClientError, Tls
 from portrait.compositors import Options, open_compositor
 from portrait.doctor import examine

@@ -18,7 +18,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metri
 from prometheus_client.exposition import choose_encoder
 from prometheus_client.registry import Collector
 
-from portrait.cgroup import cpu_budget, cpu_throttling
+from portrait.admission.cgroup import cpu_budget, cpu_throttling
 
 STAGES = ("decode", "segment", "compose", "encode")
 TRANSPORTS = ("webrtc", "grpc", "http")

@@ -3,8 +3,8 @@
 from collections import deque
 from dataclasses import dataclass, field
 
-from portrait.costs import NOMINAL_RATE, STILL_RATE, Demand
-from portrait.quality import Delivery
+from portrait.admission.cost_model import NOMINAL_RATE, STILL_RATE, Demand
+from portrait.admission.quality import Delivery
 
 
 def first_demand(transport: str, mode: str, model: str, delivery: Delivery) -> Demand:

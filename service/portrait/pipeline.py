@@ -8,13 +8,13 @@ from typing import Protocol, TypeVar
 import cv2
 import numpy as np
 
+from portrait.admission.quality import Quality
 from portrait.compositors import Compositor, Options
 from portrait.edges import follow_edges, halve, make_guide
 from portrait.errors import BadOption
 from portrait.framing import WHOLE, Framing, Window, show
 from portrait.image.frame import Frame, Plane
 from portrait.image.mask import Mask
-from portrait.quality import Quality
 from portrait.reuse import Carried, Reuse
 from portrait.segmenters import Segmenter
 

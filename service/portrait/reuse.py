@@ -6,9 +6,9 @@ from typing import Literal, TypeAlias
 import cv2
 import numpy as np
 
+from portrait.admission.quality import Quality
 from portrait.image.frame import Plane
 from portrait.image.mask import Mask
-from portrait.quality import Quality
 
 Carried: TypeAlias = Literal["", "still", "alternate"]
 """Why a result has the mask of an earlier frame; empty: it has its own."""

@@ -5,8 +5,8 @@ import logging
 from typing import Any
 
 from portrait import __version__
+from portrait.admission.capacity import Capacity
 from portrait.calibration import load_costs
-from portrait.capacity import Capacity
 from portrait.image.backgrounds import Backgrounds
 from portrait.logs import log_event, set_level
 from portrait.metrics import Metrics

@@ -8,9 +8,10 @@ from dataclasses import replace
 from math import inf
 from typing import Any, Generic, TypeVar
 
-from portrait.capacity import SETTLED_SECONDS
+from portrait.admission.capacity import SETTLED_SECONDS
+from portrait.admission.cost_model import Demand
+from portrait.admission.quality import Delivery
 from portrait.compositors import Compositor, Options, open_compositor
-from portrait.costs import Demand
 from portrait.errors import BadOption, BadPicture, PortraitError, SegmentationHangs
 from portrait.image.frame import Frame
 from portrait.image.mask import Mask
@@ -18,7 +19,6 @@ from portrait.logs import log_event
 from portrait.numbers import Numbers, first_demand
 from portrait.ownthread import OwnThread
 from portrait.pipeline import GAP, Codec, Pipeline
-from portrait.quality import Delivery
 from portrait.segmenters import Model
 from portrait.terms import Terms
 from portrait.turn import Counting, Span, Turn

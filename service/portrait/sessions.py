@@ -6,17 +6,17 @@ from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager, suppress
 from typing import Any, Protocol, TypeVar
 
+from portrait.admission.capacity import RETRY_AFTER, Capacity
+from portrait.admission.cost_model import Demand
+from portrait.admission.quality import Delivery
 from portrait.board import Board
-from portrait.capacity import RETRY_AFTER, Capacity
 from portrait.compositors import Options
-from portrait.costs import Demand
 from portrait.errors import Draining, NoSuchSession, PortraitError, TooManySessions
 from portrait.image.mask import Mask
 from portrait.logs import log_event
 from portrait.numbers import first_demand
 from portrait.pipeline import Codec
 from portrait.python310 import timeout
-from portrait.quality import Delivery
 from portrait.segmenters import Model, Models
 from portrait.session import Session
 from portrait.terms import HANG_SECONDS, Terms

@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from portrait.quality import EXACT_RATE, SLOW_RATE, Delivery, Quality
+from portrait.admission.quality import EXACT_RATE, SLOW_RATE, Delivery, Quality
 from portrait.segmenters import Model
 
 HANG_SECONDS = 20.0

@@ -4,8 +4,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Generic, Protocol, TypeVar
 
+from portrait.admission.quality import Quality
 from portrait.pipeline import Recorder
-from portrait.quality import Quality
 from portrait.reuse import Carried
 
 W = TypeVar("W")

@@ -8,7 +8,7 @@ import time
 from collections.abc import Iterator
 from datetime import datetime, timezone
 
-from portrait.cgroup import cpu_budget
+from portrait.admission.cgroup import cpu_budget
 from portrait.doctor.check import Check
 from portrait.doctor.outside import examine_outside
 from portrait.errors import PortraitError

@@ -12,13 +12,13 @@ import grpc.aio
 import numpy as np
 
 from portrait import __version__
+from portrait.admission.quality import Delivery
 from portrait.compositors import Options
 from portrait.errors import BadOption, BadPicture
 from portrait.image.compressed import check_size
 from portrait.image.mask import Mask
 from portrait.kserve import inference_pb2 as pb
 from portrait.kserve import inference_pb2_grpc as pb_grpc
-from portrait.quality import Delivery
 from portrait.segmenters import Model
 from portrait.sessions import Sessions
 from portrait.transports.grpc.codec import Arrival, GrpcCodec, Output

@@ -7,8 +7,8 @@ from typing import Any
 
 import grpc.aio
 
+from portrait.admission.quality import Delivery
 from portrait.image.backgrounds import Backgrounds
-from portrait.quality import Delivery
 from portrait.security import Security
 from portrait.segmenters import Model
 from portrait.sessions import Sessions

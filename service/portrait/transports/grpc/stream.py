@@ -11,7 +11,8 @@ import grpc.aio
 from google.protobuf.duration_pb2 import Duration
 from google.protobuf.timestamp_pb2 import Timestamp
 
-from portrait.capacity import RETRY_AFTER
+from portrait.admission.capacity import RETRY_AFTER
+from portrait.admission.quality import Quality
 from portrait.errors import (
     BadOption,
     Draining,
@@ -25,7 +26,6 @@ from portrait.errors import (
 from portrait.image.backgrounds import Backgrounds
 from portrait.latest import Closed, Latest
 from portrait.python310 import timeout
-from portrait.quality import Quality
 from portrait.session import Session
 from portrait.transports.grpc.codec import Answer, Arrival, Output, read_background, read_output
 from portrait.transports.grpc.limit import Limit

@@ -8,6 +8,7 @@ from aiohttp import web
 from aiohttp.http_exceptions import HttpProcessingError
 from aiohttp.multipart import BodyPartReader
 
+from portrait.admission.quality import Delivery
 from portrait.compositors import MODES, Options
 from portrait.compositors.base import alpha, resize
 from portrait.errors import BadOption, BadPicture
@@ -16,7 +17,6 @@ from portrait.image.clip import Film
 from portrait.image.compressed import PictureFormat, bgr_from_frame, decode_bgr, encode, frame_from_bgr, rgba_from_frame
 from portrait.image.frame import Frame, Timestamp
 from portrait.pipeline import Result
-from portrait.quality import Delivery
 from portrait.sessions import Sessions
 
 SUFFIXES: dict[str, PictureFormat] = {"image/png": ".png", "image/webp": ".webp", "image/jpeg": ".jpg"}

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from portrait.quality import Quality
+from portrait.admission.quality import Quality
 
 HIGH_CPU = 0.9
 """Share of the budget above which quality goes down. Admission stops at 0.8 of it, at the least quality."""

@@ -9,11 +9,11 @@ from dataclasses import dataclass, replace
 from statistics import median
 from typing import Protocol
 
+from portrait.admission.cost_model import Costs, Demand
+from portrait.admission.quality import Quality
+from portrait.admission.quality_controller import Governor, Pressure
 from portrait.board import Board
-from portrait.costs import Costs, Demand
 from portrait.errors import OutOfCpu
-from portrait.governor import Governor, Pressure
-from portrait.quality import Quality
 
 logger = logging.getLogger(__name__)
 

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from portrait.quality import SLOW_RATE, Quality
+from portrait.admission.quality import SLOW_RATE, Quality
 
 SIZES = ((640, 360), (640, 480), (1280, 720))
 """Width and height of the pictures that are measured, the smallest first."""

@@ -1,0 +1,1 @@
+"""What a stream costs, whether one more fits, and how quality gives way."""
