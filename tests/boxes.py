@@ -45,7 +45,7 @@ def workers(supervisor: int) -> list[int]:
     for listed in Path(f"/proc/{supervisor}/task").glob("*/children"):
         with suppress(FileNotFoundError, ProcessLookupError):  # a thread of the supervisor's that has ended meanwhile
             children += map(int, listed.read_text().split())
-    return [child for child in sorted(children) if b"portrait.worker" in command_line(child)]
+    return [child for child in sorted(children) if b"portrait.workers.main" in command_line(child)]
 
 
 def command_line(process: int) -> bytes:

@@ -17,12 +17,12 @@ import pytest
 from aiohttp import web
 
 from portrait.app import Running
-from portrait.board import Board
 from portrait.python310 import timeout
 from portrait.settings import Settings
 from portrait.transports import grpc as grpc_transport
 from portrait.transports.grpc import serve_grpc
 from portrait.transports.http import door, serve_http
+from portrait.workers.shared_state import Board
 from tests.boxes import serving, wait_for
 from tests.credentials import Authority, authority, http_status, trusting
 from tests.credentials import serving as serving_here

@@ -12,9 +12,9 @@ import cv2
 import pytest
 from aiohttp import web
 
-from portrait.board import Board
 from portrait.python310 import timeout
 from portrait.transports.http import serve_http
+from portrait.workers.shared_state import Board
 from tests.people import Clip
 from tests.rtc import Camera, viewer
 from tests.two_workers import Process, box, get, worker_of

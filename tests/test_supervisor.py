@@ -14,10 +14,10 @@ from typing import Any
 
 import pytest
 
-from portrait.board import Board
-from portrait.child import Orders, Worker
 from portrait.settings import Settings
-from portrait.supervisor import run_workers, share
+from portrait.workers.process import Orders, Worker
+from portrait.workers.shared_state import Board
+from portrait.workers.supervisor import run_workers, share
 from tests.boxes import FREE, wait_for, workers
 from tests.two_workers import Process, box, scrape
 
@@ -36,7 +36,7 @@ for count in itertools.count():
 
 
 async def test_a_worker_that_hangs_is_replaced(monkeypatch: pytest.MonkeyPatch, settings: Settings) -> None:
-    monkeypatch.setattr("portrait.child.SILENCE_SECONDS", 5.0)
+    monkeypatch.setattr("portrait.workers.process.SILENCE_SECONDS", 5.0)
     async with run_workers(settings, 2) as box:
         page = f"http://127.0.0.1:{box.http_port}/"
         os.kill(workers(os.getpid())[-1], signal.SIGSTOP)
@@ -129,7 +129,7 @@ def test_a_worker_whose_files_have_gone_says_so_in_one_line(settings: Settings, 
     gone = settings.model_dump(mode="json") | {"turn_secret": "", "tokens": str(tmp_path / "tokens")}
     orders = Orders(gone, str(tmp_path), index=0, place=0, count=1, http_socket=0, restarts=1)
     done = subprocess.run(
-        [sys.executable, "-m", "portrait.worker"],
+        [sys.executable, "-m", "portrait.workers.main"],
         input=json.dumps(asdict(orders)) + "\n", capture_output=True, text=True, timeout=60, check=False,
     )  # fmt: skip
     assert done.returncode == 2, done.stderr

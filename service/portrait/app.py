@@ -15,10 +15,8 @@ from portrait import __version__
 from portrait.admission.capacity import Capacity, Limits
 from portrait.admission.cgroup import cpu_budget
 from portrait.admission.quality import Quality
-from portrait.board import Board
 from portrait.calibration import load_costs
 from portrait.image.backgrounds import Backgrounds
-from portrait.launch import tune_interpreter
 from portrait.logs import log_event
 from portrait.metrics import Metrics
 from portrait.running import Running
@@ -31,6 +29,8 @@ from portrait.transports.grpc import GrpcServer, serve_grpc
 from portrait.transports.http import About, HttpRoutes, Stills, Trust, serve_http
 from portrait.transports.webrtc import WebRTC, serve_webrtc
 from portrait.transports.webrtc.ice import IceServers
+from portrait.workers.environment import tune_interpreter
+from portrait.workers.shared_state import Board
 
 __all__ = ["Running", "run_service"]
 

@@ -15,11 +15,11 @@ from typing import TypeAlias
 from portrait import __version__
 from portrait.admission.cgroup import cpu_budget
 from portrait.errors import BadSettings, PortraitError
-from portrait.launch import default_workers, relaunch_tuned
 from portrait.logs import configure_logs, give_up_unwritten, log_event
 from portrait.settings import Settings, load_settings
 from portrait.signals import RELOAD, REPLACE, answer_signals, catch_signals
-from portrait.supervisor import WorkerFailed, run_workers
+from portrait.workers.environment import default_workers, relaunch_tuned
+from portrait.workers.supervisor import WorkerFailed, run_workers
 
 Command: TypeAlias = Callable[[argparse.Namespace, Settings], int]
 

@@ -26,7 +26,6 @@ from portrait.errors import BadOption
 from portrait.image.backgrounds import Backgrounds, load_background
 from portrait.image.clip import Film, is_film, load_film
 from portrait.image.frame import Frame
-from portrait.launch import tune_interpreter
 from portrait.segmenters import load_models
 from portrait.settings import Settings
 from portrait.transports.files import (
@@ -42,6 +41,7 @@ from portrait.transports.files import (
     run,
     without_secrets,
 )
+from portrait.workers.environment import tune_interpreter
 
 INTERRUPTED = 130
 """The exit status of who has been interrupted, by the shells' custom: 128 and the signal's number."""

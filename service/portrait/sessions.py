@@ -9,7 +9,6 @@ from typing import Any, Protocol, TypeVar
 from portrait.admission.capacity import RETRY_AFTER, Capacity
 from portrait.admission.cost_model import Demand
 from portrait.admission.quality import Delivery
-from portrait.board import Board
 from portrait.compositors import Options
 from portrait.errors import Draining, NoSuchSession, PortraitError, TooManySessions
 from portrait.image.mask import Mask
@@ -22,6 +21,7 @@ from portrait.session import Session
 from portrait.terms import HANG_SECONDS, Terms
 from portrait.tracing import Untraced
 from portrait.turn import Counting, Span
+from portrait.workers.shared_state import Board
 
 logger = logging.getLogger(__name__)
 

@@ -21,8 +21,8 @@ from typing import Any
 import aiohttp
 from aiortc.mediastreams import MediaStreamError
 
-from portrait.launch import THREADS
 from portrait.python310 import timeout
+from portrait.workers.environment import THREADS
 from tests.benchmarks.processes import jemalloc
 from tests.people import Clip, clip
 from tests.rtc import SIZE, Camera, Viewer, hang_up, viewer

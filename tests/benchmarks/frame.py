@@ -18,7 +18,7 @@ from pathlib import Path
 
 import numpy as np
 
-from portrait.launch import missing_variables
+from portrait.workers.environment import missing_variables
 from tests import people
 from tests.benchmarks.stored import add_option, report
 

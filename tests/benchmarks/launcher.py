@@ -15,7 +15,7 @@ import threading
 import time
 from collections.abc import Callable, Mapping
 
-from portrait.launch import MALLOC, SWITCH_INTERVAL, THREADS
+from portrait.workers.environment import MALLOC, SWITCH_INTERVAL, THREADS
 from tests.benchmarks.processes import jemalloc
 from tests.benchmarks.stored import add_option, report
 

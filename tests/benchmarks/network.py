@@ -13,8 +13,8 @@ from pathlib import Path
 
 import numpy as np
 
-from portrait.launch import THREADS
 from portrait.segmenters import EMBEDDED
+from portrait.workers.environment import THREADS
 from tests.benchmarks.stored import add_option, report
 from training import evaluate, export, model
 

@@ -20,7 +20,7 @@ from contextlib import AsyncExitStack, asynccontextmanager
 import aiohttp
 import numpy as np
 
-from portrait.launch import MALLOC
+from portrait.workers.environment import MALLOC
 from tests import people
 from tests.benchmarks.processes import cpu_seconds
 from tests.benchmarks.stored import add_option, report

@@ -12,8 +12,8 @@ from typing import Protocol
 from portrait.admission.cost_model import Costs, Demand
 from portrait.admission.quality import Quality
 from portrait.admission.quality_controller import Governor, Pressure
-from portrait.board import Board
 from portrait.errors import OutOfCpu
+from portrait.workers.shared_state import Board
 
 logger = logging.getLogger(__name__)
 

@@ -12,10 +12,10 @@ from portrait.admission.cgroup import cpu_budget
 from portrait.doctor.check import Check
 from portrait.doctor.outside import examine_outside
 from portrait.errors import PortraitError
-from portrait.launch import missing_variables
 from portrait.security import open_security
 from portrait.segmenters import load_models, warm
 from portrait.settings import Settings
+from portrait.workers.environment import missing_variables
 
 
 def examine(settings: Settings) -> Iterator[Check]:

@@ -14,7 +14,6 @@ from typing import Any
 
 from aiohttp import web
 
-from portrait.board import Board
 from portrait.compositors import MODES
 from portrait.errors import BadOption
 from portrait.image.backgrounds import Backgrounds
@@ -30,6 +29,7 @@ from portrait.transports.http.neighbours import open_neighbours, serve_neighbour
 from portrait.transports.http.problems import problems
 from portrait.transports.http.stills import Stills
 from portrait.transports.http.trust import Trust
+from portrait.workers.shared_state import Board
 
 protocol_logger = logging.getLogger(f"{__name__}.protocol")
 

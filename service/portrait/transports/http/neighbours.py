@@ -18,10 +18,10 @@ from aiohttp import web
 from aiohttp.typedefs import Handler, Middleware
 from multidict import CIMultiDict
 
-from portrait.board import Board
 from portrait.errors import NoSuchSession, WorkerLost
 from portrait.python310 import timeout
 from portrait.transports.http.exposition import merge
+from portrait.workers.shared_state import Board
 
 logger = logging.getLogger(__name__)
 

@@ -6,9 +6,9 @@ from contextlib import contextmanager
 
 import av
 
-from portrait.board import Board
 from portrait.errors import NotPublished, StreamTaken, TooManyViewers
 from portrait.latest import Latest
+from portrait.workers.shared_state import Board
 
 OUTPUTS = ("composite", "mask")
 

@@ -9,8 +9,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from shutil import rmtree
 
-from portrait.board import Board
 from portrait.settings import Settings
+from portrait.workers.shared_state import Board
 
 
 @contextmanager

@@ -6,11 +6,11 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
-from portrait.board import Board
-from portrait.child import LOOK_SECONDS, Orders, Worker, WorkerFailed
 from portrait.logs import tell_failure
-from portrait.meeting import listening_socket, meeting_folder, reserved_port
 from portrait.settings import Settings
+from portrait.workers.process import LOOK_SECONDS, Orders, Worker, WorkerFailed
+from portrait.workers.rendezvous import listening_socket, meeting_folder, reserved_port
+from portrait.workers.shared_state import Board
 
 __all__ = ["Box", "Fleet", "WorkerFailed", "run_workers", "share"]
 

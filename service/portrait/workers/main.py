@@ -1,4 +1,4 @@
-"""`python -m portrait.worker`: one worker of several, as the supervisor starts it. Orders come on standard input."""
+"""`python -m portrait.workers.main`: one worker of several, as the supervisor starts it. Orders come on standard input."""
 
 import asyncio
 import contextlib
@@ -10,13 +10,13 @@ import sys
 from pathlib import Path
 
 from portrait.app import Running, run_service
-from portrait.board import Board
-from portrait.child import Orders
 from portrait.errors import PortraitError
-from portrait.launch import pin
 from portrait.logs import configure_logs, give_up_unwritten
 from portrait.settings import Settings, make_settings
 from portrait.signals import catch_signals
+from portrait.workers.environment import pin
+from portrait.workers.process import Orders
+from portrait.workers.shared_state import Board
 
 logger = logging.getLogger(__name__)
 

@@ -16,8 +16,8 @@ from typing import Any
 
 from pydantic import SecretStr
 
-from portrait.board import Board
 from portrait.python310 import timeout
+from portrait.workers.shared_state import Board
 
 logger = logging.getLogger(__name__)
 
@@ -82,7 +82,7 @@ class Worker:
         """
         self._accepts = False
         self._process = await asyncio.create_subprocess_exec(
-            sys.executable, "-m", "portrait.worker",
+            sys.executable, "-m", "portrait.workers.main",
             stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE, pass_fds=[self._orders.http_socket],
             start_new_session=True,  # what the terminal interrupts is the supervisor, which tells the workers
         )  # fmt: skip

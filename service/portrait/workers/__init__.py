@@ -1,0 +1,1 @@
+"""Several worker processes that serve as one box; nothing here but `main` imports a native library."""
