@@ -13,7 +13,7 @@ from portrait.app import Running
 from portrait.client import Client, Picture, Reply
 from portrait.image.backgrounds import Backgrounds
 from portrait.metrics import Metrics
-from portrait.sessions import Sessions
+from portrait.sessions.registry import Sessions
 from portrait.transports.grpc import serve_grpc
 from tests.fakes import FakeModel, only
 from tests.people import Array, Clip, clip

@@ -14,7 +14,7 @@ from aiortc import MediaStreamTrack, RTCConfiguration, RTCPeerConnection, RTCSes
 from portrait.image.backgrounds import Backgrounds
 from portrait.metrics import Metrics
 from portrait.python310 import timeout
-from portrait.sessions import Sessions
+from portrait.sessions.registry import Sessions
 from portrait.transports.http import HttpRoutes, serve_http
 from portrait.transports.webrtc import serve_webrtc
 from portrait.transports.webrtc.ice import IceServers

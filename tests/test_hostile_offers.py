@@ -9,7 +9,7 @@ import pytest
 
 from portrait.errors import BadOffer
 from portrait.python310 import timeout
-from portrait.sessions import Sessions
+from portrait.sessions.registry import Sessions
 from portrait.transports.webrtc import bounds
 from portrait.transports.webrtc.connection import Connection
 from tests.conftest import udp_sockets

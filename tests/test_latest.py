@@ -4,7 +4,7 @@ import asyncio
 
 import pytest
 
-from portrait.latest import Closed, Latest
+from portrait.sessions.newest_slot import Closed, Latest
 
 
 async def test_newest_wins_and_losses_are_counted() -> None:

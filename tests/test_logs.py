@@ -15,7 +15,7 @@ from portrait.errors import Idle, TooManySessions
 from portrait.logs import JsonFormatter, TextFormatter, log_event, tell_failure
 from portrait.metrics import Metrics
 from portrait.python310 import timeout
-from portrait.sessions import Sessions
+from portrait.sessions.registry import Sessions
 from tests.boxes import ended, serving
 from tests.calls import fake_service, jpeg
 from tests.fakes import FakeModel, failing, full_mask, only

@@ -23,8 +23,8 @@ from portrait.image.mask import Mask
 from portrait.metrics import Metrics
 from portrait.pipeline import Pipeline, Result
 from portrait.python310 import timeout
-from portrait.session import Terms
-from portrait.sessions import Sessions
+from portrait.sessions.registry import Sessions
+from portrait.sessions.session import Terms
 from portrait.settings import Settings
 from tests.fakes import FakeModel, full_mask, only
 from tests.frames import FrameCodec

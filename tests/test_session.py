@@ -15,8 +15,8 @@ from portrait.metrics import Metrics, Stage
 from portrait.pipeline import Result
 from portrait.python310 import timeout
 from portrait.segmenters import Segmenter
-from portrait.session import Session
-from portrait.sessions import Sessions
+from portrait.sessions.registry import Sessions
+from portrait.sessions.session import Session
 from tests.fakes import FakeModel, Gate, full_mask, only
 from tests.frames import GREEN, FrameCodec, make_frame
 

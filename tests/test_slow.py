@@ -5,7 +5,7 @@ import asyncio
 import numpy as np
 
 from portrait.python310 import timeout
-from portrait.session import Session
+from portrait.sessions.session import Session
 from tests.benchmarks.slow import memory, under_load
 
 

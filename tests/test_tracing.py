@@ -24,7 +24,7 @@ from opentelemetry.trace import SpanKind, StatusCode
 from portrait.client import Client
 from portrait.errors import BadSettings, Idle
 from portrait.metrics import Metrics
-from portrait.sessions import Sessions
+from portrait.sessions.registry import Sessions
 from portrait.settings import Settings
 from portrait.tracing import Traces, open_tracing
 from portrait.v1 import segmentation_pb2 as pb

@@ -13,7 +13,7 @@ import pytest
 from aiortc import RTCPeerConnection
 
 from portrait.python310 import timeout
-from portrait.sessions import Sessions
+from portrait.sessions.registry import Sessions
 from portrait.transports.webrtc import connection
 from tests.fakes import FakeModel, full_mask
 from tests.people import clip

@@ -7,8 +7,8 @@ from collections.abc import Awaitable, Callable
 import pytest
 
 from portrait.errors import SegmentationHangs
-from portrait.ownthread import OwnThread
 from portrait.python310 import timeout
+from portrait.sessions.watched_thread import OwnThread
 from portrait.transports.grpc.limit import Limit
 
 

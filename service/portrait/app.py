@@ -22,7 +22,7 @@ from portrait.metrics import Metrics
 from portrait.running import Running
 from portrait.security import Certificates, Security, open_security
 from portrait.segmenters import Models, load_models, warm
-from portrait.sessions import Sessions
+from portrait.sessions.registry import Sessions
 from portrait.settings import Settings
 from portrait.tracing import open_tracing
 from portrait.transports.grpc import GrpcServer, serve_grpc

@@ -11,7 +11,7 @@ from portrait.image.backgrounds import Backgrounds
 from portrait.logs import log_event, set_level
 from portrait.metrics import Metrics
 from portrait.segmenters import Models, load_models, warm
-from portrait.sessions import Sessions
+from portrait.sessions.registry import Sessions
 from portrait.settings import Settings
 from portrait.trial import try_model
 

@@ -18,8 +18,8 @@ import numpy as np
 from portrait.image.frame import Frame
 from portrait.image.mask import Mask
 from portrait.python310 import timeout
-from portrait.session import Session
-from portrait.sessions import Sessions
+from portrait.sessions.registry import Sessions
+from portrait.sessions.session import Session
 from tests.benchmarks.stored import add_option, report
 from tests.fakes import FakeModel, full_mask
 from tests.rtc import fake_service

@@ -12,7 +12,7 @@ from grpc_reflection.v1alpha import reflection
 from portrait.image.backgrounds import Backgrounds
 from portrait.kserve import inference_pb2, inference_pb2_grpc
 from portrait.security import Security
-from portrait.sessions import Sessions
+from portrait.sessions.registry import Sessions
 from portrait.transports.grpc.guard import Guard, credentials
 from portrait.transports.grpc.kserve import InferenceServicer
 from portrait.transports.grpc.servicer import Limits, SegmentationServicer

@@ -20,7 +20,7 @@ from portrait.image.mask import Mask
 from portrait.kserve import inference_pb2 as pb
 from portrait.kserve import inference_pb2_grpc as pb_grpc
 from portrait.segmenters import Model
-from portrait.sessions import Sessions
+from portrait.sessions.registry import Sessions
 from portrait.transports.grpc.codec import Arrival, GrpcCodec, Output
 from portrait.transports.grpc.status import aborting
 from portrait.transports.grpc.trace import traceparent

@@ -11,7 +11,7 @@ from portrait.admission.quality import Delivery
 from portrait.image.backgrounds import Backgrounds
 from portrait.security import Security
 from portrait.segmenters import Model
-from portrait.sessions import Sessions
+from portrait.sessions.registry import Sessions
 from portrait.transports.grpc.codec import Arrival, GrpcCodec, Output, read_background, read_output, read_prior
 from portrait.transports.grpc.guard import authorization
 from portrait.transports.grpc.status import aborting

@@ -24,9 +24,9 @@ from portrait.errors import (
     Unauthenticated,
 )
 from portrait.image.backgrounds import Backgrounds
-from portrait.latest import Closed, Latest
 from portrait.python310 import timeout
-from portrait.session import Session
+from portrait.sessions.newest_slot import Closed, Latest
+from portrait.sessions.session import Session
 from portrait.transports.grpc.codec import Answer, Arrival, Output, read_background, read_output
 from portrait.transports.grpc.limit import Limit
 from portrait.transports.grpc.status import to_status

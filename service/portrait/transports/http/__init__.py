@@ -20,7 +20,7 @@ from portrait.image.backgrounds import Backgrounds
 from portrait.image.clip import Film
 from portrait.image.frame import Frame
 from portrait.security import Security
-from portrait.sessions import Sessions
+from portrait.sessions.registry import Sessions
 from portrait.transports.http.about import About
 from portrait.transports.http.cors import allow, answer_preflights
 from portrait.transports.http.door import Door, is_not_the_clients_doing, listen, opened

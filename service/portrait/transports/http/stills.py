@@ -17,7 +17,7 @@ from portrait.image.clip import Film
 from portrait.image.compressed import PictureFormat, bgr_from_frame, decode_bgr, encode, frame_from_bgr, rgba_from_frame
 from portrait.image.frame import Frame, Timestamp
 from portrait.pipeline import Result
-from portrait.sessions import Sessions
+from portrait.sessions.registry import Sessions
 
 SUFFIXES: dict[str, PictureFormat] = {"image/png": ".png", "image/webp": ".webp", "image/jpeg": ".jpg"}
 """What can be asked for by Accept, the preferred one first."""

@@ -15,8 +15,8 @@ from portrait.errors import BadOption, Unauthenticated
 from portrait.image.backgrounds import Backgrounds
 from portrait.logs import log_event
 from portrait.security import Security
-from portrait.session import Session
-from portrait.sessions import Sessions
+from portrait.sessions.registry import Sessions
+from portrait.sessions.session import Session
 from portrait.transports.webrtc import realtime
 from portrait.transports.webrtc.addresses import PORTS, advertise, media_ports
 from portrait.transports.webrtc.camera import Uplink

@@ -11,8 +11,8 @@ from typing import Any, Generic, TypeVar
 from aiortc import RTCDataChannel
 
 from portrait.errors import BadPicture, SegmentationHangs
-from portrait.latest import Closed, Latest
-from portrait.session import Session
+from portrait.sessions.newest_slot import Closed, Latest
+from portrait.sessions.session import Session
 from portrait.transports.webrtc import realtime
 from portrait.transports.webrtc.connection import Connection, beside
 from portrait.transports.webrtc.decoders import Coded, Undecoded

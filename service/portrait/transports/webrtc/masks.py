@@ -6,8 +6,8 @@ from typing import Any
 from aiortc import RTCDataChannel
 
 from portrait.errors import BadOffer
-from portrait.latest import Closed
-from portrait.session import Session
+from portrait.sessions.newest_slot import Closed
+from portrait.sessions.session import Session
 from portrait.transports.webrtc.camera import Uplink
 from portrait.transports.webrtc.connection import open_ways
 from portrait.transports.webrtc.decoders import Coded

@@ -7,8 +7,8 @@ from aiortc import MediaStreamTrack
 from aiortc.mediastreams import MediaStreamError
 
 from portrait.errors import PortraitError, UnsupportedOffer
-from portrait.latest import Closed
-from portrait.session import Session
+from portrait.sessions.newest_slot import Closed
+from portrait.sessions.session import Session
 from portrait.transports.webrtc.camera import Uplink
 from portrait.transports.webrtc.connection import open_ways
 from portrait.transports.webrtc.decoders import Coded

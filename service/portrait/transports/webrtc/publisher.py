@@ -5,8 +5,8 @@ from typing import Any, TypeAlias
 import av
 
 from portrait.errors import UnsupportedOffer
-from portrait.latest import Closed
-from portrait.session import Session
+from portrait.sessions.newest_slot import Closed
+from portrait.sessions.session import Session
 from portrait.transports.webrtc.camera import Uplink
 from portrait.transports.webrtc.connection import open_ways
 from portrait.transports.webrtc.decoders import Coded

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 import av
 
 from portrait.errors import NotPublished, StreamTaken, TooManyViewers
-from portrait.latest import Latest
+from portrait.sessions.newest_slot import Latest
 from portrait.workers.shared_state import Board
 
 OUTPUTS = ("composite", "mask")

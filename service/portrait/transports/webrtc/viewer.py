@@ -8,7 +8,7 @@ from aiortc import MediaStreamTrack
 from aiortc.mediastreams import MediaStreamError
 
 from portrait.errors import UnsupportedOffer
-from portrait.latest import Closed, Latest
+from portrait.sessions.newest_slot import Closed, Latest
 from portrait.transports.webrtc.connection import Connection, beside, open_ways
 from portrait.transports.webrtc.streams import Stream
 

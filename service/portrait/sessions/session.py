@@ -4,24 +4,102 @@ import asyncio
 import logging
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from math import inf
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, Protocol, TypeVar
 
 from portrait.admission.capacity import SETTLED_SECONDS
 from portrait.admission.cost_model import Demand
-from portrait.admission.quality import Delivery
+from portrait.admission.quality import EXACT_RATE, SLOW_RATE, Delivery, Quality
 from portrait.compositors import Compositor, Options, open_compositor
 from portrait.errors import BadOption, BadPicture, PortraitError, SegmentationHangs
 from portrait.image.frame import Frame
 from portrait.image.mask import Mask
 from portrait.logs import log_event
-from portrait.numbers import Numbers, first_demand
-from portrait.ownthread import OwnThread
-from portrait.pipeline import GAP, Codec, Pipeline
+from portrait.pipeline import GAP, Codec, Pipeline, Recorder
+from portrait.reuse import Carried
 from portrait.segmenters import Model
-from portrait.terms import Terms
-from portrait.turn import Counting, Span, Turn
+from portrait.sessions.counters import Numbers, first_demand
+from portrait.sessions.watched_thread import OwnThread
+
+W = TypeVar("W")
+
+
+class Counting(Recorder, Protocol):
+    """What a session asks of metrics, besides stages."""
+
+    def frame(self, transport: str, result: str, reason: str = "", count: int = 1) -> None:
+        """Count frames by what became of them."""
+
+    def frame_age(self, transport: str, seconds: float) -> None:
+        """Note how old a result is."""
+
+    def carried(self, reason: str) -> None:
+        """Count a result with the mask of an earlier frame."""
+
+    def hung(self, transport: str) -> None:
+        """Count a session whose thread was given up."""
+
+
+class Span(Protocol):
+    """What a session asks of tracing."""
+
+    def event(self, name: str, fields: Mapping[str, Any]) -> None:
+        """Note a life event."""
+
+    def end(self, fields: Mapping[str, Any], failed: bool) -> None:
+        """Say what became of the session."""
+
+
+@dataclass(frozen=True, slots=True)
+class Turn(Generic[W]):
+    """One frame's way through a session."""
+
+    wire: W
+    """What the codec made of the result."""
+    failure: Exception | None
+    """Why the mask is empty, if segmentation failed."""
+    waited: float
+    """Seconds from arrival to the start of the work."""
+    worked: float
+    """Seconds of work."""
+    quality: Quality = Quality.FULL
+    """The quality that was in force."""
+    carried: Carried = ""
+    """Why the mask is an earlier frame's, if it is."""
+
+
+HANG_SECONDS = 20.0
+"""Far more than the largest still takes on the slowest box."""
+
+
+@dataclass(frozen=True, slots=True)
+class Terms:
+    """What it is for, and what it gets while the box is short of time."""
+
+    delivery: Delivery = Delivery.LIVE
+    in_force: Callable[[], Quality] = lambda: Quality.FULL
+    """The quality of live streams now."""
+    smaller: Model | None = None
+    """A cheaper model with masks of the same size."""
+    hang_seconds: float = HANG_SECONDS
+    """A frame that takes so long hangs."""
+
+    @property
+    def quality(self) -> Quality:
+        """What this session gets now."""
+        return self.in_force() if self.delivery is Delivery.LIVE else Quality.FULL
+
+    @property
+    def rate(self) -> float:
+        """Frames per second that may be taken; 0: all."""
+        match self.delivery:
+            case Delivery.LIVE:
+                return SLOW_RATE if self.in_force() >= Quality.SLOWER else 0.0
+            case Delivery.EXACT:
+                return EXACT_RATE if self.in_force() > Quality.FULL else 0.0
+        return 0.0
+
 
 logger = logging.getLogger(__name__)
 

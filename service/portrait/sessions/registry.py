@@ -13,14 +13,12 @@ from portrait.compositors import Options
 from portrait.errors import Draining, NoSuchSession, PortraitError, TooManySessions
 from portrait.image.mask import Mask
 from portrait.logs import log_event
-from portrait.numbers import first_demand
 from portrait.pipeline import Codec
 from portrait.python310 import timeout
 from portrait.segmenters import Model, Models
-from portrait.session import Session
-from portrait.terms import HANG_SECONDS, Terms
+from portrait.sessions.counters import first_demand
+from portrait.sessions.session import HANG_SECONDS, Counting, Session, Span, Terms
 from portrait.tracing import Untraced
-from portrait.turn import Counting, Span
 from portrait.workers.shared_state import Board
 
 logger = logging.getLogger(__name__)

@@ -1,0 +1,1 @@
+"""The life of one stream (thread, slot, counters), and the registry of all."""
