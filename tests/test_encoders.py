@@ -9,7 +9,7 @@ import pytest
 from aiortc.codecs import vpx
 from aiortc.jitterbuffer import JitterFrame
 
-from portrait.transports.webrtc import encoders
+from portrait.transports.webrtc.aiortc_patches import video_encoders as encoders
 from tests.people import person, swaying
 
 pytestmark = pytest.mark.usefixtures("no_sockets_left")

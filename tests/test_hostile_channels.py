@@ -15,7 +15,7 @@ from aiortc.rtcsctptransport import (
     DataChunk,
 )
 
-from portrait.transports.webrtc.channels import MOST_CHANNELS, MOST_MISORDERED
+from portrait.transports.webrtc.aiortc_patches.data_channels import MOST_CHANNELS, MOST_MISORDERED
 from portrait.transports.webrtc.connection import Connection
 from tests.rtc import hang_up
 

@@ -17,7 +17,7 @@ from aiortc.rtcrtpparameters import RTCRtpCodecParameters
 from portrait.errors import BadPicture
 from portrait.image.backgrounds import load_background
 from portrait.image.compressed import decode_bgr
-from portrait.transports.webrtc import decoders
+from portrait.transports.webrtc.aiortc_patches import video_decoders as decoders
 from tests.claims import png
 from tests.people import room
 

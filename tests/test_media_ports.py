@@ -5,7 +5,7 @@ from contextvars import copy_context
 
 import pytest
 
-from portrait.transports.webrtc.addresses import PORTS, media_ports
+from portrait.transports.webrtc.aiortc_patches.media_ports import PORTS, media_ports
 from tests.ports import free_ports
 
 LOOPBACK = ("127.0.0.1", 0)

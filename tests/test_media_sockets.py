@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from portrait.python310 import timeout
-from portrait.transports.webrtc.sockets import LARGEST, WAITING, MediaSocket, open_socket
+from portrait.transports.webrtc.aiortc_patches.udp_socket import LARGEST, WAITING, MediaSocket, open_socket
 
 pytestmark = pytest.mark.usefixtures("no_sockets_left")
 

@@ -12,7 +12,7 @@ from portrait.compositors import Options, open_compositor
 from portrait.image.compressed import frame_from_bgr
 from portrait.image.frame import Frame, Timestamp
 from portrait.image.mask import Mask
-from portrait.transports.webrtc.encoders import LiveVp8Encoder
+from portrait.transports.webrtc.aiortc_patches.video_encoders import LiveVp8Encoder
 from tests.faults.ways import SIZES
 from tests.people import Array, room
 from tests.watermark import READABLE, Scene, Search, planes_of

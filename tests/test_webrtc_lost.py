@@ -8,8 +8,8 @@ from aiortc.jitterbuffer import JitterBuffer, JitterFrame
 from aiortc.rtcrtpreceiver import NackGenerator
 from aiortc.rtp import RtpPacket
 
-from portrait.transports.webrtc import lost
-from portrait.transports.webrtc.jitter import CAPACITY, LiveJitterBuffer
+from portrait.transports.webrtc.aiortc_patches import nack as lost
+from portrait.transports.webrtc.aiortc_patches.jitter_buffer import CAPACITY, LiveJitterBuffer
 
 
 def picture_packets(rng: random.Random, count: int) -> list[RtpPacket]:

@@ -20,8 +20,9 @@ from aiortc.rtp import RtpPacket
 from OpenSSL import SSL
 
 from portrait.python310 import timeout
-from portrait.transports.webrtc import lost, realtime
-from portrait.transports.webrtc.addresses import advertise
+from portrait.transports.webrtc import aiortc_patches as realtime
+from portrait.transports.webrtc.aiortc_patches import nack as lost
+from portrait.transports.webrtc.aiortc_patches.media_ports import advertise
 
 
 def test_aiortc_is_the_one_this_was_written_for() -> None:

@@ -27,7 +27,7 @@ from portrait.image.frame import Frame, Timestamp
 from portrait.image.mask import Mask
 from portrait.logs import log_event
 from portrait.segmenters import Model, Models, Segmenter
-from portrait.transports.webrtc.encoders import LiveVp8Encoder
+from portrait.transports.webrtc.aiortc_patches.video_encoders import LiveVp8Encoder
 
 logger = logging.getLogger(__name__)
 

@@ -18,7 +18,8 @@ from portrait.security import Security
 from portrait.sessions.registry import Sessions
 from portrait.sessions.session import Session
 from portrait.transports.webrtc import realtime
-from portrait.transports.webrtc.addresses import PORTS, advertise, media_ports
+from portrait.transports.webrtc.aiortc_patches import TrackEncoder
+from portrait.transports.webrtc.aiortc_patches.media_ports import PORTS, advertise, media_ports
 from portrait.transports.webrtc.camera import Uplink
 from portrait.transports.webrtc.codec import DataCodec, LoopCodec, MaskCodec, StreamCodec, VideoCodec
 from portrait.transports.webrtc.connection import Connection
@@ -28,7 +29,6 @@ from portrait.transports.webrtc.offers import SDP, read_offer
 from portrait.transports.webrtc.peer import Peer
 from portrait.transports.webrtc.publisher import Publisher
 from portrait.transports.webrtc.rate import Rate
-from portrait.transports.webrtc.realtime import TrackEncoder
 from portrait.transports.webrtc.resources import FRAGMENT, Resources
 from portrait.transports.webrtc.streams import OUTPUTS, Streams
 from portrait.transports.webrtc.viewer import Viewer

@@ -11,10 +11,10 @@ from portrait.image.av_frame import av_from_frame, frame_from_av
 from portrait.image.frame import GREY, Frame, chroma_size
 from portrait.image.mask import Mask
 from portrait.pipeline import Result
-from portrait.transports.webrtc.decoders import CameraDecoder, Coded
-from portrait.transports.webrtc.encoders import Encoded
+from portrait.transports.webrtc.aiortc_patches import TrackEncoder, rtp_time
+from portrait.transports.webrtc.aiortc_patches.video_decoders import CameraDecoder, Coded
+from portrait.transports.webrtc.aiortc_patches.video_encoders import Encoded
 from portrait.transports.webrtc.messages import MaskMessage
-from portrait.transports.webrtc.realtime import TrackEncoder, rtp_time
 
 
 class VideoCodec:

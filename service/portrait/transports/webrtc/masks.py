@@ -8,9 +8,9 @@ from aiortc import RTCDataChannel
 from portrait.errors import BadOffer
 from portrait.sessions.newest_slot import Closed
 from portrait.sessions.session import Session
+from portrait.transports.webrtc.aiortc_patches.video_decoders import Coded
 from portrait.transports.webrtc.camera import Uplink
 from portrait.transports.webrtc.connection import open_ways
-from portrait.transports.webrtc.decoders import Coded
 
 LABEL = "masks"
 """Of the channel a client opens; `{ordered: false, maxRetransmits: 0}` is what suits it."""

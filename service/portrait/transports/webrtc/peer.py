@@ -9,11 +9,11 @@ from aiortc.mediastreams import MediaStreamError
 from portrait.errors import PortraitError, UnsupportedOffer
 from portrait.sessions.newest_slot import Closed
 from portrait.sessions.session import Session
+from portrait.transports.webrtc.aiortc_patches import TrackEncoder
+from portrait.transports.webrtc.aiortc_patches.video_decoders import Coded
+from portrait.transports.webrtc.aiortc_patches.video_encoders import Encoded
 from portrait.transports.webrtc.camera import Uplink
 from portrait.transports.webrtc.connection import open_ways
-from portrait.transports.webrtc.decoders import Coded
-from portrait.transports.webrtc.encoders import Encoded
-from portrait.transports.webrtc.realtime import TrackEncoder
 
 logger = logging.getLogger(__name__)
 

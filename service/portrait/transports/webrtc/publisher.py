@@ -7,9 +7,9 @@ import av
 from portrait.errors import UnsupportedOffer
 from portrait.sessions.newest_slot import Closed
 from portrait.sessions.session import Session
+from portrait.transports.webrtc.aiortc_patches.video_decoders import Coded
 from portrait.transports.webrtc.camera import Uplink
 from portrait.transports.webrtc.connection import open_ways
-from portrait.transports.webrtc.decoders import Coded
 from portrait.transports.webrtc.streams import Stream
 
 Pictures: TypeAlias = dict[str, av.VideoFrame]

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import Any
 
-from portrait.transports.webrtc.sockets import MediaSocket, open_socket
+from portrait.transports.webrtc.aiortc_patches.udp_socket import MediaSocket, open_socket
 
 HOST_CANDIDATE = re.compile(r"^a=candidate:(\S+) (\d+) udp (\d+) (\S+) (\d+) typ host\r\n", re.MULTILINE)
 

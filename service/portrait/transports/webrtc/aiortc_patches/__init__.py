@@ -38,10 +38,10 @@ from aiortc import rtcdtlstransport, rtcicetransport, rtcrtpreceiver, rtcrtpsend
 from aiortc.codecs.base import Encoder
 from OpenSSL import SSL
 
-from portrait.transports.webrtc.decoders import Undecoded, bounded_decoder
-from portrait.transports.webrtc.encoders import Encoded, live_encoder
-from portrait.transports.webrtc.jitter import LiveJitterBuffer
-from portrait.transports.webrtc.lost import Requests
+from portrait.transports.webrtc.aiortc_patches.jitter_buffer import LiveJitterBuffer
+from portrait.transports.webrtc.aiortc_patches.nack import Requests
+from portrait.transports.webrtc.aiortc_patches.video_decoders import Undecoded, bounded_decoder
+from portrait.transports.webrtc.aiortc_patches.video_encoders import Encoded, live_encoder
 
 TESTED = ("1.15.0", "1.16.0")
 """The last one for Python 3.10, and the newest."""
