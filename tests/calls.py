@@ -14,7 +14,7 @@ from portrait.client import Client, Picture, Reply
 from portrait.image.backgrounds import Backgrounds
 from portrait.metrics import Metrics
 from portrait.sessions.registry import Sessions
-from portrait.transports.grpc import serve_grpc
+from portrait.transports.grpc.server import serve_grpc
 from tests.fakes import FakeModel, only
 from tests.people import Array, Clip, clip
 

@@ -73,7 +73,7 @@ def no_sockets_left() -> Iterator[None]:
 @pytest.fixture
 def any_rate(monkeypatch: pytest.MonkeyPatch) -> None:
     """One address may ask as often as it likes."""
-    monkeypatch.setattr("portrait.transports.webrtc.rate.BURST", 10**9)
+    monkeypatch.setattr("portrait.transports.webrtc.offer_limits.BURST", 10**9)
 
 
 @pytest.fixture

@@ -15,9 +15,9 @@ from portrait.image.backgrounds import Backgrounds
 from portrait.metrics import Metrics
 from portrait.python310 import timeout
 from portrait.sessions.registry import Sessions
-from portrait.transports.http import HttpRoutes, serve_http
-from portrait.transports.webrtc import serve_webrtc
-from portrait.transports.webrtc.ice import IceServers
+from portrait.transports.http.server import HttpRoutes, serve_http
+from portrait.transports.webrtc.server import serve_webrtc
+from portrait.transports.webrtc.turn import IceServers
 from tests.fakes import FakeModel, only
 from tests.people import Array, Clip
 

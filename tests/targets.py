@@ -34,11 +34,11 @@ from portrait.segmenters import Model, load_models
 from portrait.settings import PREFIX, Settings, load_settings
 from portrait.transports.grpc.codec import Arrival, GrpcCodec, read_output, read_prior
 from portrait.transports.grpc.kserve import MASK, read_inputs
-from portrait.transports.http import _read_changes
+from portrait.transports.http.server import _read_changes
 from portrait.transports.http.stills import _read_form
 from portrait.transports.webrtc.aiortc_patches.video_decoders import BoundedH264Decoder, BoundedVp8Decoder
-from portrait.transports.webrtc.bounds import check_fragment, check_offer
 from portrait.transports.webrtc.connection import blaming_the_offer, without_names
+from portrait.transports.webrtc.offer_limits import check_fragment, check_offer
 from portrait.v1 import segmentation_pb2 as pb
 
 CORPUS = Path(__file__).parent / "corpus"

@@ -19,9 +19,10 @@ from aiohttp import web
 from portrait.app import Running
 from portrait.python310 import timeout
 from portrait.settings import Settings
-from portrait.transports import grpc as grpc_transport
-from portrait.transports.grpc import serve_grpc
-from portrait.transports.http import door, serve_http
+from portrait.transports.grpc import server as grpc_transport
+from portrait.transports.grpc.server import serve_grpc
+from portrait.transports.http import connection_limits as door
+from portrait.transports.http.server import serve_http
 from portrait.workers.shared_state import Board
 from tests.boxes import serving, wait_for
 from tests.credentials import Authority, authority, http_status, trusting

@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator
 import pytest
 
 from portrait.client import Client
-from portrait.client.window import Window
+from portrait.client.flow_control import Window
 from portrait.image.frame import Frame
 from portrait.image.mask import Mask
 from tests.calls import fake_service

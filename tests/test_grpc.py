@@ -13,7 +13,7 @@ from grpc_reflection.v1alpha.proto_reflection_descriptor_database import ProtoRe
 
 from portrait.app import Running
 from portrait.client import Client
-from portrait.transports.grpc import SERVICE
+from portrait.transports.grpc.server import SERVICE
 from portrait.v1 import segmentation_pb2 as pb
 from tests.calls import SIZE, client, i420, jpeg, pictures, rgb24, shown
 from tests.embedded import SIDE

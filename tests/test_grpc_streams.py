@@ -11,7 +11,7 @@ from portrait.client import Client, ClientError, Picture, Reply
 from portrait.compositors import Options
 from portrait.image.frame import Frame
 from portrait.image.mask import Mask
-from portrait.transports.grpc.servicer import MAX_IN_FLIGHT
+from portrait.transports.grpc.service import MAX_IN_FLIGHT
 from portrait.v1 import segmentation_pb2 as pb
 from tests.calls import client, fake_service, i420, jpeg, received, rgb24, shown
 from tests.embedded import SIDE

@@ -14,7 +14,7 @@ from portrait.client import Client
 from portrait.image.frame import Frame
 from portrait.image.mask import Mask
 from portrait.python310 import timeout
-from portrait.transports.webrtc.messages import MAX_BYTES, MaskMessage
+from portrait.transports.webrtc.mask_channel import MAX_BYTES, MaskMessage
 from tests.fakes import FakeModel, failing, full_mask
 from tests.people import Array, Clip, clip, iou
 from tests.rtc import SIZE, Camera, Viewer, fake_service, viewer

@@ -13,7 +13,7 @@ import pytest
 from aiohttp import web
 
 from portrait.python310 import timeout
-from portrait.transports.http import serve_http
+from portrait.transports.http.server import serve_http
 from portrait.workers.shared_state import Board
 from tests.people import Clip
 from tests.rtc import Camera, viewer

@@ -17,7 +17,7 @@ from portrait.app import run_service
 from portrait.errors import BadSettings, TooManyRequests
 from portrait.settings import Settings, load_settings
 from portrait.transports.webrtc import rate
-from portrait.transports.webrtc.ice import IceServers
+from portrait.transports.webrtc.turn import IceServers
 from tests.fakes import FakeModel, full_mask
 from tests.people import Clip
 from tests.rtc import fake_service

@@ -9,7 +9,7 @@ import pytest
 from portrait.errors import SegmentationHangs
 from portrait.python310 import timeout
 from portrait.sessions.watched_thread import OwnThread
-from portrait.transports.grpc.limit import Limit
+from portrait.transports.grpc.idle_timeout import Limit
 
 
 @pytest.fixture

@@ -25,10 +25,10 @@ from portrait.segmenters import Models, load_models, warm
 from portrait.sessions.registry import Sessions
 from portrait.settings import Settings
 from portrait.tracing import open_tracing
-from portrait.transports.grpc import GrpcServer, serve_grpc
-from portrait.transports.http import About, HttpRoutes, Stills, Trust, serve_http
-from portrait.transports.webrtc import WebRTC, serve_webrtc
-from portrait.transports.webrtc.ice import IceServers
+from portrait.transports.grpc.server import GrpcServer, serve_grpc
+from portrait.transports.http.server import About, HttpRoutes, Stills, Trust, serve_http
+from portrait.transports.webrtc.server import WebRTC, serve_webrtc
+from portrait.transports.webrtc.turn import IceServers
 from portrait.workers.environment import tune_interpreter
 from portrait.workers.shared_state import Board
 

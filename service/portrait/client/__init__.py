@@ -11,9 +11,9 @@ with SyncClient("localhost:50051") as client:
 """
 
 from portrait.client.client import Client
-from portrait.client.journey import Frames
+from portrait.client.failover import Frames
 from portrait.client.stream import Stream
 from portrait.client.sync import SyncClient
-from portrait.client.values import ClientError, Picture, Reply, Tls
+from portrait.client.types import ClientError, Picture, Reply, Tls
 
 __all__ = ["Client", "ClientError", "Frames", "Picture", "Reply", "Stream", "SyncClient", "Tls"]

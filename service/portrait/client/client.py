@@ -7,11 +7,11 @@ from typing import Any
 import grpc
 import grpc.aio
 
-from portrait.client.call import Call
-from portrait.client.journey import Frames, Journey, Patience
+from portrait.client.failover import Frames, Journey, Patience
+from portrait.client.flow_control import Window
+from portrait.client.grpc_call import Call
 from portrait.client.stream import Stream, make_output, make_prior, make_reply
-from portrait.client.values import Array, ClientError, OutputFields, Picture, Reply, Tls
-from portrait.client.window import Window
+from portrait.client.types import Array, ClientError, OutputFields, Picture, Reply, Tls
 from portrait.python310 import Unpack
 from portrait.v1 import segmentation_pb2 as pb
 from portrait.v1 import segmentation_pb2_grpc as pb_grpc

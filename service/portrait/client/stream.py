@@ -3,8 +3,8 @@
 from collections.abc import AsyncIterator, Mapping
 from typing import Any
 
-from portrait.client.call import Call
-from portrait.client.values import Array, ClientError, OutputFields, Picture, Reply, described, is_array
+from portrait.client.grpc_call import Call
+from portrait.client.types import Array, ClientError, OutputFields, Picture, Reply, described, is_array
 from portrait.v1 import segmentation_pb2 as pb
 
 

@@ -9,7 +9,7 @@ from queue import SimpleQueue
 from typing import Any, TypeVar
 
 from portrait.client.client import MOST_IN_FLIGHT, Client
-from portrait.client.values import Array, OutputFields, Picture, Reply, Tls
+from portrait.client.types import Array, OutputFields, Picture, Reply, Tls
 from portrait.python310 import Runner, Unpack
 from portrait.v1 import segmentation_pb2 as pb
 

@@ -19,7 +19,7 @@ from portrait.python310 import timeout
 from portrait.security import is_loopback, open_security
 from portrait.security.authority import box_names, names_of
 from portrait.settings import Settings
-from portrait.transports.webrtc.ice import URL, IceServers
+from portrait.transports.webrtc.turn import URL, IceServers
 
 CONTAINER_MARKS = ("/.dockerenv", "/run/.containerenv")
 

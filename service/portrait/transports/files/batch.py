@@ -10,10 +10,10 @@ from typing import Any, TypeAlias
 
 from portrait.client import ClientError
 from portrait.errors import PortraitError
-from portrait.transports.files.plan import Job
-from portrait.transports.files.single import run
-from portrait.transports.files.videos import Progress, Stopped, without_secrets
-from portrait.transports.files.work import Work
+from portrait.transports.files.backend import Work
+from portrait.transports.files.jobs import Job
+from portrait.transports.files.run_job import run
+from portrait.transports.files.transcode import Progress, Stopped, without_secrets
 
 logger = logging.getLogger(__name__)
 

@@ -22,8 +22,8 @@ from portrait.kserve import inference_pb2_grpc as pb_grpc
 from portrait.segmenters import Model
 from portrait.sessions.registry import Sessions
 from portrait.transports.grpc.codec import Arrival, GrpcCodec, Output
+from portrait.transports.grpc.service import traceparent
 from portrait.transports.grpc.status import aborting
-from portrait.transports.grpc.trace import traceparent
 from portrait.v1 import segmentation_pb2 as portrait_pb
 
 VERSION = "1"

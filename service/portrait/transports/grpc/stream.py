@@ -28,7 +28,7 @@ from portrait.python310 import timeout
 from portrait.sessions.newest_slot import Closed, Latest
 from portrait.sessions.session import Session
 from portrait.transports.grpc.codec import Answer, Arrival, Output, read_background, read_output
-from portrait.transports.grpc.limit import Limit
+from portrait.transports.grpc.idle_timeout import Limit
 from portrait.transports.grpc.status import to_status
 from portrait.v1 import segmentation_pb2 as pb
 

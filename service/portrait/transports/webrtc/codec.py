@@ -14,7 +14,7 @@ from portrait.pipeline import Result
 from portrait.transports.webrtc.aiortc_patches import TrackEncoder, rtp_time
 from portrait.transports.webrtc.aiortc_patches.video_decoders import CameraDecoder, Coded
 from portrait.transports.webrtc.aiortc_patches.video_encoders import Encoded
-from portrait.transports.webrtc.messages import MaskMessage
+from portrait.transports.webrtc.mask_channel import MaskMessage
 
 
 class VideoCodec:

@@ -13,9 +13,9 @@ from aiortc.sdp import candidate_from_sdp
 
 from portrait.errors import BadOffer, NoMediaPort, PortraitError, UnsupportedOffer
 from portrait.python310 import timeout
-from portrait.transports.webrtc import realtime
 from portrait.transports.webrtc.aiortc_patches.data_channels import read_nothing
-from portrait.transports.webrtc.bounds import MOST_CANDIDATES, check_fragment, check_offer
+from portrait.transports.webrtc.offer_limits import MOST_CANDIDATES, check_fragment, check_offer
+from portrait.transports.webrtc.server import realtime
 
 logger = logging.getLogger(__name__)
 

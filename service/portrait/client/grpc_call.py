@@ -7,7 +7,7 @@ from typing import Any, TypeVar
 
 import grpc.aio
 
-from portrait.client.values import ClientError
+from portrait.client.types import ClientError
 from portrait.python310 import timeout
 from portrait.v1 import segmentation_pb2 as pb
 

@@ -5,6 +5,7 @@ from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from typing import Any
 
+import grpc
 import grpc.aio
 
 from portrait.admission.quality import Delivery
@@ -12,13 +13,19 @@ from portrait.image.backgrounds import Backgrounds
 from portrait.security import Security
 from portrait.segmenters import Model
 from portrait.sessions.registry import Sessions
+from portrait.transports.grpc.auth import authorization
 from portrait.transports.grpc.codec import Arrival, GrpcCodec, Output, read_background, read_output, read_prior
-from portrait.transports.grpc.guard import authorization
 from portrait.transports.grpc.status import aborting
 from portrait.transports.grpc.stream import Stream, StreamContext, StreamSession, duration, read_config
-from portrait.transports.grpc.trace import traceparent
 from portrait.v1 import segmentation_pb2 as pb
 from portrait.v1 import segmentation_pb2_grpc as pb_grpc
+
+
+def traceparent(context: grpc.aio.ServicerContext[Any, Any]) -> str | None:
+    """What the call's metadata say (W3C Trace Context); None when they say nothing."""
+    value = dict(context.invocation_metadata() or ()).get("traceparent")
+    return value if isinstance(value, str) else None
+
 
 MAX_IN_FLIGHT = 8
 """Frames a client may usefully leave unanswered: at 30 frames per second the round trips of a link of 250 ms."""

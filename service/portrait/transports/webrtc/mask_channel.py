@@ -1,16 +1,62 @@
 """The loopback without a video down: camera up, masks on a data channel."""
 
+import struct
+import zlib
 from collections.abc import Coroutine
+from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 from aiortc import RTCDataChannel
 
 from portrait.errors import BadOffer
+from portrait.image.frame import Plane
+from portrait.image.mask import Mask
 from portrait.sessions.newest_slot import Closed
 from portrait.sessions.session import Session
 from portrait.transports.webrtc.aiortc_patches.video_decoders import Coded
-from portrait.transports.webrtc.camera import Uplink
 from portrait.transports.webrtc.connection import open_ways
+from portrait.transports.webrtc.uplink import Uplink
+
+VERSION = 1
+
+HEADER = struct.Struct("!BxHHxxI")
+"""Version, width, height, RTP timestamp; network byte order, twelve bytes."""
+
+MAX_BYTES = 4096
+"""Of a message. Larger ones cost SCTP in Python more than a video track does, and one lost packet loses all of it."""
+
+LEVEL = 1
+"""Of zlib. A mask is long runs: level 9 saves a tenth of some 500 bytes and takes five times as long."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class MaskMessage:
+    """A mask of one bit per pixel, and the frame it belongs to."""
+
+    bits: Plane
+    """(height, width) uint8, 1 where the person is."""
+    rtp_timestamp: int
+    """Of the frame, as the camera's track carried it: 0 to 2**32 - 1."""
+
+    @classmethod
+    def of(cls, mask: Mask, rtp_timestamp: int) -> "MaskMessage":
+        """A mask cut at one half."""
+        return cls(np.right_shift(mask.values, 7, dtype=np.uint8), rtp_timestamp)
+
+    def pack(self) -> bytes:
+        """The bytes, MAX_BYTES at most: a mask too ragged for that loses every second row and column."""
+        bits = self.bits
+        while len(message := _pack(bits, self.rtp_timestamp)) > MAX_BYTES:
+            bits = bits[::2, ::2]
+        return message
+
+
+def _pack(bits: Plane, rtp_timestamp: int) -> bytes:
+    height, width = bits.shape
+    header = HEADER.pack(VERSION, width, height, rtp_timestamp)
+    return header + zlib.compress(np.packbits(bits, axis=1).tobytes(), LEVEL)
+
 
 LABEL = "masks"
 """Of the channel a client opens; `{ordered: false, maxRetransmits: 0}` is what suits it."""

@@ -4,10 +4,10 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 
-from portrait.transports.files.plan import Job
-from portrait.transports.files.stills import process_still
-from portrait.transports.files.videos import Progress, is_live, process_video
-from portrait.transports.files.work import Work
+from portrait.transports.files.backend import Work
+from portrait.transports.files.jobs import Job
+from portrait.transports.files.still import process_still
+from portrait.transports.files.transcode import Progress, is_live, process_video
 
 
 def run(job: Job, opening: Callable[[], AbstractContextManager[Work]], progress: Progress) -> int:

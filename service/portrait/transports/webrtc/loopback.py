@@ -12,8 +12,8 @@ from portrait.sessions.session import Session
 from portrait.transports.webrtc.aiortc_patches import TrackEncoder
 from portrait.transports.webrtc.aiortc_patches.video_decoders import Coded
 from portrait.transports.webrtc.aiortc_patches.video_encoders import Encoded
-from portrait.transports.webrtc.camera import Uplink
 from portrait.transports.webrtc.connection import open_ways
+from portrait.transports.webrtc.uplink import Uplink
 
 logger = logging.getLogger(__name__)
 

@@ -7,9 +7,9 @@ from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, replace
 from typing import TypeAlias
 
+from portrait.client.flow_control import Window
 from portrait.client.stream import Stream
-from portrait.client.values import Array, ClientError, Picture, Reply
-from portrait.client.window import Window
+from portrait.client.types import Array, ClientError, Picture, Reply
 from portrait.v1 import segmentation_pb2 as pb
 
 Frames: TypeAlias = AsyncIterable[Picture | Array] | Iterable[Picture | Array]

@@ -7,8 +7,8 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from portrait.errors import BadOption
-from portrait.transports.files.stills import STILLS, check_suffix
-from portrait.transports.files.videos import PIPE, is_live, without_secrets
+from portrait.transports.files.still import STILLS, check_suffix
+from portrait.transports.files.transcode import PIPE, is_live, without_secrets
 
 VIDEOS = (".mp4", ".mov", ".mkv", ".m4v", ".avi", ".webm", ".ts", ".y4m")
 """What is taken from a folder besides stills; a file that is named may have any suffix."""

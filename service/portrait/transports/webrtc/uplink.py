@@ -13,9 +13,9 @@ from aiortc import RTCDataChannel
 from portrait.errors import BadPicture, SegmentationHangs
 from portrait.sessions.newest_slot import Closed, Latest
 from portrait.sessions.session import Session
-from portrait.transports.webrtc import realtime
 from portrait.transports.webrtc.aiortc_patches.video_decoders import Coded, Undecoded
 from portrait.transports.webrtc.connection import Connection, beside
+from portrait.transports.webrtc.server import realtime
 
 W = TypeVar("W")
 

@@ -16,7 +16,7 @@ import numpy as np
 from portrait.errors import BadOption, BadPicture
 from portrait.image.av_frame import av_from_frame, frame_from_av
 from portrait.image.frame import Frame, Plane
-from portrait.transports.files.work import Work
+from portrait.transports.files.backend import Work
 
 logger = logging.getLogger(__name__)
 

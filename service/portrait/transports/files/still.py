@@ -6,7 +6,7 @@ from pathlib import Path
 from portrait.errors import BadOption
 from portrait.image.compressed import PictureFormat, bgr_from_frame, decode_bgr, encode, frame_from_bgr, rgba_from_frame
 from portrait.image.frame import Timestamp
-from portrait.transports.files.work import Work
+from portrait.transports.files.backend import Work
 
 STILLS: dict[str, PictureFormat] = {".jpg": ".jpg", ".jpeg": ".jpg", ".png": ".png", ".webp": ".webp"}
 MAX_PIXELS = 2**26

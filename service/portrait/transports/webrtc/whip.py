@@ -8,9 +8,9 @@ from portrait.errors import UnsupportedOffer
 from portrait.sessions.newest_slot import Closed
 from portrait.sessions.session import Session
 from portrait.transports.webrtc.aiortc_patches.video_decoders import Coded
-from portrait.transports.webrtc.camera import Uplink
+from portrait.transports.webrtc.broadcasts import Stream
 from portrait.transports.webrtc.connection import open_ways
-from portrait.transports.webrtc.streams import Stream
+from portrait.transports.webrtc.uplink import Uplink
 
 Pictures: TypeAlias = dict[str, av.VideoFrame]
 

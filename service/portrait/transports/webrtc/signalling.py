@@ -4,10 +4,9 @@ from aiohttp import web
 
 from portrait.errors import NoSuchSession
 from portrait.transports.webrtc.connection import Connection
-from portrait.transports.webrtc.ice import IceServers
-from portrait.transports.webrtc.offers import SDP
-from portrait.transports.webrtc.rate import Rate
-from portrait.transports.webrtc.viewer import Viewer
+from portrait.transports.webrtc.offer_limits import SDP, Rate
+from portrait.transports.webrtc.turn import IceServers
+from portrait.transports.webrtc.whep import Viewer
 
 FRAGMENT = "application/trickle-ice-sdpfrag"
 POSTS = ("/webrtc", "/whip/{stream}", "/whep/{stream}", "/whep/{stream}/{output}")

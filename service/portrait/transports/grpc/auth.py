@@ -8,8 +8,8 @@ import grpc.aio
 
 from portrait.errors import Unauthenticated
 from portrait.security import Certificates, Pem, Security
-from portrait.transports.grpc.handlers import replaced
 from portrait.transports.grpc.status import abort
+from portrait.transports.grpc.validation import replaced
 
 OPEN = "/grpc.health.v1.Health/"
 """What an orchestrator asks that has no credentials."""

@@ -9,8 +9,8 @@ from aiortc.mediastreams import MediaStreamError
 
 from portrait.errors import UnsupportedOffer
 from portrait.sessions.newest_slot import Closed, Latest
+from portrait.transports.webrtc.broadcasts import Stream
 from portrait.transports.webrtc.connection import Connection, beside, open_ways
-from portrait.transports.webrtc.streams import Stream
 
 
 class SlotTrack(MediaStreamTrack):
