@@ -1,6 +1,6 @@
 """What the tests know of the embedded model: its size, whichever file that is."""
 
-from portrait.segmenters import EMBEDDED, open_model
+from portrait.core.segmenters import EMBEDDED, open_model
 
 DEFAULT = open_model(EMBEDDED / "portrait.tflite")
 SIDE = DEFAULT.width

@@ -5,10 +5,10 @@ from collections.abc import Callable
 
 import numpy as np
 
+from portrait.core.segmenters import Model, Models, Segmenter
 from portrait.errors import SegmentationFailed
 from portrait.image.frame import Frame
 from portrait.image.mask import Mask
-from portrait.segmenters import Model, Models, Segmenter
 
 
 class FakeModel:

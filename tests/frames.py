@@ -4,10 +4,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from fractions import Fraction
 
-from portrait.compositors import Options
+from portrait.core.compositors import Options
+from portrait.core.pipeline import Result
 from portrait.image.compressed import frame_from_bgr
 from portrait.image.frame import Frame, Timestamp
-from portrait.pipeline import Result
 from tests.people import room
 
 GREEN = Options("color", "#00ff00")

@@ -23,14 +23,14 @@ from aiortc.jitterbuffer import JitterFrame
 from aiortc.sdp import SessionDescription, candidate_from_sdp
 from google.protobuf.message import DecodeError
 
-from portrait.compositors import Options
+from portrait.core.compositors import Options
+from portrait.core.segmenters import Model, load_models
 from portrait.errors import BadSettings, PortraitError, Unauthenticated
 from portrait.image.backgrounds import load_background
 from portrait.image.compressed import decode_bgr, frame_from_bgr
 from portrait.image.frame import Timestamp
 from portrait.kserve import inference_pb2 as kserve
 from portrait.security import Security, open_security
-from portrait.segmenters import Model, load_models
 from portrait.settings import PREFIX, Settings, load_settings
 from portrait.transports.grpc.codec import Arrival, GrpcCodec, read_output, read_prior
 from portrait.transports.grpc.kserve import MASK, read_inputs

@@ -17,7 +17,7 @@ import pytest
 import portrait.image.backgrounds
 from portrait.app import CODEC_THREADS, run_service
 from portrait.client import Client, ClientError
-from portrait.compositors import Options, open_compositor
+from portrait.core.compositors import Options, open_compositor
 from portrait.errors import BadPicture
 from portrait.image import clip as films
 from portrait.image.backgrounds import PICTURE_THREADS, Backgrounds, load_background

@@ -12,11 +12,11 @@ from portrait.admission.capacity import Capacity, Limits
 from portrait.admission.cost_model import PIXELS, SIZES, Costs, Demand
 from portrait.admission.quality import Quality
 from portrait.calibration import load_costs, make_costs
-from portrait.compositors import MODES
+from portrait.core.compositors import MODES
+from portrait.core.segmenters import Models
 from portrait.errors import OutOfCpu
 from portrait.metrics import Metrics
 from portrait.python310 import timeout
-from portrait.segmenters import Models
 from portrait.workers.shared_state import Board
 from tests.fakes import FakeModel, full_mask
 

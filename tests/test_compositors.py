@@ -6,7 +6,7 @@ import cv2
 import numpy as np
 import pytest
 
-from portrait.compositors import MODES, Options, open_compositor
+from portrait.core.compositors import MODES, Options, open_compositor
 from portrait.errors import BadOption
 from portrait.image.compressed import bgr_from_frame, frame_from_bgr, rgba_from_frame
 from portrait.image.frame import Frame, Timestamp

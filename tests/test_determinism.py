@@ -10,12 +10,12 @@ import pytest
 
 from portrait.app import Running
 from portrait.client import Client, Picture
-from portrait.compositors import Options, open_compositor
+from portrait.core.compositors import Options, open_compositor
+from portrait.core.pipeline import Pipeline
+from portrait.core.segmenters import Model
 from portrait.image.compressed import frame_from_i420
 from portrait.image.frame import Timestamp
-from portrait.pipeline import Pipeline
 from portrait.python310 import timeout
-from portrait.segmenters import Model
 from portrait.settings import Settings
 from tests.boxes import serving
 from tests.frames import Silent

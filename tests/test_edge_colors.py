@@ -6,8 +6,8 @@ import cv2
 import numpy as np
 import pytest
 
-from portrait.compositors import Options, open_compositor
-from portrait.compositors.base import blend_into
+from portrait.core.compositors import Options, open_compositor
+from portrait.core.compositors.blend import blend_into
 from portrait.errors import BadOption
 from portrait.image.compressed import bgr_from_frame, frame_from_bgr, rgba_from_frame
 from portrait.image.frame import Frame, Timestamp

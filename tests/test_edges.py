@@ -5,7 +5,7 @@ from fractions import Fraction
 import numpy as np
 import pytest
 
-from portrait.edges import follow_edges, make_guide
+from portrait.core.guided_filter import follow_edges, make_guide
 from portrait.image.frame import GREY, Frame, Plane, Timestamp
 from portrait.image.mask import Mask
 

@@ -9,13 +9,13 @@ import pytest
 
 from portrait.app import Running
 from portrait.client import Client
-from portrait.compositors import Options, open_compositor
-from portrait.framing import FASTEST, PATIENCE, WHOLE, Framing, Window, show
+from portrait.core.auto_framing import FASTEST, PATIENCE, WHOLE, Framing, Window, show
+from portrait.core.compositors import Options, open_compositor
+from portrait.core.pipeline import Pipeline
 from portrait.image.compressed import frame_from_bgr
 from portrait.image.frame import Frame, Timestamp
 from portrait.image.mask import Mask
 from portrait.metrics import Metrics
-from portrait.pipeline import Pipeline
 from tests.fakes import FakeModel, failing
 from tests.people import Array, clip, room
 

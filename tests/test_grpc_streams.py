@@ -8,7 +8,7 @@ import pytest
 
 from portrait.app import Running
 from portrait.client import Client, ClientError, Picture, Reply
-from portrait.compositors import Options
+from portrait.core.compositors import Options
 from portrait.image.frame import Frame
 from portrait.image.mask import Mask
 from portrait.transports.grpc.service import MAX_IN_FLIGHT

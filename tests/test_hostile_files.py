@@ -14,9 +14,9 @@ import hypothesis
 import pytest
 from hypothesis import strategies as st
 
+from portrait.core.segmenters import EMBEDDED
 from portrait.errors import BadModel, BadSettings, Unauthenticated
 from portrait.security import open_security
-from portrait.segmenters import EMBEDDED
 from portrait.settings import PREFIX, Settings, load_settings
 from portrait.trial import try_model
 from tests.mutations import SEED, mutated_bytes

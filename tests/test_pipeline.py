@@ -3,10 +3,10 @@
 import numpy as np
 import pytest
 
-from portrait.compositors import open_compositor
+from portrait.core.compositors import open_compositor
+from portrait.core.pipeline import Pipeline
 from portrait.image.frame import Frame
 from portrait.image.mask import Mask
-from portrait.pipeline import Pipeline
 from tests.fakes import FakeModel, failing, full_mask
 from tests.frames import GREEN, Silent, make_frame
 

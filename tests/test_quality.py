@@ -17,11 +17,11 @@ from portrait.admission.quality_controller import Governor, Pressure
 from portrait.app import Running as Service
 from portrait.app import run_service
 from portrait.client import Client, ClientError
-from portrait.compositors import Options, open_compositor
+from portrait.core.compositors import Options, open_compositor
+from portrait.core.pipeline import Pipeline, Result
 from portrait.image.frame import GREY, Frame, Timestamp
 from portrait.image.mask import Mask
 from portrait.metrics import Metrics
-from portrait.pipeline import Pipeline, Result
 from portrait.python310 import timeout
 from portrait.sessions.registry import Sessions
 from portrait.sessions.session import Terms

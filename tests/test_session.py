@@ -7,14 +7,14 @@ import numpy as np
 import pytest
 
 from portrait.admission.quality import Delivery
-from portrait.compositors import Options
+from portrait.core.compositors import Options
+from portrait.core.pipeline import Result
+from portrait.core.segmenters import Segmenter
 from portrait.errors import BadOption, Draining, NoSuchSession, SegmentationHangs, TooManySessions
 from portrait.image.frame import Frame
 from portrait.image.mask import Mask
 from portrait.metrics import Metrics, Stage
-from portrait.pipeline import Result
 from portrait.python310 import timeout
-from portrait.segmenters import Segmenter
 from portrait.sessions.registry import Sessions
 from portrait.sessions.session import Session
 from tests.fakes import FakeModel, Gate, full_mask, only

@@ -17,8 +17,8 @@ from typing import Any
 import pytest
 
 from portrait.client import Client, Reply
+from portrait.core.segmenters import EMBEDDED
 from portrait.python310 import timeout
-from portrait.segmenters import EMBEDDED
 from portrait.signals import RELOAD, REPLACE
 from tests.boxes import ended, serving, wait_for, workers
 from tests.people import clip, room

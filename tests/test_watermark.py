@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from aiortc.codecs.vpx import VpxPayloadDescriptor
 
-from portrait.compositors import Options, open_compositor
+from portrait.core.compositors import Options, open_compositor
 from portrait.image.compressed import frame_from_bgr
 from portrait.image.frame import Frame, Timestamp
 from portrait.image.mask import Mask

@@ -10,7 +10,7 @@ import pytest
 from aiortc import RTCRtpReceiver
 
 from portrait.app import Running
-from portrait.compositors import MODES
+from portrait.core.compositors import MODES
 from portrait.image.frame import Frame
 from portrait.image.mask import Mask
 from portrait.python310 import timeout

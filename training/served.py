@@ -6,11 +6,11 @@ from fractions import Fraction
 import cv2
 import numpy as np
 
-from portrait.compositors import Options, open_compositor
+from portrait.core.compositors import Options, open_compositor
+from portrait.core.pipeline import Pipeline
+from portrait.core.segmenters import open_model
 from portrait.image.compressed import frame_from_bgr
 from portrait.image.frame import Timestamp
-from portrait.pipeline import Pipeline
-from portrait.segmenters import open_model
 
 FRAME_TIME = 1 / 30
 

@@ -9,11 +9,11 @@ from fractions import Fraction
 import cv2
 import numpy as np
 
-from portrait.compositors import Options, open_compositor
+from portrait.core.compositors import Options, open_compositor
+from portrait.core.pipeline import Pipeline
+from portrait.core.segmenters import Model
 from portrait.image.compressed import frame_from_bgr
 from portrait.image.frame import Frame, Timestamp
-from portrait.pipeline import Pipeline
-from portrait.segmenters import Model
 
 SIZES = {"360p": (640, 360), "480p": (640, 480), "720p": (1280, 720)}
 MODES = ("mask only", "blur", "color", "image")

@@ -19,14 +19,14 @@ import numpy as np
 
 from portrait import __version__
 from portrait.admission.cost_model import SIZES, Costs
-from portrait.compositors import MODES, Options, open_compositor
-from portrait.edges import follow_edges, make_guide
+from portrait.core.compositors import MODES, Options, open_compositor
+from portrait.core.guided_filter import follow_edges, make_guide
+from portrait.core.segmenters import Model, Models, Segmenter
 from portrait.image.av_frame import av_from_frame, frame_from_av
 from portrait.image.compressed import bgr_from_frame, decode_bgr, encode, frame_from_bgr
 from portrait.image.frame import Frame, Timestamp
 from portrait.image.mask import Mask
 from portrait.logs import log_event
-from portrait.segmenters import Model, Models, Segmenter
 from portrait.transports.webrtc.aiortc_patches.video_encoders import LiveVp8Encoder
 
 logger = logging.getLogger(__name__)

@@ -20,13 +20,13 @@ from portrait import levels, load
 from portrait.admission.cgroup import cpu_budget
 from portrait.bench import bench, table
 from portrait.client import Client, ClientError, Tls
-from portrait.compositors import Options, open_compositor
+from portrait.core.compositors import Options, open_compositor
+from portrait.core.segmenters import load_models
 from portrait.doctor import examine
 from portrait.errors import BadOption
 from portrait.image.backgrounds import Backgrounds, load_background
 from portrait.image.clip import Film, is_film, load_film
 from portrait.image.frame import Frame
-from portrait.segmenters import load_models
 from portrait.settings import Settings
 from portrait.transports.files import (
     PIPE,

@@ -17,11 +17,11 @@ from aiortc import MediaStreamTrack, RTCConfiguration, RTCPeerConnection, RTCSes
 from aiortc.contrib.media import MediaRelay
 
 from portrait.bench import Samples
-from portrait.compositors import Options, open_compositor
+from portrait.core.compositors import Options, open_compositor
+from portrait.core.pipeline import Pipeline
+from portrait.core.segmenters import Model, load_models
 from portrait.image.compressed import bgr_from_frame, frame_from_bgr
 from portrait.image.frame import Timestamp
-from portrait.pipeline import Pipeline
-from portrait.segmenters import Model, load_models
 
 
 class TransformTrack(MediaStreamTrack):

@@ -12,8 +12,8 @@ import cv2
 import numpy as np
 
 from portrait.bench import SIZES, make_frames
-from portrait.compositors import Options, open_compositor
-from portrait.framing import Window, show
+from portrait.core.auto_framing import Window, show
+from portrait.core.compositors import Options, open_compositor
 from portrait.image.mask import Mask
 
 WINDOW = Window(0.2, 0.1, 0.6)

@@ -16,8 +16,8 @@ from pathlib import Path
 import grpc.aio
 import numpy as np
 
+from portrait.core.segmenters import EMBEDDED, open_model
 from portrait.kserve import inference_pb2 as kserve
-from portrait.segmenters import EMBEDDED, open_model
 from portrait.v1 import segmentation_pb2 as pb
 from tests.benchmarks import bare, plain
 from tests.benchmarks.processes import cpu_seconds

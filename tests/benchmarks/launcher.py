@@ -29,11 +29,11 @@ def frames() -> dict[str, float]:
     import cv2
 
     from portrait.bench import make_frames
-    from portrait.compositors import Options, open_compositor
+    from portrait.core.compositors import Options, open_compositor
+    from portrait.core.pipeline import Pipeline
+    from portrait.core.segmenters import load_models
     from portrait.image.compressed import bgr_from_frame, decode_bgr, encode, frame_from_bgr
     from portrait.metrics import Metrics
-    from portrait.pipeline import Pipeline
-    from portrait.segmenters import load_models
 
     cv2.setNumThreads(1)
     model, options = load_models().pick(None), Options("blur")
@@ -67,7 +67,7 @@ def imports() -> dict[str, float]:
 def beside_a_busy_thread() -> dict[str, float]:
     """Masks per second of one thread beside a Python thread that never pauses."""
     from portrait.bench import make_frames
-    from portrait.segmenters import load_models
+    from portrait.core.segmenters import load_models
 
     sys.setswitchinterval(float(os.environ["SWITCH"]))
     segmenter, shown = load_models().pick(None).open(), make_frames(640, 360)

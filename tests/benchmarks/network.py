@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
-from portrait.segmenters import EMBEDDED
+from portrait.core.segmenters import EMBEDDED
 from portrait.workers.environment import THREADS
 from tests.benchmarks.stored import add_option, report
 from training import evaluate, export, model

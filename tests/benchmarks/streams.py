@@ -20,7 +20,7 @@ import time
 import cv2
 from ai_edge_litert.interpreter import Interpreter
 
-from portrait.segmenters import EMBEDDED
+from portrait.core.segmenters import EMBEDDED
 from tests import people
 from tests.benchmarks.driven import (
     TRITON,

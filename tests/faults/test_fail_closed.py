@@ -40,7 +40,7 @@ async def test_the_search_sees_the_room_of_a_service_that_fails_open() -> None:
         return Mask(~empty.values)
 
     empty_mask = Mask.empty
-    with patch("portrait.pipeline.Mask.empty", open_wide):
+    with patch("portrait.core.pipeline.Mask.empty", open_wide):
         searches, _ = await search_all(90)
     for found in searches:
         assert found.leaks > 0, found.report()

@@ -7,7 +7,7 @@ import cv2
 import numpy as np
 import pytest
 
-from portrait.segmenters import EMBEDDED
+from portrait.core.segmenters import EMBEDDED
 from tests.people import room, shown_person
 from training import evaluate, metrics, priors
 from training.data import Batch, Batches, Mix, Portraits, load_backgrounds, moved, pasted

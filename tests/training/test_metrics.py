@@ -7,7 +7,7 @@ import cv2
 import numpy as np
 import pytest
 
-from portrait.segmenters import EMBEDDED
+from portrait.core.segmenters import EMBEDDED
 from training import evaluate, evaluate_video, metrics, sequences, served, smoothing
 
 

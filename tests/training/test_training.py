@@ -11,7 +11,7 @@ import litert_torch
 import pytest
 import torch
 
-from portrait.segmenters import EMBEDDED, open_model
+from portrait.core.segmenters import EMBEDDED, open_model
 from tests.people import DATA
 from training import evaluate, measure, table
 from training.configs import CONFIGS

@@ -9,11 +9,11 @@ from collections.abc import Iterator
 from datetime import datetime, timezone
 
 from portrait.admission.cgroup import cpu_budget
+from portrait.core.segmenters import load_models, warm
 from portrait.doctor.check import Check
 from portrait.doctor.outside import examine_outside
 from portrait.errors import PortraitError
 from portrait.security import open_security
-from portrait.segmenters import load_models, warm
 from portrait.settings import Settings
 from portrait.workers.environment import missing_variables
 

@@ -9,13 +9,13 @@ from typing import Any, Protocol, TypeVar
 from portrait.admission.capacity import RETRY_AFTER, Capacity
 from portrait.admission.cost_model import Demand
 from portrait.admission.quality import Delivery
-from portrait.compositors import Options
+from portrait.core.compositors import Options
+from portrait.core.pipeline import Codec
+from portrait.core.segmenters import Model, Models
 from portrait.errors import Draining, NoSuchSession, PortraitError, TooManySessions
 from portrait.image.mask import Mask
 from portrait.logs import log_event
-from portrait.pipeline import Codec
 from portrait.python310 import timeout
-from portrait.segmenters import Model, Models
 from portrait.sessions.counters import first_demand
 from portrait.sessions.session import HANG_SECONDS, Counting, Session, Span, Terms
 from portrait.tracing import Untraced

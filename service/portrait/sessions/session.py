@@ -11,14 +11,14 @@ from typing import Any, Generic, Protocol, TypeVar
 from portrait.admission.capacity import SETTLED_SECONDS
 from portrait.admission.cost_model import Demand
 from portrait.admission.quality import EXACT_RATE, SLOW_RATE, Delivery, Quality
-from portrait.compositors import Compositor, Options, open_compositor
+from portrait.core.compositors import Compositor, Options, open_compositor
+from portrait.core.mask_reuse import Carried
+from portrait.core.pipeline import GAP, Codec, Pipeline, Recorder
+from portrait.core.segmenters import Model
 from portrait.errors import BadOption, BadPicture, PortraitError, SegmentationHangs
 from portrait.image.frame import Frame
 from portrait.image.mask import Mask
 from portrait.logs import log_event
-from portrait.pipeline import GAP, Codec, Pipeline, Recorder
-from portrait.reuse import Carried
-from portrait.segmenters import Model
 from portrait.sessions.counters import Numbers, first_demand
 from portrait.sessions.watched_thread import OwnThread
 

@@ -6,14 +6,14 @@ from contextlib import AsyncExitStack, contextmanager
 from typing import Any, TypeAlias
 
 from portrait.client import Client, Picture
-from portrait.compositors import Options, open_compositor
+from portrait.core.compositors import Options, open_compositor
+from portrait.core.pipeline import Pipeline
+from portrait.core.segmenters import Model
 from portrait.errors import SegmentationFailed
 from portrait.image.compressed import frame_from_i420
 from portrait.image.frame import Frame, Timestamp, pack_i420
 from portrait.metrics import Metrics
-from portrait.pipeline import Pipeline
 from portrait.python310 import Runner
-from portrait.segmenters import Model
 from portrait.v1 import segmentation_pb2 as pb
 
 Work: TypeAlias = Callable[[Frame], Frame]

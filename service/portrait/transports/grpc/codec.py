@@ -7,8 +7,10 @@ from fractions import Fraction
 import cv2
 import numpy as np
 
-from portrait.compositors import MODES, Options
-from portrait.compositors.base import alpha, resize
+from portrait.core.compositors import MODES, Options
+from portrait.core.compositors.blend import alpha, resize
+from portrait.core.pipeline import Result
+from portrait.core.segmenters import Model
 from portrait.errors import BadOption, BadPicture
 from portrait.image.backgrounds import Backgrounds
 from portrait.image.clip import Film
@@ -24,8 +26,6 @@ from portrait.image.compressed import (
 )
 from portrait.image.frame import Frame, Plane, Timestamp, pack_i420
 from portrait.image.mask import Mask
-from portrait.pipeline import Result
-from portrait.segmenters import Model
 from portrait.v1 import segmentation_pb2 as pb
 
 MICROSECOND = Fraction(1, 1_000_000)

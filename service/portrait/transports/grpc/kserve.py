@@ -13,13 +13,13 @@ import numpy as np
 
 from portrait import __version__
 from portrait.admission.quality import Delivery
-from portrait.compositors import Options
+from portrait.core.compositors import Options
+from portrait.core.segmenters import Model
 from portrait.errors import BadOption, BadPicture
 from portrait.image.compressed import check_size
 from portrait.image.mask import Mask
 from portrait.kserve import inference_pb2 as pb
 from portrait.kserve import inference_pb2_grpc as pb_grpc
-from portrait.segmenters import Model
 from portrait.sessions.registry import Sessions
 from portrait.transports.grpc.codec import Arrival, GrpcCodec, Output
 from portrait.transports.grpc.service import traceparent

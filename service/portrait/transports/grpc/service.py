@@ -9,9 +9,9 @@ import grpc
 import grpc.aio
 
 from portrait.admission.quality import Delivery
+from portrait.core.segmenters import Model
 from portrait.image.backgrounds import Backgrounds
 from portrait.security import Security
-from portrait.segmenters import Model
 from portrait.sessions.registry import Sessions
 from portrait.transports.grpc.auth import authorization
 from portrait.transports.grpc.codec import Arrival, GrpcCodec, Output, read_background, read_output, read_prior

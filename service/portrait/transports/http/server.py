@@ -14,7 +14,7 @@ from typing import Any
 
 from aiohttp import web
 
-from portrait.compositors import MODES
+from portrait.core.compositors import MODES
 from portrait.errors import BadOption
 from portrait.image.backgrounds import Backgrounds
 from portrait.image.clip import Film

@@ -9,14 +9,14 @@ from aiohttp.http_exceptions import HttpProcessingError
 from aiohttp.multipart import BodyPartReader
 
 from portrait.admission.quality import Delivery
-from portrait.compositors import MODES, Options
-from portrait.compositors.base import alpha, resize
+from portrait.core.compositors import MODES, Options
+from portrait.core.compositors.blend import alpha, resize
+from portrait.core.pipeline import Result
 from portrait.errors import BadOption, BadPicture
 from portrait.image.backgrounds import Backgrounds
 from portrait.image.clip import Film
 from portrait.image.compressed import PictureFormat, bgr_from_frame, decode_bgr, encode, frame_from_bgr, rgba_from_frame
 from portrait.image.frame import Frame, Timestamp
-from portrait.pipeline import Result
 from portrait.sessions.registry import Sessions
 
 SUFFIXES: dict[str, PictureFormat] = {"image/png": ".png", "image/webp": ".webp", "image/jpeg": ".jpg"}

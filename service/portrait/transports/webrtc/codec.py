@@ -6,11 +6,11 @@ import av
 import cv2
 import numpy as np
 
-from portrait.compositors import MODES, Options
+from portrait.core.compositors import MODES, Options
+from portrait.core.pipeline import Result
 from portrait.image.av_frame import av_from_frame, frame_from_av
 from portrait.image.frame import GREY, Frame, chroma_size
 from portrait.image.mask import Mask
-from portrait.pipeline import Result
 from portrait.transports.webrtc.aiortc_patches import TrackEncoder, rtp_time
 from portrait.transports.webrtc.aiortc_patches.video_decoders import CameraDecoder, Coded
 from portrait.transports.webrtc.aiortc_patches.video_encoders import Encoded

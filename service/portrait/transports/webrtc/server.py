@@ -10,7 +10,7 @@ from typing import Any, TypeAlias, TypedDict
 
 from aiohttp import web
 
-from portrait.compositors import Options
+from portrait.core.compositors import Options
 from portrait.errors import BadOption, Unauthenticated
 from portrait.image.backgrounds import Backgrounds
 from portrait.logs import log_event

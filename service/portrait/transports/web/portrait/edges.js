@@ -1,5 +1,5 @@
 /**
- * Masks whose contours follow the picture's: service/portrait/edges.py once more, for masks made in the page.
+ * Masks whose contours follow the picture's: service/portrait/core/guided_filter.py once more, for masks made in the page.
  *
  * A guided filter on luma (K. He, J. Sun, X. Tang, "Guided Image Filtering", ECCV 2010, equations 5, 6 and 8) at half the
  * mask's size.

@@ -1,7 +1,7 @@
 """Mode image: the person in front of another picture, which may move."""
 
-from portrait.compositors.base import blend_into
-from portrait.compositors.options import Options
+from portrait.core.compositors.blend import blend_into
+from portrait.core.compositors.options import Options
 from portrait.errors import BadOption
 from portrait.image.clip import Film
 from portrait.image.compressed import fit_cover

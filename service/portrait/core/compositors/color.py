@@ -3,8 +3,8 @@
 import cv2
 import numpy as np
 
-from portrait.compositors.base import blend_into
-from portrait.compositors.options import Options, parse_color
+from portrait.core.compositors.blend import blend_into
+from portrait.core.compositors.options import Options, parse_color
 from portrait.image.frame import Frame
 from portrait.image.mask import Mask
 

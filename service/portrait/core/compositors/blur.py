@@ -4,8 +4,8 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from portrait.compositors.base import alpha, blend_into, resize
-from portrait.compositors.options import Options
+from portrait.core.compositors.blend import alpha, blend_into, resize
+from portrait.core.compositors.options import Options
 from portrait.image.frame import Frame, Plane
 from portrait.image.mask import Mask
 

@@ -7,10 +7,10 @@ from pathlib import Path
 
 import numpy as np
 
+from portrait.core.segmenters.base import Model, Segmenter
+from portrait.core.segmenters.tflite import TFLiteModel
 from portrait.errors import BadModel, BadOption
 from portrait.image.frame import GREY, Frame, Timestamp
-from portrait.segmenters.base import Model, Segmenter
-from portrait.segmenters.tflite import TFLiteModel
 
 __all__ = ["EMBEDDED", "Model", "Models", "Segmenter", "load_models", "open_model", "warm"]
 

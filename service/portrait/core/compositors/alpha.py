@@ -1,7 +1,7 @@
 """Mode alpha: the share of the person in every pixel, as the composing modes use it."""
 
-from portrait.compositors.base import alpha, grey_frame
-from portrait.compositors.options import Options
+from portrait.core.compositors.blend import alpha, grey_frame
+from portrait.core.compositors.options import Options
 from portrait.image.frame import Frame
 from portrait.image.mask import Mask
 

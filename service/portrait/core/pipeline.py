@@ -9,14 +9,14 @@ import cv2
 import numpy as np
 
 from portrait.admission.quality import Quality
-from portrait.compositors import Compositor, Options
-from portrait.edges import follow_edges, halve, make_guide
+from portrait.core.auto_framing import WHOLE, Framing, Window, show
+from portrait.core.compositors import Compositor, Options
+from portrait.core.guided_filter import follow_edges, halve, make_guide
+from portrait.core.mask_reuse import Carried, Reuse
+from portrait.core.segmenters import Segmenter
 from portrait.errors import BadOption
-from portrait.framing import WHOLE, Framing, Window, show
 from portrait.image.frame import Frame, Plane
 from portrait.image.mask import Mask
-from portrait.reuse import Carried, Reuse
-from portrait.segmenters import Segmenter
 
 GAP = 1.0
 """Seconds without a frame after which the prior no longer says anything about the picture."""

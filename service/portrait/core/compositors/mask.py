@@ -1,7 +1,7 @@
 """Mode mask: the network's probability as a grey picture."""
 
-from portrait.compositors.base import grey_frame, resize
-from portrait.compositors.options import Options
+from portrait.core.compositors.blend import grey_frame, resize
+from portrait.core.compositors.options import Options
 from portrait.image.frame import Frame
 from portrait.image.mask import Mask
 

@@ -7,7 +7,7 @@ from typing import Protocol
 import cv2
 import numpy as np
 
-from portrait.compositors.fringe import SQUARE, Planes, additions
+from portrait.core.compositors.decontaminate import SQUARE, Planes, additions
 from portrait.image.frame import GREY, Frame, Plane, chroma_size
 from portrait.image.mask import Mask
 

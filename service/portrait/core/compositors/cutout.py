@@ -3,9 +3,9 @@
 import cv2
 import numpy as np
 
-from portrait.compositors.base import alpha, blend_into
-from portrait.compositors.fringe import own_colors
-from portrait.compositors.options import Options
+from portrait.core.compositors.blend import alpha, blend_into
+from portrait.core.compositors.decontaminate import own_colors
+from portrait.core.compositors.options import Options
 from portrait.image.frame import GREY, Frame, Plane
 from portrait.image.mask import Mask
 

@@ -2,14 +2,14 @@
 
 from collections.abc import Callable, Mapping
 
-from portrait.compositors.alpha import AlphaCompositor
-from portrait.compositors.base import Compositor
-from portrait.compositors.blur import BlurCompositor
-from portrait.compositors.color import ColorCompositor
-from portrait.compositors.cutout import CutoutCompositor
-from portrait.compositors.image import ImageCompositor
-from portrait.compositors.mask import MaskCompositor
-from portrait.compositors.options import Options
+from portrait.core.compositors.alpha import AlphaCompositor
+from portrait.core.compositors.blend import Compositor
+from portrait.core.compositors.blur import BlurCompositor
+from portrait.core.compositors.color import ColorCompositor
+from portrait.core.compositors.cutout import CutoutCompositor
+from portrait.core.compositors.image import ImageCompositor
+from portrait.core.compositors.mask import MaskCompositor
+from portrait.core.compositors.options import Options
 from portrait.errors import BadOption
 
 __all__ = ["MODES", "Compositor", "Options", "open_compositor"]

@@ -1,0 +1,1 @@
+"""Pixels and masks: segment a frame, compose the result. No asyncio, no network."""
