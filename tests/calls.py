@@ -9,10 +9,10 @@ import cv2
 import numpy as np
 import pytest
 
-from portrait.app import Running
 from portrait.client import Client, Picture, Reply
 from portrait.image.backgrounds import Backgrounds
 from portrait.metrics import Metrics
+from portrait.server.app import Running
 from portrait.sessions.registry import Sessions
 from portrait.transports.grpc.server import serve_grpc
 from tests.fakes import FakeModel, only

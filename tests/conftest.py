@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from portrait.app import Running, run_service
 from portrait.core.segmenters import Model, Models, load_models
+from portrait.server.app import Running, run_service
 from portrait.settings import Settings
 
 # Services under test measure nothing of a machine that does other things meanwhile, unless a test says so.

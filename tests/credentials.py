@@ -16,7 +16,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
-from portrait.app import Running, run_service
+from portrait.server.app import Running, run_service
 from portrait.settings import Settings
 
 TOKEN, OTHER = "0123456789abcdef-camera", "fedcba9876543210-office"

@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 from playwright.async_api import Page, expect
 
-from portrait.app import Running
 from portrait.python310 import timeout
+from portrait.server.app import Running
 from tests.browser import Screen, open_page, write_camera
 from tests.people import Array, clip
 

@@ -8,7 +8,7 @@ import cv2
 import numpy as np
 import pytest
 
-from portrait.app import Running
+from portrait.server.app import Running
 from tests.people import Array, clip
 
 SHOWN = clip(640, 360, 1)

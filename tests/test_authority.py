@@ -16,11 +16,11 @@ from cryptography import x509
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from playwright.async_api import Error as PlaywrightError
 
-from portrait.app import run_service
 from portrait.errors import BadSettings
 from portrait.python310 import timeout
 from portrait.security import authority, certificates, open_security
 from portrait.security.authority import LIFE, MOST_NAMES, RENEWED_BEFORE, Authority, box_names, names_of
+from portrait.server.app import run_service
 from portrait.settings import Settings
 from tests.browser import open_page
 

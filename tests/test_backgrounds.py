@@ -15,7 +15,6 @@ import numpy as np
 import pytest
 
 import portrait.image.backgrounds
-from portrait.app import CODEC_THREADS, run_service
 from portrait.client import Client, ClientError
 from portrait.core.compositors import Options, open_compositor
 from portrait.errors import BadPicture
@@ -25,6 +24,7 @@ from portrait.image.clip import KEPT_BYTES, LONGEST, RATE, Film, load_film
 from portrait.image.compressed import bgr_from_frame, encode, frame_from_bgr
 from portrait.image.frame import Frame, Timestamp, i420_length
 from portrait.image.mask import Mask
+from portrait.server.app import CODEC_THREADS, run_service
 from portrait.settings import Settings
 from portrait.transports.files import remote_work
 from tests.people import room

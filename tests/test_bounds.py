@@ -16,8 +16,8 @@ import grpc.aio
 import pytest
 from aiohttp import web
 
-from portrait.app import Running
 from portrait.python310 import timeout
+from portrait.server.app import Running
 from portrait.settings import Settings
 from portrait.transports.grpc import server as grpc_transport
 from portrait.transports.grpc.server import serve_grpc

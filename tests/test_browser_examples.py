@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 from playwright.async_api import Page, Route
 
-from portrait.app import Running
 from portrait.python310 import timeout
+from portrait.server.app import Running
 from tests.browser import open_page, write_camera
 from tests.people import clip
 

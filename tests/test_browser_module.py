@@ -11,12 +11,12 @@ import cv2
 import numpy as np
 import pytest
 
-from portrait.app import Running
 from portrait.client import Client
 from portrait.core.compositors import MODES, Options, open_compositor
 from portrait.image.compressed import bgr_from_frame, frame_from_bgr
 from portrait.image.frame import Timestamp
 from portrait.image.mask import Mask
+from portrait.server.app import Running
 from tests.browser import open_page
 from tests.people import clip, iou, room
 from tests.rtc import fake_service

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from portrait.app import run_service
+from portrait.server.app import run_service
 from portrait.settings import Settings
 from tests.rtc import fake_service
 from tests.tabs import BROWSERS, bars, eventually, tab, until

@@ -11,12 +11,12 @@ import pytest
 from portrait.admission.capacity import Capacity, Limits
 from portrait.admission.cost_model import PIXELS, SIZES, Costs, Demand
 from portrait.admission.quality import Quality
-from portrait.calibration import load_costs, make_costs
 from portrait.core.compositors import MODES
 from portrait.core.segmenters import Models
 from portrait.errors import OutOfCpu
 from portrait.metrics import Metrics
 from portrait.python310 import timeout
+from portrait.server.calibration import load_costs, make_costs
 from portrait.workers.shared_state import Board
 from tests.fakes import FakeModel, full_mask
 
@@ -207,9 +207,9 @@ def test_calibration_measures_every_part_and_is_kept_for_this_machine(
     assert first.parts.keys() == names | {"decode jpeg", "encode jpeg", "decode vp8", "encode vp8"}
     assert all(len(figures) == len(SIZES) and min(figures) > 0 for figures in first.parts.values())
     (kept,) = (tmp_path / "portrait").iterdir()
-    monkeypatch.setattr("portrait.calibration.measure", lambda _: pytest.fail("measured again"))
+    monkeypatch.setattr("portrait.server.calibration.measure", lambda _: pytest.fail("measured again"))
     assert load_costs(models).parts == first.parts
-    monkeypatch.setattr("portrait.calibration.measure", lambda _: first.parts.items())
+    monkeypatch.setattr("portrait.server.calibration.measure", lambda _: first.parts.items())
     for damaged in ("", "[]", "null", json.dumps({"segment portrait": [1]})):
         kept.write_text(damaged)
         assert load_costs(models).parts == first.parts

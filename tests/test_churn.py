@@ -14,8 +14,8 @@ from typing import Any
 import grpc.aio
 import pytest
 
-from portrait.app import run_service
 from portrait.python310 import timeout
+from portrait.server.app import run_service
 from portrait.settings import Settings
 from portrait.v1 import segmentation_pb2 as pb
 from portrait.v1 import segmentation_pb2_grpc as pb_grpc

@@ -8,8 +8,8 @@ from contextlib import AsyncExitStack, aclosing, asynccontextmanager
 import numpy as np
 import pytest
 
-from portrait.app import Running, run_service
 from portrait.client import Client, ClientError, Reply
+from portrait.server.app import Running, run_service
 from portrait.settings import Settings
 from tests.calls import client, fake_service, i420, pictures, received, shown
 from tests.fakes import FakeModel, Gate, full_mask

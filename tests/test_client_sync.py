@@ -13,9 +13,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from portrait.app import Running
 from portrait.client import Client, ClientError, Picture, SyncClient
 from portrait.python310 import timeout
+from portrait.server.app import Running
 from tests.calls import client, i420, pictures, rgb24, shown
 from tests.people import Array, Clip, room
 

@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 from playwright.async_api import Page
 
-from portrait.app import Running, run_service
 from portrait.python310 import timeout
+from portrait.server.app import Running, run_service
 from portrait.settings import Settings
 from tests import whip_client
 from tests.browser import open_page, write_camera

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from pydantic import SecretStr
 
-from portrait.app import Running, run_service
+from portrait.server.app import Running, run_service
 from portrait.settings import Settings
 from tests.boxes import serving
 from tests.browser import open_page

@@ -8,7 +8,6 @@ import cv2
 import numpy as np
 import pytest
 
-from portrait.app import Running
 from portrait.client import Client, Picture
 from portrait.core.compositors import Options, open_compositor
 from portrait.core.pipeline import Pipeline
@@ -16,6 +15,7 @@ from portrait.core.segmenters import Model
 from portrait.image.compressed import frame_from_i420
 from portrait.image.frame import Timestamp
 from portrait.python310 import timeout
+from portrait.server.app import Running
 from portrait.settings import Settings
 from tests.boxes import serving
 from tests.frames import Silent

@@ -11,8 +11,8 @@ import cv2
 import numpy as np
 import pytest
 
-from portrait.app import Running, run_service
 from portrait.client import Client
+from portrait.server.app import Running, run_service
 from portrait.settings import Settings
 from tests.calls import client, jpeg, pictures, shown
 from tests.credentials import TOKEN, Authority, authority, tokens

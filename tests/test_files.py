@@ -12,13 +12,13 @@ import cv2
 import numpy as np
 import pytest
 
-from portrait.app import Running
 from portrait.cli import main
 from portrait.client import Client
 from portrait.core.compositors import Options
 from portrait.core.segmenters import Model
 from portrait.image.compressed import frame_from_bgr
 from portrait.image.frame import Frame, Timestamp
+from portrait.server.app import Running
 from portrait.transports.files import Work, local_work, remote_work
 from tests.films import SHOWN, read_video, write_video
 from tests.people import Array, iou

@@ -7,7 +7,6 @@ import cv2
 import numpy as np
 import pytest
 
-from portrait.app import Running
 from portrait.client import Client
 from portrait.core.auto_framing import FASTEST, PATIENCE, WHOLE, Framing, Window, show
 from portrait.core.compositors import Options, open_compositor
@@ -16,6 +15,7 @@ from portrait.image.compressed import frame_from_bgr
 from portrait.image.frame import Frame, Timestamp
 from portrait.image.mask import Mask
 from portrait.metrics import Metrics
+from portrait.server.app import Running
 from tests.fakes import FakeModel, failing
 from tests.people import Array, clip, room
 

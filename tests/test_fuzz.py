@@ -16,8 +16,8 @@ import hypothesis
 import pytest
 from hypothesis import strategies as st
 
-from portrait.app import Running
 from portrait.client import Client
+from portrait.server.app import Running
 from portrait.v1 import segmentation_pb2 as pb
 from tests.calls import jpeg
 from tests.embedded import SIDE

@@ -9,7 +9,7 @@ import cv2
 import numpy as np
 import pytest
 
-from portrait.app import Running
+from portrait.server.app import Running
 from tests.browser import open_page, write_camera
 from tests.pages import SHOWN, detail, until
 from tests.snippets import ROOT, blocks, folder, placed, run, run_shell

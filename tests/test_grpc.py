@@ -11,8 +11,8 @@ import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha.proto_reflection_descriptor_database import ProtoReflectionDescriptorDatabase
 
-from portrait.app import Running
 from portrait.client import Client
+from portrait.server.app import Running
 from portrait.transports.grpc.server import SERVICE
 from portrait.v1 import segmentation_pb2 as pb
 from tests.calls import SIZE, client, i420, jpeg, pictures, rgb24, shown

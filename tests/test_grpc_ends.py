@@ -7,9 +7,9 @@ import grpc
 import grpc.aio
 import pytest
 
-from portrait.app import Running
 from portrait.client import Client, ClientError
 from portrait.client.stream import Stream
+from portrait.server.app import Running
 from tests.calls import client, fake_service, jpeg, received, shown
 from tests.fakes import FakeModel, full_mask
 from tests.people import Clip

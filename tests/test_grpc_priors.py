@@ -6,10 +6,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from portrait.app import Running
 from portrait.client import Client, ClientError
 from portrait.client.types import decode
 from portrait.image.mask import Mask
+from portrait.server.app import Running
 from portrait.v1 import segmentation_pb2 as pb
 from tests.calls import SIZE, client, fake_service, i420, jpeg, pictures, received, shown
 from tests.embedded import SIDE

@@ -6,11 +6,11 @@ import cv2
 import numpy as np
 import pytest
 
-from portrait.app import Running
 from portrait.client import Client, ClientError, Picture, Reply
 from portrait.core.compositors import Options
 from portrait.image.frame import Frame
 from portrait.image.mask import Mask
+from portrait.server.app import Running
 from portrait.transports.grpc.service import MAX_IN_FLIGHT
 from portrait.v1 import segmentation_pb2 as pb
 from tests.calls import client, fake_service, i420, jpeg, received, rgb24, shown

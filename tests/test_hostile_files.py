@@ -17,8 +17,8 @@ from hypothesis import strategies as st
 from portrait.core.segmenters import EMBEDDED
 from portrait.errors import BadModel, BadSettings, Unauthenticated
 from portrait.security import open_security
+from portrait.server.model_check import try_model
 from portrait.settings import PREFIX, Settings, load_settings
-from portrait.trial import try_model
 from tests.mutations import SEED, mutated_bytes
 
 NAMES = sorted(PREFIX + name.upper() for name in Settings.model_fields)
@@ -121,7 +121,7 @@ async def test_a_network_that_kills_its_process_is_refused(tmp_path: Path, monke
     crashing = tmp_path / "python"
     crashing.write_text("#!/bin/sh\nkill -SEGV $$\n")
     crashing.chmod(0o755)
-    monkeypatch.setattr("portrait.trial.sys.executable", str(crashing))
+    monkeypatch.setattr("portrait.server.model_check.sys.executable", str(crashing))
     with pytest.raises(BadModel, match=r"own.tflite: the process that tried it was killed by SIGSEGV"):
         await try_model("own.tflite", "auto")
 
@@ -130,8 +130,8 @@ async def test_a_network_that_never_comes_to_an_end_is_refused(tmp_path: Path, m
     hanging = tmp_path / "python"
     hanging.write_text("#!/bin/sh\nexec sleep 60\n")
     hanging.chmod(0o755)
-    monkeypatch.setattr("portrait.trial.sys.executable", str(hanging))
-    monkeypatch.setattr("portrait.trial.TRIAL_SECONDS", 0.5)
+    monkeypatch.setattr("portrait.server.model_check.sys.executable", str(hanging))
+    monkeypatch.setattr("portrait.server.model_check.TRIAL_SECONDS", 0.5)
     with pytest.raises(BadModel, match=r"not loaded and used once within 0.5 s"):
         await try_model("own.tflite", "auto")
 

@@ -10,8 +10,8 @@ from typing import Any
 import aiohttp
 import pytest
 
-from portrait.app import Running
 from portrait.python310 import timeout
+from portrait.server.app import Running
 from tests.fakes import FakeModel, full_mask
 from tests.mutations import mutated_bytes, rounds
 from tests.people import clip

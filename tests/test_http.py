@@ -10,10 +10,10 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from portrait import __version__
-from portrait.app import Running
 from portrait.client import Client, Picture
 from portrait.image.backgrounds import load_background
 from portrait.image.frame import Frame
+from portrait.server.app import Running
 from tests.people import room
 from tests.posts import SHOWN, encoded, form, http, problem_of
 

@@ -11,10 +11,10 @@ import numpy as np
 import pytest
 
 from portrait import __version__
-from portrait.app import Running
 from portrait.client import Client, ClientError
 from portrait.kserve import inference_pb2 as kserve
 from portrait.kserve import inference_pb2_grpc as kserve_grpc
+from portrait.server.app import Running
 from portrait.v1 import segmentation_pb2 as pb
 from tests.calls import TRITON, client, jpeg, needs_tritonclient, shown
 from tests.embedded import SIDE

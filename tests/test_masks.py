@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 from aiortc import RTCDataChannel
 
-from portrait.app import Running
 from portrait.client import Client
 from portrait.image.frame import Frame
 from portrait.image.mask import Mask
 from portrait.python310 import timeout
+from portrait.server.app import Running
 from portrait.transports.webrtc.mask_channel import MAX_BYTES, MaskMessage
 from tests.fakes import FakeModel, failing, full_mask
 from tests.people import Array, Clip, clip, iou

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 from playwright.async_api import expect
 
-from portrait.app import Running
 from portrait.python310 import timeout
+from portrait.server.app import Running
 from tests.firefox import needs_firefox, open_firefox
 from tests.pages import (
     INSIDE,

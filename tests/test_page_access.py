@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from playwright.async_api import Page, expect
 
-from portrait.app import Running
+from portrait.server.app import Running
 from tests.browser import PHONE, Screen
 from tests.firefox import needs_firefox, open_firefox
 from tests.pages import browsing, choose, start

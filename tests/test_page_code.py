@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from playwright.async_api import Page, expect
 
-from portrait.app import Running, run_service
+from portrait.server.app import Running, run_service
 from portrait.settings import Settings
 from tests.browser import open_page
 from tests.credentials import TOKEN, authority, tokens

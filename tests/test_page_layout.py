@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 from playwright.async_api import expect
 
-from portrait.app import Running
+from portrait.server.app import Running
 from tests.browser import PHONE, Screen
 from tests.pages import browsing, choose, start
 

@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 from playwright.async_api import expect
 
-from portrait.app import Running
 from portrait.python310 import timeout
+from portrait.server.app import Running
 from tests.pages import browsing, choose, room_is, start, until
 
 pytestmark = pytest.mark.usefixtures("no_sockets_left")

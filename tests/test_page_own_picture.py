@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from playwright.async_api import expect
 
-from portrait.app import Running
+from portrait.server.app import Running
 from tests.pages import browsing, choose, person_is_kept, room_is, says, start, until
 
 pytestmark = pytest.mark.usefixtures("no_sockets_left")

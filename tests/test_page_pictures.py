@@ -15,7 +15,7 @@ import pytest
 from PIL import Image
 from playwright.async_api import Page, expect
 
-from portrait.app import Running
+from portrait.server.app import Running
 from tests.browser import Screen, open_page, write_camera
 from tests.people import Array, Clip
 from tests.tabs import eventually

@@ -9,7 +9,7 @@ from playwright.async_api import expect
 
 from portrait import errors
 from portrait.admission.quality import Quality
-from portrait.app import Running, run_service
+from portrait.server.app import Running, run_service
 from portrait.settings import Settings
 from tests.browser import open_page
 from tests.pages import browsing, choose, person_is_kept, says, start, until

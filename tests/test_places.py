@@ -12,8 +12,8 @@ import cv2
 import numpy as np
 import pytest
 
-from portrait.app import run_service
 from portrait.cli import main
+from portrait.server.app import run_service
 from portrait.settings import Settings
 from tests.boxes import wait_for
 from tests.credentials import TOKEN, Authority, authority, tokens

@@ -14,8 +14,6 @@ import pytest
 
 from portrait.admission.quality import Delivery, Quality
 from portrait.admission.quality_controller import Governor, Pressure
-from portrait.app import Running as Service
-from portrait.app import run_service
 from portrait.client import Client, ClientError
 from portrait.core.compositors import Options, open_compositor
 from portrait.core.pipeline import Pipeline, Result
@@ -23,6 +21,8 @@ from portrait.image.frame import GREY, Frame, Timestamp
 from portrait.image.mask import Mask
 from portrait.metrics import Metrics
 from portrait.python310 import timeout
+from portrait.server.app import Running as Service
+from portrait.server.app import run_service
 from portrait.sessions.registry import Sessions
 from portrait.sessions.session import Terms
 from portrait.settings import Settings

@@ -6,8 +6,8 @@ from socket import SOCK_STREAM
 import aiohttp
 import pytest
 
-from portrait.app import run_service
 from portrait.python310 import timeout
+from portrait.server.app import run_service
 from portrait.settings import Settings
 from tests.fakes import FakeModel, Gate, only
 from tests.ports import free_ports
@@ -27,7 +27,7 @@ async def test_it_listens_after_an_inference_and_not_before(
     settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     gate, up, enough = Gate(), asyncio.Event(), asyncio.Event()
-    monkeypatch.setattr("portrait.app.load_models", lambda *_: only(FakeModel(gate)))
+    monkeypatch.setattr("portrait.server.app.load_models", lambda *_: only(FakeModel(gate)))
     ports = free_ports(2, SOCK_STREAM)
     fixed = settings.model_copy(update={"http_port": ports[0], "grpc_port": ports[1]})
 

@@ -14,9 +14,9 @@ import cv2
 import numpy as np
 import pytest
 
-from portrait.app import Running
 from portrait.cli import main
 from portrait.image.frame import Frame
+from portrait.server.app import Running
 from portrait.transports.files import Batch, Job, Progress, Work, beside, plan
 from tests.boxes import wait_for
 from tests.films import (

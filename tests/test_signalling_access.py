@@ -13,8 +13,8 @@ import aiohttp
 import pytest
 from aiortc import RTCSessionDescription
 
-from portrait.app import run_service
 from portrait.errors import BadSettings, TooManyRequests
+from portrait.server.app import run_service
 from portrait.settings import Settings, load_settings
 from portrait.transports.webrtc import rate
 from portrait.transports.webrtc.turn import IceServers

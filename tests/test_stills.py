@@ -8,7 +8,7 @@ import cv2
 import numpy as np
 import pytest
 
-from portrait.app import run_service
+from portrait.server.app import run_service
 from portrait.settings import Settings
 from tests.claims import png
 from tests.people import iou, room

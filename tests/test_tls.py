@@ -10,8 +10,8 @@ import aiohttp
 import pytest
 from cryptography import x509
 
-from portrait.app import Running
 from portrait.client import Client, ClientError, Tls
+from portrait.server.app import Running
 from portrait.settings import Settings
 from tests.credentials import TOKEN, Authority, authority, http_status, replace, serving, tokens, trusting
 

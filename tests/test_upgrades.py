@@ -19,7 +19,7 @@ import pytest
 from portrait.client import Client, Reply
 from portrait.core.segmenters import EMBEDDED
 from portrait.python310 import timeout
-from portrait.signals import RELOAD, REPLACE
+from portrait.server.signals import RELOAD, REPLACE
 from tests.boxes import ended, serving, wait_for, workers
 from tests.people import clip, room
 from tests.rtc import SIZE, Camera, viewer

@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 from aiortc import RTCRtpReceiver
 
-from portrait.app import Running
 from portrait.core.compositors import MODES
 from portrait.image.frame import Frame
 from portrait.image.mask import Mask
 from portrait.python310 import timeout
+from portrait.server.app import Running
 from portrait.transports.webrtc import connection
 from tests.fakes import FakeModel, Gate, failing, full_mask
 from tests.people import Array, Clip

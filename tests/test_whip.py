@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 from aiortc.mediastreams import AudioStreamTrack
 
-from portrait.app import Running
 from portrait.image.frame import Frame
 from portrait.image.mask import Mask
 from portrait.python310 import timeout
+from portrait.server.app import Running
 from tests.fakes import FakeModel, full_mask
 from tests.people import Clip
 from tests.rtc import Viewer, fake_service

@@ -16,8 +16,8 @@ from portrait import __version__
 from portrait.admission.cgroup import cpu_budget
 from portrait.errors import BadSettings, PortraitError
 from portrait.logs import configure_logs, give_up_unwritten, log_event
+from portrait.server.signals import RELOAD, REPLACE, answer_signals, catch_signals
 from portrait.settings import Settings, load_settings
-from portrait.signals import RELOAD, REPLACE, answer_signals, catch_signals
 from portrait.workers.environment import default_workers, relaunch_tuned
 from portrait.workers.supervisor import WorkerFailed, run_workers
 
@@ -169,7 +169,7 @@ def _serve(parsed: argparse.Namespace, settings: Settings) -> int:
 
 
 async def _serve_alone(settings: Settings, count: int, as_json: bool, reread: Callable[[], Settings]) -> None:
-    from portrait.app import run_service  # with the libraries that a supervisor does not load
+    from portrait.server.app import run_service  # with the libraries that a supervisor does not load
 
     stop = catch_signals()
     async with run_service(settings) as running:

@@ -13,7 +13,7 @@ import time
 from pathlib import Path
 from typing import ClassVar
 
-from portrait.app import CODEC_THREADS, Running, run_service
+from portrait.server.app import CODEC_THREADS, Running, run_service
 from portrait.settings import Settings
 
 

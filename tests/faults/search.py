@@ -15,7 +15,7 @@ from typing import Any
 
 import aiohttp
 
-from portrait.app import Running, run_service
+from portrait.server.app import Running, run_service
 from portrait.settings import Settings
 from tests.boxes import serving, workers
 from tests.faults.troubles import HANG_SECONDS, TroubledModel, instead_of_the_embedded

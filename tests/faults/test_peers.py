@@ -14,10 +14,10 @@ import pytest
 from aiortc import MediaStreamTrack
 from aiortc.codecs.vpx import Vp8Encoder
 
-from portrait.app import Running, run_service
 from portrait.image.frame import Frame
 from portrait.image.mask import Mask
 from portrait.python310 import timeout
+from portrait.server.app import Running, run_service
 from portrait.settings import Settings
 from tests.fakes import FakeModel, full_mask
 from tests.faults.troubles import instead_of_the_embedded

@@ -8,12 +8,12 @@ from contextlib import AsyncExitStack
 
 import pytest
 
-from portrait.app import run_service
 from portrait.client import Client, ClientError, Reply
 from portrait.client.stream import Stream
 from portrait.image.frame import Frame
 from portrait.image.mask import Mask
 from portrait.python310 import timeout
+from portrait.server.app import run_service
 from tests.boxes import ended, serving
 from tests.fakes import FakeModel, full_mask
 from tests.faults.search import settings

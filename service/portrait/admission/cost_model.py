@@ -43,7 +43,7 @@ class Demand:
 
 @dataclass(frozen=True)
 class Costs:
-    """Seconds of CPU by part and size, as `calibration.py` measures them.
+    """Seconds of CPU by part and size, as `server/calibration.py` measures them.
 
     A part is "segment MODEL", "compose MODE", "decode CODEC" or "encode CODEC"; its figures go with SIZES.
     """

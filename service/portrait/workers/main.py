@@ -9,11 +9,11 @@ import socket
 import sys
 from pathlib import Path
 
-from portrait.app import Running, run_service
 from portrait.errors import PortraitError
 from portrait.logs import configure_logs, give_up_unwritten
+from portrait.server.app import Running, run_service
+from portrait.server.signals import catch_signals
 from portrait.settings import Settings, make_settings
-from portrait.signals import catch_signals
 from portrait.workers.environment import pin
 from portrait.workers.process import Orders
 from portrait.workers.shared_state import Board

@@ -6,14 +6,14 @@ from typing import Any
 
 from portrait import __version__
 from portrait.admission.capacity import Capacity
-from portrait.calibration import load_costs
 from portrait.core.segmenters import Models, load_models, warm
 from portrait.image.backgrounds import Backgrounds
 from portrait.logs import log_event, set_level
 from portrait.metrics import Metrics
+from portrait.server.calibration import load_costs
+from portrait.server.model_check import try_model
 from portrait.sessions.registry import Sessions
 from portrait.settings import Settings
-from portrait.trial import try_model
 
 logger = logging.getLogger(__name__)
 

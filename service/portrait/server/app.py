@@ -15,13 +15,13 @@ from portrait import __version__
 from portrait.admission.capacity import Capacity, Limits
 from portrait.admission.cgroup import cpu_budget
 from portrait.admission.quality import Quality
-from portrait.calibration import load_costs
 from portrait.core.segmenters import Models, load_models, warm
 from portrait.image.backgrounds import Backgrounds
 from portrait.logs import log_event
 from portrait.metrics import Metrics
-from portrait.running import Running
 from portrait.security import Certificates, Security, open_security
+from portrait.server.calibration import load_costs
+from portrait.server.reload import Running
 from portrait.sessions.registry import Sessions
 from portrait.settings import Settings
 from portrait.tracing import open_tracing

@@ -1,4 +1,4 @@
-"""`python -m portrait.trial MODEL RUNTIME`: try a model in a process of its own.
+"""`python -m portrait.server.model_check MODEL RUNTIME`: try a model in a process of its own.
 
 A damaged file can crash the interpreter, which would take every stream of the process with it.
 """
@@ -21,7 +21,7 @@ async def try_model(model: str, runtime: str) -> None:
         BadModel: that did not work; says why.
     """
     process = await asyncio.create_subprocess_exec(
-        sys.executable, "-m", "portrait.trial", model, runtime,
+        sys.executable, "-m", "portrait.server.model_check", model, runtime,
         stdin=asyncio.subprocess.DEVNULL, stdout=asyncio.subprocess.DEVNULL, stderr=asyncio.subprocess.PIPE,
         start_new_session=True,
     )  # fmt: skip

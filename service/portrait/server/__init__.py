@@ -1,0 +1,1 @@
+"""The composition root: build the service, start it, stop it, reload it."""
