@@ -8,7 +8,7 @@ import pytest
 
 from portrait import doctor
 from portrait.doctor.check import Check
-from portrait.doctor.outside import examine_outside
+from portrait.doctor.reachability import examine_outside
 from portrait.settings import Settings, load_settings
 from tests.credentials import Authority
 from tests.ports import free_ports

@@ -14,8 +14,8 @@ import os
 from dataclasses import replace
 from typing import Any
 
-from portrait.levels import Kind, table
-from portrait.load import Streams, loaded_box, measure_load
+from portrait.bench.box import Streams, loaded_box, measure_load
+from portrait.bench.report import Kind, table
 from tests.benchmarks.processes import family, resident
 from tests.benchmarks.stored import RESULTS, report
 

@@ -11,7 +11,7 @@ from functools import partial
 import cv2
 import numpy as np
 
-from portrait.bench import SIZES, make_frames
+from portrait.bench.frame import SIZES, make_frames
 from portrait.core.auto_framing import Window, show
 from portrait.core.compositors import Options, open_compositor
 from portrait.image.mask import Mask

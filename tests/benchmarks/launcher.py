@@ -28,7 +28,7 @@ def frames() -> dict[str, float]:
     """Milliseconds of CPU of a 720p JPEG decoded, segmented, blurred and encoded again."""
     import cv2
 
-    from portrait.bench import make_frames
+    from portrait.bench.frame import make_frames
     from portrait.core.compositors import Options, open_compositor
     from portrait.core.pipeline import Pipeline
     from portrait.core.segmenters import load_models
@@ -66,7 +66,7 @@ def imports() -> dict[str, float]:
 
 def beside_a_busy_thread() -> dict[str, float]:
     """Masks per second of one thread beside a Python thread that never pauses."""
-    from portrait.bench import make_frames
+    from portrait.bench.frame import make_frames
     from portrait.core.segmenters import load_models
 
     sys.setswitchinterval(float(os.environ["SWITCH"]))

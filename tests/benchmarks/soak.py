@@ -16,9 +16,9 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-from portrait.levels import Kind
-from portrait.load import LoadedBox, Streams, loaded_box
-from portrait.scrape import scrape, total
+from portrait.bench.box import LoadedBox, Streams, loaded_box
+from portrait.bench.report import Kind
+from portrait.bench.scrape import scrape, total
 
 SETTLING = 2.0
 """Seconds between two streams while capacity is looked for: admission corrects itself by what streams really take."""

@@ -11,7 +11,7 @@ from datetime import datetime, timezone
 from portrait.admission.cgroup import cpu_budget
 from portrait.core.segmenters import load_models, warm
 from portrait.doctor.check import Check
-from portrait.doctor.outside import examine_outside
+from portrait.doctor.reachability import examine_outside
 from portrait.errors import PortraitError
 from portrait.security import open_security
 from portrait.settings import Settings

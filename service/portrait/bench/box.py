@@ -19,14 +19,14 @@ import av
 from aiortc import MediaStreamTrack, RTCConfiguration, RTCPeerConnection, RTCSessionDescription
 from aiortc.mediastreams import MediaStreamError
 
-from portrait.bench import RATE, SIZES, make_frames
+from portrait.bench.frame import RATE, SIZES, make_frames
+from portrait.bench.report import Kind, Level
+from portrait.bench.scrape import buckets_of, quantile, scrape, total
 from portrait.client import Client, ClientError, Picture
 from portrait.errors import PortraitError
 from portrait.image.av_frame import av_from_frame
 from portrait.image.compressed import bgr_from_frame, encode
-from portrait.levels import Kind, Level
 from portrait.metrics import STAGES
-from portrait.scrape import buckets_of, quantile, scrape, total
 from portrait.settings import PREFIX
 
 TRANSPORTS = ("grpc", "webrtc")

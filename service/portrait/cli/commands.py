@@ -16,9 +16,10 @@ import cv2
 from cryptography import x509
 from tqdm import tqdm
 
-from portrait import levels, load
 from portrait.admission.cgroup import cpu_budget
-from portrait.bench import bench, table
+from portrait.bench import box as load
+from portrait.bench import report as levels
+from portrait.bench.frame import bench, table
 from portrait.client import Client, ClientError, Tls
 from portrait.core.compositors import Options, open_compositor
 from portrait.core.segmenters import load_models

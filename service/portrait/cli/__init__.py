@@ -145,7 +145,7 @@ def _later(name: str) -> Command:
     """A command of commands.py, which is loaded when it runs: a supervisor has no use for what it brings along."""
 
     def run(parsed: argparse.Namespace, settings: Settings) -> int:
-        command: Command = getattr(importlib.import_module("portrait.commands"), name)
+        command: Command = getattr(importlib.import_module("portrait.cli.commands"), name)
         return command(parsed, settings)
 
     return run

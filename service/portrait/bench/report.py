@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from portrait.bench import RATE
+from portrait.bench.frame import RATE
 
 
 @dataclass(frozen=True, slots=True)

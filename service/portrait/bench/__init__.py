@@ -1,0 +1,1 @@
+"""Measure what a frame costs and how many streams a box carries."""
