@@ -33,9 +33,9 @@ coverage: .venv/test system-packages media-packages $(NODE) .venv-tritonclient/r
 	$(BIN)/coverage combine --quiet
 	$(BIN)/coverage report
 
-# The older interpreter needs Python 3.10 or 3.11, NumPy 1 and x86-64 or a recent arm64 glibc: an environment of its own.
+# The older interpreter needs Python 3.11, NumPy 1 and x86-64 or a recent arm64 glibc: an environment of its own.
 .PHONY: test-tflite-runtime
-test-tflite-runtime: ## Run the core's tests on tflite-runtime (Python 3.10 and 3.11 only)
+test-tflite-runtime: ## Run the core's tests on tflite-runtime (Python 3.11 only)
 	@if $(PYTHON) -c 'import sys; sys.exit(sys.version_info >= (3, 12))'; then \
 	  $(MAKE) --no-print-directory .venv-tflite-runtime/ready && \
 	  $(OLD)/pytest tests/test_segmenters.py tests/test_compositors.py tests/test_pictures.py tests/test_pipeline.py tests/test_session.py tests/test_hostile_pictures.py; \
@@ -46,6 +46,7 @@ lint: .venv/test system-packages tests/node/node_modules/ready ## Check style, t
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/lint-imports
 	$(BIN)/bandit --quiet --configfile pyproject.toml --recursive service
 	$(BIN)/pytest -q tests/test_protos.py
 
@@ -134,7 +135,7 @@ lock: .venv/test ## Pin anew what the image installs (deploy/*.lock)
 
 # LiteRT.js, which runs the network in a page: served by the box, so that no page asks the internet. Compressed, as it is sent.
 LITERT = 2.5.3
-LITERT_FOLDER = service/portrait/transports/web/litert
+LITERT_FOLDER = service/portrait/web/litert
 .PHONY: litert
 litert: .venv/test ## Take LiteRT.js into the package anew (LITERT=version)
 	@rm -rf .venv/litert && mkdir .venv/litert
@@ -201,7 +202,7 @@ arm64-test: deploy-packages ## Build the image for arm64 and try it under qemu-u
 	  $(APT) install -y -q --no-install-recommends qemu-user-static binfmt-support; }
 	$(BIN)/pytest -o faulthandler_timeout=0 tests/deploy/live/test_arm64.py -m live
 
-PYTHONS ?= python3.10 python3.11 python3.12 python3.13 python3.14
+PYTHONS ?= python3.11 python3.12 python3.13 python3.14
 .PHONY: test-pythons
 test-pythons: .venv/test system-packages media-packages $(NODE) .venv-tritonclient/ready ## Run the service's tests on every Python of this machine (PYTHONS)
 	@set -e; for each in $(PYTHONS); do \
@@ -234,8 +235,8 @@ image: ## Build the image portrait:dev (ENGINE=podman, BUILD_FLAGS=... for a pro
 
 # Debian and Ubuntu ship Python without what `venv` needs.
 .venv/bin/pip:
-	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' || \
-	  { echo "portrait needs Python 3.10 or newer; $$($(PYTHON) --version) came. Try make PYTHON=python3.12"; exit 1; }
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+	  { echo "portrait needs Python 3.11 or newer, got $$($(PYTHON) --version). Try make PYTHON=python3.12"; exit 1; }
 	@$(PYTHON) -c 'import ensurepip' 2>/dev/null || { $(APT) update -q && $(APT) install -y -q python3-venv; }
 	$(PYTHON) -m venv .venv
 

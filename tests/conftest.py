@@ -4,7 +4,6 @@ import asyncio
 import contextlib
 import os
 import signal
-import sys
 import threading
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
@@ -20,13 +19,6 @@ os.environ |= {"PORTRAIT_CPU_SHARE": "0", "PORTRAIT_QUALITY_STEPS": "0"}
 
 # A shell lets what it starts in the background ignore SIGINT, and whatever that starts inherits it.
 signal.signal(signal.SIGINT, signal.default_int_handler)
-
-
-def pytest_configure(config: pytest.Config) -> None:
-    """Python 3.10 leaves transports of failed handshakes and of processes that ended to the garbage collector."""
-    if sys.version_info < (3, 11):
-        for what in ("transport", "file"):
-            config.addinivalue_line("filterwarnings", f"ignore:unclosed {what}:ResourceWarning")
 
 
 @pytest.fixture(scope="session")

@@ -65,7 +65,7 @@ def replace(path: Path, data: bytes) -> None:
 
 
 def _certificate(name: str, public: Any, issuer: str, key: Any, *, ca: bool = False, days: float = 30) -> Any:
-    now = datetime.datetime.now(datetime.timezone.utc)
+    now = datetime.datetime.now(datetime.UTC)
     builder = (
         x509.CertificateBuilder()
         .subject_name(x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)]))

@@ -1,6 +1,7 @@
 """The page at / with a camera that plays a clip whose masks are exact, and what its pictures show."""
 
 import base64
+from asyncio import timeout
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -10,7 +11,6 @@ import numpy as np
 import pytest
 from playwright.async_api import Page, expect
 
-from portrait.python310 import timeout
 from portrait.server.app import Running
 from tests.browser import Screen, open_page, write_camera
 from tests.people import Array, clip

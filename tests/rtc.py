@@ -1,6 +1,7 @@
 """A browser's part in WebRTC, played by aiortc, and a service around a fake network."""
 
 import asyncio
+from asyncio import timeout
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from fractions import Fraction
@@ -13,7 +14,6 @@ from aiortc import MediaStreamTrack, RTCConfiguration, RTCPeerConnection, RTCSes
 
 from portrait.image.backgrounds import Backgrounds
 from portrait.metrics import Metrics
-from portrait.python310 import timeout
 from portrait.sessions.registry import Sessions
 from portrait.transports.http.server import HttpRoutes, serve_http
 from portrait.transports.webrtc.server import serve_webrtc

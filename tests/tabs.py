@@ -3,6 +3,7 @@
 import asyncio
 import base64
 import threading
+from asyncio import timeout
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -14,7 +15,6 @@ import pytest
 
 from portrait.image.frame import Frame
 from portrait.image.mask import Mask
-from portrait.python310 import timeout
 from tests.browser import open_page
 from tests.fakes import FakeModel
 from tests.firefox import needs_firefox, open_firefox

@@ -5,8 +5,9 @@ import shutil
 import ssl
 import stat
 import subprocess
+from asyncio import timeout
 from concurrent.futures import ThreadPoolExecutor
-from datetime import datetime, timedelta, timezone
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import aiohttp
@@ -17,7 +18,6 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from playwright.async_api import Error as PlaywrightError
 
 from portrait.errors import BadSettings
-from portrait.python310 import timeout
 from portrait.security import authority, certificates, open_security
 from portrait.security.authority import LIFE, MOST_NAMES, RENEWED_BEFORE, Authority, box_names, names_of
 from portrait.server.app import run_service
@@ -35,7 +35,7 @@ class Clock:
     """Stands still until it is moved."""
 
     def __init__(self) -> None:
-        self.now = datetime.now(timezone.utc)
+        self.now = datetime.now(UTC)
 
     def __call__(self) -> datetime:
         return self.now

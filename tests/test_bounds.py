@@ -6,6 +6,7 @@ import json
 import logging
 import socket
 import urllib.request
+from asyncio import timeout
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
@@ -16,7 +17,6 @@ import grpc.aio
 import pytest
 from aiohttp import web
 
-from portrait.python310 import timeout
 from portrait.server.app import Running
 from portrait.settings import Settings
 from portrait.transports.grpc import server as grpc_transport

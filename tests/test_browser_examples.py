@@ -2,12 +2,12 @@
 
 import asyncio
 import re
+from asyncio import timeout
 from pathlib import Path
 
 import pytest
 from playwright.async_api import Page, Route
 
-from portrait.python310 import timeout
 from portrait.server.app import Running
 from tests.browser import open_page, write_camera
 from tests.people import clip

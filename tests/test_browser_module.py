@@ -24,7 +24,7 @@ from tests.tabs import BROWSERS, KIT, LEAST, TESTS, Valve, bars, png, tab
 from tests.test_backgrounds import write as write_film
 
 pytestmark = pytest.mark.usefixtures("no_sockets_left")
-MODULES = TESTS.parent / "service" / "portrait" / "transports" / "web"
+MODULES = TESTS.parent / "service" / "portrait" / "web"
 TSC = TESTS / "node" / "node_modules" / ".bin" / "tsc"
 
 

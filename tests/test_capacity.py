@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+from asyncio import timeout
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -15,7 +16,6 @@ from portrait.core.compositors import MODES
 from portrait.core.segmenters import Models
 from portrait.errors import OutOfCpu
 from portrait.metrics import Metrics
-from portrait.python310 import timeout
 from portrait.server.calibration import load_costs, make_costs
 from portrait.workers.shared_state import Board
 from tests.fakes import FakeModel, full_mask

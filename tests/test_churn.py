@@ -7,6 +7,7 @@ import os
 import random
 import sys
 import threading
+from asyncio import timeout
 from collections import Counter
 from collections.abc import Awaitable, Callable
 from typing import Any
@@ -14,7 +15,6 @@ from typing import Any
 import grpc.aio
 import pytest
 
-from portrait.python310 import timeout
 from portrait.server.app import run_service
 from portrait.settings import Settings
 from portrait.v1 import segmentation_pb2 as pb

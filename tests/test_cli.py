@@ -269,7 +269,10 @@ def test_the_cpu_budget_is_the_cgroups(tmp_path: Path, files: dict[str, str], co
 
 def test_pinned_workers_share_the_cores_out(tmp_path: Path) -> None:
     cores = sorted(os.sched_getaffinity(0))
-    code = "import os, sys; from portrait.workers.environment import pin; pin(*map(int, sys.argv[1:])); print(*os.sched_getaffinity(0))"
+    code = (
+        "import os, sys; from portrait.workers.environment import pin; "
+        "pin(*map(int, sys.argv[1:])); print(*os.sched_getaffinity(0))"
+    )
 
     def pinned(index: int, count: int) -> list[int]:
         done = subprocess.run([sys.executable, "-c", code, str(index), str(count)], capture_output=True, check=True)

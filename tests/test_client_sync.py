@@ -7,6 +7,7 @@ import subprocess
 import sys
 import threading
 import time
+from asyncio import timeout
 from collections.abc import Iterator
 from typing import Any
 
@@ -14,7 +15,6 @@ import numpy as np
 import pytest
 
 from portrait.client import Client, ClientError, Picture, SyncClient
-from portrait.python310 import timeout
 from portrait.server.app import Running
 from tests.calls import client, i420, pictures, rgb24, shown
 from tests.people import Array, Clip, room

@@ -1,6 +1,7 @@
 """Clients that are not ours: the RFC author's WHIP and WHEP client in Chromium, and GStreamer's from Debian."""
 
 import asyncio
+from asyncio import timeout
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -11,7 +12,6 @@ import numpy as np
 import pytest
 from playwright.async_api import Page
 
-from portrait.python310 import timeout
 from portrait.server.app import Running, run_service
 from portrait.settings import Settings
 from tests import whip_client

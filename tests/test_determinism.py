@@ -1,6 +1,7 @@
 """The same frames give the same masks, bit for bit: alone, beside others, in another process."""
 
 import asyncio
+from asyncio import timeout
 from contextlib import aclosing
 from fractions import Fraction
 
@@ -14,7 +15,6 @@ from portrait.core.pipeline import Pipeline
 from portrait.core.segmenters import Model
 from portrait.image.compressed import frame_from_i420
 from portrait.image.frame import Timestamp
-from portrait.python310 import timeout
 from portrait.server.app import Running
 from portrait.settings import Settings
 from tests.boxes import serving

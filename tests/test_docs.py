@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from portrait.admission.cgroup import CpuGrants
 from portrait.metrics import Metrics
 from portrait.settings import PREFIX, Settings
 from tests.benchmarks.docs import filled
@@ -39,9 +40,11 @@ def test_every_setting_is_documented_with_its_default() -> None:
 
 
 def test_every_metric_is_documented() -> None:
+    metrics = Metrics()
+    metrics.registry.register(CpuGrants())
     names = {
         family.name + ("_total" if family.type == "counter" else "")
-        for family in Metrics().registry.collect()
+        for family in metrics.registry.collect()
         if family.name.startswith("portrait_")
     }
     assert set(first_column("metrics.md")) == names

@@ -2,11 +2,9 @@
 
 import socket
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
 
-from portrait import doctor
 from portrait.doctor.check import Check
 from portrait.doctor.reachability import examine_outside
 from portrait.settings import Settings, load_settings
@@ -24,15 +22,6 @@ def found(settings: Settings) -> dict[str, list[Check]]:
 def only(settings: Settings, name: str) -> Check:
     [check] = found(settings)[name]
     return check
-
-
-@pytest.mark.parametrize(("version", "ok"), [((3, 10, 13), False), ((3, 11, 0), True), ((3, 13, 1), True)])
-def test_a_python_that_has_ended_is_named_and_works(
-    version: tuple[int, ...], ok: bool, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(doctor, "sys", SimpleNamespace(version_info=version))
-    check = next(doctor.examine(Settings()))
-    assert (check.name, check.ok, check.fatal and not check.ok) == ("python", ok, False)
 
 
 @pytest.mark.parametrize(

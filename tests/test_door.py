@@ -2,6 +2,7 @@
 
 import asyncio
 import socket
+from asyncio import timeout
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
@@ -9,7 +10,6 @@ from typing import Any
 import pytest
 from aiohttp import web
 
-from portrait.python310 import timeout
 from portrait.transports.http import door
 from tests.test_bounds import box
 

@@ -3,6 +3,7 @@
 import asyncio
 import json
 import time
+from asyncio import timeout
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -13,7 +14,6 @@ import grpc.aio
 import jwt
 import pytest
 
-from portrait.python310 import timeout
 from portrait.v1 import segmentation_pb2 as pb
 from portrait.v1 import segmentation_pb2_grpc as pb_grpc
 from tests.boxes import serving

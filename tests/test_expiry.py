@@ -3,6 +3,7 @@
 import asyncio
 import itertools
 import time
+from asyncio import timeout
 from pathlib import Path
 
 import jwt
@@ -12,7 +13,6 @@ from cryptography.hazmat.primitives.asymmetric import ed25519
 
 from portrait import security
 from portrait.client import Client, ClientError
-from portrait.python310 import timeout
 from portrait.security import bearers
 from portrait.settings import Settings
 from portrait.v1 import segmentation_pb2 as pb

@@ -2,13 +2,13 @@
 
 import asyncio
 import itertools
+from asyncio import timeout
 from typing import Any
 
 import cv2
 import numpy as np
 import pytest
 
-from portrait.python310 import timeout
 from portrait.sessions.newest_slot import Latest
 from portrait.v1 import segmentation_pb2 as pb
 from tests.calls import client, fake_service, i420, jpeg, rgb24, shown

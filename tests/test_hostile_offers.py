@@ -3,12 +3,12 @@
 import asyncio
 import re
 import time
+from asyncio import timeout
 from collections import Counter
 
 import pytest
 
 from portrait.errors import BadOffer
-from portrait.python310 import timeout
 from portrait.sessions.registry import Sessions
 from portrait.transports.webrtc import bounds
 from portrait.transports.webrtc.connection import Connection

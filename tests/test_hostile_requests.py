@@ -4,13 +4,13 @@ import asyncio
 import contextlib
 import itertools
 import random
+from asyncio import timeout
 from collections import Counter
 from typing import Any
 
 import aiohttp
 import pytest
 
-from portrait.python310 import timeout
 from portrait.server.app import Running
 from tests.fakes import FakeModel, full_mask
 from tests.mutations import mutated_bytes, rounds

@@ -4,6 +4,7 @@ import asyncio
 import json
 import logging
 import signal
+from asyncio import timeout
 from typing import Any
 
 import aiohttp
@@ -14,7 +15,6 @@ from portrait.client import Client, ClientError, Picture
 from portrait.errors import Idle, TooManySessions
 from portrait.logs import JsonFormatter, TextFormatter, log_event, tell_failure
 from portrait.metrics import Metrics
-from portrait.python310 import timeout
 from portrait.sessions.registry import Sessions
 from tests.boxes import ended, serving
 from tests.calls import fake_service, jpeg

@@ -3,6 +3,7 @@
 import asyncio
 import struct
 import zlib
+from asyncio import timeout
 
 import cv2
 import numpy as np
@@ -12,7 +13,6 @@ from aiortc import RTCDataChannel
 from portrait.client import Client
 from portrait.image.frame import Frame
 from portrait.image.mask import Mask
-from portrait.python310 import timeout
 from portrait.server.app import Running
 from portrait.transports.webrtc.mask_channel import MAX_BYTES, MaskMessage
 from tests.fakes import FakeModel, failing, full_mask

@@ -2,13 +2,13 @@
 
 import asyncio
 import socket
+from asyncio import timeout
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
 
 import pytest
 
-from portrait.python310 import timeout
 from portrait.transports.webrtc.aiortc_patches.udp_socket import LARGEST, WAITING, MediaSocket, open_socket
 
 pytestmark = pytest.mark.usefixtures("no_sockets_left")

@@ -2,6 +2,7 @@
 
 import asyncio
 import io
+from asyncio import timeout
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
 from pathlib import Path
@@ -12,7 +13,6 @@ import cv2
 import pytest
 from aiohttp import web
 
-from portrait.python310 import timeout
 from portrait.transports.http.server import serve_http
 from portrait.workers.shared_state import Board
 from tests.people import Clip

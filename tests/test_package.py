@@ -57,7 +57,7 @@ def test_the_wheel_holds_every_file_of_the_package(installed: Path) -> None:
     of_the_package = ROOT / "service" / "portrait"
     source = {name for name in files(of_the_package) if "__pycache__" not in name}
     assert files(installed / "portrait") == source
-    assert {"models/portrait.tflite", "v1/segmentation_pb2.py", "transports/web/index.html", "py.typed"} <= source
+    assert {"models/portrait.tflite", "v1/segmentation_pb2.py", "web/index.html", "py.typed"} <= source
 
 
 def test_the_wheel_segments_by_its_own_model(installed: Path, tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 import asyncio
 import re
+from asyncio import timeout
 from pathlib import Path
 
 import cv2
@@ -9,7 +10,6 @@ import numpy as np
 import pytest
 from playwright.async_api import expect
 
-from portrait.python310 import timeout
 from portrait.server.app import Running
 from tests.firefox import needs_firefox, open_firefox
 from tests.pages import (

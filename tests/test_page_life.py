@@ -1,12 +1,12 @@
 """A call from the page at /, from the first press to the last: what is pressed early, twice or late, lost or left."""
 
 import asyncio
+from asyncio import timeout
 from pathlib import Path
 
 import pytest
 from playwright.async_api import expect
 
-from portrait.python310 import timeout
 from portrait.server.app import Running
 from tests.pages import browsing, choose, room_is, start, until
 

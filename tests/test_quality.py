@@ -2,6 +2,7 @@
 
 import asyncio
 import re
+from asyncio import timeout
 from collections.abc import Callable
 from dataclasses import replace
 from fractions import Fraction
@@ -20,7 +21,6 @@ from portrait.core.pipeline import Pipeline, Result
 from portrait.image.frame import GREY, Frame, Timestamp
 from portrait.image.mask import Mask
 from portrait.metrics import Metrics
-from portrait.python310 import timeout
 from portrait.server.app import Running as Service
 from portrait.server.app import run_service
 from portrait.sessions.registry import Sessions

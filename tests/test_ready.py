@@ -1,12 +1,12 @@
 """A service that is ready is warm: nobody reaches it before its network has worked once."""
 
 import asyncio
+from asyncio import timeout
 from socket import SOCK_STREAM
 
 import aiohttp
 import pytest
 
-from portrait.python310 import timeout
 from portrait.server.app import run_service
 from portrait.settings import Settings
 from tests.fakes import FakeModel, Gate, only

@@ -2,6 +2,7 @@
 
 import asyncio
 import threading
+from asyncio import timeout
 
 import numpy as np
 import pytest
@@ -14,7 +15,6 @@ from portrait.errors import BadOption, Draining, NoSuchSession, SegmentationHang
 from portrait.image.frame import Frame
 from portrait.image.mask import Mask
 from portrait.metrics import Metrics, Stage
-from portrait.python310 import timeout
 from portrait.sessions.registry import Sessions
 from portrait.sessions.session import Session
 from tests.fakes import FakeModel, Gate, full_mask, only

@@ -5,13 +5,13 @@ Each test is one rule of one table; media itself is in test_whip.py and test_web
 
 import asyncio
 import re
+from asyncio import timeout
 from collections.abc import AsyncIterator
 
 import aiohttp
 import pytest
 from aiortc.mediastreams import AudioStreamTrack
 
-from portrait.python310 import timeout
 from tests.fakes import FakeModel, full_mask
 from tests.people import Clip
 from tests.rtc import Camera, fake_service, viewer

@@ -1,10 +1,10 @@
 """A consumer slower than its camera: later frames are not older frames. `tests/benchmarks/slow.py` runs longer."""
 
 import asyncio
+from asyncio import timeout
 
 import numpy as np
 
-from portrait.python310 import timeout
 from portrait.sessions.session import Session
 from tests.benchmarks.slow import memory, under_load
 

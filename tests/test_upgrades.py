@@ -8,6 +8,7 @@ import signal
 import subprocess
 import time
 import urllib.request
+from asyncio import timeout
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, aclosing, asynccontextmanager
 from itertools import pairwise
@@ -18,7 +19,6 @@ import pytest
 
 from portrait.client import Client, Reply
 from portrait.core.segmenters import EMBEDDED
-from portrait.python310 import timeout
 from portrait.server.signals import RELOAD, REPLACE
 from tests.boxes import ended, serving, wait_for, workers
 from tests.people import clip, room

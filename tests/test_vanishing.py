@@ -5,6 +5,7 @@ import json
 import signal
 import sys
 import time
+from asyncio import timeout
 from asyncio.subprocess import PIPE, Process
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -12,7 +13,6 @@ from contextlib import AsyncExitStack, asynccontextmanager
 import pytest
 from aiortc import RTCPeerConnection
 
-from portrait.python310 import timeout
 from portrait.sessions.registry import Sessions
 from portrait.transports.webrtc import connection
 from tests.fakes import FakeModel, full_mask

@@ -7,7 +7,6 @@ from collections.abc import Awaitable, Callable
 import pytest
 
 from portrait.errors import SegmentationHangs
-from portrait.python310 import timeout
 from portrait.sessions.watched_thread import OwnThread
 from portrait.transports.grpc.idle_timeout import Limit
 
@@ -112,60 +111,3 @@ async def test_a_thread_is_given_up_after_both_halves_of_its_patience(
     assert len(told) == 1
     gate.set()
     await thread.close(lambda: None)
-
-
-async def test_a_block_is_cut_when_its_time_is_over(later: Callable[[float], Awaitable[None]]) -> None:
-    """Of every Python: the package brings its own `timeout` for 3.10."""
-    cut = asyncio.Event()
-
-    async def waiting() -> None:
-        try:
-            async with timeout(1.0):
-                await asyncio.Event().wait()
-        except TimeoutError:
-            cut.set()
-
-    task = asyncio.create_task(waiting())
-    await asyncio.sleep(0)  # it has begun
-    await later(0.9)
-    assert not cut.is_set()
-    await later(0.2)
-    assert cut.is_set()
-    await task
-
-
-async def test_a_cancellation_is_no_timeout_and_another_error_stays_what_it_is(
-    later: Callable[[float], Awaitable[None]],
-) -> None:
-    async def waiting() -> None:
-        async with timeout(1.0):
-            await asyncio.Event().wait()
-
-    task = asyncio.create_task(waiting())
-    await asyncio.sleep(0)
-    await later(0.5)
-    task.cancel()
-    with pytest.raises(asyncio.CancelledError):
-        await task
-    with pytest.raises(ZeroDivisionError):
-        async with timeout(1.0):
-            raise ZeroDivisionError
-    await later(2.0)  # nothing of either is left to come
-
-
-async def test_a_timeout_can_come_at_another_time_or_not_at_all(later: Callable[[float], Awaitable[None]]) -> None:
-    loop = asyncio.get_running_loop()
-    async with timeout(1.0) as limit:
-        await later(0.9)
-        limit.reschedule(loop.time() + 1.0)
-        await later(0.9)
-        limit.reschedule(None)
-        await later(100.0)
-
-    async def waiting() -> None:
-        async with timeout(None) as limit:
-            loop.call_soon(limit.reschedule, loop.time())
-            await asyncio.Event().wait()
-
-    with pytest.raises(TimeoutError):
-        await waiting()

@@ -1,6 +1,7 @@
 """WebRTC: a real aiortc peer against the real service, over the machine's own addresses."""
 
 import asyncio
+from asyncio import timeout
 from collections.abc import Callable
 
 import aiohttp
@@ -12,7 +13,6 @@ from aiortc import RTCRtpReceiver
 from portrait.core.compositors import MODES
 from portrait.image.frame import Frame
 from portrait.image.mask import Mask
-from portrait.python310 import timeout
 from portrait.server.app import Running
 from portrait.transports.webrtc import connection
 from tests.fakes import FakeModel, Gate, failing, full_mask

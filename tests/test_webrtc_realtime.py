@@ -5,6 +5,7 @@ import queue
 import subprocess
 import sys
 import threading
+from asyncio import timeout
 from itertools import pairwise
 from types import SimpleNamespace
 
@@ -19,7 +20,6 @@ from aiortc.rtcrtpreceiver import NackGenerator
 from aiortc.rtp import RtpPacket
 from OpenSSL import SSL
 
-from portrait.python310 import timeout
 from portrait.transports.webrtc import aiortc_patches as realtime
 from portrait.transports.webrtc.aiortc_patches import nack as lost
 from portrait.transports.webrtc.aiortc_patches.media_ports import advertise
@@ -35,7 +35,7 @@ def test_another_aiortc_is_refused() -> None:
     )
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
     assert done.returncode == 1
-    assert "aiortc is 9.9; it is made real-time for 1.15.0 and 1.16.0 only" in done.stderr
+    assert "aiortc is 9.9; it is made real-time for 1.16.0 only" in done.stderr
 
 
 def test_installing_twice_changes_nothing_more() -> None:

@@ -2,6 +2,7 @@
 
 import asyncio
 import re
+from asyncio import timeout
 from unittest.mock import patch
 
 import aiohttp
@@ -12,7 +13,6 @@ from aiortc.mediastreams import AudioStreamTrack
 
 from portrait.image.frame import Frame
 from portrait.image.mask import Mask
-from portrait.python310 import timeout
 from portrait.server.app import Running
 from tests.fakes import FakeModel, full_mask
 from tests.people import Clip

@@ -6,6 +6,7 @@ import re
 import signal
 import time
 import urllib.request
+from asyncio import timeout
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, suppress
 from itertools import pairwise
@@ -15,7 +16,6 @@ from typing import Any
 from playwright.async_api import Page
 
 from portrait.client import Client, Reply
-from portrait.python310 import timeout
 from tests.boxes import ended, serving, wait_for, workers
 from tests.browser import open_page, write_camera
 from tests.people import Array, Clip, clip, room

@@ -10,11 +10,10 @@ import os
 import shutil
 import signal
 import subprocess
+from asyncio import timeout
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
-
-from portrait.python310 import timeout
 
 PROGRAM = "whip-client"
 

@@ -14,11 +14,9 @@ from prometheus_client import (
     PlatformCollector,
     ProcessCollector,
 )
-from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+from prometheus_client.core import GaugeMetricFamily, Metric
 from prometheus_client.exposition import choose_encoder
 from prometheus_client.registry import Collector
-
-from portrait.admission.cgroup import cpu_budget, cpu_throttling
 
 STAGES = ("decode", "segment", "compose", "encode")
 TRANSPORTS = ("webrtc", "grpc", "http")
@@ -48,23 +46,6 @@ class Modes(Collector):
         for labels, count in sorted(Tally(self.list_open()).items()):
             family.add_metric(labels, count)
         yield family
-
-
-class Grants(Collector):
-    """The CPU that the kernel grants, read at the scrape; no samples of throttling where it tells of none."""
-
-    def collect(self) -> Iterator[Metric]:
-        """One gauge and three counters."""
-        throttling = cpu_throttling()
-        counts = (None,) * 3 if throttling is None else (throttling.periods, throttling.throttled, throttling.seconds)
-        yield GaugeMetricFamily("portrait_cpu_budget_cores", "Cores this process may use.", cpu_budget())
-        texts = {
-            "portrait_cpu_periods": "Scheduling periods of the control group.",
-            "portrait_cpu_throttled_periods": "Periods in which it stood still, its quota used up.",
-            "portrait_cpu_throttled_seconds": "How long it stood still.",
-        }
-        for (name, text), count in zip(texts.items(), counts, strict=True):
-            yield CounterMetricFamily(name, text, count)
 
 
 class OfWorker:
@@ -146,7 +127,6 @@ class Metrics:
         self._count_from_zero()
         self.modes = Modes()
         self.registry.register(self.modes)
-        self.registry.register(Grants())
 
     def _count_from_zero(self) -> None:
         """Make the children that are known ahead: the first of a kind would not show as a rise otherwise."""

@@ -3,6 +3,7 @@
 import ipaddress
 import os
 import re
+import tomllib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -26,7 +27,6 @@ from pydantic_settings import (
 )
 
 from portrait.errors import BadSettings
-from portrait.python310 import tomllib
 
 PREFIX = "PORTRAIT_"
 FILE_VARIABLE = "PORTRAIT_CONFIG"

@@ -12,6 +12,7 @@ import os
 import random
 import sys
 import time
+from asyncio import timeout
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
@@ -21,7 +22,6 @@ from typing import Any
 import aiohttp
 from aiortc.mediastreams import MediaStreamError
 
-from portrait.python310 import timeout
 from portrait.workers.environment import THREADS
 from tests.benchmarks.processes import jemalloc
 from tests.people import Clip, clip

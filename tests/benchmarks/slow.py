@@ -8,6 +8,7 @@ import argparse
 import asyncio
 import sys
 import time
+from asyncio import timeout
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import asdict, dataclass
@@ -17,7 +18,6 @@ import numpy as np
 
 from portrait.image.frame import Frame
 from portrait.image.mask import Mask
-from portrait.python310 import timeout
 from portrait.sessions.registry import Sessions
 from portrait.sessions.session import Session
 from tests.benchmarks.stored import add_option, report

@@ -2,13 +2,13 @@
 
 import re
 import subprocess
+import tomllib
 from pathlib import Path
 
 import pytest
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
-from portrait.python310 import tomllib
 from tests.deploy import DEPLOY, ROOT, tool
 
 PYTHON = "3.11"

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from asyncio import timeout
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from email.utils import parsedate_to_datetime
@@ -19,7 +20,6 @@ import aiohttp
 import pytest
 
 from portrait.client import Client
-from portrait.python310 import timeout
 from tests.boxes import FREE, ended, serving, wait_for, workers
 from tests.people import Clip, clip
 from tests.rtc import SIZE, Camera, viewer

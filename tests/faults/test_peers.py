@@ -3,6 +3,7 @@
 import asyncio
 import random
 import time
+from asyncio import timeout
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -16,7 +17,6 @@ from aiortc.codecs.vpx import Vp8Encoder
 
 from portrait.image.frame import Frame
 from portrait.image.mask import Mask
-from portrait.python310 import timeout
 from portrait.server.app import Running, run_service
 from portrait.settings import Settings
 from tests.fakes import FakeModel, full_mask

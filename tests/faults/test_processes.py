@@ -4,6 +4,7 @@ import asyncio
 import signal
 import threading
 import time
+from asyncio import timeout
 from contextlib import AsyncExitStack
 
 import pytest
@@ -12,7 +13,6 @@ from portrait.client import Client, ClientError, Reply
 from portrait.client.stream import Stream
 from portrait.image.frame import Frame
 from portrait.image.mask import Mask
-from portrait.python310 import timeout
 from portrait.server.app import run_service
 from tests.boxes import ended, serving
 from tests.fakes import FakeModel, full_mask

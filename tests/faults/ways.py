@@ -6,6 +6,7 @@ Their camera changes its size, they switch the mode, and begin again whenever th
 import asyncio
 import itertools
 import time
+from asyncio import timeout
 from collections.abc import AsyncIterator
 from contextlib import aclosing, suppress
 from dataclasses import dataclass, field
@@ -21,7 +22,6 @@ from aiortc import MediaStreamTrack
 from aiortc.mediastreams import MediaStreamError
 
 from portrait.client import Client, ClientError, Picture
-from portrait.python310 import timeout
 from portrait.v1 import segmentation_pb2 as pb
 from tests.people import Array
 from tests.rtc import Viewer, viewer

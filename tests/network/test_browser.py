@@ -1,5 +1,6 @@
 """Headless Chromium in a network of its own: through a relay, and over a bad line."""
 
+from asyncio import timeout
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -8,7 +9,6 @@ from typing import Any
 import pytest
 from playwright.async_api import Page, Request, Route
 
-from portrait.python310 import timeout
 from tests.browser import CHROMIUM, open_page, write_camera
 from tests.network.namespaces import Namespace, Network, missing, network
 from tests.network.test_network import (

@@ -5,6 +5,7 @@ import json
 import os
 import sys
 import time
+from asyncio import timeout
 from asyncio.subprocess import Process
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -12,7 +13,6 @@ from typing import Any
 
 import pytest
 
-from portrait.python310 import timeout
 from tests.network.namespaces import Namespace, Network, missing
 from tests.network.test_network import CLIENT, call, net, running, serving
 

@@ -5,15 +5,14 @@ import json
 import shlex
 import shutil
 import sys
+from asyncio import timeout
 from asyncio.subprocess import PIPE, Process
 from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
 
-import aiortc
 import pytest
 
-from portrait.python310 import timeout
 from tests.network.namespaces import Namespace, Network, missing, network
 from tests.snippets import ROOT, blocks
 
@@ -208,10 +207,6 @@ async def bad_line(net: Network, loss: float, delay: float) -> AsyncIterator[tup
         yield client, server
 
 
-@pytest.mark.skipif(
-    aiortc.__version__ == "1.15.0",
-    reason="the client here, the aiortc of Python 3.10, asks for no key frame when it cannot decode, and stands still",
-)
 async def test_loss_and_jitter_leave_the_picture_moving(net: Network) -> None:
     async with bad_line(net, loss=0.02, delay=0.05) as (client, server), serving(server, "10.77.1.9") as page:
         done = await call(client, page, frames=240)

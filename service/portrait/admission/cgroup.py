@@ -1,8 +1,12 @@
 """What the kernel's control group grants this process: cores, and how often it made it wait for them."""
 
 import os
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+from prometheus_client.registry import Collector
 
 ROOT = Path("/sys/fs/cgroup")
 
@@ -46,3 +50,20 @@ def cpu_throttling(root: Path = ROOT) -> Throttling | None:
             seconds = counts[f"throttled_{unit}"] / (1e6 if unit == "usec" else 1e9)
             return Throttling(counts["nr_periods"], counts["nr_throttled"], seconds)
     return None
+
+
+class CpuGrants(Collector):
+    """The CPU that the kernel grants, read at the scrape; no samples of throttling where it tells of none."""
+
+    def collect(self) -> Iterator[Metric]:
+        """One gauge and three counters."""
+        throttling = cpu_throttling()
+        counts = (None,) * 3 if throttling is None else (throttling.periods, throttling.throttled, throttling.seconds)
+        yield GaugeMetricFamily("portrait_cpu_budget_cores", "Cores this process may use.", cpu_budget())
+        texts = {
+            "portrait_cpu_periods": "Scheduling periods of the control group.",
+            "portrait_cpu_throttled_periods": "Periods in which it stood still, its quota used up.",
+            "portrait_cpu_throttled_seconds": "How long it stood still.",
+        }
+        for (name, text), count in zip(texts.items(), counts, strict=True):
+            yield CounterMetricFamily(name, text, count)

@@ -2,7 +2,7 @@
 
 from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from contextlib import AsyncExitStack, aclosing, asynccontextmanager
-from typing import Any
+from typing import Any, Unpack
 
 import grpc
 import grpc.aio
@@ -12,7 +12,6 @@ from portrait.client.flow_control import Window
 from portrait.client.grpc_call import Call
 from portrait.client.stream import Stream, make_output, make_prior, make_reply
 from portrait.client.types import Array, ClientError, OutputFields, Picture, Reply, Tls
-from portrait.python310 import Unpack
 from portrait.v1 import segmentation_pb2 as pb
 from portrait.v1 import segmentation_pb2_grpc as pb_grpc
 

@@ -1,6 +1,7 @@
 """Call: SegmentStream on the wire, and what it ended with."""
 
 import asyncio
+from asyncio import timeout
 from collections.abc import Coroutine
 from contextlib import suppress
 from typing import Any, TypeVar
@@ -8,7 +9,6 @@ from typing import Any, TypeVar
 import grpc.aio
 
 from portrait.client.types import ClientError
-from portrait.python310 import timeout
 from portrait.v1 import segmentation_pb2 as pb
 
 T = TypeVar("T")

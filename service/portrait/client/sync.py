@@ -2,15 +2,15 @@
 
 import asyncio
 import threading
+from asyncio import Runner
 from collections.abc import AsyncGenerator, AsyncIterator, Coroutine, Iterable, Iterator
 from concurrent.futures import Future
 from contextlib import ExitStack, contextmanager
 from queue import SimpleQueue
-from typing import Any, TypeVar
+from typing import Any, TypeVar, Unpack
 
 from portrait.client.client import MOST_IN_FLIGHT, Client
 from portrait.client.types import Array, OutputFields, Picture, Reply, Tls
-from portrait.python310 import Runner, Unpack
 from portrait.v1 import segmentation_pb2 as pb
 
 T = TypeVar("T")

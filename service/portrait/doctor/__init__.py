@@ -2,11 +2,11 @@
 
 import importlib.metadata
 import os
+import platform
 import socket
-import sys
 import time
 from collections.abc import Iterator
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 
 from portrait.admission.cgroup import cpu_budget
 from portrait.core.segmenters import load_models, warm
@@ -20,7 +20,7 @@ from portrait.workers.environment import missing_variables
 
 def examine(settings: Settings) -> Iterator[Check]:
     """Everything the service needs of the box, one check after the other."""
-    yield _python(sys.version_info[:3])
+    yield Check("python", True, platform.python_version())
     yield _model(settings)
     yield _security(settings)
     yield _port("http port", settings.host, settings.http_port)
@@ -37,14 +37,6 @@ def examine(settings: Settings) -> Iterator[Check]:
     yield from examine_outside(settings)
     for package in ("aiortc", "av", "grpcio", "numpy", "opencv-python-headless"):
         yield Check(package, True, importlib.metadata.version(package), fatal=False)
-
-
-def _python(version: tuple[int, ...]) -> Check:
-    name = ".".join(map(str, version))
-    if version >= (3, 11):
-        return Check("python", True, name)
-    # It works, as the tests say: docs/dependencies.md has what is worse.
-    return Check("python", False, f"{name} has ended, and its aiortc is an older one: take 3.11 or newer", fatal=False)
 
 
 def _model(settings: Settings) -> Check:
@@ -69,7 +61,7 @@ def _security(settings: Settings) -> Check:
         return Check("security", False, str(error))
     certificates = security.certificates
     ends = min(certificates.expiries().values()) if certificates else None
-    tls = "no TLS" if ends is None else f"TLS until {datetime.fromtimestamp(ends, timezone.utc):%Y-%m-%d}"
+    tls = "no TLS" if ends is None else f"TLS until {datetime.fromtimestamp(ends, UTC):%Y-%m-%d}"
     finding = f"{'everybody may call' if security.open else 'callers are authenticated'}, {tls}"
     return Check("security", ends is None or ends > time.time(), finding)
 

@@ -5,8 +5,9 @@ import contextlib
 import ipaddress
 import socket
 import time
+from asyncio import timeout
 from collections.abc import Iterator
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 from pathlib import Path
 
 import ifaddr
@@ -15,7 +16,6 @@ from cryptography import x509
 
 from portrait.doctor.check import Check
 from portrait.errors import PortraitError
-from portrait.python310 import timeout
 from portrait.security import is_loopback, open_security
 from portrait.security.authority import box_names, names_of
 from portrait.settings import Settings
@@ -110,7 +110,7 @@ def _certificate(settings: Settings) -> Check:
     if certificates is None:
         return Check("certificate", True, "none", fatal=False)
     found = x509.load_pem_x509_certificate(certificates.pem().certificate)
-    until = f"until {datetime.fromtimestamp(min(certificates.expiries().values()), timezone.utc):%Y-%m-%d}"
+    until = f"until {datetime.fromtimestamp(min(certificates.expiries().values()), UTC):%Y-%m-%d}"
     if certificates.authority is not None:
         finding = f"of its own authority, {until}; devices trust it after /trust; its SHA-256 is "
         finding += certificates.authority.fingerprint

@@ -16,7 +16,7 @@ from portrait.image.clip import Film, first_picture, is_film, load_film
 from portrait.image.compressed import bgr_from_frame, decode_bgr, encode, frame_from_bgr
 from portrait.image.frame import Frame, Timestamp
 
-EMBEDDED = Path(__file__).parent / "scenes"
+EMBEDDED = Path(__file__).parents[1] / "scenes"
 PICTURES = (".jpg", ".jpeg", ".png", ".webp")
 """Suffixes, in small letters or capitals. What a file is its bytes say."""
 

@@ -13,7 +13,7 @@ import os
 import socket
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from datetime import datetime, timedelta, timezone
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import ifaddr
@@ -57,7 +57,7 @@ class Authority:
         self,
         folder: Path,
         names: Callable[[], frozenset[str]],
-        clock: Callable[[], datetime] = lambda: datetime.now(timezone.utc),
+        clock: Callable[[], datetime] = lambda: datetime.now(UTC),
     ) -> None:
         self.folder, self._names, self._clock = folder, names, clock
         self.authority, self.certificate, self.key = folder / "ca.crt", folder / "server.crt", folder / "server.key"

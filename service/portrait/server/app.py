@@ -13,7 +13,7 @@ import cv2
 
 from portrait import __version__
 from portrait.admission.capacity import Capacity, Limits
-from portrait.admission.cgroup import cpu_budget
+from portrait.admission.cgroup import CpuGrants, cpu_budget
 from portrait.admission.quality import Quality
 from portrait.core.segmenters import Models, load_models, warm
 from portrait.image.backgrounds import Backgrounds
@@ -68,6 +68,7 @@ async def run_service(
     loop.set_default_executor(ThreadPoolExecutor(CODEC_THREADS, thread_name_prefix="codec"))
     board = board or Board()
     metrics = Metrics(str(board.index) if board.count > 1 else None)
+    metrics.registry.register(CpuGrants())
     metrics.restarts.inc(restarts)
     security = open_security(settings, metrics.session_refused)
     if security.certificates is not None:

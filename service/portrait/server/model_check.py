@@ -5,10 +5,10 @@ A damaged file can crash the interpreter, which would take every stream of the p
 
 import asyncio
 import sys
+from asyncio import timeout
 
 from portrait.core.segmenters import load_models, warm
 from portrait.errors import BadModel, PortraitError
-from portrait.python310 import timeout
 from portrait.workers.process import describe
 
 TRIAL_SECONDS = 60.0

@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+from asyncio import timeout
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager, suppress
 from typing import Any, Protocol, TypeVar
@@ -15,7 +16,6 @@ from portrait.core.segmenters import Model, Models
 from portrait.errors import Draining, NoSuchSession, PortraitError, TooManySessions
 from portrait.image.mask import Mask
 from portrait.logs import log_event
-from portrait.python310 import timeout
 from portrait.sessions.counters import first_demand
 from portrait.sessions.session import HANG_SECONDS, Counting, Session, Span, Terms
 from portrait.tracing import Untraced

@@ -1,4 +1,7 @@
-"""`python -m portrait.workers.main`: one worker of several, as the supervisor starts it. Orders come on standard input."""
+"""`python -m portrait.workers.main`: one worker, as the supervisor starts it.
+
+Its configuration comes as the first line on standard input.
+"""
 
 import asyncio
 import contextlib

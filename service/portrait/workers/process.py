@@ -11,12 +11,12 @@ import logging
 import signal
 import sys
 import time
+from asyncio import timeout
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from pydantic import SecretStr
 
-from portrait.python310 import timeout
 from portrait.workers.shared_state import Board
 
 logger = logging.getLogger(__name__)

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+from asyncio import timeout
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from functools import partial
@@ -13,7 +14,6 @@ import pytest
 import yaml
 
 from portrait.client import Client, ClientError, Picture
-from portrait.python310 import timeout
 from tests.calls import jpeg
 from tests.deploy import DEPLOY
 from tests.deploy.dashboards import BOARDS, annotations, choices, expressions, plain

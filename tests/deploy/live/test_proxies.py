@@ -4,6 +4,7 @@ import asyncio
 import time
 import urllib.error
 import urllib.request
+from asyncio import timeout
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import AsyncExitStack, ExitStack, aclosing, asynccontextmanager
 from pathlib import Path
@@ -16,7 +17,6 @@ from aiortc import RTCPeerConnection
 
 from portrait.client import Client, ClientError, Picture
 from portrait.client.client import Stream
-from portrait.python310 import timeout
 from tests.boxes import serving
 from tests.calls import jpeg
 from tests.deploy.live.engine import answers

@@ -14,7 +14,7 @@ from portrait.image.frame import GREY, Frame, Timestamp
 
 __all__ = ["EMBEDDED", "Model", "Models", "Segmenter", "load_models", "open_model", "warm"]
 
-EMBEDDED = Path(__file__).parent.parent / "models"
+EMBEDDED = Path(__file__).parents[2] / "models"
 """The folder of the network files that come with the package."""
 
 DEFAULT = "portrait"

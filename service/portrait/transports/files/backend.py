@@ -1,6 +1,7 @@
 """Who does the work: a pipeline of this process, or a service elsewhere."""
 
 import itertools
+from asyncio import Runner
 from collections.abc import Callable, Iterator
 from contextlib import AsyncExitStack, contextmanager
 from typing import Any, TypeAlias
@@ -13,7 +14,6 @@ from portrait.errors import SegmentationFailed
 from portrait.image.compressed import frame_from_i420
 from portrait.image.frame import Frame, Timestamp, pack_i420
 from portrait.metrics import Metrics
-from portrait.python310 import Runner
 from portrait.v1 import segmentation_pb2 as pb
 
 Work: TypeAlias = Callable[[Frame], Frame]

@@ -1,9 +1,8 @@
 """A limit of waiting that costs a frame nothing."""
 
 import asyncio
+from asyncio import timeout
 from types import TracebackType
-
-from portrait.python310 import timeout
 
 
 class Limit:

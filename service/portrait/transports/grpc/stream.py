@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import time
+from asyncio import timeout
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, replace
 from typing import TypeAlias
@@ -24,7 +25,6 @@ from portrait.errors import (
     Unauthenticated,
 )
 from portrait.image.backgrounds import Backgrounds
-from portrait.python310 import timeout
 from portrait.sessions.newest_slot import Closed, Latest
 from portrait.sessions.session import Session
 from portrait.transports.grpc.codec import Answer, Arrival, Output, read_background, read_output

@@ -36,7 +36,7 @@ class About:
         return web.json_response(about)
 
 
-PAGE = Path(__file__).parent.parent / "web" / "trust.html"
+PAGE = Path(__file__).parents[2] / "web" / "trust.html"
 
 
 class Trust:

@@ -11,6 +11,7 @@ import logging
 import socket
 import ssl
 import time
+from asyncio import timeout
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 
@@ -19,7 +20,6 @@ from aiohttp.http_exceptions import HttpProcessingError
 from aiohttp.typedefs import Handler, Middleware
 
 from portrait.logs import tell_failure
-from portrait.python310 import timeout
 
 MOST = 1000
 """Connections open at once. One more takes the place of the one that has waited longest, if one waits."""

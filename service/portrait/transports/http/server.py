@@ -32,7 +32,7 @@ from portrait.workers.shared_state import Board
 
 protocol_logger = logging.getLogger(f"{__name__}.protocol")
 
-WEB = Path(__file__).parent.parent / "web"
+WEB = Path(__file__).parents[2] / "web"
 
 TEXTS, NUMBERS = ("mode", "color", "background"), ("threshold", "feather")
 FLAGS = ("framing", "decontaminate", "reset")

@@ -8,6 +8,7 @@ is asked of everybody.
 import asyncio
 import json
 import logging
+from asyncio import timeout
 from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -19,7 +20,6 @@ from aiohttp.typedefs import Handler, Middleware
 from multidict import CIMultiDict
 
 from portrait.errors import NoSuchSession, WorkerLost
-from portrait.python310 import timeout
 from portrait.workers.shared_state import Board
 
 END = "# EOF"

@@ -3,6 +3,7 @@
 import asyncio
 import logging
 import re
+from asyncio import timeout
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from typing import Any
@@ -12,7 +13,6 @@ from aiortc.exceptions import OperationError
 from aiortc.sdp import candidate_from_sdp
 
 from portrait.errors import BadOffer, NoMediaPort, PortraitError, UnsupportedOffer
-from portrait.python310 import timeout
 from portrait.transports.webrtc.aiortc_patches.data_channels import read_nothing
 from portrait.transports.webrtc.offer_limits import MOST_CANDIDATES, check_fragment, check_offer
 from portrait.transports.webrtc.server import realtime

@@ -43,8 +43,8 @@ from portrait.transports.webrtc.aiortc_patches.nack import Requests
 from portrait.transports.webrtc.aiortc_patches.video_decoders import Undecoded, bounded_decoder
 from portrait.transports.webrtc.aiortc_patches.video_encoders import Encoded, live_encoder
 
-TESTED = ("1.15.0", "1.16.0")
-"""The last one for Python 3.10, and the newest."""
+TESTED = ("1.16.0",)
+"""Releases of aiortc whose internals are what the patches expect."""
 
 CIPHERS = (
     b"ECDHE-ECDSA-AES128-GCM-SHA256:ECDHE-ECDSA-CHACHA20-POLY1305:ECDHE-ECDSA-AES128-SHA:ECDHE-ECDSA-AES256-SHA:"

@@ -46,5 +46,4 @@ async def _receive(sctp: Any, chunk: DataChunk) -> None:
     if chunk.protocol == WEBRTC_DCEP and chunk.flags & WHOLE == WHOLE and known:
         with suppress(AssertionError, ValueError, struct.error):  # as it answers what is no opening
             await sctp._receive(chunk.stream_id, chunk.protocol, chunk.user_data)
-    if hasattr(sctp, "_reset_deferred_streams"):  # aiortc 1.15 does not defer any
-        await sctp._reset_deferred_streams()
+    await sctp._reset_deferred_streams()

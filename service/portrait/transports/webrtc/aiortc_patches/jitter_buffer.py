@@ -9,7 +9,7 @@ from aiortc.jitterbuffer import JitterBuffer, JitterFrame
 from portrait.transports.webrtc.aiortc_patches.nack import GIVE_UP_SECONDS
 
 CAPACITY = 512
-"""Packets, a power of 2: more than come in GIVE_UP_SECONDS of 3 Mbit/s. aiortc 1.15 has 128, 0.4 s of them."""
+"""Packets, a power of 2: more than come in GIVE_UP_SECONDS of 3 Mbit/s."""
 
 
 class LiveJitterBuffer(JitterBuffer):
