@@ -19,7 +19,7 @@ CONTRACT = "portrait/v1/segmentation.proto"
 PAGE = ROOT / "docs" / "protocol.md"
 BEGIN, END = "<!-- made by `make protos`: -->\n", "<!-- end -->\n"
 
-# Numbers of descriptor.proto: where in a file a comment belongs.
+# Counters of descriptor.proto: where in a file a comment belongs.
 MESSAGE, ENUM, FIELD, VALUE = 4, 5, 2, 2
 
 

@@ -20,7 +20,7 @@ from portrait.core.compositors import Options, open_compositor
 from portrait.errors import BadPicture
 from portrait.image import clip as films
 from portrait.image.backgrounds import PICTURE_THREADS, Backgrounds, load_background
-from portrait.image.clip import KEPT_BYTES, LONGEST, RATE, Film, load_film
+from portrait.image.clip import KEPT_BYTES, LONGEST, RATE, Clip, load_clip
 from portrait.image.compressed import bgr_from_frame, encode, frame_from_bgr
 from portrait.image.frame import Frame, Timestamp, i420_length
 from portrait.image.mask import Mask
@@ -62,7 +62,7 @@ def color_of(frame: Frame) -> list[float]:
 
 @pytest.mark.parametrize("suffix", CODECS)
 def test_a_film_is_decoded_at_half_the_rate_and_shown_over_and_over(tmp_path: Path, suffix: str) -> None:
-    film = load_film(write(tmp_path / f"film{suffix}"))
+    film = load_clip(write(tmp_path / f"film{suffix}"))
     assert (len(film.frames), film.rate) == (45, RATE)
     assert (film.frames[0].width, film.frames[0].height) == (320, 180)
     for seconds, color in ((0.5, 0), (1.5, 1), (2.5, 2), (3.5, 0), (301.5, 1)):
@@ -71,7 +71,7 @@ def test_a_film_is_decoded_at_half_the_rate_and_shown_over_and_over(tmp_path: Pa
 
 def test_a_film_takes_no_more_memory_than_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(films, "KEPT_BYTES", 2**20)
-    film = load_film(write(tmp_path / "film.mp4", (640, 360)))
+    film = load_clip(write(tmp_path / "film.mp4", (640, 360)))
     kept = sum(plane.nbytes for frame in film.frames for plane in (frame.y, frame.u, frame.v))
     assert 2**19 < kept <= 2**20
     assert film.frames[0].width / film.frames[0].height == pytest.approx(16 / 9, rel=0.03)
@@ -83,14 +83,14 @@ def test_a_film_that_does_not_say_how_long_it_is_is_kept_as_the_longest_would_be
 ) -> None:
     """As browsers record them."""
     monkeypatch.setattr(films, "KEPT_BYTES", 2**20)
-    film = load_film(write(tmp_path / "film.webm", container_options={"live": "1"}))
+    film = load_clip(write(tmp_path / "film.webm", container_options={"live": "1"}))
     assert (len(film.frames), film.rate) == (45, RATE)
     longest = LONGEST * RATE * i420_length(film.frames[0].width, film.frames[0].height)
     assert 2**19 < longest <= 2**20
 
 
 def test_the_background_is_the_films_picture_at_the_frames_time(tmp_path: Path) -> None:
-    compositor = open_compositor(Options("image", background=load_film(write(tmp_path / "film.mp4"))))
+    compositor = open_compositor(Options("image", background=load_clip(write(tmp_path / "film.mp4"))))
     for seconds, color in ((0, 0), (1, 1), (2, 2), (3, 0)):
         frame = frame_from_bgr(room(160, 120), Timestamp(90_000 * seconds + 9000, Fraction(1, 90_000)), 5.0)
         assert color_of(compositor.compose(frame, Mask.empty(32, 32))) == pytest.approx(COLORS[color], abs=12)
@@ -101,14 +101,14 @@ async def test_sessions_share_a_film_and_the_last_gives_it_back(tmp_path: Path) 
     backgrounds = Backgrounds(tmp_path)
     assert "rain" in backgrounds.names
     one, other = await asyncio.gather(backgrounds.pick("rain"), backgrounds.pick("rain"))
-    assert isinstance(one, Film)
+    assert isinstance(one, Clip)
     assert one is other
     number = id(one.frames)
     del one, other
     await asyncio.sleep(0)  # the loop's own step holds what it has handed over
     gc.collect()
     assert not len(backgrounds._films)
-    assert isinstance(await backgrounds.pick("rain"), Film), number
+    assert isinstance(await backgrounds.pick("rain"), Clip), number
 
 
 class Slow:
@@ -119,10 +119,10 @@ class Slow:
         self.may_end = threading.Event()
         self.decoded: list[str] = []
 
-    def load_film(self, path: Path) -> Film:
+    def load_clip(self, path: Path) -> Clip:
         self._wait()
         self.decoded.append(path.stem)
-        return load_film(path)
+        return load_clip(path)
 
     def load_background(self, data: bytes) -> Frame:
         self._wait()
@@ -136,7 +136,7 @@ class Slow:
 @pytest.fixture
 def slow(monkeypatch: pytest.MonkeyPatch) -> Slow:
     slow = Slow()
-    monkeypatch.setattr(portrait.image.backgrounds, "load_film", slow.load_film)
+    monkeypatch.setattr(portrait.image.backgrounds, "load_clip", slow.load_clip)
     monkeypatch.setattr(portrait.image.backgrounds, "load_background", slow.load_background)
     return slow
 
@@ -235,7 +235,7 @@ async def test_suffixes_count_as_cameras_and_phones_write_them(tmp_path: Path) -
     write(tmp_path / "rain.mp4").rename(tmp_path / "rain.MP4")
     backgrounds = Backgrounds(tmp_path)
     assert isinstance(await backgrounds.pick("beach"), Frame)
-    assert isinstance(await backgrounds.pick("rain"), Film)
+    assert isinstance(await backgrounds.pick("rain"), Clip)
 
 
 @pytest.mark.parametrize("name", ["rain.mp4", "beach.jpg"])

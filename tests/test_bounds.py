@@ -23,7 +23,7 @@ from portrait.transports.grpc import server as grpc_transport
 from portrait.transports.grpc.server import serve_grpc
 from portrait.transports.http import connection_limits as door
 from portrait.transports.http.server import serve_http
-from portrait.workers.shared_state import Board
+from portrait.workers.shared_state import SharedState
 from tests.boxes import serving, wait_for
 from tests.credentials import Authority, authority, http_status, trusting
 from tests.credentials import serving as serving_here
@@ -237,7 +237,7 @@ async def read_some(reader: asyncio.StreamReader) -> bytes:
 
 
 def test_an_id_of_any_length_is_nobodys(tmp_path: Path) -> None:
-    board = Board(tmp_path, 0, 2)
+    board = SharedState(tmp_path, 0, 2)
     assert [board.owner_of_id(name) for name in ("9" * 5000 + "-x", "0" * 5000 + "-x", "1-x")] == [None, None, 1]
     board.close()
 

@@ -10,14 +10,14 @@ from pathlib import Path
 import pytest
 
 from portrait.admission.capacity import Capacity, Limits
-from portrait.admission.cost_model import PIXELS, SIZES, Costs, Demand
+from portrait.admission.cost_model import PIXELS, SIZES, CostModel, Demand
 from portrait.admission.quality import Quality
 from portrait.core.compositors import MODES
 from portrait.core.segmenters import Models
 from portrait.errors import OutOfCpu
 from portrait.metrics import Metrics
 from portrait.server.calibration import load_costs, make_costs
-from portrait.workers.shared_state import Board
+from portrait.workers.shared_state import SharedState
 from tests.fakes import FakeModel, full_mask
 
 FULL, STILL, ALTERNATE, SMALLER, SLOWER = Quality
@@ -41,15 +41,15 @@ def make_models(*names: str) -> Models:
 
 
 @pytest.fixture
-def costs() -> Costs:
+def costs() -> CostModel:
     return make_costs(PARTS, make_models("big", "small"))
 
 
-def test_a_cheaper_model_of_the_same_size_stands_in(costs: Costs) -> None:
+def test_a_cheaper_model_of_the_same_size_stands_in(costs: CostModel) -> None:
     assert costs.smaller == {"big": "small"}
 
 
-def test_sizes_between_lie_on_the_line_and_beyond_in_proportion(costs: Costs) -> None:
+def test_sizes_between_lie_on_the_line_and_beyond_in_proportion(costs: CostModel) -> None:
     assert costs.part("encode vp8", 100) == 0.001
     assert costs.part("encode vp8", (PIXELS[0] + PIXELS[1]) // 2) == pytest.approx(0.0015)
     assert costs.part("encode vp8", 2 * PIXELS[2]) == pytest.approx(0.010)
@@ -57,7 +57,7 @@ def test_sizes_between_lie_on_the_line_and_beyond_in_proportion(costs: Costs) ->
 
 
 @pytest.mark.parametrize("transport", ["webrtc", "grpc"])
-def test_each_step_makes_a_stream_cheaper_or_leaves_it(costs: Costs, transport: str) -> None:
+def test_each_step_makes_a_stream_cheaper_or_leaves_it(costs: CostModel, transport: str) -> None:
     demand = Demand(transport, "blur", "big")
     cores = [costs.cores(demand, quality) for quality in Quality]
     assert cores[FULL] == cores[STILL] > cores[ALTERNATE] > cores[SMALLER] > cores[SLOWER] > 0
@@ -65,7 +65,7 @@ def test_each_step_makes_a_stream_cheaper_or_leaves_it(costs: Costs, transport: 
     assert {costs.cores(exact, quality) for quality in Quality} == {cores[FULL]}
 
 
-def test_a_mask_costs_less_than_a_picture(costs: Costs) -> None:
+def test_a_mask_costs_less_than_a_picture(costs: CostModel) -> None:
     assert costs.cores(Demand("grpc", "mask", "big"), FULL) < costs.cores(Demand("grpc", "blur", "big"), FULL)
 
 
@@ -90,16 +90,16 @@ class Running:
     believed: int = 0
 
 
-def make_capacity(costs: Costs, board: Board, streams: Iterable[Running], lowest: Quality = FULL) -> Capacity:
+def make_capacity(costs: CostModel, board: SharedState, streams: Iterable[Running], lowest: Quality = FULL) -> Capacity:
     capacity = Capacity(costs, board, Limits(budget=2.0, share=0.8, lowest=lowest), Metrics())
     capacity.list_open = lambda: streams
     return capacity
 
 
-def test_streams_are_admitted_until_the_share_is_taken(costs: Costs) -> None:
+def test_streams_are_admitted_until_the_share_is_taken(costs: CostModel) -> None:
     streams: list[Running] = []
     demand = Demand("webrtc", "blur", "big")
-    capacity = make_capacity(costs, Board(), streams)
+    capacity = make_capacity(costs, SharedState(), streams)
     while (refusal := capacity.refusal(demand)) is None:
         streams.append(Running(demand))
     each = costs.cores(demand, FULL)
@@ -109,26 +109,26 @@ def test_streams_are_admitted_until_the_share_is_taken(costs: Costs) -> None:
     assert f"of 1.60 cores are taken; one more such stream takes {each:.2f}" in str(refusal)
 
 
-def test_more_are_admitted_where_quality_may_go_down(costs: Costs) -> None:
+def test_more_are_admitted_where_quality_may_go_down(costs: CostModel) -> None:
     demand = Demand("webrtc", "blur", "big")
     counts = []
     for lowest in (FULL, SLOWER):
         streams: list[Running] = []
-        capacity = make_capacity(costs, Board(), streams, lowest)
+        capacity = make_capacity(costs, SharedState(), streams, lowest)
         while capacity.refusal(demand) is None:
             streams.append(Running(demand))
         counts.append(len(streams))
     assert counts[1] >= 1.4 * counts[0]
 
 
-def test_the_first_stream_of_a_box_always_fits(costs: Costs) -> None:
+def test_the_first_stream_of_a_box_always_fits(costs: CostModel) -> None:
     huge = Demand("webrtc", "blur", "big", pixels=10**8)
-    capacity = make_capacity(costs, Board(), [])
+    capacity = make_capacity(costs, SharedState(), [])
     assert capacity.refusal(huge) is None
 
 
-def test_what_the_other_workers_hold_counts(costs: Costs, tmp_path: Path) -> None:
-    boards = [Board(tmp_path, index, 2) for index in range(2)]
+def test_what_the_other_workers_hold_counts(costs: CostModel, tmp_path: Path) -> None:
+    boards = [SharedState(tmp_path, index, 2) for index in range(2)]
     demand = Demand("webrtc", "blur", "big")
     capacity = make_capacity(costs, boards[0], [])
     boards[1].tell(committed=1.55)
@@ -139,9 +139,9 @@ def test_what_the_other_workers_hold_counts(costs: Costs, tmp_path: Path) -> Non
         board.close()
 
 
-def test_what_streams_really_take_corrects_what_was_expected(costs: Costs) -> None:
+def test_what_streams_really_take_corrects_what_was_expected(costs: CostModel) -> None:
     demand = Demand("webrtc", "blur", "big")
-    board, streams = Board(), [Running(demand)] * 3
+    board, streams = SharedState(), [Running(demand)] * 3
     capacity = make_capacity(costs, board, streams)
     expected = 3 * costs.cores(demand, FULL)
     for i in range(50):
@@ -152,8 +152,8 @@ def test_what_streams_really_take_corrects_what_was_expected(costs: Costs) -> No
     assert board.rows[0].committed == pytest.approx(1.5 * expected, rel=0.01)
 
 
-def test_a_box_under_pressure_at_its_lowest_quality_admits_nobody(costs: Costs) -> None:
-    capacity = make_capacity(costs, Board(), [Running(Demand("grpc", "mask", "big"), age=0.2)], STILL)
+def test_a_box_under_pressure_at_its_lowest_quality_admits_nobody(costs: CostModel) -> None:
+    capacity = make_capacity(costs, SharedState(), [Running(Demand("grpc", "mask", "big"), age=0.2)], STILL)
     assert capacity.refusal(Demand("grpc", "mask", "big")) is None
     for i in range(5):
         capacity._note(float(i), used=0.1, lag=0.0)
@@ -163,10 +163,10 @@ def test_a_box_under_pressure_at_its_lowest_quality_admits_nobody(costs: Costs) 
     assert "as low as it may go" in str(refusal)
 
 
-def test_a_stream_is_believed_to_want_less_only_while_nothing_presses(costs: Costs) -> None:
+def test_a_stream_is_believed_to_want_less_only_while_nothing_presses(costs: CostModel) -> None:
     """A gRPC client that is answered late sends less; the next one must not be admitted for it."""
     stream = Running(Demand("grpc", "mask", "big"))
-    capacity = make_capacity(costs, Board(), [stream], SLOWER)
+    capacity = make_capacity(costs, SharedState(), [stream], SLOWER)
     capacity._note(0.0, used=0.1, lag=0.0)
     assert stream.believed == 1
     capacity._note(1.0, used=1.95, lag=0.0)
@@ -177,10 +177,10 @@ def test_a_stream_is_believed_to_want_less_only_while_nothing_presses(costs: Cos
 
 
 async def test_a_second_that_cannot_be_understood_is_not_the_last_one_that_is_looked_at(
-    costs: Costs, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    costs: CostModel, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr("portrait.admission.capacity.PERIOD", 0.5)
-    board = Board()
+    board = SharedState()
     capacity = make_capacity(costs, board, [Running(Demand("telepathy", "mask", "big"))])
     watch = asyncio.create_task(capacity.watch())
     await logged(caplog, "quality and room could not be looked at")

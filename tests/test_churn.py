@@ -35,7 +35,7 @@ SETTLING = 2 * 2**20
 BLOCKS = 16
 """Small Python objects that a stream may leave behind, at most: a session has hundreds."""
 
-OURS = ("Session", "Pipeline", "Stream", "Latest", "TFLiteSegmenter", "Interpreter", "OwnThread")
+OURS = ("Session", "Pipeline", "Stream", "NewestSlot", "TFLiteSegmenter", "Interpreter", "WatchedThread")
 FRAME = pb.SegmentStreamRequest(frame=pb.Frame(picture=jpeg(room(64, 48)).message))
 CONFIGS = [
     pb.SegmentStreamRequest(config=pb.StreamConfig()),

@@ -9,7 +9,7 @@ import cv2
 import numpy as np
 import pytest
 
-from portrait.sessions.newest_slot import Latest
+from portrait.sessions.newest_slot import NewestSlot
 from portrait.v1 import segmentation_pb2 as pb
 from tests.calls import client, fake_service, i420, jpeg, rgb24, shown
 from tests.fakes import FakeModel, Gate, failing
@@ -19,20 +19,20 @@ __all__ = ["client", "shown"]  # fixtures
 
 
 @pytest.fixture
-def slots(monkeypatch: pytest.MonkeyPatch) -> list[Latest[Any]]:
+def slots(monkeypatch: pytest.MonkeyPatch) -> list[NewestSlot[Any]]:
     """The slot of each stream that is opened from now on."""
-    opened: list[Latest[Any]] = []
+    opened: list[NewestSlot[Any]] = []
 
-    class Noted(Latest[Any]):
+    class Noted(NewestSlot[Any]):
         def __init__(self) -> None:
             super().__init__()
             opened.append(self)
 
-    monkeypatch.setattr("portrait.transports.grpc.stream.Latest", Noted)
+    monkeypatch.setattr("portrait.transports.grpc.stream.NewestSlot", Noted)
     return opened
 
 
-async def until_lost(slot: Latest[Any], count: int) -> None:
+async def until_lost(slot: NewestSlot[Any], count: int) -> None:
     """Wait until so many frames have made place for newer ones."""
     async with timeout(30):
         while slot.dropped < count:
@@ -40,7 +40,7 @@ async def until_lost(slot: Latest[Any], count: int) -> None:
 
 
 async def test_a_slow_network_keeps_only_the_newest_frame_and_says_what_it_dropped(
-    shown: Clip, slots: list[Latest[Any]]
+    shown: Clip, slots: list[NewestSlot[Any]]
 ) -> None:
     gate = Gate()
     async with fake_service(FakeModel(gate)) as (client, sessions), client.open_stream() as stream:
@@ -57,7 +57,7 @@ async def test_a_slow_network_keeps_only_the_newest_frame_and_says_what_it_dropp
     assert session.numbers.dropped == 8
 
 
-async def test_drops_come_with_their_reason(shown: Clip, slots: list[Latest[Any]]) -> None:
+async def test_drops_come_with_their_reason(shown: Clip, slots: list[NewestSlot[Any]]) -> None:
     gate = Gate()
     async with fake_service(FakeModel(gate)) as (client, _), client.open_stream() as stream:
         await stream.send(i420(shown.frames[0]), 0)

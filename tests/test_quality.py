@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from portrait.admission.quality import Delivery, Quality
-from portrait.admission.quality_controller import Governor, Pressure
+from portrait.admission.quality_controller import Pressure, QualityController
 from portrait.client import Client, ClientError
 from portrait.core.compositors import Options, open_compositor
 from portrait.core.pipeline import Pipeline, Result
@@ -59,7 +59,7 @@ BETWEEN = replace(CALM, cpu_better=0.8)
     ],
 )
 def test_quality_goes_down_soon_and_up_late(course: list[tuple[Pressure, float]], quality: Quality) -> None:
-    governor, now = Governor(SLOWER), 0.0
+    governor, now = QualityController(SLOWER), 0.0
     for pressure, seconds in course:
         for _ in range(round(seconds / 0.25)):
             before = governor.quality
@@ -71,7 +71,7 @@ def test_quality_goes_down_soon_and_up_late(course: list[tuple[Pressure, float]]
 
 @pytest.mark.parametrize("lowest", Quality)
 def test_quality_goes_no_further_than_allowed_and_says_when_that_is_not_enough(lowest: Quality) -> None:
-    governor = Governor(lowest)
+    governor = QualityController(lowest)
     for i in range(100):
         governor.note(float(i), BUSY)
         assert not governor.saturated or governor.quality == lowest
@@ -236,7 +236,7 @@ def fix(service: Service, monkeypatch: pytest.MonkeyPatch) -> Callable[[Quality]
         assert service.sessions._capacity is not None
         service.sessions._capacity._governor.quality = quality
 
-    monkeypatch.setattr(Governor, "note", lambda *_: 0)
+    monkeypatch.setattr(QualityController, "note", lambda *_: 0)
     return put
 
 

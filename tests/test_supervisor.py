@@ -16,7 +16,7 @@ import pytest
 
 from portrait.settings import Settings
 from portrait.workers.process import Orders, Worker
-from portrait.workers.shared_state import Board
+from portrait.workers.shared_state import SharedState
 from portrait.workers.supervisor import run_workers, share
 from tests.boxes import FREE, wait_for, workers
 from tests.two_workers import Process, box, scrape
@@ -25,9 +25,9 @@ __all__ = ["box"]  # fixture
 
 WRITER = """
 import itertools, pathlib, sys
-from portrait.board import Board
+from portrait.board import SharedState
 
-board = Board(pathlib.Path(sys.argv[1]), 1, 1)
+board = SharedState(pathlib.Path(sys.argv[1]), 1, 1)
 for count in itertools.count():
     board.tell(ready=True, sessions=1 + count % 2)
     if not count:
@@ -46,7 +46,7 @@ async def test_a_worker_that_hangs_is_replaced(monkeypatch: pytest.MonkeyPatch, 
 
 async def sleeping_worker(folder: Path, *command: str) -> Worker:
     """A worker whose process is `command`, which tells the board nothing."""
-    worker = Worker(Orders({}, str(folder), 0, 0, 1, 0, 0), Board(folder, 0, 1))
+    worker = Worker(Orders({}, str(folder), 0, 0, 1, 0, 0), SharedState(folder, 0, 1))
     worker._process = await asyncio.create_subprocess_exec(*command)
     return worker
 
@@ -58,7 +58,7 @@ async def test_only_looks_that_hear_nothing_count_against_a_worker(
     worker = await sleeping_worker(tmp_path, "sleep", "60")
     killed: list[int] = []
     monkeypatch.setattr(worker, "_signal", killed.append)
-    board, now = Board(tmp_path, 0, 1), time.monotonic()
+    board, now = SharedState(tmp_path, 0, 1), time.monotonic()
     board.tell()
     worker.kill_if_silent()
     monkeypatch.setattr("time.monotonic", lambda: now + 3600)
@@ -159,7 +159,7 @@ def test_a_name_released_while_the_board_forgets_another_is_no_trouble(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Whoever forgets is the one that starts workers again."""
-    boards, listed = [Board(tmp_path, index, 2) for index in range(2)], Path.iterdir
+    boards, listed = [SharedState(tmp_path, index, 2) for index in range(2)], Path.iterdir
     for index, stream in enumerate(("desk", "door")):
         assert boards[index].claim(stream)
 
@@ -177,7 +177,7 @@ def test_a_name_released_while_the_board_forgets_another_is_no_trouble(
 
 def test_a_row_is_never_read_half_written(tmp_path: Path) -> None:
     """By a process beside the one that writes, whenever the kernel stops that."""
-    board = Board(tmp_path, 0, 1)
+    board = SharedState(tmp_path, 0, 1)
     writer = subprocess.Popen([sys.executable, "-c", WRITER, str(tmp_path)], stdout=subprocess.PIPE)
     try:
         assert writer.stdout is not None
@@ -194,7 +194,7 @@ def test_a_row_is_never_read_half_written(tmp_path: Path) -> None:
 
 
 def test_the_board_forgets_who_is_gone(tmp_path: Path) -> None:
-    boards = [Board(tmp_path, index, 2) for index in range(2)]
+    boards = [SharedState(tmp_path, index, 2) for index in range(2)]
     assert boards[1].claim("desk")
     assert not boards[0].claim("desk")
     assert boards[0].owner_of_stream("desk") == 1

@@ -9,11 +9,11 @@ from dataclasses import dataclass, replace
 from statistics import median
 from typing import Protocol
 
-from portrait.admission.cost_model import Costs, Demand
+from portrait.admission.cost_model import CostModel, Demand
 from portrait.admission.quality import Quality
-from portrait.admission.quality_controller import Governor, Pressure
+from portrait.admission.quality_controller import Pressure, QualityController
 from portrait.errors import OutOfCpu
-from portrait.workers.shared_state import Board
+from portrait.workers.shared_state import SharedState
 
 logger = logging.getLogger(__name__)
 
@@ -84,9 +84,9 @@ class Limits:
 class Capacity:
     """One worker's part of the box. `watch` runs beside everything else; it is the only one that changes anything."""
 
-    def __init__(self, costs: Costs | None, board: Board, limits: Limits, meter: Meter) -> None:
+    def __init__(self, costs: CostModel | None, board: SharedState, limits: Limits, meter: Meter) -> None:
         self._costs, self._board, self._limits, self._meter = costs, board, limits, meter
-        self._governor = Governor(limits.lowest)
+        self._governor = QualityController(limits.lowest)
         self._correction = 1.0
         self.list_open: Callable[[], Iterable[Stream]] = tuple
         """Gives the open sessions."""
@@ -101,7 +101,7 @@ class Capacity:
         """Whether streams are counted by what they cost."""
         return self._costs is not None
 
-    def learn(self, costs: Costs) -> None:
+    def learn(self, costs: CostModel) -> None:
         """Count with other costs from now on; a part that is no longer among them costs what it did."""
         kept = {} if self._costs is None else self._costs.parts
         self._costs = replace(costs, parts={**kept, **costs.parts})

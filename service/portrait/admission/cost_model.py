@@ -42,7 +42,7 @@ class Demand:
 
 
 @dataclass(frozen=True)
-class Costs:
+class CostModel:
     """Seconds of CPU by part and size, as `server/calibration.py` measures them.
 
     A part is "segment MODEL", "compose MODE", "decode CODEC" or "encode CODEC"; its figures go with SIZES.

@@ -44,7 +44,7 @@ class Pressure:
         return not self.high and self.cpu_better < LOW_CPU and self.lag < LOW_LAG and self.age < LOW_AGE
 
 
-class Governor:
+class QualityController:
     """The quality in force; `lowest` is how far it may go down."""
 
     def __init__(self, lowest: Quality) -> None:

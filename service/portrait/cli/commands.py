@@ -26,7 +26,7 @@ from portrait.core.segmenters import load_models
 from portrait.doctor import examine
 from portrait.errors import BadOption
 from portrait.image.backgrounds import Backgrounds, load_background
-from portrait.image.clip import Film, is_film, load_film
+from portrait.image.clip import Clip, is_clip, load_clip
 from portrait.image.frame import Frame
 from portrait.settings import Settings
 from portrait.transports.files import (
@@ -182,20 +182,20 @@ def _read_certificates(path: Path) -> bytes:
     return data
 
 
-def _read_background(name: str | None, settings: Settings) -> Frame | Film | None:
+def _read_background(name: str | None, settings: Settings) -> Frame | Clip | None:
     if name is None:
         return None
     path = Path(name)
     if not path.is_file():
         path = Backgrounds(settings.backgrounds).path(name)
-    return load_film(path) if is_film(path) else load_background(path.read_bytes())
+    return load_clip(path) if is_clip(path) else load_background(path.read_bytes())
 
 
 def _sent_background(name: str | None) -> dict[str, Any]:
     """A file as it is, or a name for the service to know."""
     if name is None or not (path := Path(name)).is_file():
         return {"background_name": name or ""}
-    if is_film(path):
+    if is_clip(path):
         raise BadOption("background", f"{name} is a film, which is not sent; expected the name of one the service has")
     return {"background_picture": path.read_bytes()}
 

@@ -7,7 +7,7 @@ from typing import Any, Unpack
 import grpc
 import grpc.aio
 
-from portrait.client.failover import Frames, Journey, Patience
+from portrait.client.failover import Failover, Frames, Patience
 from portrait.client.flow_control import Window
 from portrait.client.grpc_call import Call
 from portrait.client.stream import Stream, make_output, make_prior, make_reply
@@ -183,7 +183,7 @@ class Client:
             )
 
         window, patience = Window(START_IN_FLIGHT, max_in_flight), Patience(reconnect_seconds, reply_seconds)
-        journey = Journey(frames, opening, window, patience, every_frame)
+        journey = Failover(frames, opening, window, patience, every_frame)
         async with aclosing(journey.replies()) as replies:
             async for reply in replies:
                 yield reply

@@ -1,4 +1,4 @@
-"""Journey: frames in, replies out, over as many streams as it takes."""
+"""Failover: frames in, replies out, over as many streams as it takes."""
 
 import asyncio
 import time
@@ -39,7 +39,7 @@ class _Sent:
     at: float
 
 
-class Journey:
+class Failover:
     """The frames of one source, numbered from 0, through one stream after the other; each goes on from the last prior.
 
     With `every_frame` unanswered frames are sent again on the next stream; without, they count as dropped.

@@ -57,7 +57,7 @@ class Window:
 WHOLE = Window()
 
 
-class Framing:
+class AutoFraming:
     """Where the window is. Used by one thread."""
 
     def __init__(self) -> None:

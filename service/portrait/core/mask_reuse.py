@@ -35,7 +35,7 @@ class Earlier:
     """Its small luma."""
 
 
-class Reuse:
+class MaskReuse:
     """The last mask that the network made, and how often it has served since. Used by one thread."""
 
     def __init__(self) -> None:

@@ -9,10 +9,10 @@ import cv2
 import numpy as np
 
 from portrait.admission.quality import Quality
-from portrait.core.auto_framing import WHOLE, Framing, Window, show
+from portrait.core.auto_framing import WHOLE, AutoFraming, Window, show
 from portrait.core.compositors import Compositor, Options
 from portrait.core.guided_filter import follow_edges, halve, make_guide
-from portrait.core.mask_reuse import Carried, Reuse
+from portrait.core.mask_reuse import Carried, MaskReuse
 from portrait.core.segmenters import Segmenter
 from portrait.errors import BadOption
 from portrait.image.frame import Frame, Plane
@@ -130,7 +130,7 @@ class Pipeline:
     ) -> None:
         self._segmenter, self._recorder = segmenter, recorder
         self._best, self._smaller, self._open_smaller = segmenter, segmenter, open_smaller
-        self._reuse, self._gap, self._framing = Reuse(), gap, Framing()
+        self._reuse, self._gap, self._framing = MaskReuse(), gap, AutoFraming()
         self._mask_width, self._mask_height = mask_size
         self._seen: Seen | None = None
 

@@ -12,7 +12,7 @@ import cv2
 import numpy as np
 
 from portrait.errors import BadOption, BadPicture
-from portrait.image.clip import Film, first_picture, is_film, load_film
+from portrait.image.clip import Clip, first_picture, is_clip, load_clip
 from portrait.image.compressed import bgr_from_frame, decode_bgr, encode, frame_from_bgr
 from portrait.image.frame import Frame, Timestamp
 
@@ -42,8 +42,8 @@ class Backgrounds:
     def __init__(self, folder: Path | None = None) -> None:
         folders = [EMBEDDED] if folder is None else [EMBEDDED, folder]
         files = (path for place in folders for path in sorted(place.iterdir()))
-        self._paths = {path.stem: path for path in files if path.suffix.lower() in PICTURES or is_film(path)}
-        self._films: WeakValueDictionary[Path, Film] = WeakValueDictionary()
+        self._paths = {path.stem: path for path in files if path.suffix.lower() in PICTURES or is_clip(path)}
+        self._films: WeakValueDictionary[Path, Clip] = WeakValueDictionary()
         self._one_film = ThreadPoolExecutor(1, thread_name_prefix="film")
         self._some_pictures = ThreadPoolExecutor(PICTURE_THREADS, thread_name_prefix="background")
 
@@ -67,7 +67,7 @@ class Backgrounds:
         except KeyError:
             raise BadOption("background", f"unknown background {name!r}; expected one of {self.names}") from None
 
-    async def pick(self, name: str) -> Frame | Film:
+    async def pick(self, name: str) -> Frame | Clip:
         """The picture or film of that name, decoded.
 
         Raises:
@@ -75,7 +75,7 @@ class Backgrounds:
             BadPicture: its file cannot be used.
         """
         path, loop = self.path(name), asyncio.get_running_loop()
-        if is_film(path):
+        if is_clip(path):
             return await loop.run_in_executor(self._one_film, self._film, path)
         return await loop.run_in_executor(self._some_pictures, _picture, path)
 
@@ -96,11 +96,11 @@ class Backgrounds:
         """
         return await asyncio.get_running_loop().run_in_executor(self._some_pictures, _still, self.path(name))
 
-    def _film(self, path: Path) -> Film:
+    def _film(self, path: Path) -> Clip:
         film = self._films.get(path)
         if film is None:
             with _reading(path):
-                film = self._films[path] = load_film(path)
+                film = self._films[path] = load_clip(path)
         return film
 
 
@@ -120,7 +120,7 @@ def load_background(data: bytes) -> Frame:
 
 def _picture(path: Path) -> Frame:
     with _reading(path):
-        return first_picture(path) if is_film(path) else load_background(path.read_bytes())
+        return first_picture(path) if is_clip(path) else load_background(path.read_bytes())
 
 
 def _still(path: Path) -> bytes:

@@ -17,7 +17,7 @@ from portrait.image.frame import Frame, Timestamp, i420_length
 
 
 @dataclass(frozen=True, eq=False)  # without slots, which allow no weak references before Python 3.11
-class Film:
+class Clip:
     """A short clip, decoded; shown over and over. Shared between sessions, never written to."""
 
     frames: Sequence[Frame]
@@ -49,12 +49,12 @@ MAX_FRAMES = int(LONGEST * 61)
 """Decoded, whatever is kept of them."""
 
 
-def is_film(path: Path) -> bool:
+def is_clip(path: Path) -> bool:
     """Whether the file's name is that of a film."""
     return path.suffix.lower() in FORMATS
 
 
-def load_film(path: Path) -> Film:
+def load_clip(path: Path) -> Clip:
     """A film of an MP4 or WebM file; its sound is left out. Takes seconds, for a long one.
 
     Raises:
@@ -98,7 +98,7 @@ def _opened(path: Path) -> Iterator[av.container.InputContainer]:
         raise BadPicture("background", f"{name} cannot be decoded as {form}: {error}") from None
 
 
-def _decode(container: av.container.InputContainer, name: str) -> Film:
+def _decode(container: av.container.InputContainer, name: str) -> Clip:
     video = container.streams.video[0]
     rate = min(RATE, float(video.average_rate or RATE))
     # What a browser records says nothing of its length.
@@ -111,7 +111,7 @@ def _decode(container: av.container.InputContainer, name: str) -> Film:
         if (len(frames) + 1) * i420_length(width, height) > KEPT_BYTES:
             raise BadPicture("background", f"{name} has more pictures than the {seconds:.1f} s its header says")
         frames.append(_kept(picture, width, height, number))
-    return Film(tuple(frames), rate)
+    return Clip(tuple(frames), rate)
 
 
 def _kept(picture: av.VideoFrame, width: int, height: int, number: int) -> Frame:

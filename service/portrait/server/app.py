@@ -30,7 +30,7 @@ from portrait.transports.http.server import About, HttpRoutes, Stills, Trust, se
 from portrait.transports.webrtc.server import WebRTC, serve_webrtc
 from portrait.transports.webrtc.turn import IceServers
 from portrait.workers.environment import tune_interpreter
-from portrait.workers.shared_state import Board
+from portrait.workers.shared_state import SharedState
 
 __all__ = ["Running", "run_service"]
 
@@ -48,7 +48,7 @@ MESSAGE_MARGIN = 64 * 1024
 
 @asynccontextmanager
 async def run_service(
-    settings: Settings, board: Board | None = None, listening: socket.socket | None = None, restarts: int = 0
+    settings: Settings, board: SharedState | None = None, listening: socket.socket | None = None, restarts: int = 0
 ) -> AsyncIterator[Running]:
     """The whole service for the length of the block; drains at its end.
 
@@ -66,7 +66,7 @@ async def run_service(
     _tune_process()
     loop = asyncio.get_running_loop()
     loop.set_default_executor(ThreadPoolExecutor(CODEC_THREADS, thread_name_prefix="codec"))
-    board = board or Board()
+    board = board or SharedState()
     metrics = Metrics(str(board.index) if board.count > 1 else None)
     metrics.registry.register(CpuGrants())
     metrics.restarts.inc(restarts)
@@ -196,7 +196,7 @@ def _expiry(certificates: Certificates, name: str) -> float:
     return certificates.expiries()[name]
 
 
-async def _measure_capacity(settings: Settings, models: Models, board: Board, metrics: Metrics) -> Capacity:
+async def _measure_capacity(settings: Settings, models: Models, board: SharedState, metrics: Metrics) -> Capacity:
     """What this box can do, by what it costs here; nothing is measured where nobody asks."""
     limits = Limits(cpu_budget(), settings.cpu_share, Quality(settings.quality_steps))
     wanted = settings.cpu_share or settings.quality_steps

@@ -18,7 +18,7 @@ import cv2
 import numpy as np
 
 from portrait import __version__
-from portrait.admission.cost_model import SIZES, Costs
+from portrait.admission.cost_model import SIZES, CostModel
 from portrait.core.compositors import MODES, Options, open_compositor
 from portrait.core.guided_filter import follow_edges, make_guide
 from portrait.core.segmenters import Model, Models, Segmenter
@@ -41,7 +41,7 @@ CHEAPER = 0.85
 """A model is worth changing to from this share of the other's time on."""
 
 
-def load_costs(models: Models, folder: Path | None = None) -> Costs:
+def load_costs(models: Models, folder: Path | None = None) -> CostModel:
     """The costs on this machine: from `folder` or the user's cache, where they are; else measured, and kept there.
 
     They hold for one version of the service, one processor, one set of models and one allocator.
@@ -66,8 +66,8 @@ def load_costs(models: Models, folder: Path | None = None) -> Costs:
     return make_costs(parts, models)
 
 
-def make_costs(parts: dict[str, tuple[float, ...]], models: Models) -> Costs:
-    """Costs of measured parts, and what follows of which model can stand in for which."""
+def make_costs(parts: dict[str, tuple[float, ...]], models: Models) -> CostModel:
+    """CostModel of measured parts, and what follows of which model can stand in for which."""
     smaller = {}
     for name, model in models.by_name.items():
         like = [
@@ -78,7 +78,7 @@ def make_costs(parts: dict[str, tuple[float, ...]], models: Models) -> Costs:
         cheapest = min(like, key=lambda other: parts[f"segment {other}"][0])
         if parts[f"segment {cheapest}"][0] < CHEAPER * parts[f"segment {name}"][0]:
             smaller[name] = cheapest
-    return Costs(parts, models.default, smaller)
+    return CostModel(parts, models.default, smaller)
 
 
 def measure(models: Models) -> Iterator[tuple[str, tuple[float, ...]]]:
@@ -169,7 +169,7 @@ def _time(work: Callable[[], Any]) -> float:
     return median(taken[UNCOUNTED:])
 
 
-def _read(text: str, models: Models) -> Costs:
+def _read(text: str, models: Models) -> CostModel:
     document = json.loads(text)
     if not isinstance(document, dict):
         raise ValueError("no table of parts")

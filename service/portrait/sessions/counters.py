@@ -14,7 +14,7 @@ def first_demand(transport: str, mode: str, model: str, delivery: Delivery) -> D
 
 
 @dataclass(slots=True)
-class Numbers:
+class Counters:
     """A session's counts; written on the event loop only."""
 
     done: int = 0

@@ -1,4 +1,4 @@
-"""Latest: the slot of one between arrival and work. Newest wins, every loss is counted."""
+"""NewestSlot: the slot of one between arrival and work. Newest wins, every loss is counted."""
 
 import asyncio
 from typing import Generic, TypeVar
@@ -10,7 +10,7 @@ class Closed(Exception):
     """The slot was closed and is empty."""
 
 
-class Latest(Generic[T]):
+class NewestSlot(Generic[T]):
     """Holds the newest item until somebody takes it; used on one event loop.
 
     This is the only buffer between the wire and the work. A queue here would turn every slow moment into lasting delay.

@@ -19,7 +19,7 @@ from portrait.logs import log_event
 from portrait.sessions.counters import first_demand
 from portrait.sessions.session import HANG_SECONDS, Counting, Session, Span, Terms
 from portrait.tracing import Untraced
-from portrait.workers.shared_state import Board
+from portrait.workers.shared_state import SharedState
 
 logger = logging.getLogger(__name__)
 
@@ -62,14 +62,14 @@ class Sessions:
         models: Models,
         limit: int,
         counting: Admitting,
-        board: Board | None = None,
+        board: SharedState | None = None,
         capacity: Capacity | None = None,
         tracing: Tracing | None = None,
         hang_seconds: float = HANG_SECONDS,
     ) -> None:
         self.models, self.limit = models, limit
         self._hang_seconds = hang_seconds
-        self.board, self._capacity = board or Board(), capacity
+        self.board, self._capacity = board or SharedState(), capacity
         if capacity is not None:
             capacity.list_open = lambda: self._open.values()
         self._counting, self._tracing = counting, tracing or Untraced()

@@ -19,9 +19,12 @@ from portrait.errors import BadOption, BadPicture, PortraitError, SegmentationHa
 from portrait.image.frame import Frame
 from portrait.image.mask import Mask
 from portrait.logs import log_event
-from portrait.sessions.counters import Numbers, first_demand
-from portrait.sessions.watched_thread import OwnThread
+from portrait.sessions.counters import Counters, first_demand
+from portrait.sessions.watched_thread import WatchedThread
 
+logger = logging.getLogger(__name__)
+
+P = TypeVar("P")
 W = TypeVar("W")
 
 
@@ -101,12 +104,6 @@ class Terms:
         return 0.0
 
 
-logger = logging.getLogger(__name__)
-
-P = TypeVar("P")
-W = TypeVar("W")
-
-
 class Session(Generic[P, W]):
     """One stream: its thread, its pipeline with its own prior, its numbers. Opened by `Sessions.open` (sessions.py)."""
 
@@ -126,12 +123,12 @@ class Session(Generic[P, W]):
         self.opened = time.time()
         self._terms, self._opened, self._next_turn = terms, time.monotonic(), 0.0
         self._believed: float | None = None
-        self.numbers = Numbers()
+        self.numbers = Counters()
         self._codec, self._counting = codec, counting
         # One value, replaced whole: the session's thread never sees new options with an old compositor.
         self._output: tuple[Options, Compositor] = options, self.check(options)
         self._span = open_span(self.short_id)
-        self._thread = OwnThread(f"session-{self.id[:6]}", terms.hang_seconds, self._give_up)
+        self._thread = WatchedThread(f"session-{self.id[:6]}", terms.hang_seconds, self._give_up)
         self._pipeline: Pipeline | None = None
         self._reset = False
         self._ended: asyncio.Future[str] = asyncio.get_running_loop().create_future()

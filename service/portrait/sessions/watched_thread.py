@@ -1,4 +1,4 @@
-"""OwnThread: the thread of one session, given up when it hangs."""
+"""WatchedThread: the thread of one session, given up when it hangs."""
 
 import asyncio
 import threading
@@ -16,7 +16,7 @@ R = TypeVar("R")
 Call: TypeAlias = Callable[[], None]
 
 
-class OwnThread:
+class WatchedThread:
     """Runs calls, one after the other, on a thread of its own, for as long as none of them hangs.
 
     No thread can be stopped from outside. One that hangs is given up: nobody waits for it any more, at the end of the

@@ -19,7 +19,7 @@ from portrait.server.signals import catch_signals
 from portrait.settings import Settings, make_settings
 from portrait.workers.environment import pin
 from portrait.workers.process import Orders
-from portrait.workers.shared_state import Board
+from portrait.workers.shared_state import SharedState
 
 logger = logging.getLogger(__name__)
 
@@ -43,7 +43,7 @@ def main() -> int:
 
 async def _serve(orders: Orders, settings: Settings) -> None:
     stop = catch_signals()
-    board = Board(Path(orders.folder), orders.index, orders.count)
+    board = SharedState(Path(orders.folder), orders.index, orders.count)
     listening = socket.socket(fileno=orders.http_socket)
     with contextlib.closing(board), listening:
         async with run_service(settings, board, listening, orders.restarts) as running:

@@ -17,7 +17,7 @@ from typing import Any
 
 from pydantic import SecretStr
 
-from portrait.workers.shared_state import Board
+from portrait.workers.shared_state import SharedState
 
 logger = logging.getLogger(__name__)
 
@@ -61,7 +61,7 @@ class WorkerFailed(Exception):
 class Worker:
     """One worker process after the other, with one row of the board."""
 
-    def __init__(self, orders: Orders, board: Board) -> None:
+    def __init__(self, orders: Orders, board: SharedState) -> None:
         self._orders, self._board = orders, board
         self._process: asyncio.subprocess.Process | None = None
         self._stopping = self._accepts = False

@@ -10,7 +10,7 @@ from pathlib import Path
 from shutil import rmtree
 
 from portrait.settings import Settings
-from portrait.workers.shared_state import Board
+from portrait.workers.shared_state import SharedState
 
 
 @contextmanager
@@ -37,7 +37,7 @@ def _make_folder(place: str, count: int) -> Path | None:
     with contextlib.suppress(OSError):
         folder = Path(tempfile.mkdtemp(prefix="portrait-", dir=place))
         try:
-            board = Board(folder, count=count)
+            board = SharedState(folder, count=count)
             board.close()
             with socket.socket(socket.AF_UNIX) as tried:  # whose paths may have 107 bytes, which a deep TMPDIR uses up
                 tried.bind(str(board.socket(count)))

@@ -1,6 +1,6 @@
 """The board: what the workers of a box tell each other, and who of them publishes which stream.
 
-Numbers stand in a page of shared memory, a row for each worker; names of streams in a folder, as symbolic links that
+Counters stand in a page of shared memory, a row for each worker; names of streams in a folder, as symbolic links that
 hold the number of their worker. Both are there for whoever comes next when a worker is killed: its row is cleared and
 its names are given up by the supervisor, and nobody else has to notice.
 """
@@ -43,7 +43,7 @@ class Row:
     """Whether quality is as low as it may go and that is not enough."""
 
 
-class Board:
+class SharedState:
     """A worker's place at the board: its own row to write, everybody's to read.
 
     Without a folder it is the board of the only worker, in memory of its own.

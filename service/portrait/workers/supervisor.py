@@ -10,7 +10,7 @@ from portrait.logs import tell_failure
 from portrait.settings import Settings
 from portrait.workers.process import LOOK_SECONDS, Orders, Worker, WorkerFailed
 from portrait.workers.rendezvous import listening_socket, meeting_folder, reserved_port
-from portrait.workers.shared_state import Board
+from portrait.workers.shared_state import SharedState
 
 __all__ = ["Box", "Fleet", "WorkerFailed", "run_workers", "share"]
 
@@ -42,7 +42,7 @@ async def run_workers(settings: Settings, count: int) -> AsyncIterator[Box]:
         WorkerFailed: a worker did not come up, or did not stop in time or in order.
     """
     with meeting_folder(count) as folder, listening_socket(settings) as listening, reserved_port(settings) as grpc_port:
-        board = Board(folder, count=count)
+        board = SharedState(folder, count=count)
         fleet = Fleet(settings, board, listening.fileno(), grpc_port)
         try:
             model = await fleet.start()
@@ -73,7 +73,7 @@ def share(ports: str, index: int, count: int) -> str:
 class Fleet:
     """The workers of a box, one in each place; the table of their successions. Opened by `run_workers`."""
 
-    def __init__(self, settings: Settings, board: Board, http_socket: int, grpc_port: int) -> None:
+    def __init__(self, settings: Settings, board: SharedState, http_socket: int, grpc_port: int) -> None:
         self._settings, self._board = settings, board
         self._http_socket, self._grpc_port = http_socket, grpc_port
         self._workers = [self._worker(settings, place, place) for place in range(board.count)]

@@ -3,7 +3,7 @@
 from portrait.core.compositors.blend import blend_into
 from portrait.core.compositors.options import Options
 from portrait.errors import BadOption
-from portrait.image.clip import Film
+from portrait.image.clip import Clip
 from portrait.image.compressed import fit_cover
 from portrait.image.frame import Frame
 from portrait.image.mask import Mask
@@ -27,7 +27,7 @@ class ImageCompositor:
     def compose(self, frame: Frame, mask: Mask) -> Frame:
         """The person over the background, which covers the frame; over a film's picture at the frame's time."""
         background = self._background
-        source = background.at(frame.seconds) if isinstance(background, Film) else background
+        source = background.at(frame.seconds) if isinstance(background, Clip) else background
         if self._fitted is None or source is not self._source or self._fitted.y.shape != frame.y.shape:
             self._source, self._fitted = source, fit_cover(source, frame.width, frame.height)
         room = self._fitted.y.copy(), self._fitted.u.copy(), self._fitted.v.copy()

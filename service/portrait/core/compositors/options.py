@@ -6,7 +6,7 @@ from dataclasses import dataclass, fields, replace
 import numpy as np
 
 from portrait.errors import BadOption
-from portrait.image.clip import Film
+from portrait.image.clip import Clip
 from portrait.image.frame import Frame, Plane
 
 LEAST_FEATHER = 0.02
@@ -25,7 +25,7 @@ class Options:
     mode: str = "blur"
     color: str = "#00b140"
     """`#rrggbb`, the background of mode color."""
-    background: Frame | Film | None = None
+    background: Frame | Clip | None = None
     """The background of mode image."""
     threshold: float = 0.5
     """The probability at which a pixel is half the person's; higher ones take from the person, lower ones add."""

@@ -13,7 +13,7 @@ from portrait.core.pipeline import Result
 from portrait.core.segmenters import Model
 from portrait.errors import BadOption, BadPicture
 from portrait.image.backgrounds import Backgrounds
-from portrait.image.clip import Film
+from portrait.image.clip import Clip
 from portrait.image.compressed import (
     PictureFormat,
     bgr_from_frame,
@@ -97,7 +97,7 @@ class Answer:
     prior: Sent | None
 
 
-async def read_background(message: pb.Output, backgrounds: Backgrounds) -> Frame | Film | None:
+async def read_background(message: pb.Output, backgrounds: Backgrounds) -> Frame | Clip | None:
     """The background a message brings or names.
 
     Raises:
@@ -108,7 +108,7 @@ async def read_background(message: pb.Output, backgrounds: Backgrounds) -> Frame
     return await backgrounds.pick(message.background_name) if message.background_name else None
 
 
-def read_output(message: pb.Output, background: Frame | Film | None) -> Output:
+def read_output(message: pb.Output, background: Frame | Clip | None) -> Output:
     """The output a message asks for, with its background.
 
     Raises:

@@ -25,7 +25,7 @@ from portrait.errors import (
     Unauthenticated,
 )
 from portrait.image.backgrounds import Backgrounds
-from portrait.sessions.newest_slot import Closed, Latest
+from portrait.sessions.newest_slot import Closed, NewestSlot
 from portrait.sessions.session import Session
 from portrait.transports.grpc.codec import Answer, Arrival, Output, read_background, read_output
 from portrait.transports.grpc.idle_timeout import Limit
@@ -108,7 +108,7 @@ class Stream:
         self._every = config.delivery == pb.DELIVERY_EVERY_FRAME
         self._prior_every = config.prior_every if session.model.stateful else 0
         self._idle_seconds = idle_seconds
-        self._slot: Latest[Waiting] = Latest()
+        self._slot: NewestSlot[Waiting] = NewestSlot()
         self._taking = Limit(idle_seconds)
         self._writing = asyncio.Lock()
         self._applied = Orders(output)

@@ -17,7 +17,7 @@ from aiohttp import web
 from portrait.core.compositors import MODES
 from portrait.errors import BadOption
 from portrait.image.backgrounds import Backgrounds
-from portrait.image.clip import Film
+from portrait.image.clip import Clip
 from portrait.image.frame import Frame
 from portrait.security import Security
 from portrait.sessions.registry import Sessions
@@ -28,7 +28,7 @@ from portrait.transports.http.cors import allow, answer_preflights
 from portrait.transports.http.errors import problems
 from portrait.transports.http.stills import Stills
 from portrait.transports.http.worker_proxy import open_neighbours, serve_neighbours
-from portrait.workers.shared_state import Board
+from portrait.workers.shared_state import SharedState
 
 protocol_logger = logging.getLogger(f"{__name__}.protocol")
 
@@ -177,7 +177,7 @@ class HttpRoutes:
             values["background"] = await self._read_background(background)
         return values
 
-    async def _read_background(self, background: str) -> Frame | Film:
+    async def _read_background(self, background: str) -> Frame | Clip:
         """A background by name or as a data URL; no other URL is ever fetched."""
         if not background.startswith("data:"):
             return await self._backgrounds.pick(background)
@@ -227,7 +227,7 @@ async def serve_http(
     max_body_bytes: int,
     security: Security | None = None,
     origins: Sequence[str] = (),
-    board: Board | None = None,
+    board: SharedState | None = None,
     listening: socket | None = None,
 ) -> AsyncIterator[int]:
     """A server for the length of the block; gives the TCP port in use. Without `security` everybody may call.

@@ -14,7 +14,7 @@ from portrait.core.compositors.blend import alpha, resize
 from portrait.core.pipeline import Result
 from portrait.errors import BadOption, BadPicture
 from portrait.image.backgrounds import Backgrounds
-from portrait.image.clip import Film
+from portrait.image.clip import Clip
 from portrait.image.compressed import PictureFormat, bgr_from_frame, decode_bgr, encode, frame_from_bgr, rgba_from_frame
 from portrait.image.frame import Frame, Timestamp
 from portrait.sessions.registry import Sessions
@@ -95,7 +95,7 @@ class Stills:
         return web.Response(body=turn.wire, content_type=content_type, headers={"Server-Timing": timing})
 
     async def _options(self, form: Form) -> Options:
-        background: Frame | Film | None = None
+        background: Frame | Clip | None = None
         if form.background_picture is not None:
             background = await self._backgrounds.decode(form.background_picture)
         elif name := form.texts.get("background"):

@@ -20,7 +20,7 @@ from aiohttp.typedefs import Handler, Middleware
 from multidict import CIMultiDict
 
 from portrait.errors import NoSuchSession, WorkerLost
-from portrait.workers.shared_state import Board
+from portrait.workers.shared_state import SharedState
 
 END = "# EOF"
 """The last line of OpenMetrics."""
@@ -72,10 +72,10 @@ PLACED = ("/webrtc", "/v1/segment", "/whip/{stream}")
 RETRY_AFTER = 1.0
 
 
-class Neighbours:
+class WorkerProxy:
     """The other workers as this one sees them. Opened by `open_neighbours`."""
 
-    def __init__(self, board: Board, clients: dict[int, aiohttp.ClientSession]) -> None:
+    def __init__(self, board: SharedState, clients: dict[int, aiohttp.ClientSession]) -> None:
         self._board, self._clients = board, clients
 
     @property
@@ -206,7 +206,7 @@ async def believe_remote(request: web.Request, handler: Handler) -> web.StreamRe
 
 
 @asynccontextmanager
-async def open_neighbours(board: Board) -> AsyncIterator[Neighbours]:
+async def open_neighbours(board: SharedState) -> AsyncIterator[WorkerProxy]:
     """The other workers, for the length of the block."""
     # An event stream has no end, and a still may take long: only connecting is timed.
     waits = aiohttp.ClientTimeout(total=None, sock_connect=ANSWER_SECONDS)
@@ -221,7 +221,7 @@ async def open_neighbours(board: Board) -> AsyncIterator[Neighbours]:
         if index != board.index
     }
     try:
-        yield Neighbours(board, clients)
+        yield WorkerProxy(board, clients)
     finally:
         await asyncio.gather(*(client.close() for client in clients.values()))
 

@@ -7,8 +7,8 @@ from contextlib import contextmanager
 import av
 
 from portrait.errors import NotPublished, StreamTaken, TooManyViewers
-from portrait.sessions.newest_slot import Latest
-from portrait.workers.shared_state import Board
+from portrait.sessions.newest_slot import NewestSlot
+from portrait.workers.shared_state import SharedState
 
 OUTPUTS = ("composite", "mask")
 
@@ -22,7 +22,7 @@ class Stream:
     def __init__(self, name: str) -> None:
         self.name = name
         self.ended = asyncio.Event()
-        self._slots: dict[str, set[Latest[av.VideoFrame]]] = {output: set() for output in OUTPUTS}
+        self._slots: dict[str, set[NewestSlot[av.VideoFrame]]] = {output: set() for output in OUTPUTS}
 
     @property
     def wanted(self) -> frozenset[str]:
@@ -36,9 +36,9 @@ class Stream:
                 slot.put(picture)
 
     @contextmanager
-    def watch(self, output: str) -> Iterator[Latest[av.VideoFrame]]:
+    def watch(self, output: str) -> Iterator[NewestSlot[av.VideoFrame]]:
         """A slot that holds the newest picture, for the length of the block."""
-        slot: Latest[av.VideoFrame] = Latest()
+        slot: NewestSlot[av.VideoFrame] = NewestSlot()
         self._slots[output].add(slot)
         try:
             yield slot
@@ -50,7 +50,7 @@ class Stream:
 class Streams:
     """The streams of the box."""
 
-    def __init__(self, max_viewers: int, board: Board) -> None:
+    def __init__(self, max_viewers: int, board: SharedState) -> None:
         self._max_viewers, self._viewers, self._board = max_viewers, 0, board
         self._streams: dict[str, Stream] = {}
 

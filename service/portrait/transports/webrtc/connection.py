@@ -13,9 +13,9 @@ from aiortc.exceptions import OperationError
 from aiortc.sdp import candidate_from_sdp
 
 from portrait.errors import BadOffer, NoMediaPort, PortraitError, UnsupportedOffer
+from portrait.transports.webrtc import aiortc_patches
 from portrait.transports.webrtc.aiortc_patches.data_channels import read_nothing
 from portrait.transports.webrtc.offer_limits import MOST_CANDIDATES, check_fragment, check_offer
-from portrait.transports.webrtc.server import realtime
 
 logger = logging.getLogger(__name__)
 
@@ -125,7 +125,7 @@ class Connection:
         answer = str(self.pc.localDescription.sdp)
         if "a=candidate:" not in answer:
             raise NoMediaPort("no UDP port for media is free", NO_PORT_RETRY)
-        return realtime.start_high(answer)
+        return aiortc_patches.start_high(answer)
 
     @property
     def etag(self) -> str:

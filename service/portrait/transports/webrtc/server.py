@@ -17,6 +17,7 @@ from portrait.logs import log_event
 from portrait.security import Security
 from portrait.sessions.registry import Sessions
 from portrait.sessions.session import Session
+from portrait.transports.webrtc import aiortc_patches
 from portrait.transports.webrtc.aiortc_patches import TrackEncoder
 from portrait.transports.webrtc.aiortc_patches.media_ports import PORTS, advertise, media_ports
 from portrait.transports.webrtc.broadcasts import OUTPUTS, Streams
@@ -25,7 +26,6 @@ from portrait.transports.webrtc.connection import Connection
 from portrait.transports.webrtc.loopback import Peer
 from portrait.transports.webrtc.mask_channel import MaskSender
 from portrait.transports.webrtc.offer_limits import SDP, Rate, read_offer
-from portrait.transports.webrtc.server import realtime
 from portrait.transports.webrtc.signalling import FRAGMENT, Resources
 from portrait.transports.webrtc.turn import IceServers
 from portrait.transports.webrtc.uplink import Uplink
@@ -241,7 +241,7 @@ async def serve_webrtc(
     Media arrives on UDP `ports` (an empty range: any), on the machine's addresses; `advertised` are further ones it is
     reached by; clients are told of the servers of `ice`.
     """
-    realtime.install()
+    aiortc_patches.install()
     webrtc = WebRTC(
         sessions,
         backgrounds,

@@ -11,11 +11,11 @@ from typing import Any, Generic, TypeVar
 from aiortc import RTCDataChannel
 
 from portrait.errors import BadPicture, SegmentationHangs
-from portrait.sessions.newest_slot import Closed, Latest
+from portrait.sessions.newest_slot import Closed, NewestSlot
 from portrait.sessions.session import Session
+from portrait.transports.webrtc import aiortc_patches
 from portrait.transports.webrtc.aiortc_patches.video_decoders import Coded, Undecoded
 from portrait.transports.webrtc.connection import Connection, beside
-from portrait.transports.webrtc.server import realtime
 
 W = TypeVar("W")
 
@@ -30,8 +30,8 @@ class Uplink(ABC, Generic[W]):
         self.session, self._idle_seconds = session, idle_seconds
         self.connection = Connection(session.end)
         self.camera: Undecoded | None = None
-        self._bandwidth: realtime.Bandwidth | None = None
-        self._slot: Latest[float] = Latest()
+        self._bandwidth: aiortc_patches.Bandwidth | None = None
+        self._slot: NewestSlot[float] = NewestSlot()
         """When the newest picture came. The pictures themselves wait at the camera: not one may be left out."""
         self._dropped, self._heard = 0, 0.0
         self._events: asyncio.Future[RTCDataChannel] = asyncio.get_running_loop().create_future()
@@ -56,8 +56,8 @@ class Uplink(ABC, Generic[W]):
 
     def take_camera(self, transceiver: Any) -> None:
         """Let this section's track be the camera."""
-        self.camera = realtime.leave_undecoded(transceiver.receiver, self._came, self._gone)
-        self._bandwidth = realtime.steer(transceiver.receiver)
+        self.camera = aiortc_patches.leave_undecoded(transceiver.receiver, self._came, self._gone)
+        self._bandwidth = aiortc_patches.steer(transceiver.receiver)
 
     def take_channel(self, channel: RTCDataChannel) -> None:
         """Keep a channel that the client has opened, or close it: nobody would answer there."""

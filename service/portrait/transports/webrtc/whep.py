@@ -8,7 +8,7 @@ from aiortc import MediaStreamTrack
 from aiortc.mediastreams import MediaStreamError
 
 from portrait.errors import UnsupportedOffer
-from portrait.sessions.newest_slot import Closed, Latest
+from portrait.sessions.newest_slot import Closed, NewestSlot
 from portrait.transports.webrtc.broadcasts import Stream
 from portrait.transports.webrtc.connection import Connection, beside, open_ways
 
@@ -18,7 +18,7 @@ class SlotTrack(MediaStreamTrack):
 
     kind = "video"
 
-    def __init__(self, slot: Latest[av.VideoFrame]) -> None:
+    def __init__(self, slot: NewestSlot[av.VideoFrame]) -> None:
         super().__init__()
         self._slot = slot
 
@@ -49,7 +49,7 @@ class Viewer:
         if not self._ended.done():
             self._ended.set_result(reason)
 
-    async def answer(self, offer: str, slot: Latest[av.VideoFrame]) -> str:
+    async def answer(self, offer: str, slot: NewestSlot[av.VideoFrame]) -> str:
         """The SDP answer to an offer; it sends the pictures of `slot` and nothing else.
 
         Raises:

@@ -3,7 +3,7 @@
 aiortc 1.16 encodes VP8 with the denoiser on (36 % of the time at 720p) and H.264 with x264's preset "medium" (five to
 eight times the CPU of "superfast" at the same PSNR), takes as many threads as the machine has cores, and throws the
 encoder away, with a key frame, whenever the receiver's bandwidth estimate moves by a tenth. The subclasses reach into
-`codec`, which is not aiortc's public interface: `realtime.py` says which version they are for.
+`codec`, which is not aiortc's public interface: `aiortc_patches` says which version they are for.
 """
 
 from dataclasses import dataclass

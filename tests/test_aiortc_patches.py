@@ -20,36 +20,34 @@ from aiortc.rtcrtpreceiver import NackGenerator
 from aiortc.rtp import RtpPacket
 from OpenSSL import SSL
 
-from portrait.transports.webrtc import aiortc_patches as realtime
+from portrait.transports.webrtc import aiortc_patches
 from portrait.transports.webrtc.aiortc_patches import nack as lost
 from portrait.transports.webrtc.aiortc_patches.media_ports import advertise
 
 
 def test_aiortc_is_the_one_this_was_written_for() -> None:
-    assert aiortc.__version__ in realtime.TESTED
+    assert aiortc.__version__ in aiortc_patches.TESTED
 
 
 def test_another_aiortc_is_refused() -> None:
-    script = (
-        "import aiortc; aiortc.__version__ = '9.9'; from portrait.transports.webrtc import realtime; realtime.install()"
-    )
+    script = "import aiortc; aiortc.__version__ = '9.9'; from portrait.transports.webrtc import aiortc_patches; aiortc_patches.install()"
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
     assert done.returncode == 1
     assert "aiortc is 9.9; it is made real-time for 1.16.0 only" in done.stderr
 
 
 def test_installing_twice_changes_nothing_more() -> None:
-    realtime.install()
+    aiortc_patches.install()
     first = rtcrtpreceiver.decoder_worker, RTCCertificate._create_ssl_context
-    realtime.install()
+    aiortc_patches.install()
     assert (rtcrtpreceiver.decoder_worker, RTCCertificate._create_ssl_context) == first
-    assert first[1] is realtime._create_ssl_context
+    assert first[1] is aiortc_patches._create_ssl_context
 
 
 def test_the_budget_falls_with_real_loss_and_comes_back() -> None:
-    bandwidth = realtime.Bandwidth(None)
+    bandwidth = aiortc_patches.Bandwidth(None)
     bandwidth.note(100, 100)
-    assert bandwidth.budget == realtime.BUDGET
+    assert bandwidth.budget == aiortc_patches.BUDGET
     budgets = [bandwidth.budget]
     for i in range(1, 8):
         bandwidth.note(100 + 100 * i, 100 + 70 * i)
@@ -61,16 +59,20 @@ def test_the_budget_falls_with_real_loss_and_comes_back() -> None:
     assert bandwidth.budget == low
     for i in range(1, 60):
         bandwidth.note(900 + 100 * i, 685 + 101 * i)
-    assert bandwidth.budget == realtime.BUDGET
+    assert bandwidth.budget == aiortc_patches.BUDGET
     for i in range(1, 60):
         bandwidth.note(7000 + 100 * i, 6644)
-    assert bandwidth.budget == realtime.FLOOR
+    assert bandwidth.budget == aiortc_patches.FLOOR
 
 
 def test_the_budget_is_the_pictures() -> None:
-    bandwidth = realtime.Bandwidth(None)
+    bandwidth = aiortc_patches.Bandwidth(None)
     bandwidth.allow(640 * 480)
-    assert bandwidth.budget == realtime.FLOOR + int(realtime.BITS_PER_PIXEL * 640 * 480) < realtime.BUDGET
+    assert (
+        bandwidth.budget
+        == aiortc_patches.FLOOR + int(aiortc_patches.BITS_PER_PIXEL * 640 * 480)
+        < aiortc_patches.BUDGET
+    )
     bandwidth.note(100, 100)
     bandwidth.note(200, 150)
     lowered = bandwidth.budget
@@ -78,20 +80,20 @@ def test_the_budget_is_the_pictures() -> None:
     assert bandwidth.budget == lowered, "what was lost counts on"
     for i in range(1, 60):
         bandwidth.note(200 + 100 * i, 150 + 100 * i)
-    assert bandwidth.budget == realtime.FLOOR + int(realtime.BITS_PER_PIXEL * 640 * 480)
+    assert bandwidth.budget == aiortc_patches.FLOOR + int(aiortc_patches.BITS_PER_PIXEL * 640 * 480)
     bandwidth.allow(1920 * 1080)
-    assert bandwidth.budget == realtime.BUDGET
+    assert bandwidth.budget == aiortc_patches.BUDGET
 
 
 def test_a_report_goes_out_when_it_is_due_and_names_the_senders(monkeypatch: pytest.MonkeyPatch) -> None:
     streams = {7: SimpleNamespace(packets_expected=10, packets_received=10)}
-    bandwidth = realtime.Bandwidth(SimpleNamespace(_RTCRtpReceiver__remote_streams=streams))
+    bandwidth = aiortc_patches.Bandwidth(SimpleNamespace(_RTCRtpReceiver__remote_streams=streams))
     now = 1000.0
-    monkeypatch.setattr(realtime.time, "monotonic", lambda: now)
+    monkeypatch.setattr(aiortc_patches.time, "monotonic", lambda: now)
     bandwidth._last = now
     assert bandwidth.add(0, 0, 1000, 7) is None
-    now += realtime.REPORT_SECONDS
-    assert bandwidth.add(0, 0, 1000, 7) == (realtime.BUDGET, [7])
+    now += aiortc_patches.REPORT_SECONDS
+    assert bandwidth.add(0, 0, 1000, 7) == (aiortc_patches.BUDGET, [7])
     assert bandwidth.add(0, 0, 1000, 7) is None
 
 
@@ -103,20 +105,20 @@ async def test_a_receiver_can_be_steered() -> None:
     assert receiver._RTCRtpReceiver__remote_streams == {}
     assert type(receiver._RTCRtpReceiver__nack_generator) is NackGenerator
     assert NackGenerator().missing == set()
-    realtime.steer(receiver)
+    aiortc_patches.steer(receiver)
     assert isinstance(receiver._RTCRtpReceiver__nack_generator, lost.Requests)
-    assert isinstance(receiver._RTCRtpReceiver__remote_bitrate_estimator, realtime.Bandwidth)
+    assert isinstance(receiver._RTCRtpReceiver__remote_bitrate_estimator, aiortc_patches.Bandwidth)
     await connection.close()
 
 
 async def test_a_receiver_hands_over_pictures_that_are_not_decoded() -> None:
-    realtime.install()
+    aiortc_patches.install()
     connection = aiortc.RTCPeerConnection(aiortc.RTCConfiguration(iceServers=[]))
     receiver = connection.addTransceiver("video").receiver
     assert isinstance(receiver._RTCRtpReceiver__decoder_queue, queue.Queue)  # private names, as above
     assert type(receiver._RTCRtpReceiver__jitter_buffer) is JitterBuffer
     told: list[str] = []
-    undecoded = realtime.leave_undecoded(receiver, lambda: told.append("came"), lambda: told.append("gone"))
+    undecoded = aiortc_patches.leave_undecoded(receiver, lambda: told.append("came"), lambda: told.append("gone"))
     assert receiver._RTCRtpReceiver__decoder_queue is undecoded
     thread = threading.Thread(target=rtcrtpreceiver.decoder_worker, args=(None, undecoded, None, None))
     thread.start()
@@ -136,7 +138,7 @@ async def test_a_receiver_hands_over_pictures_that_are_not_decoded() -> None:
 
 
 async def test_only_stun_is_read_as_stun() -> None:
-    realtime.install()
+    aiortc_patches.install()
     came: list[bytes] = []
     receiver = SimpleNamespace(data_received=lambda data, _component: came.append(data))
     protocol = StunProtocol(receiver)  # type: ignore[arg-type]
@@ -152,7 +154,7 @@ async def test_only_stun_is_read_as_stun() -> None:
 
 async def test_ice_that_is_closed_as_it_comes_up_asks_for_nothing_more(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("aioice.ice.CONSENT_INTERVAL", 0.001)
-    realtime.install()
+    aiortc_patches.install()
     ends = [rtcicetransport.Connection(ice_controlling=leads) for leads in (True, False)]
     for end in ends:
         await end.gather_candidates()
@@ -193,7 +195,7 @@ ANSWER = (
 
 
 def test_the_answer_asks_for_a_high_start_for_every_video_format() -> None:
-    lines = realtime.start_high(ANSWER).split("\r\n")
+    lines = aiortc_patches.start_high(ANSWER).split("\r\n")
     assert lines.count("a=fmtp:97 x-google-start-bitrate=1500") == 1
     assert lines.index("a=fmtp:97 x-google-start-bitrate=1500") == lines.index("a=rtpmap:97 VP8/90000") + 1
     assert "a=fmtp:99 packetization-mode=1;x-google-start-bitrate=1500" in lines
@@ -201,7 +203,7 @@ def test_the_answer_asks_for_a_high_start_for_every_video_format() -> None:
 
 
 def test_dtls_takes_rsa_certificates_as_well() -> None:
-    realtime.install()
+    aiortc_patches.install()
     certificate = RTCCertificate.generateCertificate()
     context = certificate._create_ssl_context(srtp_profiles=aiortc.rtcdtlstransport.SRTP_PROFILES)
     offered = SSL.Connection(context).get_cipher_list()
@@ -251,7 +253,7 @@ def test_addresses_outside_become_host_candidates_of_their_own() -> None:
 
 
 def test_a_clock_that_jumps_is_no_jitter(monkeypatch: pytest.MonkeyPatch) -> None:
-    realtime.install()
+    aiortc_patches.install()
     statistics = rtcrtpreceiver.StreamStatistics(90_000)
     for number, clock in enumerate((1e9, 1e9, 2e9, 0.0)):
         monkeypatch.setattr("time.time", lambda clock=clock: clock)

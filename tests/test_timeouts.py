@@ -7,7 +7,7 @@ from collections.abc import Awaitable, Callable
 import pytest
 
 from portrait.errors import SegmentationHangs
-from portrait.sessions.watched_thread import OwnThread
+from portrait.sessions.watched_thread import WatchedThread
 from portrait.transports.grpc.idle_timeout import Limit
 
 
@@ -79,7 +79,7 @@ async def test_a_process_that_stood_still_takes_no_thread_for_hanging(
 ) -> None:
     told: list[SegmentationHangs] = []
     gate = threading.Event()
-    thread = OwnThread("waits", 1.0, told.append)
+    thread = WatchedThread("waits", 1.0, told.append)
     await later(0.0)
     for _ in range(3):  # a timer that has looked at one call says nothing of the next
         call = asyncio.create_task(thread.run(gate.wait, 30))
@@ -97,7 +97,7 @@ async def test_a_thread_is_given_up_after_both_halves_of_its_patience(
 ) -> None:
     told: list[SegmentationHangs] = []
     gate = threading.Event()
-    thread = OwnThread("waits", 1.0, told.append)
+    thread = WatchedThread("waits", 1.0, told.append)
     await later(0.0)
     await thread.run(int)
     await later(0.3)

@@ -4,11 +4,11 @@ import asyncio
 
 import pytest
 
-from portrait.sessions.newest_slot import Closed, Latest
+from portrait.sessions.newest_slot import Closed, NewestSlot
 
 
 async def test_newest_wins_and_losses_are_counted() -> None:
-    slot: Latest[int] = Latest()
+    slot: NewestSlot[int] = NewestSlot()
     assert slot.put(1)
     assert not slot.put(2)
     assert not slot.put(3)
@@ -17,7 +17,7 @@ async def test_newest_wins_and_losses_are_counted() -> None:
 
 
 async def test_get_waits_for_an_item() -> None:
-    slot: Latest[int] = Latest()
+    slot: NewestSlot[int] = NewestSlot()
     getter = asyncio.create_task(slot.get())
     await asyncio.sleep(0)
     assert not getter.done()
@@ -26,7 +26,7 @@ async def test_get_waits_for_an_item() -> None:
 
 
 async def test_cancelled_get_loses_nothing() -> None:
-    slot: Latest[int] = Latest()
+    slot: NewestSlot[int] = NewestSlot()
     getter = asyncio.create_task(slot.get())
     await asyncio.sleep(0)
     slot.put(7)
@@ -37,7 +37,7 @@ async def test_cancelled_get_loses_nothing() -> None:
 
 
 async def test_close_wakes_whoever_waits_after_the_last_item() -> None:
-    slot: Latest[int] = Latest()
+    slot: NewestSlot[int] = NewestSlot()
     slot.put(1)
     slot.close()
     slot.close()
@@ -49,7 +49,7 @@ async def test_close_wakes_whoever_waits_after_the_last_item() -> None:
 
 
 async def test_wait_empty_holds_a_sender_that_may_lose_nothing() -> None:
-    slot: Latest[int] = Latest()
+    slot: NewestSlot[int] = NewestSlot()
     slot.put(1)
     waiter = asyncio.create_task(slot.wait_empty())
     await asyncio.sleep(0)

@@ -14,7 +14,7 @@ import pytest
 from aiohttp import web
 
 from portrait.transports.http.server import serve_http
-from portrait.workers.shared_state import Board
+from portrait.workers.shared_state import SharedState
 from tests.people import Clip
 from tests.rtc import Camera, viewer
 from tests.two_workers import Process, box, get, worker_of
@@ -91,7 +91,7 @@ async def test_bodies_flow_through_another_worker_as_they_come_and_its_answer_is
             await answer.write(line)
         return answer
 
-    boards = [Board(tmp_path, index, 2) for index in range(2)]
+    boards = [SharedState(tmp_path, index, 2) for index in range(2)]
     routes = [web.patch("/v1/sessions/{id}", echo)]
     lines: asyncio.Queue[bytes] = asyncio.Queue()
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from portrait.client import Client
-from portrait.core.auto_framing import FASTEST, PATIENCE, WHOLE, Framing, Window, show
+from portrait.core.auto_framing import FASTEST, PATIENCE, WHOLE, AutoFraming, Window, show
 from portrait.core.compositors import Options, open_compositor
 from portrait.core.pipeline import Pipeline
 from portrait.image.compressed import frame_from_bgr
@@ -32,19 +32,19 @@ def somebody(x: float, y: float = 0.5, width: float = 0.2) -> Mask:
 NOBODY = Mask.empty(192, 192)
 
 
-def followed(framing: Framing, masks: list[Mask], start: int = 0) -> list[Window]:
+def followed(framing: AutoFraming, masks: list[Mask], start: int = 0) -> list[Window]:
     return [framing.follow(mask, (start + i) * STEP) for i, mask in enumerate(masks)]
 
 
 def test_the_window_begins_around_the_person() -> None:
-    window = Framing().follow(somebody(0.3), 0.0)
+    window = AutoFraming().follow(somebody(0.3), 0.0)
     assert 0.4 <= window.side < 0.6
     assert window.left < 0.2
     assert window.left + window.side > 0.4
 
 
 def test_it_glides_after_a_person_who_moves_and_arrives() -> None:
-    framing = Framing()
+    framing = AutoFraming()
     windows = followed(framing, [somebody(0.3)] * 5 + [somebody(0.7)] * 90)
     for one, next_one in pairwise(windows):
         for here, there in ((one.left, next_one.left), (one.top, next_one.top), (one.side, next_one.side)):
@@ -54,13 +54,13 @@ def test_it_glides_after_a_person_who_moves_and_arrives() -> None:
 
 
 def test_it_stands_still_while_a_person_sways() -> None:
-    framing = Framing()
+    framing = AutoFraming()
     sway = [somebody(0.5 + 0.01 * np.sin(i / 5), 0.5 + 0.01 * np.cos(i / 7)) for i in range(120)]
     assert len(set(followed(framing, sway))) == 1
 
 
 def test_it_waits_for_a_person_who_leaves_and_widens_then() -> None:
-    framing = Framing()
+    framing = AutoFraming()
     first = followed(framing, [somebody(0.5)])[0]
     patient = followed(framing, [NOBODY] * int(0.9 * PATIENCE / STEP), start=1)
     assert set(patient) == {first}
