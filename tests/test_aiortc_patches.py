@@ -30,7 +30,10 @@ def test_aiortc_is_the_one_this_was_written_for() -> None:
 
 
 def test_another_aiortc_is_refused() -> None:
-    script = "import aiortc; aiortc.__version__ = '9.9'; from portrait.transports.webrtc import aiortc_patches; aiortc_patches.install()"
+    script = (
+        "import aiortc; aiortc.__version__ = '9.9'; "
+        "from portrait.transports.webrtc import aiortc_patches; aiortc_patches.install()"
+    )
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
     assert done.returncode == 1
     assert "aiortc is 9.9; it is made real-time for 1.16.0 only" in done.stderr

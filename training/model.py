@@ -123,7 +123,7 @@ def build(name):
 
 
 def count_parameters(network):
-    """Counters the network holds, the running statistics of its normalisations included, as Keras counts."""
+    """Numbers the network holds, the running statistics of its normalisations included, as Keras counts."""
     buffers = (value for name, value in network.named_buffers() if name.endswith(("running_mean", "running_var")))
     return sum(value.numel() for value in (*network.parameters(), *buffers))
 

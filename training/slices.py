@@ -1,6 +1,6 @@
 """Groups of val pictures that may fare differently: framing, light, how many people, hands, held things, skin.
 
-AutoFraming and the number of people are columns of `index.csv`, where it has them; hands and held things were marked by eye
+Framing and the number of people are columns of `index.csv`, where it has them; hands and held things were marked by eye
 for the selfies of val (`slices.csv`); light is the mean of the picture. Skin is the individual typology angle of the
 skin-coloured pixels inside the mask (Chardin et al., 1991), in thirds: it measures how light skin was photographed,
 hair of its colour included, not whose skin it is. It can show that something is wrong; it cannot show that all is well.
