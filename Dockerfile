@@ -1,4 +1,4 @@
-# One file for x86-64 and arm64. What is in the image, and why, stands in docs/deployment.md.
+# One file for x86-64 and arm64. What is in the image, and why, stands in docs/operate/deployment.md.
 ARG BASE=python:3.11-slim-bookworm
 
 FROM ${BASE} AS build

@@ -64,7 +64,7 @@ cut: .venv/test system-packages ## Cut the network between clients and a service
 	CUT_SECONDS=60 $(BIN)/pytest $(LONG) tests/network/test_cuts.py
 
 .PHONY: bench
-bench: .venv/test .venv/jemalloc .venv-mediapipe/ready system-packages ## Measure us against peers and make docs/benchmarks.md anew (an hour; BENCHMARKS="frame latency" for some)
+bench: .venv/test .venv/jemalloc .venv-mediapipe/ready system-packages ## Measure us against peers and make docs/develop/benchmarks.md anew (an hour; BENCHMARKS="frame latency" for some)
 	$(BIN)/python -m tests.benchmarks $(BENCHMARKS)
 
 SOAK = docs/soak
@@ -119,7 +119,7 @@ peers/selfie_segmentation.tflite: | .venv/test
 	@touch $@
 
 .PHONY: protos
-protos: .venv/test ## Regenerate service/portrait/v1, kserve and the tables of docs/protocol.md from protos/
+protos: .venv/test ## Regenerate service/portrait/v1, kserve and the tables of docs/reference/protocol.md from protos/
 	$(BIN)/python -m grpc_tools.protoc -I protos \
 	  --python_out=service --grpc_python_out=service --mypy_out=quiet:service --mypy_grpc_out=quiet:service \
 	  protos/portrait/v1/segmentation.proto protos/portrait/kserve/inference.proto

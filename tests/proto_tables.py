@@ -1,4 +1,4 @@
-"""The tables of docs/protocol.md, made of the contract's comments: `python -m tests.proto_tables --write`."""
+"""The tables of docs/reference/protocol.md, made of the contract's comments: `python -m tests.proto_tables --write`."""
 
 import subprocess
 import sys
@@ -16,7 +16,7 @@ from google.protobuf.descriptor_pb2 import (
 
 ROOT = Path(__file__).parents[1]
 CONTRACT = "portrait/v1/segmentation.proto"
-PAGE = ROOT / "docs" / "protocol.md"
+PAGE = ROOT / "docs" / "reference" / "protocol.md"
 BEGIN, END = "<!-- made by `make protos`: -->\n", "<!-- end -->\n"
 
 # Counters of descriptor.proto: where in a file a comment belongs.
@@ -106,4 +106,4 @@ if __name__ == "__main__":
     if "--write" in sys.argv:
         PAGE.write_text(fresh)
     elif fresh != PAGE.read_text():
-        sys.exit("docs/protocol.md is stale: run make protos")
+        sys.exit("docs/reference/protocol.md is stale: run make protos")

@@ -1,4 +1,4 @@
-"""What a client without credentials can hold of the box is bounded, and freed: see docs/threat-model.md."""
+"""What a client without credentials can hold of the box is bounded, and freed: see docs/operate/threat-model.md."""
 
 import asyncio
 import contextlib

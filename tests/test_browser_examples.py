@@ -1,4 +1,4 @@
-"""The pages of docs/browser.md in headless Chromium, as they stand there."""
+"""The pages of docs/use/browser.md in headless Chromium, as they stand there."""
 
 import asyncio
 import re
@@ -14,7 +14,9 @@ from tests.people import clip
 
 pytestmark = pytest.mark.usefixtures("no_sockets_left")
 
-EXAMPLES = re.findall(r"```html\n(.+?)```", (Path(__file__).parents[1] / "docs" / "browser.md").read_text(), re.DOTALL)
+EXAMPLES = re.findall(
+    r"```html\n(.+?)```", (Path(__file__).parents[1] / "docs" / "use" / "browser.md").read_text(), re.DOTALL
+)
 
 PERSON_SHOWN = """(() => {
   const shown = document.querySelector("video, canvas");

@@ -1,4 +1,4 @@
-"""The commands and programs of docs/process.md, docs/protocol.md and docs/security.md, run as they stand there."""
+"""The commands of docs/use/process.md, docs/reference/protocol.md and docs/operate/security.md, run as written."""
 
 import re
 import shlex
@@ -25,10 +25,10 @@ from tests.snippets import ROOT, blocks, folder, placed, run, run_shell
 
 __all__ = ["authority", "folder"]  # fixtures
 
-PROTOCOL, SECURITY = ROOT / "docs" / "protocol.md", ROOT / "docs" / "security.md"
+PROTOCOL, SECURITY = ROOT / "docs" / "reference" / "protocol.md", ROOT / "docs" / "operate" / "security.md"
 FILES = [
     line.partition("  #")[0].strip()
-    for line in blocks(ROOT / "docs" / "process.md")[0].splitlines()
+    for line in blocks(ROOT / "docs" / "use" / "process.md")[0].splitlines()
     if not re.search(r"/dev/video|rtsp://", line)
 ]
 """Without cameras, which are in test_addresses.py, test_several.py and test_virtual_camera.py."""
@@ -36,7 +36,7 @@ FILES = [
 
 @pytest.fixture
 def films(folder: Path) -> Path:
-    """A folder with what docs/process.md names."""
+    """A folder with what docs/use/process.md names."""
     assert FFMPEG is not None
     (folder / "holiday").mkdir()
     shutil.copy(folder / "me.jpg", folder / "holiday")

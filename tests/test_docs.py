@@ -12,7 +12,7 @@ from tests.benchmarks.docs import filled
 from training import table
 
 ROOT = Path(__file__).parents[1]
-PAGES = [*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md"), *(ROOT / "service").rglob("*.md")]
+PAGES = [*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md"), *(ROOT / "service").rglob("*.md")]
 
 
 def headings(page: Path) -> set[str]:
@@ -26,8 +26,8 @@ def first_column(page: str) -> list[str]:
 
 
 def test_every_setting_is_documented_with_its_default() -> None:
-    assert first_column("settings.md") == [PREFIX + name.upper() for name in Settings.model_fields]
-    text = (ROOT / "docs" / "settings.md").read_text()
+    assert first_column("reference/settings.md") == [PREFIX + name.upper() for name in Settings.model_fields]
+    text = (ROOT / "docs" / "reference" / "settings.md").read_text()
     for name, field in Settings.model_fields.items():
         default = (
             "none"
@@ -47,7 +47,7 @@ def test_every_metric_is_documented() -> None:
         for family in metrics.registry.collect()
         if family.name.startswith("portrait_")
     }
-    assert set(first_column("metrics.md")) == names
+    assert set(first_column("reference/metrics.md")) == names
 
 
 def test_every_shipped_model_has_a_card() -> None:
@@ -57,11 +57,11 @@ def test_every_shipped_model_has_a_card() -> None:
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
 def test_tables_of_figures_are_the_stored_ones(page: Path) -> None:
-    assert page.read_text() == table.filled(page.read_text()), "run: python -m training.table --into docs/*.md"
+    assert page.read_text() == table.filled(page.read_text()), "run: python -m training.table --into docs/*/*.md"
 
 
 def test_benchmarks_show_the_stored_figures() -> None:
-    page = (ROOT / "docs" / "benchmarks.md").read_text()
+    page = (ROOT / "docs" / "develop" / "benchmarks.md").read_text()
     assert page == filled(page), "run: python -m tests.benchmarks.docs"
 
 
@@ -69,7 +69,7 @@ NAMED_TEST = r"`((?:\w+/)?test_\w+\.py)::(test_\w+)`"
 
 
 def test_every_feature_compared_is_proved_where_it_says_so() -> None:
-    text = (ROOT / "docs" / "comparison.md").read_text()
+    text = (ROOT / "docs" / "reference" / "comparison.md").read_text()
     rows = [line.strip("| ").split(" | ") for line in text.splitlines() if re.match(r"\| \d", line)]
     assert rows
     for row in rows:
@@ -79,7 +79,13 @@ def test_every_feature_compared_is_proved_where_it_says_so() -> None:
 
 
 @pytest.mark.parametrize(
-    ("page", "least"), [("behaviour.md", 15), ("comparison.md", 15), ("threat-model.md", 6), ("steady.md", 2)]
+    ("page", "least"),
+    [
+        ("reference/behaviour.md", 15),
+        ("reference/comparison.md", 15),
+        ("operate/threat-model.md", 6),
+        ("develop/steady.md", 2),
+    ],
 )
 def test_every_promise_names_a_test_that_exists(page: str, least: int) -> None:
     named = re.findall(NAMED_TEST, (ROOT / "docs" / page).read_text())

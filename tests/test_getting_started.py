@@ -1,4 +1,4 @@
-"""docs/getting-started.md and the README's Python, run as they stand there."""
+"""docs/use/getting-started.md and the README's Python, run as they stand there."""
 
 import re
 import sys
@@ -16,7 +16,7 @@ from tests.snippets import ROOT, blocks, folder, placed, run, run_shell
 
 __all__ = ["folder"]  # fixture
 
-PAGE = ROOT / "docs" / "getting-started.md"
+PAGE = ROOT / "docs" / "use" / "getting-started.md"
 
 
 def here(text: str, service: Running) -> str:

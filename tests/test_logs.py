@@ -180,7 +180,7 @@ async def test_a_service_tells_its_life_as_json_and_nothing_of_frames() -> None:
     ]
     assert all(line["session"] for line in life if line["message"] != "session refused")
     assert life[2]["frames_done"] == 60
-    [shown] = blocks(ROOT / "docs" / "deployment.md", "json")
-    assert list(json.loads(shown)) == list(life[2]), "docs/deployment.md shows another line"
+    [shown] = blocks(ROOT / "docs" / "operate" / "deployment.md", "json")
+    assert list(json.loads(shown)) == list(life[2]), "docs/operate/deployment.md shows another line"
     rest = [line["message"] for line in lines if line not in life]
     assert rest == ["settings", "serving", "stopping", "drained"]

@@ -30,7 +30,7 @@ def shown() -> Clip:
 
 
 def unpack(message: bytes) -> tuple[int, Array]:
-    """(RTP timestamp, mask of 0 and 255) by docs/protocol.md."""
+    """(RTP timestamp, mask of 0 and 255) by docs/reference/protocol.md."""
     version, width, height, timestamp = struct.unpack("!BxHHxxI", message[:12])
     assert version == 1
     rows = np.frombuffer(zlib.decompress(message[12:]), np.uint8).reshape(height, (width + 7) // 8)

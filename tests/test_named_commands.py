@@ -16,7 +16,7 @@ from portrait.cli import _parser
 from portrait.settings import PREFIX, Settings
 from tests.snippets import ROOT, blocks
 
-PAGES = [*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md"), *(ROOT / "service").rglob("*.md")]
+PAGES = [*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md"), *(ROOT / "service").rglob("*.md")]
 MAKEFILE = (ROOT / "Makefile").read_text()
 OF_COMPOSE = {"PORTRAIT_IMAGE"}
 """Named like a setting, and a variable of deploy/compose/.env."""

@@ -14,7 +14,7 @@ from tests.pages import browsing, choose, start
 pytestmark = pytest.mark.usefixtures("no_sockets_left")
 
 AXE = Path(__file__).parent / "node" / "node_modules" / "axe-core" / "axe.min.js"
-DOCS = Path(__file__).parents[1] / "docs" / "browser.md"
+DOCS = Path(__file__).parents[1] / "docs" / "use" / "browser.md"
 
 LOOK = """async () => {
   const { violations } = await axe.run(document, { resultTypes: ["violations"] });

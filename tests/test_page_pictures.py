@@ -112,7 +112,7 @@ async def is_steady(page: Page) -> None:
 
 
 def test_the_docs_show_these_pictures_and_no_others() -> None:
-    pages = [(DOCS / "browser.md").read_text(), (DOCS.parent / "README.md").read_text()]
+    pages = [(DOCS / "use" / "browser.md").read_text(), (DOCS.parent / "README.md").read_text()]
     shown = {name for page in pages for name in re.findall(r"page/([\w-]+)\.jpg", page)}
     assert shown == {shot.name for shot in SHOTS}
     assert {path.stem for path in (DOCS / "page").glob("*.jpg")} == shown

@@ -34,7 +34,7 @@ def test_the_tables_of_the_docs_are_the_contracts() -> None:
     from tests.proto_tables import PAGE, undocumented, updated
 
     assert list(undocumented()) == []
-    assert updated(PAGE.read_text()) == PAGE.read_text(), "docs/protocol.md is stale: run make protos"
+    assert updated(PAGE.read_text()) == PAGE.read_text(), "docs/reference/protocol.md is stale: run make protos"
 
 
 def buf(*arguments: str | Path, cwd: Path) -> None:

@@ -1,1 +1,1 @@
-"""The network: model, data, losses, training, evaluation and export. See docs/training.md."""
+"""The network: model, data, losses, training, evaluation and export. See docs/develop/training.md."""

@@ -2,7 +2,7 @@
 
 A data folder holds `images/NAME.jpg`, `masks/NAME.png` (0 or 255) and `index.csv` with `name,split` (train or val),
 and, optionally, `backgrounds/` with pictures of places without people. The part of `self_0001` is "self".
-docs/training.md says more.
+docs/develop/training.md says more.
 """
 
 import csv

@@ -1,6 +1,6 @@
 """The paper's Table I with what is measured here beside what the paper prints.
 
-    python -m training.table [--into docs/training.md ...]
+    python -m training.table [--into docs/develop/training.md ...]
 
 prints it, and the tables of the shipped files, from `training/results`, which `training.measure` fills.
 """

@@ -178,7 +178,7 @@ def main():
         "--imagenet",
         type=Path,
         default=Path("../shared/weights/mobilenet_v2_0.35_224_imagenet_backbone.npz"),
-        help="weights to start from, where the configuration wants them (docs/training.md)",
+        help="weights to start from, where the configuration wants them (docs/develop/training.md)",
     )
     parser.add_argument("--init", type=Path, help="weights.pt of another run to start from")
     parser.add_argument(

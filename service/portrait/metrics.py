@@ -84,7 +84,10 @@ class Stage:
 
 
 class Metrics:
-    """The service's numbers under the names of docs/metrics.md. `worker`: which of several, if there are several."""
+    """The service's metrics, under the names of docs/reference/metrics.md.
+
+    `worker` is the label of one worker of several; None in a service of one process.
+    """
 
     def __init__(self, worker: str | None = None) -> None:
         self.registry = CollectorRegistry()

@@ -1,7 +1,7 @@
 """Every benchmark against the peers, one after the other: `python -m tests.benchmarks [NAME ...]`, by `make bench`.
 
-Each keeps its figures in `results/`; then docs/benchmarks.md has its tables and plots made anew. Nothing else may run
-on the machine. All of them take an hour, of which `box-overload` takes a quarter.
+Each keeps its figures in `results/`; then docs/develop/benchmarks.md has its tables and plots made anew. Nothing else
+may run on the machine. All of them take an hour, of which `box-overload` takes a quarter.
 """
 
 import argparse

@@ -1,4 +1,4 @@
-"""The tables and plots of docs/benchmarks.md, made of the stored figures: `python -m tests.benchmarks.docs`."""
+"""The tables and plots of docs/develop/benchmarks.md, made of the stored figures: `python -m tests.benchmarks.docs`."""
 
 import json
 import re
@@ -22,7 +22,7 @@ Stored = dict[str, Any]
 
 def write() -> None:
     """Bring the page and its plots up to date."""
-    page = DOCS / "benchmarks.md"
+    page = DOCS / "develop" / "benchmarks.md"
     page.write_text(filled(page.read_text()))
     mpl.rcParams["svg.hashsalt"] = "portrait"  # the same figures give the same file
     plot_ratios(DOCS / "plots" / "ratios.svg")

@@ -2,7 +2,7 @@
 
     python -m tests.benchmarks.launcher [--rounds 5] [--json]
 
-CPU is the process's own, all threads; docs/tuning.md holds the ratios.
+CPU is the process's own, all threads; docs/operate/tuning.md holds the ratios.
 """
 
 import argparse

@@ -1,7 +1,7 @@
 """A network made slow on purpose, 50 ms a frame, under a camera of 30 per second: `python -m tests.benchmarks.slow`.
 
 Prints how old a result is, the process's memory and the frames given up, after 5 s and at the end: age and memory must
-not grow, frames must be given up. aiortc as it comes is seconds late by then (docs/tuning.md).
+not grow, frames must be given up. aiortc as it comes is seconds late by then (docs/operate/tuning.md).
 """
 
 import argparse

@@ -1,4 +1,4 @@
-"""`python -m tests.benchmarks.steady --write`: what `make churn` and `make soak` have stored, into docs/steady.md."""
+"""`python -m tests.benchmarks.steady --write`: write docs/develop/steady.md from what churn and soak stored."""
 
 import argparse
 import json
@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 DOCS = Path(__file__).parents[2] / "docs"
-PAGE, STORED = DOCS / "steady.md", DOCS / "soak"
+PAGE, STORED = DOCS / "develop" / "steady.md", DOCS / "soak"
 BEGIN, END = "<!-- made by `make {}`: -->\n", "<!-- end -->\n"
 
 

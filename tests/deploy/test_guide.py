@@ -1,10 +1,10 @@
-"""docs/deployment.md: its arithmetic follows from what was measured, and what it points to is there."""
+"""docs/operate/deployment.md: its arithmetic follows from what was measured, and what it points to is there."""
 
 import re
 
 from tests.deploy import ROOT
 
-GUIDE = (ROOT / "docs" / "deployment.md").read_text()
+GUIDE = (ROOT / "docs" / "operate" / "deployment.md").read_text()
 RATE, USED = 30, 0.7
 INSTANCE_CORES = 2
 

@@ -147,7 +147,9 @@ def routed(address: str) -> bool:
 
 
 def test_the_page_and_all_that_the_protocol_names_are_shown_to_the_world_but_what_is_for_machines() -> None:
-    table = (ROOT / "docs" / "protocol.md").read_text().partition("\n## HTTP\n")[2].partition("\n```\n")[0]
+    table = (
+        (ROOT / "docs" / "reference" / "protocol.md").read_text().partition("\n## HTTP\n")[2].partition("\n```\n")[0]
+    )
     named = {"/", *re.findall(r"`(?:[A-Z]+ )?(/[^`?]*)", table)}
     assert {"/portrait.js", "/litert/", "/v1/segment", "/whep/{stream}/mask"} <= named
     # The last two are a box's that has its own authority; here TLS ends at the Ingress.

@@ -121,6 +121,6 @@ async def test_loss_and_jitter_leave_a_browsers_picture_moving(net: Network, tmp
     rate = counts["framesDecoded"] / seconds
     print(f"2 % lost, up to 50 ms late, both ways: {rate:.1f} frames/s, frozen {frozen:.2f} s of {seconds:g}, {counts}")
     assert shown > 0
-    # What a machine without other work shows stands in docs/protocol.md; this is what it must show on any.
+    # What a machine without other work shows stands in docs/reference/protocol.md; this is what it must show on any.
     assert rate > 5
     assert frozen < 0.5 * seconds

@@ -142,7 +142,7 @@ async def test_a_client_behind_a_firewall_connects_through_turn(net: Network, tr
 
 
 async def test_the_relay_of_the_docs_and_the_box_of_the_docs_find_each_other(net: Network) -> None:
-    [text] = [block for block in blocks(ROOT / "docs" / "protocol.md") if block.startswith("turnserver")]
+    [text] = [block for block in blocks(ROOT / "docs" / "reference" / "protocol.md") if block.startswith("turnserver")]
     turnserver, box = (shlex.split(line.replace("ADDRESS", RELAY_OUTSIDE)) for line in text.splitlines())
     assert box[-2:] == ["portrait", "serve"]
     client, relay, server = firewalled(net)

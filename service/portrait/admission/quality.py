@@ -4,7 +4,10 @@ from enum import Enum, IntEnum
 
 
 class Quality(IntEnum):
-    """What a live stream gets. Each step includes those before it; what a viewer sees of it: docs/behaviour.md."""
+    """What a live stream gets. Each step includes those before it.
+
+    What a viewer sees of each: docs/reference/behaviour.md.
+    """
 
     FULL = 0
     """Every frame its own mask."""

@@ -6,7 +6,7 @@
  *   const session = await connect(camera, { mode: "blur" });
  *   video.srcObject = session.output;
  *
- * docs/browser.md says everything else.
+ * docs/use/browser.md says everything else.
  */
 export { connect, PortraitSession } from "/web/portrait/session.js";
 export { PortraitError } from "/web/portrait/signalling.js";

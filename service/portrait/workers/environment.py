@@ -1,4 +1,7 @@
-"""What must be set before Python starts, or before its libraries are loaded. What each is worth: docs/tuning.md."""
+"""What must be set before Python starts, or before its libraries are loaded.
+
+What each is worth: docs/operate/tuning.md.
+"""
 
 import os
 import sys

@@ -1,4 +1,4 @@
-"""The pictures of docs/deployment.md: a container under a real load, scraped as shipped, and the dashboards drawn.
+"""The pictures of docs/operate/deployment.md: dashboards of a container under a real load, scraped as shipped.
 
 python -m tests.deploy.live.take_pictures docs/dashboards [--seconds 600]
 """

@@ -1,4 +1,4 @@
-"""Every command of docs/deployment.md, as written there. `docker` is podman by another name; Grafana stays away."""
+"""Every command of docs/operate/deployment.md, as written there; podman stands in for docker."""
 
 import os
 import re
@@ -17,7 +17,9 @@ pytestmark = pytest.mark.live
 SITE = DEPLOY / "compose" / "site"
 """The operator's own folder, which the guide's commands make."""
 
-BLOCKS = re.findall(r"^```sh\n(.*?)^```", (ROOT / "docs" / "deployment.md").read_text(), re.MULTILINE | re.DOTALL)
+BLOCKS = re.findall(
+    r"^```sh\n(.*?)^```", (ROOT / "docs" / "operate" / "deployment.md").read_text(), re.MULTILINE | re.DOTALL
+)
 
 DOCKER = """#!/bin/bash
 set -e

@@ -16,7 +16,7 @@ const HEADER_BYTES = 12;
 export const LABEL = "masks";
 
 /**
- * The mask in a message, as docs/protocol.md lays it out; its edge is soft over three pixels.
+ * The mask in a message, as docs/reference/protocol.md lays it out; its edge is soft over three pixels.
  *
  * @param {ArrayBuffer} message
  * @returns {Promise<Stamped>}

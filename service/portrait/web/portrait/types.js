@@ -34,7 +34,7 @@
  * @property {number} latency seconds from a camera's frame to its picture; with "composite" what service, network and
  *   jitter buffer take
  * @property {number} dropped frames given up, of this connection
- * @property {string} quality the step in force on the box, docs/behaviour.md; "full" in the browser
+ * @property {string} quality the step in force on the box, docs/reference/behaviour.md; "full" in the browser
  * @property {string} model the network in use
  * @property {number} roundTrip seconds, 0 without a box
  * @property {boolean} relayed whether the connection goes through a TURN server
