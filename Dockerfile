@@ -28,7 +28,7 @@ RUN set -- /opt/portrait/lib/python3*/site-packages \
  && find "$1"/numpy -type d -name tests -prune -exec rm -r {} + \
  && find "$1" -name '*.pyi' -delete \
  && find "$1" -name '*.so' -not -path '*.libs/*' -exec strip --strip-unneeded {} + \
- && /opt/portrait/bin/python -c "import ai_edge_litert.interpreter, portrait.server.app, portrait.cli.commands"
+ && /opt/portrait/bin/python -c "import ai_edge_litert.interpreter, portrait.server.app, portrait.cli.commands, portrait.cli.process"
 
 FROM ${BASE}
 # Debian's own security updates reach an image built anew; pinned versions would only make the build fail.

@@ -77,7 +77,7 @@ def _parser() -> argparse.ArgumentParser:
 
     add("serve", _serve, "Serve WebRTC, gRPC, stills and the page until SIGTERM.")
     process_text = "Process pictures and videos: files, folders, pipes, cameras."
-    process = add("process", _later("process"), process_text, "IN [IN ...] OUT")
+    process = add("process", _later("process", "process"), process_text, "IN [IN ...] OUT")
     process.add_argument("sources", nargs="+", metavar="IN", help="files, folders, cameras, addresses, or - alone")
     process.add_argument("target", metavar="OUT", help="a file, a folder for several results, - or an address")
     process.add_argument("--jobs", type=_count, help="how many of several IN at once (default: one per core)")
@@ -141,11 +141,11 @@ def _add_settings(parser: argparse.ArgumentParser) -> None:
             group.add_argument(flag, dest=name, metavar="VALUE", help=text)
 
 
-def _later(name: str) -> Command:
-    """A command of commands.py, which is loaded when it runs: a supervisor has no use for what it brings along."""
+def _later(name: str, module: str = "commands") -> Command:
+    """A command of a module beside this one, loaded when it runs: a supervisor has no use for what it brings along."""
 
     def run(parsed: argparse.Namespace, settings: Settings) -> int:
-        command: Command = getattr(importlib.import_module("portrait.cli.commands"), name)
+        command: Command = getattr(importlib.import_module(f"portrait.cli.{module}"), name)
         return command(parsed, settings)
 
     return run
