@@ -12,7 +12,11 @@ from tests.benchmarks.docs import filled
 from training import table
 
 ROOT = Path(__file__).parents[1]
-PAGES = [*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md"), *(ROOT / "service").rglob("*.md")]
+PAGES = [
+    page
+    for page in (*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md"), *(ROOT / "service").rglob("*.md"))
+    if "node_modules" not in page.parts
+]
 
 
 def headings(page: Path) -> set[str]:

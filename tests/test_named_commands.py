@@ -16,7 +16,11 @@ from portrait.cli import _parser
 from portrait.settings import PREFIX, Settings
 from tests.snippets import ROOT, blocks
 
-PAGES = [*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md"), *(ROOT / "service").rglob("*.md")]
+PAGES = [
+    page
+    for page in (*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md"), *(ROOT / "service").rglob("*.md"))
+    if "node_modules" not in page.parts
+]
 MAKEFILE = (ROOT / "Makefile").read_text()
 OF_COMPOSE = {"PORTRAIT_IMAGE"}
 """Named like a setting, and a variable of deploy/compose/.env."""
