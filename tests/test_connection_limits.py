@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from aiohttp import web
 
-from portrait.transports.http import door
+from portrait.transports.http import connection_limits as door
 from tests.test_bounds import box
 
 
@@ -48,7 +48,7 @@ async def test_who_has_been_taken_is_answered_though_the_door_closes(monkeypatch
         return answer
 
     monkeypatch.setattr(door, "LAST_SECONDS", 20.0)
-    monkeypatch.setattr("portrait.transports.http.Door", Watched)
+    monkeypatch.setattr("portrait.transports.http.server.Door", Watched)
     async with box() as (port, _):
         asking = asyncio.create_task(ask_late(*await asyncio.open_connection("127.0.0.1", port)))
         async with timeout(20):

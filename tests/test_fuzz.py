@@ -7,7 +7,7 @@ import os
 import random
 import time
 from collections import Counter
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Collection
 from typing import Any
 
 import grpc
@@ -29,9 +29,27 @@ SEED = int(os.environ.get("FUZZ_SEED", "1"))
 HANGS = 20
 """Seconds after which a call counts as one that hangs."""
 
+LONGEST = SECONDS + 240
+"""Seconds after which a test has failed that has not seen what it waits for."""
+
 WRONG = (grpc.StatusCode.INTERNAL, grpc.StatusCode.UNKNOWN, grpc.StatusCode.DEADLINE_EXCEEDED)
 GAVE_UP = "Internal error from Core"
 """This end's own word for a message sent after the server had ended the call."""
+
+
+BOTH = {grpc.StatusCode.OK, grpc.StatusCode.INVALID_ARGUMENT}
+"""How a service answers that takes some calls and refuses others; one of these alone shows nothing."""
+
+
+def enough(began: float, counts: Counter[Any], paths: Collection[str] = ()) -> bool:
+    """Whether the time is over and both answers and all `paths` have been seen, however slow the machine is.
+
+    What never comes ends the test by its timeout: LONGEST seconds after it began.
+    """
+    took = time.monotonic() - began
+    met = {code for _, code in counts} >= BOTH and {path for path, _ in counts} >= {*paths}
+    assert met or took < LONGEST, f"after {took:.0f} s: {counts}"
+    return met and took > SECONDS
 
 
 def tell(kind: str, counts: Counter[Any]) -> None:
@@ -79,10 +97,10 @@ async def one_watch(channel: grpc.aio.Channel, path: str, dice: random.Random) -
 @pytest.mark.filterwarnings("ignore:unclosed")
 async def test_no_bytes_crash_hang_or_confuse_the_service(service: Running) -> None:
     dice, counts = random.Random(SEED), Counter[Any]()
-    until = time.monotonic() + SECONDS
+    began = time.monotonic()
     async with grpc.aio.insecure_channel(f"127.0.0.1:{service.grpc_port}") as channel:
         for each in itertools.cycle([*UNARY, *STREAMS]):
-            if time.monotonic() > until and {path for path, _ in counts} == {*UNARY, *STREAMS}:
+            if enough(began, counts, {*UNARY, *STREAMS}):
                 break
             seed = dice.randrange(2**32)
             own = random.Random(seed)
@@ -93,8 +111,6 @@ async def test_no_bytes_crash_hang_or_confuse_the_service(service: Running) -> N
             counts[path, code] += 1
             assert code not in WRONG, f"{code} of {path}, mutation {seed}"
     tell("mutated", counts)
-    assert {path for path, _ in counts} == {*UNARY, *STREAMS}
-    assert {grpc.StatusCode.OK, grpc.StatusCode.INVALID_ARGUMENT} <= {code for _, code in counts}
     assert await asyncio.wait_for(service.sessions.drain(10), 20) == 0
 
 
@@ -131,33 +147,28 @@ def code_of(channel: grpc.Channel, path: str, messages: list[Any]) -> grpc.Statu
 
 async def test_no_message_crashes_hangs_or_confuses_the_service(service: Running) -> None:
     counts = Counter[Any]()
-    until = time.monotonic() + SECONDS
-
-    def enough() -> bool:
-        """On a machine that does much else, time alone is not."""
-        return time.monotonic() > until and len({code for _, code in counts}) > 1
+    began = time.monotonic()
 
     def trouble() -> None:
         with grpc.insecure_channel(f"127.0.0.1:{service.grpc_port}") as channel:
 
             @hypothesis.settings(
-                max_examples=100, deadline=None, database=None, suppress_health_check=list(hypothesis.HealthCheck)
+                max_examples=20, deadline=None, database=None, suppress_health_check=list(hypothesis.HealthCheck)
             )
             @hypothesis.given(CALLS)
             def one(called: tuple[str, list[Any]]) -> None:
-                if not enough():
+                if not enough(began, counts):
                     code = code_of(channel, *called)
                     counts[called[0], code] += 1
                     assert code not in WRONG
 
             for number in itertools.count(SEED):
-                if enough():
+                if enough(began, counts):
                     return
                 hypothesis.seed(number)(one)()
 
     await asyncio.to_thread(trouble)
     tell("random", counts)
-    assert {grpc.StatusCode.OK, grpc.StatusCode.INVALID_ARGUMENT} <= {code for _, code in counts}
     assert await asyncio.wait_for(service.sessions.drain(10), 20) == 0
 
 

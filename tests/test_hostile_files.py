@@ -89,7 +89,7 @@ TRY = """
 import random, sys
 from pathlib import Path
 from portrait.errors import PortraitError
-from portrait.segmenters import open_model, warm
+from portrait.core.segmenters import open_model, warm
 from tests.mutations import mutated_bytes
 seed, path = sys.argv[1], Path(sys.argv[2])
 path.write_bytes(mutated_bytes(Path(sys.argv[3]).read_bytes(), random.Random(seed)))

@@ -25,7 +25,7 @@ __all__ = ["box"]  # fixture
 
 WRITER = """
 import itertools, pathlib, sys
-from portrait.board import SharedState
+from portrait.workers.shared_state import SharedState
 
 board = SharedState(pathlib.Path(sys.argv[1]), 1, 1)
 for count in itertools.count():

@@ -231,7 +231,7 @@ def test_nobody_else_pays_for_the_import() -> None:
     """A whole service is started and stopped."""
     program = """
 import asyncio, sys
-from portrait.app import run_service
+from portrait.server.app import run_service
 from portrait.settings import Settings
 
 async def main():

@@ -191,7 +191,7 @@ async def test_a_publisher_that_leaves_leaves_nothing_behind(shown: Clip) -> Non
             assert await response.json() == []
 
 
-@pytest.mark.parametrize("part", ["session.Session.skip", "transports.webrtc.connection.Connection.watch"])
+@pytest.mark.parametrize("part", ["sessions.session.Session.skip", "transports.webrtc.connection.Connection.watch"])
 async def test_a_part_of_a_connection_that_fails_ends_it_with_the_reason(shown: Clip, part: str) -> None:
     """It would go on without: pictures nobody takes would pile up, a peer that vanishes would not be missed."""
     async with fake_service(FakeModel(full_mask)) as (url, sessions), publisher(url, shown) as one:
