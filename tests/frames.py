@@ -6,7 +6,7 @@ from fractions import Fraction
 
 from portrait.core.compositors import Options
 from portrait.core.pipeline import Result
-from portrait.image.compressed import frame_from_bgr
+from portrait.image.convert import frame_from_bgr
 from portrait.image.frame import Frame, Timestamp
 from tests.people import room
 

@@ -27,7 +27,8 @@ from portrait.core.compositors import Options
 from portrait.core.segmenters import Model, load_models
 from portrait.errors import BadSettings, PortraitError, Unauthenticated
 from portrait.image.backgrounds import load_background
-from portrait.image.compressed import decode_bgr, frame_from_bgr
+from portrait.image.compressed import decode_bgr
+from portrait.image.convert import frame_from_bgr
 from portrait.image.frame import Timestamp
 from portrait.kserve import inference_pb2 as kserve
 from portrait.security import Security, open_security

@@ -11,7 +11,7 @@ from portrait.client import Client
 from portrait.core.auto_framing import FASTEST, PATIENCE, WHOLE, AutoFraming, Window, show
 from portrait.core.compositors import Options, open_compositor
 from portrait.core.pipeline import Pipeline
-from portrait.image.compressed import frame_from_bgr
+from portrait.image.convert import frame_from_bgr
 from portrait.image.frame import Frame, Timestamp
 from portrait.image.mask import Mask
 from portrait.metrics import Metrics

@@ -21,7 +21,8 @@ from portrait.errors import BadPicture
 from portrait.image import clip as films
 from portrait.image.backgrounds import PICTURE_THREADS, Backgrounds, load_background
 from portrait.image.clip import KEPT_BYTES, LONGEST, RATE, Clip, load_clip
-from portrait.image.compressed import bgr_from_frame, encode, frame_from_bgr
+from portrait.image.compressed import encode
+from portrait.image.convert import bgr_from_frame, frame_from_bgr
 from portrait.image.frame import Frame, Timestamp, i420_length
 from portrait.image.mask import Mask
 from portrait.server.app import CODEC_THREADS, run_service

@@ -13,7 +13,7 @@ import pytest
 
 from portrait.client import Client
 from portrait.core.compositors import MODES, Options, open_compositor
-from portrait.image.compressed import bgr_from_frame, frame_from_bgr
+from portrait.image.convert import bgr_from_frame, frame_from_bgr
 from portrait.image.frame import Timestamp
 from portrait.image.mask import Mask
 from portrait.server.app import Running

@@ -8,7 +8,7 @@ import pytest
 
 from portrait.core.compositors import MODES, Options, open_compositor
 from portrait.errors import BadOption
-from portrait.image.compressed import bgr_from_frame, frame_from_bgr, rgba_from_frame
+from portrait.image.convert import bgr_from_frame, bgra_from_frame, frame_from_bgr
 from portrait.image.frame import Frame, Timestamp
 from portrait.image.mask import Mask
 from tests.people import Array, room
@@ -94,7 +94,7 @@ def test_mask_shows_the_probability_and_alpha_is_steeper() -> None:
 def test_cutout_has_no_camera_under_its_transparent_pixels() -> None:
     values = np.zeros((240, 320), np.uint8)
     values[:, :160] = 255
-    pixels = rgba_from_frame(open_compositor(options("cutout")).compose(make_frame(), Mask(values)))
+    pixels = bgra_from_frame(open_compositor(options("cutout")).compose(make_frame(), Mask(values)))
     assert pixels[10, 10, 3] == 255
     assert pixels[10, 300].tolist() == [0, 0, 0, 0]
 

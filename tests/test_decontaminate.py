@@ -9,7 +9,7 @@ import pytest
 from portrait.core.compositors import Options, open_compositor
 from portrait.core.compositors.blend import blend_into
 from portrait.errors import BadOption
-from portrait.image.compressed import bgr_from_frame, frame_from_bgr, rgba_from_frame
+from portrait.image.convert import bgr_from_frame, bgra_from_frame, frame_from_bgr
 from portrait.image.frame import Frame, Timestamp
 from portrait.image.mask import Mask
 from tests.people import Array
@@ -61,7 +61,7 @@ def test_the_old_rooms_colour_leaves_the_persons_edge(mode: str) -> None:
 def test_a_cutouts_edge_has_the_persons_colours() -> None:
     frame, mask, share = soft_person()
     cutout = open_compositor(Options("cutout", decontaminate=True)).compose(frame, mask)
-    pixels = rgba_from_frame(cutout)[edge_of(share)]
+    pixels = bgra_from_frame(cutout)[edge_of(share)]
     before = bgr_from_frame(frame)[edge_of(share)]
     assert np.abs(before.astype(int) - RED).max(axis=1).mean() > 60
     assert np.abs(pixels[:, :3].astype(int) - RED).max(axis=1).mean() < 45

@@ -13,7 +13,7 @@ from portrait.client import Client, Picture
 from portrait.core.compositors import Options, open_compositor
 from portrait.core.pipeline import Pipeline
 from portrait.core.segmenters import Model
-from portrait.image.compressed import frame_from_i420
+from portrait.image.convert import frame_from_i420
 from portrait.image.frame import Timestamp
 from portrait.server.app import Running
 from portrait.settings import Settings

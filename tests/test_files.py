@@ -16,7 +16,7 @@ from portrait.cli import main
 from portrait.client import Client
 from portrait.core.compositors import Options
 from portrait.core.segmenters import Model
-from portrait.image.compressed import frame_from_bgr
+from portrait.image.convert import frame_from_bgr
 from portrait.image.frame import Frame, Timestamp
 from portrait.server.app import Running
 from portrait.transports.files import Work, local_work, remote_work

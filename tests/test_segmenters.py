@@ -11,7 +11,7 @@ import pytest
 from portrait.core.segmenters import EMBEDDED, load_models, open_model
 from portrait.core.segmenters.tflite import RUNTIMES, TFLiteModel, find_runtime
 from portrait.errors import BadModel, BadOption, SegmentationFailed
-from portrait.image.compressed import frame_from_bgr
+from portrait.image.convert import frame_from_bgr
 from portrait.image.frame import Frame, Timestamp
 from portrait.image.mask import Mask
 from tests.people import clip, iou, room

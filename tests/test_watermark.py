@@ -9,7 +9,7 @@ import pytest
 from aiortc.codecs.vpx import VpxPayloadDescriptor
 
 from portrait.core.compositors import Options, open_compositor
-from portrait.image.compressed import frame_from_bgr
+from portrait.image.convert import frame_from_bgr
 from portrait.image.frame import Frame, Timestamp
 from portrait.image.mask import Mask
 from portrait.transports.webrtc.aiortc_patches.video_encoders import LiveVp8Encoder

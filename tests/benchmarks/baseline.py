@@ -20,7 +20,7 @@ from portrait.bench.frame import Samples
 from portrait.core.compositors import Options, open_compositor
 from portrait.core.pipeline import Pipeline
 from portrait.core.segmenters import Model, load_models
-from portrait.image.compressed import bgr_from_frame, frame_from_bgr
+from portrait.image.convert import bgr_from_frame, frame_from_bgr
 from portrait.image.frame import Timestamp
 
 

@@ -32,7 +32,8 @@ def frames() -> dict[str, float]:
     from portrait.core.compositors import Options, open_compositor
     from portrait.core.pipeline import Pipeline
     from portrait.core.segmenters import load_models
-    from portrait.image.compressed import bgr_from_frame, decode_bgr, encode, frame_from_bgr
+    from portrait.image.compressed import decode_bgr, encode
+    from portrait.image.convert import bgr_from_frame, frame_from_bgr
     from portrait.metrics import Metrics
 
     cv2.setNumThreads(1)

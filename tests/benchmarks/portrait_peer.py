@@ -12,7 +12,7 @@ import numpy as np
 from portrait.core.compositors import Options, open_compositor
 from portrait.core.pipeline import Pipeline
 from portrait.core.segmenters import EMBEDDED, open_model
-from portrait.image.compressed import frame_from_bgr
+from portrait.image.convert import frame_from_bgr
 from portrait.image.frame import Timestamp
 
 

@@ -25,7 +25,8 @@ from portrait.bench.scrape import buckets_of, quantile, scrape, total
 from portrait.client import Client, ClientError, Picture
 from portrait.errors import PortraitError
 from portrait.image.av_frame import av_from_frame
-from portrait.image.compressed import bgr_from_frame, encode
+from portrait.image.compressed import encode
+from portrait.image.convert import bgr_from_frame
 from portrait.metrics import STAGES
 from portrait.settings import PREFIX
 

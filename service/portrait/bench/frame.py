@@ -12,7 +12,7 @@ import numpy as np
 from portrait.core.compositors import Options, open_compositor
 from portrait.core.pipeline import Pipeline
 from portrait.core.segmenters import Model
-from portrait.image.compressed import frame_from_bgr
+from portrait.image.convert import frame_from_bgr
 from portrait.image.frame import Frame, Timestamp
 
 SIZES = {"360p": (640, 360), "480p": (640, 480), "720p": (1280, 720)}

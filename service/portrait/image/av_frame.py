@@ -4,8 +4,7 @@ import av
 import numpy as np
 
 from portrait.errors import BadPicture
-from portrait.image.compressed import check_size
-from portrait.image.frame import Frame, Plane, Timestamp
+from portrait.image.frame import Frame, Plane, Timestamp, check_size
 
 
 def frame_from_av(picture: av.VideoFrame, max_pixels: int, arrived: float) -> Frame:

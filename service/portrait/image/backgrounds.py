@@ -13,7 +13,8 @@ import numpy as np
 
 from portrait.errors import BadOption, BadPicture
 from portrait.image.clip import Clip, first_picture, is_clip, load_clip
-from portrait.image.compressed import bgr_from_frame, decode_bgr, encode, frame_from_bgr
+from portrait.image.compressed import decode_bgr, encode
+from portrait.image.convert import bgr_from_frame, frame_from_bgr
 from portrait.image.frame import Frame, Timestamp
 
 EMBEDDED = Path(__file__).parents[1] / "scenes"

@@ -12,8 +12,7 @@ import av
 
 from portrait.errors import BadPicture
 from portrait.image.av_frame import frame_from_av
-from portrait.image.compressed import check_size
-from portrait.image.frame import Frame, Timestamp, i420_length
+from portrait.image.frame import Frame, Timestamp, check_size, i420_length
 
 
 @dataclass(frozen=True, eq=False)  # without slots, which allow no weak references before Python 3.11

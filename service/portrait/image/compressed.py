@@ -1,4 +1,4 @@
-"""Compressed and RGB pictures to and from Frame. Everything that came over a wire is checked before it costs memory."""
+"""Compressed pictures to and from pixels: JPEG, PNG and WebP. A picture is checked before it costs memory."""
 
 import io
 import warnings
@@ -11,7 +11,8 @@ import numpy as np
 from PIL import Image, UnidentifiedImageError
 
 from portrait.errors import BadPicture
-from portrait.image.frame import Frame, Plane, Timestamp, chroma_size, i420_length, split_i420
+from portrait.image.convert import frame_from_bgr
+from portrait.image.frame import Frame, Plane, Timestamp, check_size
 
 FORMATS = ("JPEG", "PNG", "WEBP")
 """The compressed formats taken; named in every refusal."""
@@ -36,18 +37,6 @@ DECODINGS = {
 """How many times smaller a picture can be decoded: JPEG's transform of 8x8 pixels has these sizes, too."""
 
 PictureFormat = Literal[".jpg", ".png", ".webp"]
-
-
-def check_size(width: int, height: int, max_pixels: int, field: str) -> None:
-    """Refuse a picture without pixels or with too many.
-
-    Raises:
-        BadPicture: says the size and the limit.
-    """
-    if width < 1 or height < 1:
-        raise BadPicture(field, f"the size is {width}x{height}; expected at least 1x1")
-    if width * height > max_pixels:
-        raise BadPicture(field, f"{width}x{height} is {width * height} pixels; expected at most {max_pixels}")
 
 
 def read_size(data: bytes, max_pixels: int, field: str) -> tuple[int, int]:
@@ -162,70 +151,6 @@ def _cut_short(data: bytes) -> bool:
     return data.rfind(JPEG_END) < data.rfind(b"\xff\xda")
 
 
-def frame_from_bgr(pixels: Plane, timestamp: Timestamp, arrived: float) -> Frame:
-    """A Frame of (H,W,3) uint8 BGR; odd sizes too."""
-    return _convert(pixels, cv2.COLOR_BGR2YUV_I420, timestamp, arrived)
-
-
-def _convert(pixels: Plane, code: int, timestamp: Timestamp, arrived: float) -> Frame:
-    height, width = pixels.shape[:2]
-    if height % 2 or width % 2:
-        # OpenCV converts even sizes only: repeat the last row or column, then cut the planes back.
-        border = cv2.copyMakeBorder(pixels, 0, height % 2, 0, width % 2, cv2.BORDER_REPLICATE)
-        pixels = np.asarray(border, np.uint8)
-    packed = np.asarray(cv2.cvtColor(pixels, code), np.uint8)
-    y, u, v = split_i420(packed.reshape(-1), pixels.shape[1], pixels.shape[0])
-    return Frame(y[:height, :width], u, v, timestamp, arrived)
-
-
-def bgr_from_frame(frame: Frame) -> Plane:
-    """(H,W,3) uint8 BGR of a Frame; odd sizes too."""
-    width, height = frame.width + frame.width % 2, frame.height + frame.height % 2
-    packed: Plane = np.empty(i420_length(width, height), np.uint8)
-    y, u, v = split_i420(packed, width, height)
-    y[: frame.height, : frame.width] = frame.y
-    y[frame.height :, : frame.width] = frame.y[-1]
-    y[:, frame.width :] = y[:, frame.width - 1 : frame.width]
-    u[:], v[:] = frame.u, frame.v
-    pixels = cv2.cvtColor(packed.reshape(height * 3 // 2, width), cv2.COLOR_YUV2BGR_I420)
-    return np.asarray(pixels[: frame.height, : frame.width], np.uint8)
-
-
-def frame_from_i420(data: bytes, width: int, height: int, timestamp: Timestamp, arrived: float) -> Frame:
-    """A Frame over packed I420 bytes, without copying them.
-
-    Raises:
-        BadPicture: the byte count does not fit the size.
-    """
-    expected = i420_length(width, height)
-    if len(data) != expected:
-        raise BadPicture("data", f"{len(data)} bytes for {width}x{height} I420; expected {expected}")
-    return Frame(*split_i420(np.frombuffer(data, np.uint8), width, height), timestamp, arrived)
-
-
-def frame_from_rgb24(data: bytes, width: int, height: int, timestamp: Timestamp, arrived: float) -> Frame:
-    """A Frame of packed 8-bit RGB bytes.
-
-    Raises:
-        BadPicture: the byte count does not fit the size.
-    """
-    expected = width * height * 3
-    if len(data) != expected:
-        raise BadPicture("data", f"{len(data)} bytes for {width}x{height} RGB24; expected {expected}")
-    rgb = np.frombuffer(data, np.uint8).reshape(height, width, 3)
-    return _convert(rgb, cv2.COLOR_RGB2YUV_I420, timestamp, arrived)
-
-
-def rgba_from_frame(frame: Frame) -> Plane:
-    """(H,W,4) uint8 BGRA of a Frame; opaque where it has no alpha plane, all zero where that is zero."""
-    pixels = cv2.cvtColor(bgr_from_frame(frame), cv2.COLOR_BGR2BGRA)
-    if frame.alpha is not None:
-        pixels[..., 3] = frame.alpha
-        # A chroma sample covers four pixels: beside the person it still colours the hidden ones.
-        pixels[frame.alpha == 0] = 0
-    return np.asarray(pixels, np.uint8)
-
-
 def encode(pixels: Plane, suffix: PictureFormat, quality: int = 90) -> bytes:
     """`pixels` (grey, BGR or BGRA) as a compressed picture; JPEG drops the alpha."""
     parameters: Sequence[int] = {
@@ -239,25 +164,3 @@ def encode(pixels: Plane, suffix: PictureFormat, quality: int = 90) -> bytes:
     if not done:
         raise BadPicture("image", f"{pixels.shape[1]}x{pixels.shape[0]} cannot be written as {suffix}")
     return data.tobytes()
-
-
-def fit_cover(frame: Frame, width: int, height: int) -> Frame:
-    """`frame` scaled to cover (width, height) and cut to it around its middle, plane by plane."""
-    scale = max(width / frame.width, height / frame.height)
-    kept = width / scale / frame.width, height / scale / frame.height
-    method = cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR
-    sizes = (width, height), chroma_size(width, height), chroma_size(width, height)
-    planes = (
-        cv2.resize(_middle(plane, *kept), size, interpolation=method)
-        for plane, size in zip((frame.y, frame.u, frame.v), sizes, strict=True)
-    )
-    y, u, v = (np.asarray(plane, np.uint8) for plane in planes)
-    return frame.with_planes(y, u, v)
-
-
-def _middle(plane: Plane, across: float, down: float) -> Plane:
-    """So much of a plane's width and height."""
-    height, width = plane.shape
-    columns, rows = max(1, round(width * across)), max(1, round(height * down))
-    left, top = (width - columns) // 2, (height - rows) // 2
-    return plane[top : top + rows, left : left + columns]

@@ -7,6 +7,8 @@ from typing import TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
+from portrait.errors import BadPicture
+
 Plane: TypeAlias = NDArray[np.uint8]
 
 GREY = 128
@@ -94,3 +96,15 @@ def split_i420(data: Plane, width: int, height: int) -> tuple[Plane, Plane, Plan
 def pack_i420(frame: Frame) -> bytes:
     """The planes of `frame` one after the other, without padding."""
     return b"".join(np.ascontiguousarray(plane).tobytes() for plane in (frame.y, frame.u, frame.v))
+
+
+def check_size(width: int, height: int, max_pixels: int, field: str) -> None:
+    """Refuse a picture without pixels or with too many.
+
+    Raises:
+        BadPicture: says the size and the limit.
+    """
+    if width < 1 or height < 1:
+        raise BadPicture(field, f"the size is {width}x{height}; expected at least 1x1")
+    if width * height > max_pixels:
+        raise BadPicture(field, f"{width}x{height} is {width * height} pixels; expected at most {max_pixels}")

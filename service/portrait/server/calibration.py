@@ -23,7 +23,8 @@ from portrait.core.compositors import MODES, Options, open_compositor
 from portrait.core.guided_filter import follow_edges, make_guide
 from portrait.core.segmenters import Model, Models, Segmenter
 from portrait.image.av_frame import av_from_frame, frame_from_av
-from portrait.image.compressed import bgr_from_frame, decode_bgr, encode, frame_from_bgr
+from portrait.image.compressed import decode_bgr, encode
+from portrait.image.convert import bgr_from_frame, frame_from_bgr
 from portrait.image.frame import Frame, Timestamp
 from portrait.image.mask import Mask
 from portrait.logs import log_event

@@ -4,7 +4,7 @@ from portrait.core.compositors.blend import blend_into
 from portrait.core.compositors.options import Options
 from portrait.errors import BadOption
 from portrait.image.clip import Clip
-from portrait.image.compressed import fit_cover
+from portrait.image.convert import fit_cover
 from portrait.image.frame import Frame
 from portrait.image.mask import Mask
 

@@ -11,7 +11,7 @@ from portrait.core.compositors import Options, open_compositor
 from portrait.core.pipeline import Pipeline
 from portrait.core.segmenters import Model
 from portrait.errors import SegmentationFailed
-from portrait.image.compressed import frame_from_i420
+from portrait.image.convert import frame_from_i420
 from portrait.image.frame import Frame, Timestamp, pack_i420
 from portrait.metrics import Metrics
 from portrait.v1 import segmentation_pb2 as pb

@@ -4,7 +4,8 @@ from fractions import Fraction
 from pathlib import Path
 
 from portrait.errors import BadOption
-from portrait.image.compressed import PictureFormat, bgr_from_frame, decode_bgr, encode, frame_from_bgr, rgba_from_frame
+from portrait.image.compressed import PictureFormat, decode_bgr, encode
+from portrait.image.convert import bgr_from_frame, bgra_from_frame, frame_from_bgr
 from portrait.image.frame import Timestamp
 from portrait.transports.files.backend import Work
 
@@ -20,7 +21,7 @@ def process_still(source: Path, target: Path, work: Work) -> int:
     """
     frame = frame_from_bgr(decode_bgr(source.read_bytes(), MAX_PIXELS), Timestamp(0, Fraction(1)), 0.0)
     result = work(frame)
-    pixels = bgr_from_frame(result) if result.alpha is None else rgba_from_frame(result)
+    pixels = bgr_from_frame(result) if result.alpha is None else bgra_from_frame(result)
     target.write_bytes(encode(pixels, STILLS[target.suffix.lower()]))
     return 1
 

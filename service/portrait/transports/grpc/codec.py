@@ -14,17 +14,9 @@ from portrait.core.segmenters import Model
 from portrait.errors import BadOption, BadPicture
 from portrait.image.backgrounds import Backgrounds
 from portrait.image.clip import Clip
-from portrait.image.compressed import (
-    PictureFormat,
-    bgr_from_frame,
-    check_size,
-    decode_frame,
-    encode,
-    frame_from_i420,
-    frame_from_rgb24,
-    rgba_from_frame,
-)
-from portrait.image.frame import Frame, Plane, Timestamp, pack_i420
+from portrait.image.compressed import PictureFormat, decode_frame, encode
+from portrait.image.convert import bgr_from_frame, bgra_from_frame, frame_from_i420, frame_from_rgb24
+from portrait.image.frame import Frame, Plane, Timestamp, check_size, pack_i420
 from portrait.image.mask import Mask
 from portrait.v1 import segmentation_pb2 as pb
 
@@ -234,9 +226,9 @@ def _write(frame: Frame, layout: "pb.PictureFormat.ValueType") -> Sent:
     if layout == pb.PICTURE_FORMAT_I420:
         return Sent(layout, frame.width, frame.height, pack_i420(frame))
     if layout == pb.PICTURE_FORMAT_RGBA32:
-        return _picture(np.asarray(cv2.cvtColor(rgba_from_frame(frame), cv2.COLOR_BGRA2RGBA), np.uint8), layout)
+        return _picture(np.asarray(cv2.cvtColor(bgra_from_frame(frame), cv2.COLOR_BGRA2RGBA), np.uint8), layout)
     if layout in PICTURES:
-        pixels = rgba_from_frame(frame) if frame.alpha is not None else bgr_from_frame(frame)
+        pixels = bgra_from_frame(frame) if frame.alpha is not None else bgr_from_frame(frame)
         return _picture(pixels, layout, encode(pixels, PICTURES[layout]))
     pixels = bgr_from_frame(frame)
     if layout == pb.PICTURE_FORMAT_JPEG:

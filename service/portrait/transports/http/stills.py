@@ -15,7 +15,8 @@ from portrait.core.pipeline import Result
 from portrait.errors import BadOption, BadPicture
 from portrait.image.backgrounds import Backgrounds
 from portrait.image.clip import Clip
-from portrait.image.compressed import PictureFormat, bgr_from_frame, decode_bgr, encode, frame_from_bgr, rgba_from_frame
+from portrait.image.compressed import PictureFormat, decode_bgr, encode
+from portrait.image.convert import bgr_from_frame, bgra_from_frame, frame_from_bgr
 from portrait.image.frame import Frame, Timestamp
 from portrait.sessions.registry import Sessions
 
@@ -59,7 +60,7 @@ class StillCodec:
             pixels = alpha(result.mask, width, height, result.options.steep)
         else:
             frame = result.compose()
-            pixels = bgr_from_frame(frame) if frame.alpha is None else rgba_from_frame(frame)
+            pixels = bgr_from_frame(frame) if frame.alpha is None else bgra_from_frame(frame)
         with result.recorder.stage("encode"):
             return encode(pixels, self._suffix)
 
