@@ -10,7 +10,7 @@ import pytest
 
 from portrait.errors import BadOffer
 from portrait.sessions.registry import Sessions
-from portrait.transports.webrtc import bounds
+from portrait.transports.webrtc import offer_limits as bounds
 from portrait.transports.webrtc.connection import Connection
 from tests.conftest import udp_sockets
 from tests.fakes import FakeModel, full_mask

@@ -16,7 +16,7 @@ from aiortc import RTCSessionDescription
 from portrait.errors import BadSettings, TooManyRequests
 from portrait.server.app import run_service
 from portrait.settings import Settings, load_settings
-from portrait.transports.webrtc import rate
+from portrait.transports.webrtc import offer_limits as rate
 from portrait.transports.webrtc.turn import IceServers
 from tests.fakes import FakeModel, full_mask
 from tests.people import Clip
