@@ -54,7 +54,7 @@ async def client(service: Running) -> AsyncIterator[Client]:
 
 @asynccontextmanager
 async def fake_service(
-    model: FakeModel, limit: int = 4, idle_seconds: float = 30.0
+    model: FakeModel, limit: int = 4, idle_seconds: float = 60.0
 ) -> AsyncIterator[tuple[Client, Sessions]]:
     """A real server around a fake network."""
     limits: dict[str, Any] = {"max_frame_pixels": 10**6, "max_still_pixels": 10**6, "max_message_bytes": 4 * 10**6}

@@ -39,7 +39,7 @@ def no_threads_left() -> Iterator[None]:
     yield
     for thread in threading.enumerate():
         if thread.name.startswith("session-"):
-            thread.join(timeout=10)
+            thread.join(timeout=60)
             assert not thread.is_alive(), f"{thread.name} is left"
 
 

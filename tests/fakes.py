@@ -63,7 +63,7 @@ class Gate:
 
     def __call__(self, frame: Frame) -> Mask:
         self.entered.release()
-        assert self.let_through.acquire(timeout=30), "nobody opened the gate"
+        assert self.let_through.acquire(timeout=60), "nobody opened the gate"
         return full_mask(frame)
 
 

@@ -101,7 +101,7 @@ async def open_firefox(url: str, profile: Path, webgl: bool = True) -> AsyncIter
                 await firefox.open(url)
                 yield firefox
                 await firefox.close()
-            await asyncio.wait_for(browser.wait(), 20)
+            await asyncio.wait_for(browser.wait(), 60)
         finally:
             with contextlib.suppress(ProcessLookupError):
                 browser.kill()
@@ -126,7 +126,7 @@ async def _display() -> AsyncIterator[str]:
     os.close(write)
     try:
         with os.fdopen(read) as pipe:
-            number = await asyncio.wait_for(asyncio.to_thread(pipe.readline), 30)
+            number = await asyncio.wait_for(asyncio.to_thread(pipe.readline), 60)
         yield f":{number.strip()}"
     finally:
         server.terminate()

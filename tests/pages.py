@@ -15,7 +15,7 @@ from portrait.server.app import Running
 from tests.browser import Screen, open_page, write_camera
 from tests.people import Array, clip
 
-expect.set_options(timeout=30_000)  # many things at once may run on the machine
+expect.set_options(timeout=60_000)  # many things at once may run on the machine
 
 SIZE = (640, 480)
 SHOWN = clip(*SIZE, 60)
@@ -51,7 +51,7 @@ async def browsing(
         write_camera(file, SHOWN)
     url = f"http://127.0.0.1:{service.http_port}/"
     async with open_page(url, tmp_path / "profile", file, allow, screen=screen) as page:
-        page.set_default_timeout(30_000)
+        page.set_default_timeout(60_000)
         yield page
 
 
@@ -70,7 +70,7 @@ async def until(page: Page, what: str, wanted: Callable[[Array], bool], video: s
     """The first picture that is as wanted, within thirty seconds."""
     last = None
     try:
-        async with timeout(30):
+        async with timeout(60):
             while True:
                 last = await result(page, video)
                 if last is not None and wanted(last):

@@ -74,7 +74,7 @@ class Viewer:
         await self.pc.setRemoteDescription(RTCSessionDescription(answer, "answer"))
 
     async def frame(self) -> av.VideoFrame:
-        async with timeout(20):
+        async with timeout(60):
             track = await self.result
             frame = await track.recv()
         assert isinstance(frame, av.VideoFrame)
@@ -85,7 +85,7 @@ class Viewer:
 
     async def until(self, wanted: Callable[[Array], bool]) -> Array:
         """The first picture that is as wanted; fails after twenty seconds of others."""
-        async with timeout(20):
+        async with timeout(60):
             while True:
                 if wanted(picture := await self.picture()):
                     return picture

@@ -81,7 +81,7 @@ class Valve:
         return bar(frame)
 
 
-async def until(condition: Callable[[], Any], seconds: float = 30) -> None:
+async def until(condition: Callable[[], Any], seconds: float = 60) -> None:
     async with timeout(seconds):
         while not condition():
             await asyncio.sleep(0.05)
@@ -93,7 +93,7 @@ def png(picture: Array) -> str:
     return base64.b64encode(data.tobytes()).decode()
 
 
-async def eventually(page: Tab, condition: str, seconds: float = 30) -> None:
+async def eventually(page: Tab, condition: str, seconds: float = 60) -> None:
     """Wait until an expression in the page is true."""
     async with timeout(seconds):
         while not await page.evaluate(condition):

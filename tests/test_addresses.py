@@ -34,7 +34,7 @@ def test_a_camera_over_rtsp_is_recorded_until_an_interrupt(tmp_path: Path, stop:
     with rtsp_camera(source) as url, running(*COMMAND, url, target, *GREEN, "--json") as recording:
         wait_for(lambda: size_of(tmp_path / ".out.part.mp4") > 0 or recording.poll() is not None)
         recording.send_signal(stop)
-        out, said = recording.communicate(timeout=30)
+        out, said = recording.communicate(timeout=60)
     assert recording.returncode == 0, said
     frames = read_video(target)
     assert len(frames) == json.loads(out)["frames"] > 0
@@ -70,7 +70,7 @@ def test_a_result_goes_out_over_rtmp(tmp_path: Path) -> None:
     url = f"rtmp://127.0.0.1:{free_port()}/live/room"
     with running(FFMPEG, "-v", "error", "-listen", "1", "-i", url, "-c", "copy", "-y", received) as listener:
         wait_for(lambda: sent(source, url))
-        listener.wait(timeout=30)
+        listener.wait(timeout=60)
     frames = read_video(received)
     assert len(frames) == 60
     assert all(is_green(frame) for frame in frames)

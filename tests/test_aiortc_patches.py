@@ -125,7 +125,7 @@ async def test_a_receiver_hands_over_pictures_that_are_not_decoded() -> None:
     assert receiver._RTCRtpReceiver__decoder_queue is undecoded
     thread = threading.Thread(target=rtcrtpreceiver.decoder_worker, args=(None, undecoded, None, None))
     thread.start()
-    thread.join(10)
+    thread.join(60)
     assert not thread.is_alive()
     pictures = [(VP8, JitterFrame(bytes([number]), number)) for number in range(3)]
     for picture in pictures:
@@ -176,7 +176,7 @@ async def test_ice_that_is_closed_as_it_comes_up_asks_for_nothing_more(monkeypat
     await asyncio.gather(*(end.connect() for end in ends), return_exceptions=True)
     await asyncio.gather(*closing)
     await ends[1].close()
-    async with timeout(10):
+    async with timeout(60):
         while any("query_consent" in repr(task) for task in asyncio.all_tasks()):
             await asyncio.sleep(0)
 

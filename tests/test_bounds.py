@@ -39,7 +39,7 @@ class Answer(asyncio.Event):
     let_in = 0
 
     async def have_come(self, count: int) -> None:
-        async with timeout(20):
+        async with timeout(60):
             while self.let_in < count:
                 await asyncio.sleep(0.01)
 
@@ -80,7 +80,7 @@ def ended(reader: asyncio.StreamReader) -> bool:
 async def gone(reader: asyncio.StreamReader) -> bool:
     """Whether the server closes the connection in time without having said anything."""
     try:
-        async with timeout(20):
+        async with timeout(60):
             return await reader.read() == b""
     except ConnectionError:
         return True
@@ -118,9 +118,9 @@ async def test_a_full_door_sends_whoever_waits_away_and_nobody_who_is_served(mon
         idle = [await connected(stack, port) for _ in range(40)]
         reader, writer = await connected(stack, port)
         writer.write(b"GET /quick HTTP/1.1\r\nHost: x\r\n\r\n")
-        async with timeout(20):
+        async with timeout(60):
             assert (await reader.readline()).startswith(b"HTTP/1.1 200")
-        async with timeout(20):
+        async with timeout(60):
             while sum(ended(one) for one, _ in idle) < len(idle) - 4:
                 await asyncio.sleep(0.01)
         answer.set()
@@ -147,7 +147,7 @@ async def test_a_body_that_never_ends_is_not_waited_for(monkeypatch: pytest.Monk
     async with box() as (port, _), AsyncExitStack() as stack:
         reader, writer = await connected(stack, port)
         writer.write(b"POST /body HTTP/1.1\r\nHost: x\r\nContent-Length: 1000\r\n\r\nabc")
-        async with timeout(20):
+        async with timeout(60):
             assert b"408" in await reader.readline()
 
 
@@ -169,7 +169,7 @@ async def test_so_many_large_bodies_are_read_at_once(monkeypatch: pytest.MonkeyP
             assert await response.text() == "5"
         for reader, writer in slow:
             writer.write(LARGE[-1:])
-            async with timeout(20):
+            async with timeout(60):
                 assert b"200" in await reader.readline()
         async with http.post(url, data=LARGE) as response:
             assert await response.text() == str(len(LARGE))
@@ -219,14 +219,14 @@ async def test_grpc_takes_so_many_connections_and_waits_for_no_greeting(
     ):
         readers = [(await connected(stack, server.port))[0] for _ in range(12)]
         # Its greeting is SETTINGS; those that are one too many get none.
-        greeted = [await asyncio.wait_for(read_some(reader), 20) for reader in readers]
+        greeted = [await asyncio.wait_for(read_some(reader), 60) for reader in readers]
         assert sum(map(bool, greeted)) == 5
         for reader in readers:
-            async with timeout(20):
+            async with timeout(60):
                 while await read_some(reader):
                     pass
         async with grpc.aio.insecure_channel(f"127.0.0.1:{server.port}") as channel:
-            await asyncio.wait_for(channel.channel_ready(), 20)
+            await asyncio.wait_for(channel.channel_ready(), 60)
 
 
 async def read_some(reader: asyncio.StreamReader) -> bytes:
@@ -263,13 +263,13 @@ def test_a_crowd_without_credentials_costs_a_real_box_what_is_said_and_no_more(t
         for port, line in ((http_port, b"POST /v1/segment HTTP/1.1\r\nHost: x\r\nX: "), (grpc_port, b"PRI * HTTP/2.0")):
             held = descriptors(process.pid)
             for _ in range(2 * door.MOST):
-                one = crowd.enter_context(socket.create_connection(("127.0.0.1", port), timeout=20))
+                one = crowd.enter_context(socket.create_connection(("127.0.0.1", port), timeout=60))
                 with contextlib.suppress(OSError):  # sent away already
                     one.send(line + b"y" * 4000)
             # Sooner than any of them has waited for too long.
             wait_for(lambda held=held: descriptors(process.pid) - held <= door.MOST + 25, 8)
         # Health is asked all the same.
-        assert json.load(urllib.request.urlopen(told["page"] + "healthz", timeout=20)) == {"status": "alive"}
+        assert json.load(urllib.request.urlopen(told["page"] + "healthz", timeout=60)) == {"status": "alive"}
         most = descriptors(process.pid) - before
         grown = resident(process.pid) - memory
         print(f"{4 * door.MOST} connections: {most} descriptors and {grown / 2**20:.0f} MB more")

@@ -55,7 +55,7 @@ async def test_an_example_shows_the_person(number: int, service: Running, tmp_pa
     write_camera(tmp_path / "camera.y4m", clip(640, 480, 30))
     async with open_page("about:blank", tmp_path / "profile", tmp_path / "camera.y4m") as page:
         said = await page_with(EXAMPLES[number], service, page)
-        async with timeout(40):
+        async with timeout(60):
             while not await page.evaluate(PERSON_SHOWN):
                 await asyncio.sleep(0.1)
         if number == 1:
@@ -64,7 +64,7 @@ async def test_an_example_shows_the_person(number: int, service: Running, tmp_pa
             await page.select_option("#mode", "image")
         if number == 2:
             assert re.match(r"(box|browser): an inference takes", await page.inner_text("#where"))
-            async with timeout(20):
+            async with timeout(60):
                 while not any("framesPerSecond" in line for line in said):
                     await asyncio.sleep(0.1)
         await asyncio.sleep(0.5)

@@ -29,7 +29,7 @@ async def test_a_session_comes_back_after_the_box_was_started_anew(tmp_path: Pat
             await eventually(page, "kit.session.state === 'live'")
             await until(lambda: any(each["frames_done"] > 3 for each in second.sessions.describe()))
             await page.evaluate("kit.session.close()")
-            assert await second.sessions.drain(20) == 0
+            assert await second.sessions.drain(60) == 0
         events = await page.evaluate("kit.events")
         states = [detail["state"] for kind, detail in events if kind == "state"]
         assert states == ["reconnecting", "live", "closed"]

@@ -40,7 +40,7 @@ async def test_a_stopping_servers_stream_goes_on_at_the_next_without_a_jump(show
             async for reply in stream:
                 replies.append(reply)
                 if reply.id == 10:
-                    draining = asyncio.create_task(old.sessions.drain(10))
+                    draining = asyncio.create_task(old.sessions.drain(60))
         assert await draining == 0, "the stream was cut instead of leaving"
         assert opened(new) == 1, "the stream stayed"
         assert len(new.sessions) == 0
@@ -199,7 +199,7 @@ async def test_what_the_source_raises_is_raised(client: Client, service: Running
 
     with pytest.raises(ZeroDivisionError, match="the camera fell down"):
         await read_all(client.stream(source()))
-    assert await service.sessions.drain(10) == 0
+    assert await service.sessions.drain(60) == 0
 
 
 async def test_a_refusal_is_not_waited_for(shown: Clip) -> None:
@@ -214,6 +214,6 @@ async def test_leaving_a_stream_early_leaves_nothing(service: Running, client: C
         async for reply in stream:
             if reply.id >= 5:
                 break
-    assert await service.sessions.drain(10) == 0
+    assert await service.sessions.drain(60) == 0
     names = {task.get_name() for task in asyncio.all_tasks()}
     assert not {name for name in names if name.startswith("portrait-client")}

@@ -75,12 +75,12 @@ def elsewhere(servicer: pb_grpc.SegmentationServiceServicer) -> Iterator[str]:
 
     thread = threading.Thread(target=live)
     thread.start()
-    started.wait(30)
+    started.wait(60)
     try:
         yield f"127.0.0.1:{port}"
     finally:
         asyncio.run_coroutine_threadsafe(server.stop(0), loop)
-        thread.join(30)
+        thread.join(60)
 
 
 async def test_a_refusal_that_meets_the_clients_message_is_told_in_the_servers_words() -> None:
@@ -100,7 +100,7 @@ async def test_an_end_that_meets_the_clients_message_is_told_in_the_servers_word
         with elsewhere(servicer) as target:
             async with Client(target) as client, client.open_stream() as stream:
                 await stream.send(Picture.jpeg(b""), 1)
-                assert servicer.over.wait(30)  # while this loop stands still and cannot see the status
+                assert servicer.over.wait(60)  # while this loop stands still and cannot see the status
                 time.sleep(0.05)  # noqa: ASYNC251  so that the status is here, and not yet seen
                 for read_first in (False, True):
                     with pytest.raises(ClientError, match="the token is unknown") as ended:

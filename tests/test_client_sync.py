@@ -72,7 +72,7 @@ async def test_it_can_leave_a_stream_and_raises_what_its_twin_raises(service: Ru
                 list(sync.stream(fails()))
 
     await asyncio.to_thread(run)
-    assert await service.sessions.drain(10) == 0
+    assert await service.sessions.drain(60) == 0
 
 
 async def test_what_is_left_open_ends_with_the_block(service: Running) -> None:
@@ -85,11 +85,11 @@ async def test_what_is_left_open_ends_with_the_block(service: Running) -> None:
             return stream
 
     stream = await asyncio.to_thread(run)
-    assert await service.sessions.drain(10) == 0
+    assert await service.sessions.drain(60) == 0
     await asyncio.to_thread(stream.close)
     left = {thread for thread in set(threading.enumerate()) - before if thread.name.startswith("portrait-client")}
     for thread in left:
-        await asyncio.to_thread(thread.join, 10)
+        await asyncio.to_thread(thread.join, 60)
         assert not thread.is_alive()
 
 
@@ -114,7 +114,7 @@ async def test_an_interrupt_ends_a_program_whose_source_blocks(service: Running)
     try:
         assert await program.stdout.readline() == b"0\n"
         program.send_signal(signal.SIGINT)
-        async with timeout(30):
+        async with timeout(60):
             _, told = await program.communicate()
     finally:
         if program.returncode is None:
@@ -123,4 +123,4 @@ async def test_an_interrupt_ends_a_program_whose_source_blocks(service: Running)
     assert program.returncode == -signal.SIGINT
     assert told.decode().count("Error") == 0, told.decode()
     assert told.endswith(b"KeyboardInterrupt\n")
-    assert await service.sessions.drain(10) == 0
+    assert await service.sessions.drain(60) == 0

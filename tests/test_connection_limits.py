@@ -51,7 +51,7 @@ async def test_who_has_been_taken_is_answered_though_the_door_closes(monkeypatch
     monkeypatch.setattr("portrait.transports.http.server.Door", Watched)
     async with box() as (port, _):
         asking = asyncio.create_task(ask_late(*await asyncio.open_connection("127.0.0.1", port)))
-        async with timeout(20):
+        async with timeout(60):
             while not doors[0]:
                 await asyncio.sleep(0.01)
     assert (await asking).startswith(b"HTTP/1.1 200")
@@ -79,6 +79,6 @@ async def test_a_connection_that_comes_as_the_door_is_told_to_close_is_not_lost(
                 await asyncio.sleep(0)  # it has begun to wait
             with socket.create_connection(listening.getsockname()):
                 await asyncio.wait(taking)
-                async with timeout(20):
+                async with timeout(60):
                     while not server.connections:
                         await asyncio.sleep(0.01)

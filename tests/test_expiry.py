@@ -95,7 +95,7 @@ async def test_connections_end_with_their_token(settings: Settings, tokens: Path
                 await one.frame()
             assert len(running.sessions) == 2
             replace(tokens, f"office {OTHER}\n".encode())
-            async with timeout(30):
+            async with timeout(60):
                 while len(running.sessions) > 1:
                     await asyncio.sleep(0.01)
                 for one in (watcher, page):
@@ -118,7 +118,7 @@ async def test_a_client_that_takes_no_result_cannot_keep_its_session(settings: S
                 await asyncio.sleep(0.05)
 
         sender = asyncio.create_task(send())
-        async with timeout(30):
+        async with timeout(60):
             while running.sessions:
                 await asyncio.sleep(0.01)
         sender.cancel()

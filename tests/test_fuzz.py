@@ -111,7 +111,7 @@ async def test_no_bytes_crash_hang_or_confuse_the_service(service: Running) -> N
             counts[path, code] += 1
             assert code not in WRONG, f"{code} of {path}, mutation {seed}"
     tell("mutated", counts)
-    assert await asyncio.wait_for(service.sessions.drain(10), 20) == 0
+    assert await service.sessions.drain(60) == 0
 
 
 FRAMES = well_formed(pb.Frame.DESCRIPTOR).map(lambda frame: pb.SegmentStreamRequest(frame=frame))
@@ -169,7 +169,7 @@ async def test_no_message_crashes_hangs_or_confuses_the_service(service: Running
 
     await asyncio.to_thread(trouble)
     tell("random", counts)
-    assert await asyncio.wait_for(service.sessions.drain(10), 20) == 0
+    assert await service.sessions.drain(60) == 0
 
 
 async def test_the_service_answers_after_all_that(service: Running) -> None:

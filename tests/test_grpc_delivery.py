@@ -34,7 +34,7 @@ def slots(monkeypatch: pytest.MonkeyPatch) -> list[NewestSlot[Any]]:
 
 async def until_lost(slot: NewestSlot[Any], count: int) -> None:
     """Wait until so many frames have made place for newer ones."""
-    async with timeout(30):
+    async with timeout(60):
         while slot.dropped < count:
             await asyncio.sleep(0.01)
 

@@ -135,4 +135,4 @@ async def test_a_bad_prior_is_refused_saying_why(client: Client, service: Runnin
             pass
     assert message in refused.value.message
     assert refused.value.code == "INVALID_ARGUMENT"
-    assert await service.sessions.drain(10) == 0
+    assert await service.sessions.drain(60) == 0

@@ -63,7 +63,7 @@ async def test_no_offer_does_anything_but_be_answered_or_refused() -> None:
                 async with one.http.delete(url + response.headers["Location"]) as ended:
                     assert ended.status == 200
             await emptied(sessions)
-        async with timeout(30):
+        async with timeout(60):
             while len(udp_sockets()) > sockets:
                 await asyncio.sleep(0.01)
         # It is as good as new.
@@ -142,9 +142,9 @@ async def test_a_connection_that_never_closes_keeps_nothing(monkeypatch: pytest.
 
     connection.pc._RTCPeerConnection__isClosed = asyncio.Future()  # type: ignore[attr-defined]
     connection.pc._RTCPeerConnection__closeTask = asyncio.ensure_future(fail())  # type: ignore[attr-defined]
-    async with timeout(20):
+    async with timeout(60):
         await connection.close()
-    async with timeout(20):
+    async with timeout(60):
         while udp_sockets():
             await asyncio.sleep(0.01)
 

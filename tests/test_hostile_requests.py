@@ -89,7 +89,7 @@ async def test_no_request_does_anything_but_be_answered_or_refused(service: Runn
             assert b"BaseSettings" not in answer
     print(dict(told))
     assert {"200", "400", "404", "405"} <= set(told)
-    async with timeout(20):
+    async with timeout(60):
         while service.sessions:  # of who was not waited for
             await asyncio.sleep(0.01)
 

@@ -128,14 +128,14 @@ async def test_a_change_that_comes_while_a_background_is_decoded_holds(
 
     def slow(data: bytes) -> Frame:
         entered.set()
-        assert let_through.wait(30)
+        assert let_through.wait(60)
         return load_background(data)
 
     async with Client(f"127.0.0.1:{service.grpc_port}") as client, client.open_stream() as stream:
         target = f"/v1/sessions/{stream.info.session_id}"
         with patch("portrait.image.backgrounds.load_background", slow):
             changing = asyncio.create_task(http.patch(target, json={"mode": "image", "background": url}))
-            assert await asyncio.to_thread(entered.wait, 30)
+            assert await asyncio.to_thread(entered.wait, 60)
             async with http.patch(target, json={"color": "#ff0000"}) as response:
                 assert response.status == 200
             let_through.set()
@@ -228,7 +228,7 @@ async def test_metrics_count_what_happened(service: Running, http: aiohttp.Clien
             await stream.send(Picture.jpeg(data), i)
             await stream.receive()
         during = await samples(http)
-    await service.sessions.drain(10)
+    await service.sessions.drain(60)
     after = await samples(http)
     assert during[("portrait_sessions", ("grpc",))] == 1
     assert after[("portrait_sessions", ("grpc",))] == 0

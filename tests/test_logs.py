@@ -139,7 +139,7 @@ async def test_the_reasons_of_grpc(caplog: pytest.LogCaptureFixture) -> None:
         async with client.open_stream() as stream:
             with pytest.raises(ClientError, match="no frame for"):
                 await stream.receive()
-        async with timeout(10):
+        async with timeout(60):
             while len(sessions):
                 await asyncio.sleep(0.01)
     assert reasons() == ["finished", "the caller went away", "no frame for 1 s"]

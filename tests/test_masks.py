@@ -47,7 +47,7 @@ class Masks:
         self.channel.on("message", self.messages.put_nowait)
 
     async def get(self) -> tuple[int, Array]:
-        async with timeout(20):
+        async with timeout(60):
             return unpack(await self.messages.get())
 
 
@@ -163,7 +163,7 @@ async def test_without_a_channel_frames_are_dropped_and_counted(shown: Clip) -> 
         await one.connect(result="data")
         await masks.get()
         masks.channel.close()
-        async with timeout(20):
+        async with timeout(60):
             while (await one.numbers())["frames_dropped"] == 0:
                 await asyncio.sleep(0.05)
 
@@ -174,7 +174,7 @@ async def test_channels_of_other_names_are_closed(shown: Clip) -> None:
         masks = Masks(one, Camera(shown))
         await one.connect(result="data")
         await masks.get()
-        async with timeout(20):
+        async with timeout(60):
             while other.readyState != "closed":
                 await asyncio.sleep(0.05)
 
@@ -189,4 +189,4 @@ async def test_a_channel_that_is_not_offered_and_a_mode_that_is_not_the_boxs_are
             document = await response.json()
             assert (response.status, document["title"]) == (400, "BAD_OPTION")
             assert "cannot carry 'blur'; expected one of ['mask']" in document["detail"]
-        assert await sessions.drain(20) == 0
+        assert await sessions.drain(60) == 0

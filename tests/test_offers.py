@@ -70,7 +70,7 @@ async def test_an_offer_that_is_none_is_refused_and_frees_everything(body: str, 
         expected = (422, "UNSUPPORTED_OFFER") if "no video" in message else (400, "BAD_OFFER")
         assert (response.status, document["title"]) == expected, document
         assert message in document["detail"]
-        assert await sessions.drain(20) == 0
+        assert await sessions.drain(60) == 0
 
 
 @pytest.mark.parametrize(
@@ -95,7 +95,7 @@ async def test_an_offer_with_one_wrong_line_is_answered_or_refused(shown: Clip, 
         if response.status == 201:
             async with one.http.delete(url + response.headers["Location"]):
                 pass
-        assert await sessions.drain(20) == 0
+        assert await sessions.drain(60) == 0
 
 
 async def test_media_keeps_to_its_ports_and_without_one_an_offer_is_refused(shown: Clip) -> None:
@@ -114,7 +114,7 @@ async def test_media_keeps_to_its_ports_and_without_one_an_offer_is_refused(show
             assert float(second.headers["Retry-After"]) > 0
             async with one.http.delete(url + first.headers["Location"]) as response:
                 assert response.status == 200
-            assert await sessions.drain(20) == 0
+            assert await sessions.drain(60) == 0
 
 
 async def test_an_offer_of_unknown_codecs_is_refused(shown: Clip) -> None:

@@ -93,7 +93,7 @@ def test_an_address_is_recorded_until_an_interrupt(folder: Path, tmp_path: Path)
         process = connected(url.partition("?")[0], target)
         wait_for(lambda: size_of(tmp_path / ".out.part.mp4") > 0 or process.poll() is not None)
         process.send_signal(signal.SIGINT)
-        out, said = process.communicate(timeout=30)
+        out, said = process.communicate(timeout=60)
     finally:
         for each in (camera, process):
             if each is not None:

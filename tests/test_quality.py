@@ -221,7 +221,7 @@ async def test_a_stream_too_many_is_told_why_and_when_to_try_again(counting_cpu:
                 assert (await response.json())["title"] == "OUT_OF_CPU"
                 async with other.http.get(f"{other.url}/metrics") as scrape:
                     assert 'portrait_admission_refused_total{reason="out_of_cpu"} 2.0' in await scrape.text()
-        async with timeout(20):
+        async with timeout(60):
             while box.sessions.describe():
                 await asyncio.sleep(0.01)
         async with client.open_stream():

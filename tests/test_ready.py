@@ -39,8 +39,8 @@ async def test_it_listens_after_an_inference_and_not_before(
     serving = asyncio.create_task(serve())
     waiting = asyncio.create_task(up.wait())
     try:
-        async with timeout(20):
-            await asyncio.to_thread(gate.entered.acquire, timeout=10)
+        async with timeout(60):
+            await asyncio.to_thread(gate.entered.acquire, timeout=60)
             assert [await reached(port) for port in ports] == [False, False]
             assert not up.is_set()
             gate.let_through.release()

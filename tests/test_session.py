@@ -124,7 +124,7 @@ async def test_a_cancelled_turn_leaves_nothing_behind() -> None:
     gate.let_through.release()
     with pytest.raises(asyncio.CancelledError):
         await task
-    assert await held.drain(10) == 0
+    assert await held.drain(60) == 0
     assert model.open_count == 0
 
 
@@ -134,7 +134,7 @@ async def test_a_session_cancelled_while_it_opens_gives_its_segmenter_back() -> 
     class Slow(FakeModel):
         def open(self) -> Segmenter:
             entered.set()
-            assert let_through.wait(30)
+            assert let_through.wait(60)
             return super().open()
 
     model = Slow(full_mask)
@@ -150,7 +150,7 @@ async def test_a_session_cancelled_while_it_opens_gives_its_segmenter_back() -> 
     let_through.set()
     with pytest.raises(asyncio.CancelledError):
         await task
-    assert await held.drain(10) == 0
+    assert await held.drain(60) == 0
     assert model.open_count == 0
 
 
@@ -199,7 +199,7 @@ async def test_a_network_that_hangs_ends_its_session_and_frees_its_place() -> No
         assert model.open_count == 2
     # Should it ever come back, it gives its interpreter back as well.
     gate.let_through.release()
-    async with timeout(10):
+    async with timeout(60):
         while model.open_count:
             await asyncio.sleep(0.01)
 
@@ -209,7 +209,7 @@ async def test_a_network_that_hangs_while_it_is_opened_frees_its_place() -> None
 
     class Slow(FakeModel):
         def open(self) -> Segmenter:
-            let_through.wait(30)
+            let_through.wait(60)
             return super().open()
 
     held = Sessions(only(Slow(full_mask)), 1, Metrics(), hang_seconds=0.2)

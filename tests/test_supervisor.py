@@ -90,7 +90,7 @@ async def test_a_worker_that_could_not_be_started_is_tried_again(
     monkeypatch.setattr(worker, "start", start)
     keeping = asyncio.create_task(worker.keep())
     waiting = asyncio.create_task(started.wait())
-    done, _ = await asyncio.wait((keeping, waiting), timeout=30, return_when=asyncio.FIRST_COMPLETED)
+    done, _ = await asyncio.wait((keeping, waiting), timeout=60, return_when=asyncio.FIRST_COMPLETED)
     keeping.cancel()
     await asyncio.gather(keeping, return_exceptions=True)
     assert done == {waiting}

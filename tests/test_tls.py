@@ -41,7 +41,7 @@ async def test_tls_serves_both_and_a_renewed_certificate_is_used_at_once(
         assert {await serial(port, authority) for port in (running.http_port, running.grpc_port)} == renewed
         async with Client(target, tls=Tls(Authority.new("stranger").pem)) as client:
             with pytest.raises(ClientError, match="UNAVAILABLE"):
-                await client.models(timeout=5)
+                await client.models(timeout=60)
 
 
 async def serial(port: int, authority: Authority) -> int:
@@ -78,7 +78,7 @@ async def test_mutual_tls_lets_clients_of_the_authority_pass_only(
             pair = [path.read_bytes() for path in own] if own else []
             async with Client(target, tls=Tls(authority.pem, *pair)) as client:
                 try:
-                    return bool(await client.models(timeout=5))
+                    return bool(await client.models(timeout=60))
                 except ClientError:
                     return False
 

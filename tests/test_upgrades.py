@@ -35,7 +35,7 @@ PAINTED = """(kit.painted = [], (function note(now) {
 
 
 def get(url: str) -> Any:
-    with urllib.request.urlopen(url, timeout=10) as response:
+    with urllib.request.urlopen(url, timeout=60) as response:
         return json.load(response)
 
 

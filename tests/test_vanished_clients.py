@@ -43,7 +43,7 @@ async def first_picture(process: Process) -> None:
 
 
 async def none_left(sessions: Sessions) -> None:
-    async with timeout(25):
+    async with timeout(60):
         while len(sessions):
             await asyncio.sleep(0.05)
 
@@ -54,7 +54,7 @@ async def test_a_client_that_vanishes_gives_its_place_back() -> None:
         [row] = sessions.describe()
         session, since = sessions[row["id"]], time.monotonic()
         one.send_signal(signal.SIGKILL)
-        async with timeout(25):
+        async with timeout(60):
             assert await session.wait_ended() == f"nothing came for {connection.SILENT_SECONDS:g} s"
         assert time.monotonic() - since > connection.SILENT_SECONDS - 2 * connection.LOOK_SECONDS
         await none_left(sessions)
@@ -80,7 +80,7 @@ async def test_a_viewer_that_vanishes_gives_its_place_back_and_the_stream_goes_o
         first = await stack.enter_async_context(client(url, "/whep/desk"))
         await first_picture(first)
         first.send_signal(signal.SIGKILL)
-        async with timeout(25), publisher(url, shown) as asking:
+        async with timeout(60), publisher(url, shown) as asking:
             offer = await asking.offer()
             while (status := (await asking.post(offer, "/whep/desk")).status) == 503:
                 await asyncio.sleep(0.2)
@@ -96,7 +96,7 @@ async def test_a_client_that_only_pauses_keeps_its_place() -> None:
         await asyncio.sleep(connection.SILENT_SECONDS / 2)
         one.send_signal(signal.SIGCONT)
         [row] = sessions.describe()
-        async with timeout(20):
+        async with timeout(60):
             while sessions[row["id"]].describe()["frames_done"] <= row["frames_done"] + 10:
                 await asyncio.sleep(0.05)
 

@@ -99,7 +99,7 @@ async def test_bodies_flow_through_another_worker_as_they_come_and_its_answer_is
         while line := await lines.get():
             yield line
 
-    async with timeout(20), AsyncExitStack() as stack:
+    async with timeout(60), AsyncExitStack() as stack:
         ports = [
             await stack.enter_async_context(
                 serve_http(routes, host="127.0.0.1", port=0, max_body_bytes=2**20, board=board)

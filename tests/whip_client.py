@@ -67,5 +67,5 @@ async def publishing(folder: Path, url: str, token: str, *options: str) -> Async
         yield
     finally:
         process.send_signal(signal.SIGINT)
-        async with timeout(30):
+        async with timeout(60):
             await process.wait()

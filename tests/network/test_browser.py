@@ -56,7 +56,7 @@ async def browsing(place: Namespace, url: str, folder: Path) -> AsyncIterator[Pa
     # Without TLS the camera is given to no page but the machine's own.
     trusted = [f"--unsafely-treat-insecure-origin-as-secure={url}"]
     async with open_page("about:blank", folder / "profile", folder / "camera.y4m", True, trusted, program) as page:
-        page.set_default_timeout(40_000)
+        page.set_default_timeout(60_000)
         await page.route("**/*.js", serve_module)
         await page.route("**/page.html", serve_page)
         await page.goto(f"{url}/page.html")

@@ -93,7 +93,7 @@ async def relaying(place: Namespace, options: Sequence[str] = RELAY) -> AsyncIte
         pytest.skip("coturn is not installed (make system-packages)")
     leaving_nothing = ("-n", "--log-file=stdout", "--simple-log", "--pidfile=/dev/null")
     async with running(place.command(program, *leaving_nothing, *options), ready="IO method"):
-        async with timeout(30):  # it says so a moment before it listens
+        async with timeout(60):  # it says so a moment before it listens
             while await listening(place, 3478) != {"udp", "tcp"}:
                 await asyncio.sleep(0.05)
         yield
