@@ -12,7 +12,7 @@ import pytest
 from portrait.client import Client, Picture, Reply
 from portrait.image.backgrounds import Backgrounds
 from portrait.metrics import Metrics
-from portrait.server.app import Running
+from portrait.server.app import RunningService
 from portrait.sessions.registry import Sessions
 from portrait.transports.grpc.server import serve_grpc
 from tests.fakes import FakeModel, only
@@ -47,7 +47,7 @@ async def pictures(frames: list[Array], encode: Any) -> AsyncIterator[Picture]:
 
 
 @pytest.fixture
-async def client(service: Running) -> AsyncIterator[Client]:
+async def client(service: RunningService) -> AsyncIterator[Client]:
     async with Client(f"127.0.0.1:{service.grpc_port}") as opened:
         yield opened
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from portrait.core.segmenters import Model, Models, load_models
-from portrait.server.app import Running, run_service
+from portrait.server.app import RunningService, run_service
 from portrait.settings import Settings
 
 # Services under test measure nothing of a machine that does other things meanwhile, unless a test says so.
@@ -75,7 +75,7 @@ def settings() -> Settings:
 
 
 @pytest.fixture
-async def service(settings: Settings) -> AsyncIterator[Running]:
+async def service(settings: Settings) -> AsyncIterator[RunningService]:
     """A whole service in this process; nothing of it is left at the end."""
     before = asyncio.all_tasks()
     async with run_service(settings) as running:

@@ -16,7 +16,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
-from portrait.server.app import Running, run_service
+from portrait.server.app import RunningService, run_service
 from portrait.settings import Settings
 
 TOKEN, OTHER = "0123456789abcdef-camera", "fedcba9876543210-office"
@@ -98,12 +98,12 @@ def authority() -> Authority:
 
 
 @asynccontextmanager
-async def serving(settings: Settings, **changes: Any) -> AsyncIterator[Running]:
+async def serving(settings: Settings, **changes: Any) -> AsyncIterator[RunningService]:
     async with run_service(settings.model_copy(update=changes)) as running:
         yield running
 
 
-async def http_status(running: Running, path: str, authorization: str | None = None, **options: Any) -> int:
+async def http_status(running: RunningService, path: str, authorization: str | None = None, **options: Any) -> int:
     scheme = "https" if "ssl" in options else "http"
     headers = {} if authorization is None else {"Authorization": authorization}
     url = f"{scheme}://localhost:{running.http_port}{path}"

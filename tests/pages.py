@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from playwright.async_api import Page, expect
 
-from portrait.server.app import Running
+from portrait.server.app import RunningService
 from tests.browser import Screen, open_page, write_camera
 from tests.people import Array, clip
 
@@ -38,7 +38,7 @@ GRAB = """(id) => {
 
 @asynccontextmanager
 async def browsing(
-    service: Running,
+    service: RunningService,
     tmp_path: Path,
     camera: bool = True,
     allow: bool = True,

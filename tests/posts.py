@@ -8,14 +8,14 @@ import cv2
 import numpy as np
 import pytest
 
-from portrait.server.app import Running
+from portrait.server.app import RunningService
 from tests.people import Array, clip
 
 SHOWN = clip(640, 360, 1)
 
 
 @pytest.fixture
-async def http(service: Running) -> AsyncIterator[aiohttp.ClientSession]:
+async def http(service: RunningService) -> AsyncIterator[aiohttp.ClientSession]:
     async with aiohttp.ClientSession(f"http://127.0.0.1:{service.http_port}") as session:
         yield session
 

@@ -15,7 +15,7 @@ from portrait.image.convert import frame_from_bgr
 from portrait.image.frame import Frame, Timestamp
 from portrait.image.mask import Mask
 from portrait.metrics import Metrics
-from portrait.server.app import Running
+from portrait.server.app import RunningService
 from tests.fakes import FakeModel, failing
 from tests.people import Array, clip, room
 
@@ -158,7 +158,7 @@ def test_a_network_that_fails_shows_nobody_framed_or_not(mode: str) -> None:
     pipeline.close()
 
 
-async def test_a_stream_can_be_framed_and_its_results_keep_the_frames_size(service: Running) -> None:
+async def test_a_stream_can_be_framed_and_its_results_keep_the_frames_size(service: RunningService) -> None:
     shown = clip(640, 480, 3)
     small = np.zeros((480, 640, 3), np.uint8)
     small[200:440, 320:640] = cv2.resize(shown.frames[0], (320, 240))

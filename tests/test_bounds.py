@@ -17,7 +17,7 @@ import grpc.aio
 import pytest
 from aiohttp import web
 
-from portrait.server.app import Running
+from portrait.server.app import RunningService
 from portrait.settings import Settings
 from portrait.transports.grpc import server as grpc_transport
 from portrait.transports.grpc.server import serve_grpc
@@ -175,7 +175,7 @@ async def test_so_many_large_bodies_are_read_at_once(monkeypatch: pytest.MonkeyP
             assert await response.text() == str(len(LARGE))
 
 
-async def test_parts_without_end_are_refused_at_the_first_one_too_many(service: Running) -> None:
+async def test_parts_without_end_are_refused_at_the_first_one_too_many(service: RunningService) -> None:
     """Each has a head and no body: no limit of bytes would ever be reached."""
     sent = 0
 
@@ -207,7 +207,7 @@ async def test_what_is_no_request_is_no_line_of_the_log(caplog: pytest.LogCaptur
 
 
 async def test_grpc_takes_so_many_connections_and_waits_for_no_greeting(
-    service: Running, monkeypatch: pytest.MonkeyPatch
+    service: RunningService, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     few = [("grpc.max_allowed_incoming_connections", 5), ("grpc.server_handshake_timeout_ms", 1000)]
     assert {name for name, _ in few} < {name for name, _ in grpc_transport.BOUND_OPTIONS}

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from playwright.async_api import Page, Route
 
-from portrait.server.app import Running
+from portrait.server.app import RunningService
 from tests.browser import open_page, write_camera
 from tests.people import clip
 
@@ -32,7 +32,7 @@ PERSON_SHOWN = """(() => {
 })()"""
 
 
-async def page_with(example: str, service: Running, page: Page) -> list[str]:
+async def page_with(example: str, service: RunningService, page: Page) -> list[str]:
     """Open a page that the box serves itself; what it says on its console."""
     url, said = f"http://127.0.0.1:{service.http_port}/example.html", list[str]()
 
@@ -51,7 +51,7 @@ def test_there_are_three() -> None:
 
 
 @pytest.mark.parametrize("number", range(3))
-async def test_an_example_shows_the_person(number: int, service: Running, tmp_path: Path) -> None:
+async def test_an_example_shows_the_person(number: int, service: RunningService, tmp_path: Path) -> None:
     write_camera(tmp_path / "camera.y4m", clip(640, 480, 30))
     async with open_page("about:blank", tmp_path / "profile", tmp_path / "camera.y4m") as page:
         said = await page_with(EXAMPLES[number], service, page)

@@ -16,7 +16,7 @@ from portrait.core.compositors import MODES, Options, open_compositor
 from portrait.image.convert import bgr_from_frame, frame_from_bgr
 from portrait.image.frame import Timestamp
 from portrait.image.mask import Mask
-from portrait.server.app import Running
+from portrait.server.app import RunningService
 from tests.browser import open_page
 from tests.people import clip, iou, room
 from tests.rtc import fake_service
@@ -152,7 +152,7 @@ async def test_a_film_plays_behind_the_person_in_the_page_and_edges_change(tmp_p
 
 @pytest.mark.parametrize("browser", BROWSERS)
 async def test_the_network_in_the_page_gives_the_boxs_mask_and_sends_nothing(
-    browser: str, tmp_path: Path, service: Running
+    browser: str, tmp_path: Path, service: RunningService
 ) -> None:
     """The same picture through the page's runtime and, over gRPC, the box's."""
     shown = clip(640, 480, 1)
@@ -199,7 +199,7 @@ throttles as well."""
 
 @pytest.mark.parametrize(("slow", "where"), [(False, {"browser", "box"}), (True, {"box"})])
 async def test_auto_measures_and_says_what_it_found(
-    slow: bool, where: set[str], tmp_path: Path, service: Running
+    slow: bool, where: set[str], tmp_path: Path, service: RunningService
 ) -> None:
     async with open_page(f"http://127.0.0.1:{service.http_port}/", tmp_path, None) as page:
         await page.evaluate(f"(() => {{ {KIT} }})()")

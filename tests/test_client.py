@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from portrait.client import Client, ClientError, Reply
-from portrait.server.app import Running, run_service
+from portrait.server.app import RunningService, run_service
 from portrait.settings import Settings
 from tests.calls import client, fake_service, i420, pictures, received, shown
 from tests.fakes import FakeModel, Gate, full_mask
@@ -50,13 +50,13 @@ async def test_a_stopping_servers_stream_goes_on_at_the_next_without_a_jump(show
         assert np.mean((reply.array > 127) != (uninterrupted > 127)) < 0.002
 
 
-def opened(service: Running) -> float | None:
+def opened(service: RunningService) -> float | None:
     """How many streams there have been."""
     return service._metrics.registry.get_sample_value("portrait_sessions_opened_total", {"transport": "grpc"})
 
 
 @asynccontextmanager
-async def replicas(settings: Settings) -> AsyncIterator[tuple[Proxy, Running, Client]]:
+async def replicas(settings: Settings) -> AsyncIterator[tuple[Proxy, RunningService, Client]]:
     """A client of two servers, the first of them behind a wire that can be cut."""
     async with (
         run_service(settings) as first,
@@ -192,7 +192,7 @@ async def test_a_slow_reader_is_no_late_reply(client: Client) -> None:
     assert ids == list(range(8))
 
 
-async def test_what_the_source_raises_is_raised(client: Client, service: Running) -> None:
+async def test_what_the_source_raises_is_raised(client: Client, service: RunningService) -> None:
     async def source() -> AsyncIterator[Array]:
         yield room(64, 48)
         raise ZeroDivisionError("the camera fell down")
@@ -209,7 +209,7 @@ async def test_a_refusal_is_not_waited_for(shown: Clip) -> None:
         assert refused.value.retry_after == 5.0
 
 
-async def test_leaving_a_stream_early_leaves_nothing(service: Running, client: Client) -> None:
+async def test_leaving_a_stream_early_leaves_nothing(service: RunningService, client: Client) -> None:
     async with aclosing(client.stream(itertools.repeat(room(64, 48)))) as stream:
         async for reply in stream:
             if reply.id >= 5:

@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 
 from portrait.client import Client, ClientError, Picture, SyncClient
-from portrait.server.app import Running
+from portrait.server.app import RunningService
 from tests.calls import client, i420, pictures, rgb24, shown
 from tests.people import Array, Clip, room
 
@@ -36,7 +36,7 @@ with SyncClient(sys.argv[1]) as client:
 """
 
 
-async def test_the_sync_client_gives_the_same_masks(service: Running, client: Client, shown: Clip) -> None:
+async def test_the_sync_client_gives_the_same_masks(service: RunningService, client: Client, shown: Clip) -> None:
     expected = [reply.array async for reply in client.stream(pictures(shown.frames, i420), every_frame=True)]
     target = f"127.0.0.1:{service.grpc_port}"
 
@@ -56,7 +56,7 @@ async def test_the_sync_client_gives_the_same_masks(service: Running, client: Cl
     assert models >= 1
 
 
-async def test_it_can_leave_a_stream_and_raises_what_its_twin_raises(service: Running) -> None:
+async def test_it_can_leave_a_stream_and_raises_what_its_twin_raises(service: RunningService) -> None:
     def fails() -> Iterator[Array]:
         yield room(64, 48)
         raise ZeroDivisionError("the camera fell down")
@@ -75,7 +75,7 @@ async def test_it_can_leave_a_stream_and_raises_what_its_twin_raises(service: Ru
     assert await service.sessions.drain(60) == 0
 
 
-async def test_what_is_left_open_ends_with_the_block(service: Running) -> None:
+async def test_what_is_left_open_ends_with_the_block(service: RunningService) -> None:
     before = set(threading.enumerate())
 
     def run() -> Any:
@@ -93,7 +93,7 @@ async def test_what_is_left_open_ends_with_the_block(service: Running) -> None:
         assert not thread.is_alive()
 
 
-async def test_it_may_be_opened_again_and_says_when_it_is_not_open(service: Running) -> None:
+async def test_it_may_be_opened_again_and_says_when_it_is_not_open(service: RunningService) -> None:
     def run() -> None:
         sync = SyncClient(f"127.0.0.1:{service.grpc_port}")
         for _ in range(2):
@@ -107,7 +107,7 @@ async def test_it_may_be_opened_again_and_says_when_it_is_not_open(service: Runn
     await asyncio.to_thread(run)
 
 
-async def test_an_interrupt_ends_a_program_whose_source_blocks(service: Running) -> None:
+async def test_an_interrupt_ends_a_program_whose_source_blocks(service: RunningService) -> None:
     command = [sys.executable, "-c", INTERRUPTED, f"127.0.0.1:{service.grpc_port}"]
     program = await asyncio.create_subprocess_exec(*command, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
     assert program.stdout is not None

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from playwright.async_api import Page
 
-from portrait.server.app import Running, run_service
+from portrait.server.app import RunningService, run_service
 from portrait.settings import Settings
 from tests import whip_client
 from tests.browser import open_page, write_camera
@@ -61,7 +61,7 @@ CORNER = """() => {
 
 
 @asynccontextmanager
-async def serving(tmp_path: Path, origin: str) -> AsyncIterator[tuple[Running, str]]:
+async def serving(tmp_path: Path, origin: str) -> AsyncIterator[tuple[RunningService, str]]:
     """The whole service, which asks for a token and lets that origin's pages in."""
     (tmp_path / "tokens").write_text(f"camera {TOKEN}\n")
     settings = Settings(http_port=0, grpc_port=0, drain_seconds=0.0, tokens=tmp_path / "tokens", origins=origin)

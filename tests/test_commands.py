@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from pydantic import SecretStr
 
-from portrait.server.app import Running, run_service
+from portrait.server.app import RunningService, run_service
 from portrait.settings import Settings
 from tests.boxes import serving
 from tests.browser import open_page
@@ -66,7 +66,7 @@ def test_there_are_lines_to_run() -> None:
 
 
 @pytest.mark.parametrize("page", [PROTOCOL, ROOT / "README.md"], ids=lambda page: page.name)
-async def test_curl_gets_a_cutout(page: Path, service: Running, folder: Path) -> None:
+async def test_curl_gets_a_cutout(page: Path, service: RunningService, folder: Path) -> None:
     [line] = re.findall(r"^.*?\b(curl -F [^`\n]+)", page.read_text(), re.MULTILINE)
     await run_shell(folder, placed(line, service.http_port, service.grpc_port))
     size = cv2.imread(str(folder / "me.jpg")).shape[:2]
@@ -82,7 +82,7 @@ def program(text: str, given: str, end: str) -> str:
     return "\n".join(["import asyncio", *imports, "async def main():", main, "asyncio.run(main())", ""])
 
 
-async def test_both_python_clients_stream(service: Running, folder: Path) -> None:
+async def test_both_python_clients_stream(service: RunningService, folder: Path) -> None:
     text = placed(blocks(PROTOCOL, "python")[0], service.http_port, service.grpc_port)
     given = "import cv2\nframes = [cv2.imread('me.jpg')[..., ::-1]] * 3"
     (folder / "stream.py").write_text(program(text, given, "print(reply.id, reply.array.shape)"))
@@ -91,7 +91,7 @@ async def test_both_python_clients_stream(service: Running, folder: Path) -> Non
     assert opened == 2
 
 
-async def test_a_python_client_changes_a_stream(service: Running, folder: Path) -> None:
+async def test_a_python_client_changes_a_stream(service: RunningService, folder: Path) -> None:
     text = placed(blocks(PROTOCOL, "python")[1], service.http_port, service.grpc_port)
     given = "import cv2\nframes = [cv2.imread('me.jpg')[..., ::-1]] * 2"
     end = "    print(reply.id, stream.info.output.mode, reply.array[0, 0])"
@@ -102,7 +102,7 @@ async def test_a_python_client_changes_a_stream(service: Running, folder: Path) 
 
 
 @needs_tritonclient
-async def test_tritonclient_asks_for_a_mask(service: Running, folder: Path) -> None:
+async def test_tritonclient_asks_for_a_mask(service: RunningService, folder: Path) -> None:
     text = placed(blocks(PROTOCOL, "python")[2], service.http_port, service.grpc_port)
     np.save(folder / "rgb.npy", cv2.imread(str(folder / "me.jpg"))[..., ::-1])
     given = "import numpy, tritonclient.grpc\nrgb = numpy.load('rgb.npy')\n"

@@ -15,7 +15,7 @@ from portrait.core.pipeline import Pipeline
 from portrait.core.segmenters import Model
 from portrait.image.convert import frame_from_i420
 from portrait.image.frame import Timestamp
-from portrait.server.app import Running
+from portrait.server.app import RunningService
 from portrait.settings import Settings
 from tests.boxes import serving
 from tests.frames import Silent
@@ -64,14 +64,16 @@ def settings() -> Settings:
     return Settings(http_port=0, grpc_port=0, max_sessions=NEIGHBOURS + 1, drain_seconds=0.0, quality_steps=4)
 
 
-async def test_a_stream_says_what_the_core_says(service: Running, frames: list[bytes], alone: list[bytes]) -> None:
+async def test_a_stream_says_what_the_core_says(
+    service: RunningService, frames: list[bytes], alone: list[bytes]
+) -> None:
     async with Client(f"127.0.0.1:{service.grpc_port}") as client:
         assert await masks_of(client, frames) == alone
         assert await masks_of(client, frames) == alone
 
 
 async def test_seven_neighbours_under_load_change_no_bit(
-    service: Running, frames: list[bytes], alone: list[bytes]
+    service: RunningService, frames: list[bytes], alone: list[bytes]
 ) -> None:
     """Of other people, sizes and modes, as fast as they are answered."""
     done = asyncio.Event()

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from portrait.client import Client
-from portrait.server.app import Running, run_service
+from portrait.server.app import RunningService, run_service
 from portrait.settings import Settings
 from tests.calls import client, jpeg, pictures, shown
 from tests.credentials import TOKEN, Authority, authority, tokens
@@ -47,7 +47,7 @@ needs_node = pytest.mark.skipif(
 
 @needs_node
 async def test_the_node_client_gets_the_python_clients_masks(
-    service: Running, client: Client, shown: Clip, frames: list[Path]
+    service: RunningService, client: Client, shown: Clip, frames: list[Path]
 ) -> None:
     expected = [reply.array async for reply in client.stream(pictures(shown.frames, jpeg), every_frame=True)]
     status, said = await run(NODE, EXAMPLES / "node" / "stream.mjs", f"127.0.0.1:{service.grpc_port}", *frames)
@@ -58,7 +58,7 @@ async def test_the_node_client_gets_the_python_clients_masks(
 
 
 @needs_node
-async def test_the_node_client_says_what_was_refused(service: Running, frames: list[Path]) -> None:
+async def test_the_node_client_says_what_was_refused(service: RunningService, frames: list[Path]) -> None:
     frames[1].write_bytes(b"hello")
     target = f"127.0.0.1:{service.grpc_port}"
     status, said = await run(NODE, EXAMPLES / "node" / "stream.mjs", target, *frames[:3])
@@ -70,7 +70,7 @@ async def test_the_node_client_says_what_was_refused(service: Running, frames: l
 @pytest.fixture
 async def secured(
     settings: Settings, tokens: Path, authority: Authority, tmp_path: Path
-) -> AsyncIterator[tuple[Running, str]]:
+) -> AsyncIterator[tuple[RunningService, str]]:
     """A service that asks for a token, and the file of the authority to trust it by."""
     certificate, key = authority.issue(tmp_path, "server")
     ca = tmp_path / "ca.pem"
@@ -81,7 +81,7 @@ async def secured(
 
 
 async def test_the_shells_example_brings_credentials(
-    secured: tuple[Running, str], frames: list[Path], shown: Clip, tmp_path: Path
+    secured: tuple[RunningService, str], frames: list[Path], shown: Clip, tmp_path: Path
 ) -> None:
     running, ca = secured
     out, given = tmp_path / "cutout.png", {"SERVER": f"https://localhost:{running.http_port}", "CA": ca}
@@ -95,7 +95,7 @@ async def test_the_shells_example_brings_credentials(
 
 
 @needs_node
-async def test_the_node_client_brings_credentials(secured: tuple[Running, str], frames: list[Path]) -> None:
+async def test_the_node_client_brings_credentials(secured: tuple[RunningService, str], frames: list[Path]) -> None:
     running, ca = secured
     command = NODE, EXAMPLES / "node" / "stream.mjs", f"localhost:{running.grpc_port}", frames[0]
     status, said = await run(*command, TOKEN=TOKEN, CA=ca)

@@ -18,7 +18,7 @@ from portrait.core.compositors import Options
 from portrait.core.segmenters import Model
 from portrait.image.convert import frame_from_bgr
 from portrait.image.frame import Frame, Timestamp
-from portrait.server.app import Running
+from portrait.server.app import RunningService
 from portrait.transports.files import Work, local_work, remote_work
 from tests.films import SHOWN, read_video, write_video
 from tests.people import Array, iou
@@ -105,7 +105,7 @@ def test_a_background_is_a_name_or_a_file(tmp_path: Path) -> None:
         assert room_is(np.asarray(cv2.imread(str(target)), np.uint8), (0, 0, 255)) == is_red
 
 
-async def test_a_running_service_can_do_the_work(service: Running, tmp_path: Path) -> None:
+async def test_a_running_service_can_do_the_work(service: RunningService, tmp_path: Path) -> None:
     source, target = tmp_path / "in.mp4", tmp_path / "out.mp4"
     write_video(source)
     address = f"127.0.0.1:{service.grpc_port}"
@@ -117,7 +117,9 @@ async def test_a_running_service_can_do_the_work(service: Running, tmp_path: Pat
     assert sound_of(target) == sound_of(source)
 
 
-async def test_a_running_service_gives_the_very_frames_a_pipeline_here_gives(service: Running, model: Model) -> None:
+async def test_a_running_service_gives_the_very_frames_a_pipeline_here_gives(
+    service: RunningService, model: Model
+) -> None:
     """Compared before they are encoded: x264 was seen to write other bytes for the same frames."""
     address = f"127.0.0.1:{service.grpc_port}"
     shown = [frame_from_bgr(picture, Timestamp(i, Fraction(1, 30)), i / 30) for i, picture in enumerate(SHOWN.frames)]

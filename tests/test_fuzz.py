@@ -17,7 +17,7 @@ import pytest
 from hypothesis import strategies as st
 
 from portrait.client import Client
-from portrait.server.app import Running
+from portrait.server.app import RunningService
 from portrait.v1 import segmentation_pb2 as pb
 from tests.calls import jpeg
 from tests.embedded import SIDE
@@ -95,7 +95,7 @@ async def one_watch(channel: grpc.aio.Channel, path: str, dice: random.Random) -
 
 
 @pytest.mark.filterwarnings("ignore:unclosed")
-async def test_no_bytes_crash_hang_or_confuse_the_service(service: Running) -> None:
+async def test_no_bytes_crash_hang_or_confuse_the_service(service: RunningService) -> None:
     dice, counts = random.Random(SEED), Counter[Any]()
     began = time.monotonic()
     async with grpc.aio.insecure_channel(f"127.0.0.1:{service.grpc_port}") as channel:
@@ -145,7 +145,7 @@ def code_of(channel: grpc.Channel, path: str, messages: list[Any]) -> grpc.Statu
     return grpc.StatusCode.OK
 
 
-async def test_no_message_crashes_hangs_or_confuses_the_service(service: Running) -> None:
+async def test_no_message_crashes_hangs_or_confuses_the_service(service: RunningService) -> None:
     counts = Counter[Any]()
     began = time.monotonic()
 
@@ -172,6 +172,6 @@ async def test_no_message_crashes_hangs_or_confuses_the_service(service: Running
     assert await service.sessions.drain(60) == 0
 
 
-async def test_the_service_answers_after_all_that(service: Running) -> None:
+async def test_the_service_answers_after_all_that(service: RunningService) -> None:
     async with Client(f"127.0.0.1:{service.grpc_port}") as client:
         assert (await client.segment(jpeg(room(64, 48)))).array.shape == (SIDE, SIDE)

@@ -12,7 +12,7 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha.proto_reflection_descriptor_database import ProtoReflectionDescriptorDatabase
 
 from portrait.client import Client
-from portrait.server.app import Running
+from portrait.server.app import RunningService
 from portrait.transports.grpc.server import SERVICE
 from portrait.v1 import segmentation_pb2 as pb
 from tests.calls import SIZE, client, i420, jpeg, pictures, rgb24, shown
@@ -137,7 +137,7 @@ async def test_models_are_listed(client: Client) -> None:
     assert (default.name, default.width, default.height, default.stateful) == ("portrait", SIDE, SIDE, True)
 
 
-async def test_health_and_reflection_answer(service: Running) -> None:
+async def test_health_and_reflection_answer(service: RunningService) -> None:
     target = f"127.0.0.1:{service.grpc_port}"
     async with grpc.aio.insecure_channel(target) as channel:
         stub = health_pb2_grpc.HealthStub(channel)

@@ -9,7 +9,7 @@ import pytest
 
 from portrait.client import Client, ClientError
 from portrait.client.stream import Stream
-from portrait.server.app import Running
+from portrait.server.app import RunningService
 from tests.calls import client, fake_service, jpeg, received, shown
 from tests.fakes import FakeModel, full_mask
 from tests.people import Clip
@@ -17,7 +17,7 @@ from tests.people import Clip
 __all__ = ["client", "shown"]  # fixtures
 
 
-async def test_a_stream_says_goaway_goes_on_and_is_cut_at_the_deadline(service: Running, shown: Clip) -> None:
+async def test_a_stream_says_goaway_goes_on_and_is_cut_at_the_deadline(service: RunningService, shown: Clip) -> None:
     async with Client(f"127.0.0.1:{service.grpc_port}") as client, client.open_stream(every_frame=True) as stream:
         await stream.send(jpeg(shown.frames[0]), 0)
         await received(stream)
@@ -39,7 +39,7 @@ async def test_a_stream_says_goaway_goes_on_and_is_cut_at_the_deadline(service: 
         assert await draining == 1
 
 
-async def test_a_drained_stream_ends_with_unavailable(service: Running, client: Client) -> None:
+async def test_a_drained_stream_ends_with_unavailable(service: RunningService, client: Client) -> None:
     async with client.open_stream() as stream:
         assert await service.sessions.drain(0) == 1
         with pytest.raises(ClientError, match="the service stops") as ended:
@@ -47,7 +47,7 @@ async def test_a_drained_stream_ends_with_unavailable(service: Running, client: 
     assert (ended.value.code, ended.value.reason) == ("UNAVAILABLE", "DRAINING")
 
 
-async def test_a_client_that_vanishes_leaves_no_session(service: Running, shown: Clip) -> None:
+async def test_a_client_that_vanishes_leaves_no_session(service: RunningService, shown: Clip) -> None:
     async with Client(f"127.0.0.1:{service.grpc_port}") as vanishing, vanishing.open_stream() as stream:
         await stream.send(jpeg(shown.frames[0]), 1)
         assert len(service.sessions) == 1
@@ -67,7 +67,7 @@ async def test_a_stream_that_never_sends_a_frame_ends(shown: Clip) -> None:
         assert await sessions.drain(60) == 0
 
 
-async def test_a_sender_that_does_not_stop_is_told_why_its_stream_ended(service: Running, shown: Clip) -> None:
+async def test_a_sender_that_does_not_stop_is_told_why_its_stream_ended(service: RunningService, shown: Clip) -> None:
     """Its last message is on the way when the server ends the call, in every order."""
     picture = jpeg(shown.frames[0])
 

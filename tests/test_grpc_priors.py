@@ -9,7 +9,7 @@ import pytest
 from portrait.client import Client, ClientError
 from portrait.client.types import decode
 from portrait.image.mask import Mask
-from portrait.server.app import Running
+from portrait.server.app import RunningService
 from portrait.v1 import segmentation_pb2 as pb
 from tests.calls import SIZE, client, fake_service, i420, jpeg, pictures, received, shown
 from tests.embedded import SIDE
@@ -128,7 +128,7 @@ BAD_PRIORS = {
 
 
 @pytest.mark.parametrize("name", BAD_PRIORS)
-async def test_a_bad_prior_is_refused_saying_why(client: Client, service: Running, name: str) -> None:
+async def test_a_bad_prior_is_refused_saying_why(client: Client, service: RunningService, name: str) -> None:
     prior, message = BAD_PRIORS[name]
     with pytest.raises(ClientError) as refused:
         async with client.open_stream(prior=prior):

@@ -10,7 +10,7 @@ from portrait.client import Client, ClientError, Picture, Reply
 from portrait.core.compositors import Options
 from portrait.image.frame import Frame
 from portrait.image.mask import Mask
-from portrait.server.app import Running
+from portrait.server.app import RunningService
 from portrait.transports.grpc.service import MAX_IN_FLIGHT
 from portrait.v1 import segmentation_pb2 as pb
 from tests.calls import client, fake_service, i420, jpeg, received, rgb24, shown
@@ -139,7 +139,9 @@ async def test_pixels_at_the_models_size_are_a_frame_like_any_other(client: Clie
     assert same.array.tobytes() == reply.array.tobytes()
 
 
-async def test_a_changed_mode_from_outside_falls_back_to_the_frames_layout(service: Running, client: Client) -> None:
+async def test_a_changed_mode_from_outside_falls_back_to_the_frames_layout(
+    service: RunningService, client: Client
+) -> None:
     async with client.open_stream(format=pb.PICTURE_FORMAT_GRAY8, every_frame=True) as stream:
         service.sessions[stream.info.session_id].change(Options("blur"))
         await stream.send(Picture.jpeg(jpeg(room(64, 64)).message.data), 1)

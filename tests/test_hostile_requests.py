@@ -11,7 +11,7 @@ from typing import Any
 import aiohttp
 import pytest
 
-from portrait.server.app import Running
+from portrait.server.app import RunningService
 from tests.fakes import FakeModel, full_mask
 from tests.mutations import mutated_bytes, rounds
 from tests.people import clip
@@ -74,7 +74,7 @@ async def answer_to(port: int, data: bytes) -> bytes:
 
 
 @pytest.mark.filterwarnings("ignore::aiohttp.BadContentDispositionHeader", "ignore::aiohttp.BadContentDispositionParam")
-async def test_no_request_does_anything_but_be_answered_or_refused(service: Running) -> None:
+async def test_no_request_does_anything_but_be_answered_or_refused(service: RunningService) -> None:
     told = Counter[str]()
     plain = [f"GET {target} HTTP/1.1\r\nHost: box\r\nConnection: close\r\n\r\n".encode() for target in TARGETS]
     requests = itertools.chain(plain, map(request_of, rounds(least=300)))
@@ -104,7 +104,7 @@ FORMS = [
 
 
 @pytest.mark.filterwarnings("ignore::aiohttp.BadContentDispositionHeader", "ignore::aiohttp.BadContentDispositionParam")
-async def test_no_form_does_anything_but_be_answered_or_refused(service: Running) -> None:
+async def test_no_form_does_anything_but_be_answered_or_refused(service: RunningService) -> None:
     told = Counter[int]()
     url = f"http://127.0.0.1:{service.http_port}/v1/segment"
     async with aiohttp.ClientSession() as http:

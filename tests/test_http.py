@@ -13,14 +13,16 @@ from portrait import __version__
 from portrait.client import Client, Picture
 from portrait.image.backgrounds import load_background
 from portrait.image.frame import Frame
-from portrait.server.app import Running
+from portrait.server.app import RunningService
 from tests.people import room
 from tests.posts import SHOWN, encoded, form, http, problem_of
 
 __all__ = ["http"]  # a fixture
 
 
-async def test_a_full_service_refuses_with_a_time_to_try_again(service: Running, http: aiohttp.ClientSession) -> None:
+async def test_a_full_service_refuses_with_a_time_to_try_again(
+    service: RunningService, http: aiohttp.ClientSession
+) -> None:
     async with Client(f"127.0.0.1:{service.grpc_port}") as client:
         streams = [client.open_stream() for _ in range(4)]
         for stream in streams:
@@ -32,7 +34,9 @@ async def test_a_full_service_refuses_with_a_time_to_try_again(service: Running,
             await stream.__aexit__(None, None, None)
 
 
-async def test_a_grpc_session_is_seen_changed_and_ended_by_http(service: Running, http: aiohttp.ClientSession) -> None:
+async def test_a_grpc_session_is_seen_changed_and_ended_by_http(
+    service: RunningService, http: aiohttp.ClientSession
+) -> None:
     async with Client(f"127.0.0.1:{service.grpc_port}") as client, client.open_stream(every_frame=True) as stream:
         url = f"/v1/sessions/{stream.info.session_id}"
         await stream.send(Picture.jpeg(encoded(SHOWN.frames[0])), 1)
@@ -49,7 +53,7 @@ async def test_a_grpc_session_is_seen_changed_and_ended_by_http(service: Running
             await stream.receive()
 
 
-async def test_the_list_of_sessions_tells_no_whole_id(service: Running, http: aiohttp.ClientSession) -> None:
+async def test_the_list_of_sessions_tells_no_whole_id(service: RunningService, http: aiohttp.ClientSession) -> None:
     async with Client(f"127.0.0.1:{service.grpc_port}") as client, client.open_stream() as stream:
         async with http.get("/v1/sessions") as response:
             listed = await response.json()
@@ -81,7 +85,7 @@ CHANGES = "mode, color, background, threshold, feather, framing, decontaminate, 
     ],
 )
 async def test_a_bad_change_is_refused_and_changes_nothing(
-    service: Running, http: aiohttp.ClientSession, body: bytes, message: str
+    service: RunningService, http: aiohttp.ClientSession, body: bytes, message: str
 ) -> None:
     async with Client(f"127.0.0.1:{service.grpc_port}") as client, client.open_stream() as stream:
         url = f"/v1/sessions/{stream.info.session_id}"
@@ -91,7 +95,7 @@ async def test_a_bad_change_is_refused_and_changes_nothing(
             assert (await response.json())["mode"] == "mask"
 
 
-async def test_a_background_can_come_as_a_data_url(service: Running, http: aiohttp.ClientSession) -> None:
+async def test_a_background_can_come_as_a_data_url(service: RunningService, http: aiohttp.ClientSession) -> None:
     url = "data:image/jpeg;base64," + base64.b64encode(encoded(room(64, 64))).decode()
     async with Client(f"127.0.0.1:{service.grpc_port}") as client, client.open_stream() as stream:
         target = f"/v1/sessions/{stream.info.session_id}"
@@ -110,7 +114,7 @@ async def test_a_background_can_come_as_a_data_url(service: Running, http: aioht
     ],
 )
 async def test_a_huge_change_is_refused_in_a_sentence(
-    service: Running, http: aiohttp.ClientSession, body: str, said: str
+    service: RunningService, http: aiohttp.ClientSession, body: str, said: str
 ) -> None:
     async with Client(f"127.0.0.1:{service.grpc_port}") as client, client.open_stream() as stream:
         target = f"/v1/sessions/{stream.info.session_id}"
@@ -121,7 +125,7 @@ async def test_a_huge_change_is_refused_in_a_sentence(
 
 
 async def test_a_change_that_comes_while_a_background_is_decoded_holds(
-    service: Running, http: aiohttp.ClientSession
+    service: RunningService, http: aiohttp.ClientSession
 ) -> None:
     url = "data:image/jpeg;base64," + base64.b64encode(encoded(room(64, 64))).decode()
     entered, let_through = threading.Event(), threading.Event()
@@ -156,7 +160,7 @@ async def test_unknown_sessions_paths_and_methods_are_problems(http: aiohttp.Cli
 
 
 async def test_ready_until_the_service_drains_and_alive_all_along(
-    service: Running, http: aiohttp.ClientSession
+    service: RunningService, http: aiohttp.ClientSession
 ) -> None:
     async with http.get("/readyz") as response:
         assert response.status == 200
@@ -198,7 +202,9 @@ async def test_no_page_is_made_of_two_versions(http: aiohttp.ClientSession, path
         assert response.headers["Cache-Control"] == "no-cache"
 
 
-async def test_the_box_tells_a_page_how_to_use_it_elsewhere(service: Running, http: aiohttp.ClientSession) -> None:
+async def test_the_box_tells_a_page_how_to_use_it_elsewhere(
+    service: RunningService, http: aiohttp.ClientSession
+) -> None:
     async with http.get("/v1/about") as response:
         assert await response.json() == {
             "version": __version__,
@@ -222,7 +228,7 @@ async def samples(http: aiohttp.ClientSession) -> dict[tuple[str, tuple[str, ...
     }
 
 
-async def test_metrics_count_what_happened(service: Running, http: aiohttp.ClientSession) -> None:
+async def test_metrics_count_what_happened(service: RunningService, http: aiohttp.ClientSession) -> None:
     async with Client(f"127.0.0.1:{service.grpc_port}") as client, client.open_stream(every_frame=True) as stream:
         for i, data in enumerate([encoded(SHOWN.frames[0]), encoded(SHOWN.frames[0]), b"hello"]):
             await stream.send(Picture.jpeg(data), i)

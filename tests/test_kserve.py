@@ -14,7 +14,7 @@ from portrait import __version__
 from portrait.client import Client, ClientError
 from portrait.kserve import inference_pb2 as kserve
 from portrait.kserve import inference_pb2_grpc as kserve_grpc
-from portrait.server.app import Running
+from portrait.server.app import RunningService
 from portrait.v1 import segmentation_pb2 as pb
 from tests.calls import TRITON, client, jpeg, needs_tritonclient, shown
 from tests.embedded import SIDE
@@ -27,7 +27,7 @@ ROOT = Path(__file__).parents[1]
 
 @needs_tritonclient
 async def test_tritonclient_gets_the_python_clients_masks(
-    service: Running, client: Client, shown: Clip, tmp_path: Path
+    service: RunningService, client: Client, shown: Clip, tmp_path: Path
 ) -> None:
     frames = np.array([frame[..., ::-1] for frame in shown.frames[:8]])
     still = jpeg(shown.frames[0]).message.data
@@ -73,7 +73,7 @@ def image(**fields: Any) -> kserve.ModelInferRequest.InferInputTensor:
     )
 
 
-async def infer(service: Running, request: kserve.ModelInferRequest) -> kserve.ModelInferResponse:
+async def infer(service: RunningService, request: kserve.ModelInferRequest) -> kserve.ModelInferResponse:
     async with grpc.aio.insecure_channel(f"127.0.0.1:{service.grpc_port}") as channel:
         try:
             answer = await kserve_grpc.GRPCInferenceServiceStub(channel).ModelInfer(request)
@@ -83,7 +83,9 @@ async def infer(service: Running, request: kserve.ModelInferRequest) -> kserve.M
     return answer
 
 
-async def test_contents_may_be_lists_of_numbers_or_of_files(service: Running, client: Client, shown: Clip) -> None:
+async def test_contents_may_be_lists_of_numbers_or_of_files(
+    service: RunningService, client: Client, shown: Clip
+) -> None:
     small = np.asarray(cv2.resize(shown.frames[0], (32, 24)), np.uint8)[..., ::-1]
     contents = kserve.InferTensorContents(uint_contents=small.reshape(-1).tolist())
     request = kserve.ModelInferRequest(
@@ -133,7 +135,7 @@ BAD: dict[str, tuple[kserve.ModelInferRequest, str]] = {
 
 
 @pytest.mark.parametrize("name", BAD)
-async def test_a_bad_request_is_refused_saying_why(service: Running, name: str) -> None:
+async def test_a_bad_request_is_refused_saying_why(service: RunningService, name: str) -> None:
     bad, message = BAD[name]
     with pytest.raises(ClientError) as refused:
         await infer(service, bad)

@@ -13,7 +13,7 @@ from aiortc import RTCDataChannel
 from portrait.client import Client
 from portrait.image.frame import Frame
 from portrait.image.mask import Mask
-from portrait.server.app import Running
+from portrait.server.app import RunningService
 from portrait.transports.webrtc.mask_channel import MAX_BYTES, MaskMessage
 from tests.fakes import FakeModel, failing, full_mask
 from tests.people import Array, Clip, clip, iou
@@ -113,7 +113,7 @@ async def test_every_picture_that_comes_back_has_the_rtp_timestamp_of_its_frame(
             assert count_of(shown) == number_of(frame.pts)
 
 
-async def test_channel_track_and_grpc_give_the_same_mask(service: Running, shown: Clip) -> None:
+async def test_channel_track_and_grpc_give_the_same_mask(service: RunningService, shown: Clip) -> None:
     """A person who sits still, so that every way sees the same picture but for the camera's encoder."""
     url, still = f"http://127.0.0.1:{service.http_port}", Clip(shown.frames[:1], shown.masks[:1])
     async with Client(f"127.0.0.1:{service.grpc_port}") as client:

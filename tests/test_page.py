@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from playwright.async_api import expect
 
-from portrait.server.app import Running
+from portrait.server.app import RunningService
 from tests.firefox import needs_firefox, open_firefox
 from tests.pages import (
     INSIDE,
@@ -38,7 +38,9 @@ RESULT_AT = """(share) => {
 
 
 @pytest.mark.parametrize("way", ["composite", "mask", "data", "browser"])
-async def test_a_person_sees_themselves_before_every_background(service: Running, tmp_path: Path, way: str) -> None:
+async def test_a_person_sees_themselves_before_every_background(
+    service: RunningService, tmp_path: Path, way: str
+) -> None:
     """Blur, colour, picture, mask and matte, one after the other in one call, wherever the work is done."""
     async with browsing(service, tmp_path) as page:
         await page.select_option("#way", way)
@@ -81,7 +83,7 @@ async def test_a_person_sees_themselves_before_every_background(service: Running
     assert await service.sessions.drain(60) == 0
 
 
-async def test_two_modes_stand_side_by_side_and_one_over_the_other(service: Running, tmp_path: Path) -> None:
+async def test_two_modes_stand_side_by_side_and_one_over_the_other(service: RunningService, tmp_path: Path) -> None:
     """The camera, another mode and another way of the same beside the result; each is a session of its own."""
     async with browsing(service, tmp_path) as page:
         await choose(page, "color")
@@ -119,7 +121,9 @@ async def test_two_modes_stand_side_by_side_and_one_over_the_other(service: Runn
         await until(page, "red still", red)
 
 
-async def test_edges_are_set_and_the_picture_follows_where_the_box_makes_it(service: Running, tmp_path: Path) -> None:
+async def test_edges_are_set_and_the_picture_follows_where_the_box_makes_it(
+    service: RunningService, tmp_path: Path
+) -> None:
     """Softer edges are seen, on the box and in the browser; what only the box can do is offered only there."""
 
     def between(seen: Array) -> float:
@@ -158,7 +162,9 @@ async def test_edges_are_set_and_the_picture_follows_where_the_box_makes_it(serv
         await expect(page.locator("#framing")).not_to_be_checked()
 
 
-async def test_the_page_says_where_the_work_is_done_and_changes_it_in_a_call(service: Running, tmp_path: Path) -> None:
+async def test_the_page_says_where_the_work_is_done_and_changes_it_in_a_call(
+    service: RunningService, tmp_path: Path
+) -> None:
     """By the keyboard alone."""
     async with browsing(service, tmp_path) as page:
         await page.focus("#toggle")
@@ -180,7 +186,7 @@ async def test_the_page_says_where_the_work_is_done_and_changes_it_in_a_call(ser
 
 @needs_firefox
 @pytest.mark.parametrize("way", ["composite", "mask", "data", "browser"])
-async def test_the_page_runs_in_firefox(service: Running, tmp_path: Path, way: str) -> None:
+async def test_the_page_runs_in_firefox(service: RunningService, tmp_path: Path, way: str) -> None:
     """With the test picture of Firefox's own fake camera: nobody is in it, so that all of it becomes the colour."""
     async with open_firefox(f"http://127.0.0.1:{service.http_port}/", tmp_path / "profile") as page:
 

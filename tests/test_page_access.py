@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from playwright.async_api import Page, expect
 
-from portrait.server.app import Running
+from portrait.server.app import RunningService
 from tests.browser import PHONE, Screen
 from tests.firefox import needs_firefox, open_firefox
 from tests.pages import browsing, choose, start
@@ -41,7 +41,7 @@ async def faults(page: Page) -> list[str]:
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 @pytest.mark.parametrize("screen", [Screen(), PHONE], ids=["desktop", "phone"])
 async def test_axe_finds_nothing_in_any_condition(
-    service: Running, tmp_path: Path, screen: Screen, scheme: str
+    service: RunningService, tmp_path: Path, screen: Screen, scheme: str
 ) -> None:
     """At rest, with every part of the form open, with an error, in a call, in both dialogs."""
     look = Screen(screen.width, screen.height, screen.scale, "dark" if scheme == "dark" else "light", screen.touch)
@@ -68,7 +68,7 @@ async def test_axe_finds_nothing_in_any_condition(
             await page.keyboard.press("Escape")
 
 
-async def test_a_fault_would_be_found(service: Running, tmp_path: Path) -> None:
+async def test_a_fault_would_be_found(service: RunningService, tmp_path: Path) -> None:
     async with browsing(service, tmp_path) as page:
         await page.evaluate("document.getElementById('why').style.color = 'light-dark(#e0e0e0, #202020)'")
         await page.evaluate("document.getElementById('toggle').textContent = ''")
@@ -77,7 +77,9 @@ async def test_a_fault_would_be_found(service: Running, tmp_path: Path) -> None:
         assert any(each.startswith("button-name") for each in found)
 
 
-async def test_every_control_is_reached_by_keyboard_with_a_focus_that_shows(service: Running, tmp_path: Path) -> None:
+async def test_every_control_is_reached_by_keyboard_with_a_focus_that_shows(
+    service: RunningService, tmp_path: Path
+) -> None:
     """From the top to the end and around; a group of radio buttons is one stop, its arrows do the rest."""
     async with browsing(service, tmp_path) as page:
         await choose(page, "image")
@@ -105,7 +107,7 @@ async def test_every_control_is_reached_by_keyboard_with_a_focus_that_shows(serv
         await expect(page.locator("#mode-hint")).to_contain_text("What the network sees")
 
 
-async def test_a_dialog_keeps_the_focus_and_gives_it_back(service: Running, tmp_path: Path) -> None:
+async def test_a_dialog_keeps_the_focus_and_gives_it_back(service: RunningService, tmp_path: Path) -> None:
     async with browsing(service, tmp_path) as page:
         await page.focus("#show-code")
         await page.keyboard.press("Enter")
@@ -129,7 +131,9 @@ async def test_a_dialog_keeps_the_focus_and_gives_it_back(service: Running, tmp_
         await expect(page.locator("#keys")).to_be_hidden()
 
 
-async def test_single_keys_do_what_the_docs_say_and_can_be_switched_off(service: Running, tmp_path: Path) -> None:
+async def test_single_keys_do_what_the_docs_say_and_can_be_switched_off(
+    service: RunningService, tmp_path: Path
+) -> None:
     async with browsing(service, tmp_path) as page:
         listed = await page.evaluate(
             "[...document.querySelectorAll('#key-list div')].map(({ children: [key, words] }) => "
@@ -172,7 +176,7 @@ async def test_single_keys_do_what_the_docs_say_and_can_be_switched_off(service:
         await expect(page.locator("#keys-on")).not_to_be_checked()
 
 
-async def test_what_happens_is_read_aloud(service: Running, tmp_path: Path) -> None:
+async def test_what_happens_is_read_aloud(service: RunningService, tmp_path: Path) -> None:
     """By roles: what changes by itself stands in a live region, figures do not, and pictures have names."""
     async with browsing(service, tmp_path) as page:
         await expect(page.get_by_role("status").filter(has_text="Camera off")).to_be_visible()
@@ -194,7 +198,9 @@ async def test_what_happens_is_read_aloud(service: Running, tmp_path: Path) -> N
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-async def test_it_is_light_or_dark_as_the_system_or_as_chosen(service: Running, tmp_path: Path, scheme: str) -> None:
+async def test_it_is_light_or_dark_as_the_system_or_as_chosen(
+    service: RunningService, tmp_path: Path, scheme: str
+) -> None:
     dark = "getComputedStyle(document.body).backgroundColor === 'rgb(13, 16, 23)'"
     async with browsing(service, tmp_path, screen=Screen(scheme="dark" if scheme == "dark" else "light")) as page:
         assert await page.evaluate(dark) == (scheme == "dark")
@@ -217,7 +223,7 @@ async def test_it_is_light_or_dark_as_the_system_or_as_chosen(service: Running, 
 
 
 @needs_firefox
-async def test_axe_finds_nothing_in_firefox(service: Running, tmp_path: Path) -> None:
+async def test_axe_finds_nothing_in_firefox(service: RunningService, tmp_path: Path) -> None:
     async with open_firefox(f"http://127.0.0.1:{service.http_port}/", tmp_path / "profile") as page:
         await page.evaluate(f"(() => {{ {AXE.read_text()} }})()")
         assert await page.evaluate(f"({LOOK})()") == []

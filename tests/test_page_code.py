@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from playwright.async_api import Page, expect
 
-from portrait.server.app import Running, run_service
+from portrait.server.app import RunningService, run_service
 from portrait.settings import Settings
 from tests.browser import open_page
 from tests.credentials import TOKEN, authority, tokens
@@ -169,7 +169,7 @@ def write_film(path: Path) -> None:
     film.release()
 
 
-async def test_the_code_has_what_stands_beside_and_how(service: Running, tmp_path: Path) -> None:
+async def test_the_code_has_what_stands_beside_and_how(service: RunningService, tmp_path: Path) -> None:
     """The mirror, the camera beside the result, another session beside it, or nothing."""
     async with browsing(service, tmp_path) as page:
         await allow_clipboard(page)
@@ -189,7 +189,7 @@ async def test_the_code_has_what_stands_beside_and_how(service: Running, tmp_pat
         assert "beside" not in await code(page, "page")
 
 
-async def test_without_a_clipboard_the_code_is_selected(service: Running, tmp_path: Path) -> None:
+async def test_without_a_clipboard_the_code_is_selected(service: RunningService, tmp_path: Path) -> None:
     async with browsing(service, tmp_path) as page:
         await page.evaluate("navigator.clipboard.writeText = () => Promise.reject(new Error('no')), true")
         await page.click("#show-code")

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 from playwright.async_api import expect
 
-from portrait.server.app import Running
+from portrait.server.app import RunningService
 from tests.browser import PHONE, Screen
 from tests.pages import browsing, choose, start
 
@@ -30,7 +30,7 @@ FROM_ABOVE = """() => {
 
 
 @pytest.mark.parametrize("mode", ["blur", "color", "image"])
-async def test_on_a_phone_nothing_is_cut_off_and_thumbs_hit(service: Running, tmp_path: Path, mode: str) -> None:
+async def test_on_a_phone_nothing_is_cut_off_and_thumbs_hit(service: RunningService, tmp_path: Path, mode: str) -> None:
     async with browsing(service, tmp_path, screen=PHONE) as page:
         await choose(page, mode)
         await expect(page.locator("#gallery label")).to_have_count(5)
@@ -49,7 +49,9 @@ async def test_on_a_phone_nothing_is_cut_off_and_thumbs_hit(service: Running, tm
             await page.keyboard.press("Escape")
 
 
-async def test_on_a_phone_the_picture_stays_in_sight_while_it_is_changed(service: Running, tmp_path: Path) -> None:
+async def test_on_a_phone_the_picture_stays_in_sight_while_it_is_changed(
+    service: RunningService, tmp_path: Path
+) -> None:
     async with browsing(service, tmp_path, screen=PHONE) as page:
         await start(page)
         await page.click(".edges summary")
@@ -60,7 +62,7 @@ async def test_on_a_phone_the_picture_stays_in_sight_while_it_is_changed(service
 
 
 @pytest.mark.parametrize("mode", ["color", "image"])
-async def test_in_forced_colours_what_is_chosen_is_seen(service: Running, tmp_path: Path, mode: str) -> None:
+async def test_in_forced_colours_what_is_chosen_is_seen(service: RunningService, tmp_path: Path, mode: str) -> None:
     """What the system paints over says nothing: shades, and the colours one may choose."""
     style = """(selector) => {
       const { backgroundColor, boxShadow } = getComputedStyle(document.querySelector(selector));
@@ -79,7 +81,7 @@ async def test_in_forced_colours_what_is_chosen_is_seen(service: Running, tmp_pa
 
 
 @pytest.mark.parametrize("screen", [Screen(), Screen(320, 640)], ids=["desktop", "narrow"])
-async def test_no_word_is_wider_than_its_button(service: Running, tmp_path: Path, screen: Screen) -> None:
+async def test_no_word_is_wider_than_its_button(service: RunningService, tmp_path: Path, screen: Screen) -> None:
     wide = """() => [...document.querySelectorAll(".modes span, .segments span, .primary, .upload label")]
       .filter(({ scrollWidth, clientWidth }) => scrollWidth > clientWidth).map(({ textContent }) => textContent)"""
     async with browsing(service, tmp_path, screen=screen) as page:

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from playwright.async_api import expect
 
-from portrait.server.app import Running
+from portrait.server.app import RunningService
 from tests.pages import browsing, choose, room_is, start, until
 
 pytestmark = pytest.mark.usefixtures("no_sockets_left")
@@ -19,7 +19,7 @@ NOTE_STATES = """() => {
 }"""
 
 
-async def test_what_is_chosen_while_it_connects_holds(service: Running, tmp_path: Path) -> None:
+async def test_what_is_chosen_while_it_connects_holds(service: RunningService, tmp_path: Path) -> None:
     async with browsing(service, tmp_path) as page:
         await page.evaluate(
             """(document.getElementById("toggle").click(),
@@ -30,7 +30,7 @@ async def test_what_is_chosen_while_it_connects_holds(service: Running, tmp_path
         await until(page, "before the colour", room_is((0xC0, 0x40, 0x20)))
 
 
-async def test_a_choice_and_the_start_in_one_moment_both_hold(service: Running, tmp_path: Path) -> None:
+async def test_a_choice_and_the_start_in_one_moment_both_hold(service: RunningService, tmp_path: Path) -> None:
     async with browsing(service, tmp_path) as page:
         await page.evaluate(
             """(document.querySelector("[name=mode][value=color]").click(),
@@ -40,7 +40,9 @@ async def test_a_choice_and_the_start_in_one_moment_both_hold(service: Running, 
         await until(page, "before the colour", room_is((0x40, 0xB1, 0x00)))
 
 
-async def test_the_camera_can_be_stopped_while_it_connects_and_started_again(service: Running, tmp_path: Path) -> None:
+async def test_the_camera_can_be_stopped_while_it_connects_and_started_again(
+    service: RunningService, tmp_path: Path
+) -> None:
     """Every press counts, however fast they come; in the end there is one session, or none."""
     async with browsing(service, tmp_path) as page:
         press = "document.getElementById('toggle').click()"
@@ -54,7 +56,7 @@ async def test_the_camera_can_be_stopped_while_it_connects_and_started_again(ser
 
 
 async def test_a_camera_that_is_lost_while_it_connects_ends_the_call_with_words(
-    service: Running, tmp_path: Path
+    service: RunningService, tmp_path: Path
 ) -> None:
     async with browsing(service, tmp_path) as page:
         await page.evaluate(
@@ -79,7 +81,7 @@ async def test_a_camera_that_is_lost_while_it_connects_ends_the_call_with_words(
 
 
 async def test_the_list_of_cameras_says_which_one_is_used_and_follows_what_is_plugged_in(
-    service: Running, tmp_path: Path
+    service: RunningService, tmp_path: Path
 ) -> None:
     async with browsing(service, tmp_path) as page:
         await start(page)
@@ -96,7 +98,7 @@ async def test_the_list_of_cameras_says_which_one_is_used_and_follows_what_is_pl
         await expect(page.locator("#device")).to_have_value(chosen)
 
 
-async def test_another_size_and_camera_are_taken_in_a_call(service: Running, tmp_path: Path) -> None:
+async def test_another_size_and_camera_are_taken_in_a_call(service: RunningService, tmp_path: Path) -> None:
     async with browsing(service, tmp_path) as page:
         await start(page)
         names = await page.locator("#device option").all_text_contents()
@@ -109,7 +111,7 @@ async def test_another_size_and_camera_are_taken_in_a_call(service: Running, tmp
         assert len(service.sessions) == 1
 
 
-async def test_what_was_chosen_is_there_on_the_next_visit(service: Running, tmp_path: Path) -> None:
+async def test_what_was_chosen_is_there_on_the_next_visit(service: RunningService, tmp_path: Path) -> None:
     async with browsing(service, tmp_path) as page:
         await choose(page, "image")
         await page.click("[data-name=dusk]")
@@ -134,7 +136,7 @@ async def test_what_was_chosen_is_there_on_the_next_visit(service: Running, tmp_
             await expect(page.locator("#framing")).not_to_be_checked()
 
 
-async def test_leaving_the_page_ends_the_session(service: Running, tmp_path: Path) -> None:
+async def test_leaving_the_page_ends_the_session(service: RunningService, tmp_path: Path) -> None:
     async with browsing(service, tmp_path) as page:
         await start(page)
         assert len(service.sessions) == 1
@@ -142,7 +144,7 @@ async def test_leaving_the_page_ends_the_session(service: Running, tmp_path: Pat
         assert await service.sessions.drain(60) == 0
 
 
-async def test_a_lost_connection_is_shown_until_it_is_back(service: Running, tmp_path: Path) -> None:
+async def test_a_lost_connection_is_shown_until_it_is_back(service: RunningService, tmp_path: Path) -> None:
     async with browsing(service, tmp_path) as page:
         await start(page)
         await page.evaluate(NOTE_STATES)  # it may be back between two looks

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from playwright.async_api import expect
 
-from portrait.server.app import Running
+from portrait.server.app import RunningService
 from tests.pages import browsing, choose, person_is_kept, room_is, says, start, until
 
 pytestmark = pytest.mark.usefixtures("no_sockets_left")
@@ -27,7 +27,7 @@ def bomb(path: Path, side: int) -> None:
     path.write_bytes(data)
 
 
-async def test_a_person_can_bring_their_own_picture(service: Running, tmp_path: Path) -> None:
+async def test_a_person_can_bring_their_own_picture(service: RunningService, tmp_path: Path) -> None:
     """Made small in the page; before the call, in it, again, and dropped."""
     for name, color in (("mine", (40, 200, 240)), ("other", (200, 60, 60))):
         cv2.imwrite(str(tmp_path / f"{name}.png"), np.full((1800, 3200, 3), color, np.uint8))
@@ -77,7 +77,7 @@ async def test_a_person_can_bring_their_own_picture(service: Running, tmp_path: 
         await until(page, "before what was dropped on the stage", room_is((40, 200, 240)))
 
 
-async def test_a_picture_that_cannot_be_used_is_explained(service: Running, tmp_path: Path) -> None:
+async def test_a_picture_that_cannot_be_used_is_explained(service: RunningService, tmp_path: Path) -> None:
     (tmp_path / "text.png").write_text("no picture")
     (tmp_path / "large.jpg").write_bytes(bytes(26_000_000))
     bomb(tmp_path / "bomb.png", 6000)

@@ -15,7 +15,7 @@ import pytest
 from PIL import Image
 from playwright.async_api import Page, expect
 
-from portrait.server.app import Running
+from portrait.server.app import RunningService
 from tests.browser import Screen, open_page, write_camera
 from tests.people import Array, Clip
 from tests.tabs import eventually
@@ -70,7 +70,7 @@ def breathe(picture: Array, phase: float) -> Array:
 
 
 @pytest.mark.parametrize("shot", SHOTS, ids=lambda shot: shot.name)
-async def test_the_page_looks_as_the_docs_show_it(service: Running, tmp_path: Path, shot: Shot) -> None:
+async def test_the_page_looks_as_the_docs_show_it(service: RunningService, tmp_path: Path, shot: Shot) -> None:
     write_camera(tmp_path / "camera.y4m", film())
     phone = shot.size == PHONE
     screen = Screen(*shot.size, scale=2 if phone else 1.5, scheme="dark" if shot.dark else "light", touch=phone)

@@ -9,7 +9,7 @@ from playwright.async_api import expect
 
 from portrait import errors
 from portrait.admission.quality import Quality
-from portrait.server.app import Running, run_service
+from portrait.server.app import RunningService, run_service
 from portrait.settings import Settings
 from tests.browser import open_page
 from tests.pages import browsing, choose, person_is_kept, says, start, until
@@ -28,7 +28,9 @@ def reasons() -> set[str]:
     return {kind.reason for kind in kinds if issubclass(kind, errors.PortraitError)}
 
 
-async def test_every_error_of_the_service_and_every_quality_has_its_words(service: Running, tmp_path: Path) -> None:
+async def test_every_error_of_the_service_and_every_quality_has_its_words(
+    service: RunningService, tmp_path: Path
+) -> None:
     async with browsing(service, tmp_path) as page:
         words = await page.evaluate("import('/web/page/words.js').then(({ REASONS, QUALITY }) => [REASONS, QUALITY])")
         assert words[0].keys() == reasons() | HTTP
@@ -48,7 +50,7 @@ async def test_every_error_of_the_service_and_every_quality_has_its_words(servic
         ]
 
 
-async def test_the_page_says_why_it_asks_for_the_camera_before_it_does(service: Running, tmp_path: Path) -> None:
+async def test_the_page_says_why_it_asks_for_the_camera_before_it_does(service: RunningService, tmp_path: Path) -> None:
     async with browsing(service, tmp_path) as page:
         await expect(page.locator("#why")).to_contain_text("Your browser will ask whether this page may use the camera")
         await expect(page.locator("#why")).to_contain_text("It goes to this box, 127.0.0.1, and nowhere else")
@@ -59,7 +61,7 @@ async def test_the_page_says_why_it_asks_for_the_camera_before_it_does(service: 
         await expect(page.locator("#welcome")).to_be_hidden()
 
 
-async def test_a_refused_camera_is_explained(service: Running, tmp_path: Path) -> None:
+async def test_a_refused_camera_is_explained(service: RunningService, tmp_path: Path) -> None:
     async with browsing(service, tmp_path, allow=False) as page:
         await page.click("#toggle")
         await says(page, "The camera was refused", "Allow it: press the camera or lock symbol in the address bar")
@@ -67,7 +69,7 @@ async def test_a_refused_camera_is_explained(service: Running, tmp_path: Path) -
         await expect(page.locator("#toggle")).to_have_text("Start camera")
 
 
-async def test_a_missing_camera_is_explained(service: Running, tmp_path: Path) -> None:
+async def test_a_missing_camera_is_explained(service: RunningService, tmp_path: Path) -> None:
     async with browsing(service, tmp_path, camera=False) as page:
         await page.click("#toggle")
         await says(page, "No camera was found", "Connect one, or switch on the one you have, then start again.")
@@ -84,7 +86,7 @@ async def test_a_missing_camera_is_explained(service: Running, tmp_path: Path) -
     ],
 )
 async def test_every_other_trouble_of_a_camera_is_explained(
-    service: Running, tmp_path: Path, name: str, title: str
+    service: RunningService, tmp_path: Path, name: str, title: str
 ) -> None:
     """Injected: a camera of the tests cannot be broken."""
     async with browsing(service, tmp_path) as page:
@@ -96,7 +98,7 @@ async def test_every_other_trouble_of_a_camera_is_explained(
         await expect(page.locator("#state")).to_have_text("Stopped")
 
 
-async def test_a_camera_that_is_unplugged_ends_the_call_with_words(service: Running, tmp_path: Path) -> None:
+async def test_a_camera_that_is_unplugged_ends_the_call_with_words(service: RunningService, tmp_path: Path) -> None:
     async with browsing(service, tmp_path) as page:
         await page.select_option("#way", "browser")
         await start(page)
@@ -164,7 +166,7 @@ async def test_a_box_that_is_gone_is_explained(tmp_path: Path) -> None:
         await page_of.__aexit__(None, None, None)
 
 
-async def test_what_the_box_refuses_stays_as_it_was(service: Running, tmp_path: Path) -> None:
+async def test_what_the_box_refuses_stays_as_it_was(service: RunningService, tmp_path: Path) -> None:
     """A background that an operator took away since the page was loaded."""
     async with browsing(service, tmp_path) as page:
         await choose(page, "color")
@@ -185,7 +187,7 @@ async def test_what_the_box_refuses_stays_as_it_was(service: Running, tmp_path: 
         await until(page, "the person", person_is_kept)
 
 
-async def test_quality_that_goes_down_is_told_in_words(service: Running, tmp_path: Path) -> None:
+async def test_quality_that_goes_down_is_told_in_words(service: RunningService, tmp_path: Path) -> None:
     """The box's answer is changed on its way: how quality goes down is tested elsewhere."""
     async with browsing(service, tmp_path) as page:
         for step, name, note in (("still", "Thrifty", "still scenes"), ("slower", "Half the frames", "very busy")):
@@ -203,7 +205,7 @@ async def test_quality_that_goes_down_is_told_in_words(service: Running, tmp_pat
             await expect(page.locator("#quality")).to_have_text("–")
 
 
-async def test_the_page_and_its_parts_ask_no_other_host(service: Running, tmp_path: Path) -> None:
+async def test_the_page_and_its_parts_ask_no_other_host(service: RunningService, tmp_path: Path) -> None:
     asked = set[str]()
     async with browsing(service, tmp_path) as page:
         page.on("request", lambda request: asked.add(request.url))

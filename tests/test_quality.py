@@ -21,7 +21,7 @@ from portrait.core.pipeline import Pipeline, Result
 from portrait.image.frame import GREY, Frame, Timestamp
 from portrait.image.mask import Mask
 from portrait.metrics import Metrics
-from portrait.server.app import Running as Service
+from portrait.server.app import RunningService as Service
 from portrait.server.app import run_service
 from portrait.sessions.registry import Sessions
 from portrait.sessions.session import Terms

@@ -16,7 +16,7 @@ import pytest
 
 from portrait.cli import main
 from portrait.image.frame import Frame
-from portrait.server.app import Running
+from portrait.server.app import RunningService
 from portrait.transports.files import Batch, Job, Progress, Work, beside, plan
 from tests.boxes import wait_for
 from tests.films import (
@@ -204,7 +204,9 @@ def test_what_one_dies_of_is_its_own_outcome(tmp_path: Path, caplog: pytest.LogC
     assert results(tmp_path / "out") == {"0.png", "2.png", "4.png"}
 
 
-async def test_several_streams_of_a_running_service_do_the_work(service: Running, folder: Path, tmp_path: Path) -> None:
+async def test_several_streams_of_a_running_service_do_the_work(
+    service: RunningService, folder: Path, tmp_path: Path
+) -> None:
     film(folder / "other.mp4", 1)
     target = tmp_path / "out"
     command = ["process", str(folder), str(target), *GREEN, "--jobs", "4"]

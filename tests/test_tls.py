@@ -11,7 +11,7 @@ import pytest
 from cryptography import x509
 
 from portrait.client import Client, ClientError, Tls
-from portrait.server.app import Running
+from portrait.server.app import RunningService
 from portrait.settings import Settings
 from tests.credentials import TOKEN, Authority, authority, http_status, replace, serving, tokens, trusting
 
@@ -56,7 +56,7 @@ async def serial(port: int, authority: Authority) -> int:
     return x509.load_der_x509_certificate(shown).serial_number
 
 
-async def expiry(running: Running, context: ssl.SSLContext) -> float:
+async def expiry(running: RunningService, context: ssl.SSLContext) -> float:
     url = f"https://localhost:{running.http_port}/metrics"
     async with aiohttp.ClientSession() as http, http.get(url, ssl=context) as response:
         name = 'portrait_certificate_expiry_timestamp_seconds{certificate="server"} '

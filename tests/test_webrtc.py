@@ -13,7 +13,7 @@ from aiortc import RTCRtpReceiver
 from portrait.core.compositors import MODES
 from portrait.image.frame import Frame
 from portrait.image.mask import Mask
-from portrait.server.app import Running
+from portrait.server.app import RunningService
 from portrait.transports.webrtc import connection
 from tests.fakes import FakeModel, Gate, failing, full_mask
 from tests.people import Array, Clip
@@ -34,7 +34,7 @@ def near(color: tuple[int, int, int]) -> Callable[[Array], bool]:
     return lambda picture: bool(np.abs(corner(picture) - color).max() < 25)
 
 
-async def test_the_background_is_replaced_and_the_person_kept(service: Running, shown: Clip) -> None:
+async def test_the_background_is_replaced_and_the_person_kept(service: RunningService, shown: Clip) -> None:
     async with viewer(f"http://127.0.0.1:{service.http_port}", Camera(shown)) as one:
         await one.connect(mode="color", color="#0000ff")
         picture = await one.until(near((255, 0, 0)))
@@ -46,7 +46,7 @@ async def test_the_background_is_replaced_and_the_person_kept(service: Running, 
         assert (numbers["width"], numbers["height"], numbers["transport"]) == (320, 240, "webrtc")
 
 
-async def test_mode_and_background_change_while_it_runs(service: Running, shown: Clip) -> None:
+async def test_mode_and_background_change_while_it_runs(service: RunningService, shown: Clip) -> None:
     async with viewer(f"http://127.0.0.1:{service.http_port}", Camera(shown)) as one:
         await one.connect(mode="color", color="#00ff00")
         await one.until(near((0, 255, 0)))
@@ -71,7 +71,7 @@ async def test_results_carry_the_time_of_their_own_frame(shown: Clip) -> None:
     assert steps.min() > 0.5
 
 
-async def test_delete_ends_the_session(service: Running, shown: Clip) -> None:
+async def test_delete_ends_the_session(service: RunningService, shown: Clip) -> None:
     async with viewer(f"http://127.0.0.1:{service.http_port}", Camera(shown)) as one:
         await one.connect()
         await one.frame()
@@ -82,7 +82,7 @@ async def test_delete_ends_the_session(service: Running, shown: Clip) -> None:
             assert response.status == 404
 
 
-async def test_a_peer_that_leaves_leaves_nothing_behind(service: Running, shown: Clip) -> None:
+async def test_a_peer_that_leaves_leaves_nothing_behind(service: RunningService, shown: Clip) -> None:
     async with viewer(f"http://127.0.0.1:{service.http_port}", Camera(shown)) as one:
         await one.connect()
         await one.frame()

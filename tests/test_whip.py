@@ -13,7 +13,7 @@ from aiortc.mediastreams import AudioStreamTrack
 
 from portrait.image.frame import Frame
 from portrait.image.mask import Mask
-from portrait.server.app import Running
+from portrait.server.app import RunningService
 from tests.fakes import FakeModel, full_mask
 from tests.people import Clip
 from tests.rtc import Viewer, fake_service
@@ -30,7 +30,7 @@ def left_half(frame: Frame) -> Mask:
     return Mask(values)
 
 
-async def test_one_publishes_and_two_watch_the_composed_picture(service: Running, shown: Clip) -> None:
+async def test_one_publishes_and_two_watch_the_composed_picture(service: RunningService, shown: Clip) -> None:
     url = f"http://127.0.0.1:{service.http_port}"
     async with publisher(url, shown) as one, watcher(url) as first, watcher(url) as second:
         await one.connect("/whip/desk", mode="color", color="#ff0000")

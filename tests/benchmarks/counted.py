@@ -13,7 +13,7 @@ import time
 from pathlib import Path
 from typing import ClassVar
 
-from portrait.server.app import CODEC_THREADS, Running, run_service
+from portrait.server.app import CODEC_THREADS, RunningService, run_service
 from portrait.settings import Settings
 
 
@@ -71,7 +71,7 @@ def resident() -> int:
     return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
 
 
-def count(running: Running) -> dict[str, int]:
+def count(running: RunningService) -> dict[str, int]:
     return {
         "sessions": len(running.sessions),
         "tasks": len(asyncio.all_tasks()),

@@ -15,7 +15,7 @@ from typing import Any
 
 import aiohttp
 
-from portrait.server.app import Running, run_service
+from portrait.server.app import RunningService, run_service
 from portrait.settings import Settings
 from tests.boxes import serving, workers
 from tests.faults.troubles import HANG_SECONDS, TroubledModel, instead_of_the_embedded
@@ -37,7 +37,7 @@ def settings() -> Settings:
     )  # fmt: skip
 
 
-WAYS: dict[str, Callable[[Running, Found], Any]] = {
+WAYS: dict[str, Callable[[RunningService, Found], Any]] = {
     "webrtc": lambda running, found: over_loopback(f"http://127.0.0.1:{running.http_port}", found),
     "whip-whep": lambda running, found: over_whip(f"http://127.0.0.1:{running.http_port}", found),
     "grpc": lambda running, found: over_grpc(f"127.0.0.1:{running.grpc_port}", found),

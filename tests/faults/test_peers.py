@@ -17,7 +17,7 @@ from aiortc.codecs.vpx import Vp8Encoder
 
 from portrait.image.frame import Frame
 from portrait.image.mask import Mask
-from portrait.server.app import Running, run_service
+from portrait.server.app import RunningService, run_service
 from portrait.settings import Settings
 from tests.fakes import FakeModel, full_mask
 from tests.faults.troubles import instead_of_the_embedded
@@ -95,7 +95,7 @@ async def neighbour(url: str, shown: Clip) -> AsyncIterator[Neighbour]:
             await asyncio.gather(watching, return_exceptions=True)
 
 
-def at(service: Running) -> str:
+def at(service: RunningService) -> str:
     return f"http://127.0.0.1:{service.http_port}"
 
 
@@ -109,7 +109,9 @@ async def gone(one: Viewer) -> None:
             await asyncio.sleep(0.05)
 
 
-async def test_a_peer_that_connects_and_sends_no_rtp_is_ended_when_it_is_idle(service: Running, shown: Clip) -> None:
+async def test_a_peer_that_connects_and_sends_no_rtp_is_ended_when_it_is_idle(
+    service: RunningService, shown: Clip
+) -> None:
     class Mute(Camera):
         async def recv(self) -> Any:
             await asyncio.Event().wait()
@@ -138,7 +140,7 @@ class Garbage(Vp8Encoder):
 
 
 async def test_garbage_in_encrypted_rtp_is_thrown_away_and_pictures_are_shown_again(
-    service: Running, shown: Clip
+    service: RunningService, shown: Clip
 ) -> None:
     async with neighbour(at(service), shown) as beside, viewer(at(service), Camera(shown)) as one:
         (sender,) = one.pc.getSenders()
@@ -150,7 +152,7 @@ async def test_garbage_in_encrypted_rtp_is_thrown_away_and_pictures_are_shown_ag
         assert numbers["frames_failed"] == 0
 
 
-async def test_garbage_on_the_media_port_is_thrown_away(service: Running, shown: Clip) -> None:
+async def test_garbage_on_the_media_port_is_thrown_away(service: RunningService, shown: Clip) -> None:
     """From the peer's own socket, and from a stranger's: STUN, DTLS, RTP and RTCP by their first byte (RFC 7983)."""
     dice = random.Random(2)
     async with neighbour(at(service), shown) as beside, viewer(at(service), Camera(shown)) as one:
@@ -174,7 +176,9 @@ async def test_garbage_on_the_media_port_is_thrown_away(service: Running, shown:
         await beside.goes_on()
 
 
-async def test_a_4k_camera_is_refused_frame_by_frame_and_its_neighbour_goes_on(service: Running, shown: Clip) -> None:
+async def test_a_4k_camera_is_refused_frame_by_frame_and_its_neighbour_goes_on(
+    service: RunningService, shown: Clip
+) -> None:
     async with neighbour(at(service), shown) as beside, viewer(at(service), Rate(5, (3840, 2160))) as large:
         await large.connect(mode="color")
         async with timeout(60):
@@ -184,7 +188,7 @@ async def test_a_4k_camera_is_refused_frame_by_frame_and_its_neighbour_goes_on(s
         await beside.goes_on()
 
 
-async def test_one_frame_per_second_is_a_stream_like_any_other(service: Running, shown: Clip) -> None:
+async def test_one_frame_per_second_is_a_stream_like_any_other(service: RunningService, shown: Clip) -> None:
     async with viewer(at(service), Rate(1)) as slow:
         await slow.connect(mode="color")
         for _ in range(3):

@@ -21,7 +21,7 @@ from portrait.logs import log_event
 from portrait.metrics import Metrics
 from portrait.security import Certificates, Security, open_security
 from portrait.server.calibration import load_costs
-from portrait.server.reload import Running
+from portrait.server.reload import RunningService
 from portrait.sessions.registry import Sessions
 from portrait.settings import Settings
 from portrait.tracing import open_tracing
@@ -32,7 +32,7 @@ from portrait.transports.webrtc.turn import IceServers
 from portrait.workers.environment import tune_interpreter
 from portrait.workers.shared_state import SharedState
 
-__all__ = ["Running", "run_service"]
+__all__ = ["RunningService", "run_service"]
 
 logger = logging.getLogger(__name__)
 
@@ -49,7 +49,7 @@ MESSAGE_MARGIN = 64 * 1024
 @asynccontextmanager
 async def run_service(
     settings: Settings, board: SharedState | None = None, listening: socket.socket | None = None, restarts: int = 0
-) -> AsyncIterator[Running]:
+) -> AsyncIterator[RunningService]:
     """The whole service for the length of the block; drains at its end.
 
     One worker of several has a place at the `board`, a listening HTTP socket that it shares, and has been restarted so
@@ -106,7 +106,7 @@ async def _serve(
     metrics: Metrics,
     security: Security,
     listening: socket.socket | None,
-) -> AsyncIterator[Running]:
+) -> AsyncIterator[RunningService]:
     stills = Stills(sessions, backgrounds, settings.max_still_pixels)
     async with _open_webrtc(settings, sessions, backgrounds, security) as webrtc:
         http = HttpRoutes(
@@ -128,7 +128,7 @@ async def _serve(
             _open_grpc(settings, sessions, backgrounds, security) as grpc_server,
         ):
             about.grpc_port = grpc_server.port
-            running = Running(settings, sessions, backgrounds, capacity, metrics, (http_port, grpc_server.port))
+            running = RunningService(settings, sessions, backgrounds, capacity, metrics, (http_port, grpc_server.port))
             sessions.board.tell(ready=True)
             try:
                 log_event(
@@ -173,7 +173,7 @@ def _open_grpc(
     )
 
 
-async def _drain(running: Running, grpc_server: GrpcServer) -> None:
+async def _drain(running: RunningService, grpc_server: GrpcServer) -> None:
     """Take no new sessions, let the open ones go on for a while, and end the rest."""
     sessions, seconds = running.sessions, running.settings.drain_seconds
     await grpc_server.announce_end()

@@ -21,7 +21,7 @@ IN_PLACE = ("model", "runtime", "backgrounds", "drain_seconds", "log_level")
 """What `reload` changes. Tokens, keys and certificates need none: they are looked at with every call."""
 
 
-class Running:
+class RunningService:
     """Given by `run_service`. `settings` are those in force."""
 
     def __init__(

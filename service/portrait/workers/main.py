@@ -14,7 +14,7 @@ from pathlib import Path
 
 from portrait.errors import PortraitError
 from portrait.logs import configure_logs, give_up_unwritten
-from portrait.server.app import Running, run_service
+from portrait.server.app import RunningService, run_service
 from portrait.server.signals import catch_signals
 from portrait.settings import Settings, make_settings
 from portrait.workers.environment import pin
@@ -51,7 +51,7 @@ async def _serve(orders: Orders, settings: Settings) -> None:
             await _wait_for_the_end(stop, running)
 
 
-async def _wait_for_the_end(stop: asyncio.Event, running: Running) -> None:
+async def _wait_for_the_end(stop: asyncio.Event, running: RunningService) -> None:
     """A signal, or the end of a supervisor that could not send one. Every line it writes until then is settings."""
     loop = asyncio.get_running_loop()
     reader = asyncio.StreamReader()
@@ -69,7 +69,7 @@ async def _wait_for_the_end(stop: asyncio.Event, running: Running) -> None:
         transport.close()
 
 
-async def _take_settings(reader: asyncio.StreamReader, running: Running) -> None:
+async def _take_settings(reader: asyncio.StreamReader, running: RunningService) -> None:
     """Reload with each line of settings, until there are no more lines."""
     while line := await reader.readline():
         try:
