@@ -1,4 +1,4 @@
-"""The supervisor and its board: workers that hang, die or cannot be started, and what is forgotten of them."""
+"""The supervisor and the state that workers share: workers that hang, die or cannot start, and what they leave."""
 
 import asyncio
 import errno
@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 
 from portrait.settings import Settings
+from portrait.workers.ids import new_id, owner_of_id
 from portrait.workers.process import Orders, Worker
 from portrait.workers.shared_state import SharedState
 from portrait.workers.supervisor import run_workers, share
@@ -27,9 +28,9 @@ WRITER = """
 import itertools, pathlib, sys
 from portrait.workers.shared_state import SharedState
 
-board = SharedState(pathlib.Path(sys.argv[1]), 1, 1)
+shared = SharedState(pathlib.Path(sys.argv[1]), 1, 1)
 for count in itertools.count():
-    board.tell(ready=True, sessions=1 + count % 2)
+    shared.tell(ready=True, sessions=1 + count % 2)
     if not count:
         print("ready", flush=True)
 """
@@ -45,7 +46,7 @@ async def test_a_worker_that_hangs_is_replaced(monkeypatch: pytest.MonkeyPatch, 
 
 
 async def sleeping_worker(folder: Path, *command: str) -> Worker:
-    """A worker whose process is `command`, which tells the board nothing."""
+    """A worker whose process is `command`, which never writes its row."""
     worker = Worker(Orders({}, str(folder), 0, 0, 1, 0, 0), SharedState(folder, 0, 1))
     worker._process = await asyncio.create_subprocess_exec(*command)
     return worker
@@ -155,35 +156,35 @@ def test_media_ports_are_shared_out_without_rest_or_overlap() -> None:
     assert share("0-0", 1, 3) == "0-0"
 
 
-def test_a_name_released_while_the_board_forgets_another_is_no_trouble(
+def test_a_name_released_while_those_of_another_worker_are_freed_is_no_trouble(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Whoever forgets is the one that starts workers again."""
-    boards, listed = [SharedState(tmp_path, index, 2) for index in range(2)], Path.iterdir
+    """The supervisor frees them, and must not fail: it starts workers again."""
+    states, listed = [SharedState(tmp_path, index, 2) for index in range(2)], Path.iterdir
     for index, stream in enumerate(("desk", "door")):
-        assert boards[index].claim(stream)
+        assert states[index].stream_names.claim(stream)
 
     def list_then_release(folder: Path) -> list[Path]:
         found = list(listed(folder))
-        boards[0].release("desk")
+        states[0].stream_names.release("desk")
         return found
 
     monkeypatch.setattr(Path, "iterdir", list_then_release)
-    boards[0].forget(1)
-    assert boards[0].owner_of_stream("door") is None
-    for board in boards:
-        board.close()
+    states[0].forget(1)
+    assert states[0].stream_names.owner("door") is None
+    for state in states:
+        state.close()
 
 
 def test_a_row_is_never_read_half_written(tmp_path: Path) -> None:
     """By a process beside the one that writes, whenever the kernel stops that."""
-    board = SharedState(tmp_path, 0, 1)
+    shared = SharedState(tmp_path, 0, 1)
     writer = subprocess.Popen([sys.executable, "-c", WRITER, str(tmp_path)], stdout=subprocess.PIPE)
     try:
         assert writer.stdout is not None
         assert writer.stdout.readline() == b"ready\n"
         for _ in range(200_000):
-            row = board.rows[1]
+            row = shared.rows[1]
             assert row.alive_at
             assert row.ready
             assert row.sessions in (1, 2)
@@ -193,18 +194,31 @@ def test_a_row_is_never_read_half_written(tmp_path: Path) -> None:
         writer.communicate()
 
 
-def test_the_board_forgets_who_is_gone(tmp_path: Path) -> None:
-    boards = [SharedState(tmp_path, index, 2) for index in range(2)]
-    assert boards[1].claim("desk")
-    assert not boards[0].claim("desk")
-    assert boards[0].owner_of_stream("desk") == 1
-    boards[1].tell(sessions=3, used=0.5)
-    assert [row.sessions for row in boards[0].rows] == [0, 3, 0]  # and room for a successor
-    boards[0].forget(1)
-    assert boards[0].rows[1].alive_at == 0
-    assert boards[0].owner_of_stream("desk") is None
-    assert boards[0].claim("desk")
-    assert boards[0].owner_of_id(boards[1].new_id()) == 1
-    assert [boards[0].owner_of_id(name) for name in ("3-x", "x", "-1-x", "")] == [None] * 4
-    for board in boards:
-        board.close()
+def test_nothing_is_left_of_a_worker_that_has_ended(tmp_path: Path) -> None:
+    one, other = (SharedState(tmp_path, index, 2) for index in range(2))
+    assert other.stream_names.claim("desk")
+    assert not one.stream_names.claim("desk")
+    assert one.stream_names.owner("desk") == 1
+    other.tell(sessions=3, used=0.5)
+    assert [row.sessions for row in one.rows] == [0, 3, 0]  # the last row is for a successor
+    one.forget(1)
+    assert one.rows[1].alive_at == 0
+    assert one.stream_names.owner("desk") is None
+    assert one.stream_names.claim("desk")
+    for state in (one, other):
+        state.close()
+
+
+def test_an_id_names_the_worker_that_made_it() -> None:
+    assert owner_of_id(new_id(1), rows=3) == 1
+    assert [owner_of_id(name, rows=3) for name in ("3-x", "x", "-1-x", "")] == [None] * 4
+
+
+def test_a_box_is_not_ready_before_every_worker_has_come_up(tmp_path: Path) -> None:
+    supervisor, worker = SharedState(tmp_path, 0, 2), SharedState(tmp_path, 1, 2)
+    worker.tell(ready=True)
+    assert not worker.started
+    supervisor.mark_started()
+    assert worker.started
+    for state in (supervisor, worker):
+        state.close()

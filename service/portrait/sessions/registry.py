@@ -19,6 +19,7 @@ from portrait.logs import log_event
 from portrait.sessions.counters import first_demand
 from portrait.sessions.session import HANG_SECONDS, Counting, Session, Span, Terms
 from portrait.tracing import Untraced
+from portrait.workers.ids import new_id
 from portrait.workers.shared_state import SharedState
 
 logger = logging.getLogger(__name__)
@@ -126,20 +127,24 @@ class Sessions:
         """
         picked = self.models.pick(model)
         with self.board.locked():
-            self._admit(first_demand(transport, options.mode, picked.name, delivery))
-            terms = self._terms(delivery, picked)
-            session = Session(
-                self.board.new_id(),
-                transport,
-                picked,
-                options,
-                codec,
-                self._counting,
-                terms,
-                lambda name: self._tracing.open(name, traceparent),
-            )
-            self._open[session.id] = session
-            self.board.tell(sessions=len(self._open))
+            refusal = self._refusal(first_demand(transport, options.mode, picked.name, delivery))
+            if refusal is None:
+                session = Session(
+                    new_id(self.board.index),
+                    transport,
+                    picked,
+                    options,
+                    codec,
+                    self._counting,
+                    self._terms(delivery, picked),
+                    lambda name: self._tracing.open(name, traceparent),
+                )
+                self._open[session.id] = session
+                self.board.tell(sessions=len(self._open))
+        if refusal is not None:  # logged outside the lock, for which every worker's event loop waits
+            self._counting.session_refused(refusal.reason)
+            log_event(logger, logging.WARNING, "session refused", transport=transport, reason=str(refusal))
+            raise refusal
         self._none_left.clear()
         self._counting.session_opened(transport)
         session.tell("session opened", transport=transport, mode=options.mode, model=picked.name)
@@ -188,13 +193,6 @@ class Sessions:
         for session in rest:
             session.end("the service stops")
         return len(rest)
-
-    def _admit(self, demand: Demand) -> None:
-        refusal = self._refusal(demand)
-        if refusal is not None:
-            self._counting.session_refused(refusal.reason)
-            log_event(logger, logging.WARNING, "session refused", transport=demand.transport, reason=str(refusal))
-            raise refusal
 
     def _terms(self, delivery: Delivery, model: Model) -> Terms:
         if self._capacity is None:

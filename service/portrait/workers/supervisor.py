@@ -46,6 +46,7 @@ async def run_workers(settings: Settings, count: int) -> AsyncIterator[Box]:
         fleet = Fleet(settings, board, listening.fileno(), grpc_port)
         try:
             model = await fleet.start()
+            board.mark_started()
             async with fleet.keeping():
                 yield Box(listening.getsockname()[1], grpc_port, model, fleet)
         finally:

@@ -20,6 +20,7 @@ from aiohttp.typedefs import Handler, Middleware
 from multidict import CIMultiDict
 
 from portrait.errors import NoSuchSession, WorkerLost
+from portrait.workers.ids import owner_of_id
 from portrait.workers.shared_state import SharedState
 
 END = "# EOF"
@@ -102,9 +103,9 @@ class WorkerProxy:
         """The worker that shall answer."""
         known = request.match_info
         if "id" in known:
-            owner = self._board.owner_of_id(known["id"])
+            owner = owner_of_id(known["id"], self._board.places)
             return self._board.index if owner is None else owner
-        if "stream" in known and (owner := self._board.owner_of_stream(known["stream"])) is not None:
+        if "stream" in known and (owner := self._board.stream_names.owner(known["stream"])) is not None:
             return owner
         resource = known.route.resource
         if request.method == "POST" and resource is not None and resource.canonical in PLACED:
@@ -121,12 +122,12 @@ class WorkerProxy:
         )
 
     def _ready(self) -> web.Response:
-        """The box is ready while one of its workers is."""
-        # Whoever is there; and one for each that should be.
+        """Ready once every worker has come up, and from then on while one of them accepts work."""
         ready = [row.ready and not row.draining for row in self._board.rows if row.alive_at]
         ready += [False] * (self._board.count - len(ready))
-        document = {"status": "ready" if any(ready) else "not ready", "workers": ready}
-        return web.json_response(document, status=200 if any(ready) else 503)
+        serving = self._board.started and any(ready)
+        document = {"status": "ready" if serving else "not ready", "workers": ready}
+        return web.json_response(document, status=200 if serving else 503)
 
     async def _forward(self, request: web.Request, index: int) -> web.StreamResponse:
         """Pass a request on and its answer back, both as they come: neither is held in memory.

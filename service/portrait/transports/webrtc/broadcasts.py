@@ -61,14 +61,14 @@ class Streams:
         Raises:
             StreamTaken: somebody publishes it already.
         """
-        if name in self._streams or not self._board.claim(name):
+        if name in self._streams or not self._board.stream_names.claim(name):
             raise StreamTaken(f"{name!r} is published already", RETRY_AFTER)
         stream = self._streams[name] = Stream(name)
         try:
             yield stream
         finally:
             del self._streams[name]
-            self._board.release(name)
+            self._board.stream_names.release(name)
             stream.ended.set()
 
     @contextmanager

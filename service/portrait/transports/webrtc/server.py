@@ -31,6 +31,7 @@ from portrait.transports.webrtc.turn import IceServers
 from portrait.transports.webrtc.uplink import Uplink
 from portrait.transports.webrtc.whep import Viewer
 from portrait.transports.webrtc.whip import Publisher
+from portrait.workers.ids import new_id
 
 logger = logging.getLogger(__name__)
 
@@ -173,7 +174,7 @@ class WebRTC:
 
     async def _run_viewer(self, name: str, output: str, offer: str, answered: Answered) -> None:
         with self._streams.view(name) as stream, stream.watch(output) as slot:
-            viewer = Viewer(self._sessions.board.new_id(), stream, output)
+            viewer = Viewer(new_id(self._sessions.board.index), stream, output)
             async with self._connected(viewer.connection, viewer.id, viewer.connection.close):
                 self.resources.viewers[viewer.id] = viewer
                 reason = "not answered, or cut off"
