@@ -12,7 +12,8 @@ import av
 
 from portrait.errors import BadPicture
 from portrait.image.av_frame import frame_from_av
-from portrait.image.frame import Frame, Timestamp, check_size, i420_length
+from portrait.image.convert import recolored, usual_matrix
+from portrait.image.frame import CAMERA, Frame, check_size, i420_length
 
 
 @dataclass(frozen=True, eq=False)  # without slots, which allow no weak references before Python 3.11
@@ -116,10 +117,12 @@ def _decode(container: av.container.InputContainer, name: str) -> Clip:
 def _kept(picture: av.VideoFrame, width: int, height: int, number: int) -> Frame:
     """A picture at the size it is kept at, in memory of its own."""
     check_size(picture.width, picture.height, MAX_PIXELS, "background")
-    small = picture.reformat(width, height, "yuv420p")
+    small = picture.reformat(width, height)
     small.pts, small.time_base = number, Fraction(1)
-    frame = frame_from_av(small, MAX_PIXELS, 0.0)
-    return Frame(frame.y.copy(), frame.u.copy(), frame.v.copy(), Timestamp(number, Fraction(1)), 0.0)
+    frame = frame_from_av(small, MAX_PIXELS, 0.0, usual_matrix(picture.height))
+    # In a camera's colours already, not at every frame of a session.
+    frame = recolored(frame, CAMERA)
+    return frame.with_planes(frame.y.copy(), frame.u.copy(), frame.v.copy())
 
 
 def _paced(

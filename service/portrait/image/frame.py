@@ -1,6 +1,7 @@
 """Frame: one decoded picture, the service's only pixel format."""
 
 from dataclasses import dataclass, replace
+from enum import Enum
 from fractions import Fraction
 from typing import TypeAlias
 
@@ -15,6 +16,37 @@ GREY = 128
 """The chroma of a picture without colour."""
 
 
+class Matrix(Enum):
+    """How luma and chroma are made of red, green and blue: the shares of red and of blue in luma (ITU-T H.273, 8.3)."""
+
+    BT601 = (0.299, 0.114)
+    BT709 = (0.2126, 0.0722)
+    BT2020 = (0.2627, 0.0593)
+
+
+class Range(Enum):
+    """What black and white are: (luma of black, levels from black to white, levels of chroma)."""
+
+    LIMITED = (16, 219, 224)
+    FULL = (0, 255, 255)
+
+
+@dataclass(frozen=True, slots=True)
+class Colors:
+    """What the levels of a frame mean. The default is what webcams and VP8 have, and every frame made of RGB."""
+
+    matrix: Matrix = Matrix.BT601
+    range: Range = Range.LIMITED
+
+    @property
+    def black(self) -> int:
+        """The luma of black."""
+        return self.range.value[0]
+
+
+CAMERA = Colors()
+
+
 @dataclass(frozen=True, slots=True)
 class Timestamp:
     """Media time, carried from input to output untouched."""
@@ -26,10 +58,10 @@ class Timestamp:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Frame:
-    """One picture in I420: 8 bits, BT.601, limited range (luma 16..235), chroma at half size rounded up.
+    """One picture in I420: 8 bits, chroma at half size rounded up, in the colours that `colors` says.
 
-    WebRTC speaks this format, and blending in its planes costs half of RGB. The planes may be views into somebody
-    else's memory and are never written to.
+    WebRTC's codecs use this format, and blending its planes costs half of blending RGB. The planes may be views of
+    memory owned by others and are never written to. A result has the colours of the frame it was made of.
     """
 
     y: Plane
@@ -44,7 +76,8 @@ class Frame:
     alpha: Plane | None = None
     """(height, width) uint8, 255 = opaque; only in cutouts."""
     full_size: tuple[int, int] | None = None
-    """(width, height) of the picture that came, where less of it was decoded; None: it was decoded whole."""
+    """(width, height) of the source picture, where it was decoded smaller; None: it was decoded at its own size."""
+    colors: Colors = CAMERA
 
     @property
     def seconds(self) -> float:

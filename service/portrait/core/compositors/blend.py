@@ -8,7 +8,7 @@ import cv2
 import numpy as np
 
 from portrait.core.compositors.decontaminate import SQUARE, Planes, additions
-from portrait.image.frame import GREY, Frame, Plane, chroma_size
+from portrait.image.frame import GREY, Frame, Plane, Range, chroma_size
 from portrait.image.mask import Mask
 
 
@@ -19,7 +19,7 @@ class Compositor(Protocol):
         """A new frame of the same size and time. An empty mask shows no pixel of the camera unblurred."""
 
 
-# Frames carry luma in 16..235; a player shows these as 0..255 again.
+# In limited range luma is 16..235, which a player shows as 0..255.
 TO_LIMITED: Plane = np.rint(16 + np.arange(256) * 219 / 255).astype(np.uint8)
 
 
@@ -87,4 +87,5 @@ def grey_frame(frame: Frame, values: Plane) -> Frame:
     """(height, width) uint8 0..255 as a grey picture at the time of `frame`."""
     width, height = chroma_size(frame.width, frame.height)
     chroma = np.full((height, width), GREY, np.uint8)
-    return frame.with_planes(np.asarray(cv2.LUT(values, TO_LIMITED), np.uint8), chroma, chroma)
+    luma = values if frame.colors.range is Range.FULL else np.asarray(cv2.LUT(values, TO_LIMITED), np.uint8)
+    return frame.with_planes(luma, chroma, chroma)

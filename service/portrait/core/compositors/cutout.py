@@ -9,8 +9,6 @@ from portrait.core.compositors.options import Options
 from portrait.image.frame import GREY, Frame, Plane
 from portrait.image.mask import Mask
 
-BLACK = 16
-
 
 class CutoutCompositor:
     """Opaque where the person is, transparent elsewhere."""
@@ -31,7 +29,11 @@ class CutoutCompositor:
         person = frame
         if self._own_colors:
             person = blend_into(own_colors(frame, mask, self._steep), frame, mask, self._steep)
-        y, u, v = _where(share, person.y, BLACK), _where(shown, person.u, GREY), _where(shown, person.v, GREY)
+        y, u, v = (
+            _where(share, person.y, frame.colors.black),
+            _where(shown, person.u, GREY),
+            _where(shown, person.v, GREY),
+        )
         return frame.with_planes(y, u, v, share)
 
 

@@ -10,7 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from portrait.errors import BadModel, SegmentationFailed
-from portrait.image.frame import Frame, Plane, split_i420
+from portrait.image.convert import recolored
+from portrait.image.frame import CAMERA, Frame, Plane, split_i420
 from portrait.image.mask import Mask
 
 # Neither package ships type information.
@@ -156,6 +157,10 @@ class TFLiteSegmenter:
         height, width = self._tensors.height, self._tensors.width
         for source, target in zip((frame.y, frame.u, frame.v), self._planes, strict=True):
             cv2.resize(source, (target.shape[1], target.shape[0]), dst=target, interpolation=cv2.INTER_LINEAR)
+        if frame.colors != CAMERA:
+            small = recolored(frame.with_planes(*self._planes), CAMERA)
+            for plane, target in zip((small.y, small.u, small.v), self._planes, strict=True):
+                np.copyto(target, plane)
         cv2.cvtColor(self._i420.reshape(height * 3 // 2, width), cv2.COLOR_YUV2RGB_I420, dst=self._rgb)
         np.multiply(self._rgb, np.float32(1 / 255), out=self._view(self._tensors.image)[0])
 

@@ -11,8 +11,8 @@ from portrait.core.compositors import Options, open_compositor
 from portrait.core.pipeline import Pipeline
 from portrait.core.segmenters import Model
 from portrait.errors import SegmentationFailed
-from portrait.image.convert import frame_from_i420
-from portrait.image.frame import Frame, Timestamp, pack_i420
+from portrait.image.convert import frame_from_i420, recolored
+from portrait.image.frame import CAMERA, Frame, Timestamp, pack_i420
 from portrait.metrics import Metrics
 from portrait.v1 import segmentation_pb2 as pb
 
@@ -50,7 +50,7 @@ def remote_work(client: Client, model: str, **output: Any) -> Iterator[Work]:
             stream = runner.run(stack.enter_async_context(opening))
 
             async def turn(frame: Frame) -> Frame:
-                picture = Picture.i420(pack_i420(frame), frame.width, frame.height)
+                picture = Picture.i420(pack_i420(recolored(frame, CAMERA)), frame.width, frame.height)
                 await stream.send(picture, next(numbers), _microseconds(frame.timestamp))
                 reply = await stream.receive()
                 if reply is None:
@@ -58,7 +58,8 @@ def remote_work(client: Client, model: str, **output: Any) -> Iterator[Work]:
                 if reply.error is not None:
                     raise reply.error
                 width, height = reply.picture.width, reply.picture.height
-                return frame_from_i420(reply.picture.data, width, height, frame.timestamp, frame.arrived)
+                made = frame_from_i420(reply.picture.data, width, height, frame.timestamp, frame.arrived)
+                return recolored(made, frame.colors)
 
             yield lambda frame: runner.run(turn(frame))
         finally:

@@ -15,6 +15,7 @@ import numpy as np
 
 from portrait.errors import BadOption, BadPicture
 from portrait.image.av_frame import av_from_frame, frame_from_av
+from portrait.image.convert import usual_matrix
 from portrait.image.frame import Frame, Plane
 from portrait.transports.files.backend import Work
 
@@ -246,6 +247,8 @@ def _open_encoder(
     encoder: Any = target.add_stream(sink.codec, rate=rate, options=dict(sink.options))
     encoder.width, encoder.height = frame.width - frame.width % 2, frame.height - frame.height % 2
     encoder.pix_fmt = "yuv420p"
+    first = av_from_frame(frame)
+    encoder.colorspace, encoder.color_range = first.colorspace, first.color_range
     if time_base is not None:
         encoder.time_base = time_base
     return encoder
@@ -254,7 +257,7 @@ def _open_encoder(
 def _upright(picture: av.VideoFrame) -> Frame:
     """A Frame turned as the display matrix says: phones write their videos lying on the side."""
     seconds = float(picture.time or 0.0)
-    frame = frame_from_av(picture, MAX_PIXELS, arrived=seconds)
+    frame = frame_from_av(picture, MAX_PIXELS, seconds, usual_matrix(picture.height))
     turns = round(picture.rotation / 90) % 4
     if not turns:
         return frame

@@ -9,7 +9,8 @@ import numpy as np
 from portrait.core.compositors import MODES, Options
 from portrait.core.pipeline import Result
 from portrait.image.av_frame import av_from_frame, frame_from_av
-from portrait.image.frame import GREY, Frame, chroma_size
+from portrait.image.convert import recolored
+from portrait.image.frame import CAMERA, GREY, Frame, chroma_size
 from portrait.image.mask import Mask
 from portrait.transports.webrtc.aiortc_patches import TrackEncoder, rtp_time
 from portrait.transports.webrtc.aiortc_patches.video_decoders import CameraDecoder, Coded
@@ -37,7 +38,7 @@ class VideoCodec:
         """The composed picture at the time of its input."""
         frame = result.compose()
         with result.recorder.stage("encode"):
-            return av_from_frame(frame)
+            return av_from_frame(recolored(frame, CAMERA))  # VP8 has these colours only (RFC 6386, 9.2)
 
 
 class LoopCodec(VideoCodec):
@@ -53,7 +54,7 @@ class LoopCodec(VideoCodec):
 
     def _encode(self, frame: Frame, result: Result) -> Encoded:
         with result.recorder.stage("encode"):
-            return self._encoder.encode(av_from_frame(frame))
+            return self._encoder.encode(av_from_frame(recolored(frame, CAMERA)))
 
 
 class MaskCodec(LoopCodec):
