@@ -2,23 +2,28 @@
 
 import asyncio
 import json
+import time
 from asyncio import timeout
-from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from portrait.admission.capacity import Capacity, Limits
-from portrait.admission.cost_model import PIXELS, SIZES, CostModel, Demand
-from portrait.admission.quality import Quality
-from portrait.core.compositors import MODES
+from portrait.admission.cost_model import PIXELS, SIZES, CostModel, Demand, assumed_demand
+from portrait.admission.quality import Delivery, Quality
+from portrait.admission.stream_load import StreamLoad
+from portrait.core.compositors import MODES, Options
 from portrait.core.segmenters import Models
-from portrait.errors import OutOfCpu
+from portrait.errors import BadPicture, OutOfCpu
+from portrait.image.frame import Frame
+from portrait.image.mask import Mask
 from portrait.metrics import Metrics
-from portrait.server.calibration import load_costs, make_costs
+from portrait.server.calibration import load_costs, make_costs, measure
+from portrait.sessions.registry import Sessions
 from portrait.workers.shared_state import SharedState
-from tests.fakes import FakeModel, full_mask
+from tests.fakes import FakeModel, full_mask, only
+from tests.frames import FrameCodec, make_frame
 
 FULL, STILL, ALTERNATE, SMALLER, SLOWER = Quality
 
@@ -27,7 +32,7 @@ FULL, STILL, ALTERNATE, SMALLER, SLOWER = Quality
 PARTS = {
     "segment big": (0.002, 0.002, 0.004),
     "segment small": (0.001, 0.001, 0.002),
-    **{f"compose {mode}": (0.001, 0.001, 0.003) for mode in MODES},
+    **{f"compose {mode} 32x32": (0.001, 0.001, 0.003) for mode in MODES},
     **{f"{way} {codec}": (0.001, 0.002, 0.005) for way in ("decode", "encode") for codec in ("jpeg", "vp8")},
 }
 
@@ -46,7 +51,7 @@ def costs() -> CostModel:
 
 
 def test_a_cheaper_model_of_the_same_size_stands_in(costs: CostModel) -> None:
-    assert costs.smaller == {"big": "small"}
+    assert costs.cheaper == {"big": "small"}
 
 
 def test_sizes_between_lie_on_the_line_and_beyond_in_proportion(costs: CostModel) -> None:
@@ -72,65 +77,92 @@ def test_a_mask_costs_less_than_a_picture(costs: CostModel) -> None:
 # Admission.
 
 
-@dataclass
-class Running:
-    """A session as capacity sees it."""
-
-    demand: Demand
-    age: float | None = 0.01
-    settled: bool = True
-
-    @property
-    def done_rate(self) -> float:
-        return self.demand.rate
-
-    def believe(self) -> None:
-        self.believed += 1
-
-    believed: int = 0
+OPENED = 1000.0
+"""When the streams of these tests were opened, on the monotonic clock."""
 
 
-def make_capacity(costs: CostModel, board: SharedState, streams: Iterable[Running], lowest: Quality = FULL) -> Capacity:
-    capacity = Capacity(costs, board, Limits(budget=2.0, share=0.8, lowest=lowest), Metrics())
-    capacity.list_open = lambda: streams
+def running(demand: Demand, *, now: float, rate: float | None = None, latency: float = 0.01) -> StreamLoad:
+    """A stream that has run for the ten seconds before `now` and gets `rate` results per second, by default all."""
+    load = StreamLoad(demand, now - 10.0)
+    feed(load, now, rate or demand.rate, latency)
+    return load
+
+
+def feed(load: StreamLoad, now: float, rate: float, latency: float = 0.01) -> None:
+    """Two seconds of results until `now`."""
+    for i in range(round(2 * rate), -1, -1):
+        load.add_result(now - i / rate, now - i / rate - latency, (640, 480))
+
+
+def make_capacity(costs: CostModel, shared: SharedState, *loads: StreamLoad, lowest: Quality = FULL) -> Capacity:
+    capacity = Capacity(costs, shared, Metrics(), Limits(budget=2.0, share=0.8, lowest=lowest))
+    for load in loads:
+        capacity.add(load)
     return capacity
 
 
-def test_streams_are_admitted_until_the_share_is_taken(costs: CostModel) -> None:
-    streams: list[Running] = []
-    demand = Demand("webrtc", "blur", "big")
-    capacity = make_capacity(costs, SharedState(), streams)
+def fill(capacity: Capacity, demand: Demand) -> tuple[int, OutOfCpu]:
+    """Open such streams until one is refused."""
+    count = 0
     while (refusal := capacity.refusal(demand)) is None:
-        streams.append(Running(demand))
+        capacity.add(StreamLoad(demand, time.monotonic()))
+        count += 1
+    return count, refusal
+
+
+def test_streams_are_admitted_until_the_share_is_taken(costs: CostModel) -> None:
+    demand = Demand("webrtc", "blur", "big")
+    count, refusal = fill(make_capacity(costs, SharedState()), demand)
     each = costs.cores(demand, FULL)
-    assert len(streams) == int(1.6 / each) > 3
-    assert isinstance(refusal, OutOfCpu)
+    assert count == int(1.6 / each) > 3
     assert refusal.retry_after > 0
     assert f"of 1.60 cores are taken; one more such stream takes {each:.2f}" in str(refusal)
 
 
+def test_a_stream_that_has_ended_is_charged_for_no_longer(costs: CostModel) -> None:
+    demand = Demand("webrtc", "blur", "big")
+    capacity = make_capacity(costs, SharedState(), load := StreamLoad(demand, time.monotonic()))
+    fill(capacity, demand)
+    capacity.remove(load)
+    assert capacity.refusal(demand) is None
+
+
 def test_more_are_admitted_where_quality_may_go_down(costs: CostModel) -> None:
     demand = Demand("webrtc", "blur", "big")
-    counts = []
-    for lowest in (FULL, SLOWER):
-        streams: list[Running] = []
-        capacity = make_capacity(costs, SharedState(), streams, lowest)
-        while capacity.refusal(demand) is None:
-            streams.append(Running(demand))
-        counts.append(len(streams))
-    assert counts[1] >= 1.4 * counts[0]
+    at_full, _ = fill(make_capacity(costs, SharedState(), lowest=FULL), demand)
+    at_slower, _ = fill(make_capacity(costs, SharedState(), lowest=SLOWER), demand)
+    assert at_slower >= 1.4 * at_full
 
 
 def test_the_first_stream_of_a_box_always_fits(costs: CostModel) -> None:
     huge = Demand("webrtc", "blur", "big", pixels=10**8)
-    capacity = make_capacity(costs, SharedState(), [])
-    assert capacity.refusal(huge) is None
+    assert make_capacity(costs, SharedState()).refusal(huge) is None
+
+
+def test_a_still_is_charged_for_its_pixels_and_for_one_core_at_most(costs: CostModel) -> None:
+    small, large, huge = (
+        costs.cores(assumed_demand("http", "cutout", "big", Delivery.STILL, pixels), FULL)
+        for pixels in (640 * 480, 5000 * 5000, 10**9)
+    )
+    assert large > 20 * small
+    assert huge == 1.0
+
+
+async def test_a_large_still_is_refused_where_a_small_one_fits(costs: CostModel) -> None:
+    shared = SharedState()
+    capacity = make_capacity(costs, shared, *(StreamLoad(Demand("webrtc", "blur", "big"), OPENED) for _ in range(6)))
+    sessions = Sessions(only(FakeModel(full_mask)), 8, Metrics(), shared, capacity)
+    async with sessions.open("http", FrameCodec(), Options("blur"), delivery=Delivery.STILL, pixels=640 * 480):
+        pass
+    with pytest.raises(OutOfCpu, match="one more such stream takes"):
+        async with sessions.open("http", FrameCodec(), Options("blur"), delivery=Delivery.STILL, pixels=25_000_000):
+            pass
 
 
 def test_what_the_other_workers_hold_counts(costs: CostModel, tmp_path: Path) -> None:
     boards = [SharedState(tmp_path, index, 2) for index in range(2)]
     demand = Demand("webrtc", "blur", "big")
-    capacity = make_capacity(costs, boards[0], [])
+    capacity = make_capacity(costs, boards[0])
     boards[1].tell(committed=1.55)
     assert capacity.refusal(demand) is not None
     boards[1].tell(committed=1.0)
@@ -141,52 +173,111 @@ def test_what_the_other_workers_hold_counts(costs: CostModel, tmp_path: Path) ->
 
 def test_what_streams_really_take_corrects_what_was_expected(costs: CostModel) -> None:
     demand = Demand("webrtc", "blur", "big")
-    board, streams = SharedState(), [Running(demand)] * 3
-    capacity = make_capacity(costs, board, streams)
+    shared, loads = SharedState(), [running(demand, now=OPENED) for _ in range(3)]
+    capacity = make_capacity(costs, shared, *loads)
     expected = 3 * costs.cores(demand, FULL)
-    for i in range(50):
-        capacity._note(float(i), used=1.5 * expected, lag=0.0)
-    assert board.rows[0].committed == pytest.approx(1.5 * expected, rel=0.01)
-    streams[0] = Running(demand, settled=False)  # a new one has not shown what it takes
-    capacity._note(50.0, used=0.1 * expected, lag=0.0)
-    assert board.rows[0].committed == pytest.approx(1.5 * expected, rel=0.01)
+    for _ in range(50):
+        capacity._update(OPENED, used=1.5 * expected, lag=0.0)
+    assert shared.rows[0].committed == pytest.approx(1.5 * expected, rel=0.01)
+    capacity.add(StreamLoad(demand, OPENED))  # a new one has not shown what it takes
+    capacity._update(OPENED, used=0.1 * expected, lag=0.0)
+    assert shared.rows[0].committed == pytest.approx(4 / 3 * 1.5 * expected, rel=0.01)
 
 
-def test_a_box_under_pressure_at_its_lowest_quality_admits_nobody(costs: CostModel) -> None:
-    capacity = make_capacity(costs, SharedState(), [Running(Demand("grpc", "mask", "big"), age=0.2)], STILL)
-    assert capacity.refusal(Demand("grpc", "mask", "big")) is None
+def test_what_refused_frames_take_is_not_blamed_on_the_others(costs: CostModel) -> None:
+    """They are decoded in full and then refused; the cost model knows that they are."""
+    demand = Demand("webrtc", "blur", "big")
+    shared, good, bad = SharedState(), running(demand, now=OPENED), StreamLoad(demand, OPENED - 10.0)
+    for i in range(60, -1, -1):
+        bad.add_refused(OPENED - i / 30, (3840, 2160))
+    capacity = make_capacity(costs, shared, good, bad)
+    decode = costs.part("decode vp8", 3840 * 2160) + 0.7 * costs.part("segment big", 640 * 480)
+    for _ in range(50):
+        capacity._update(OPENED, used=costs.cores(demand, FULL) + 30 * decode, lag=0.0)
+    assert capacity._correction == pytest.approx(1.0, abs=0.05)
+
+
+def test_a_box_under_pressure_at_its_lowest_quality_admits_no_more(costs: CostModel) -> None:
+    demand = Demand("grpc", "mask", "big")
+    capacity = make_capacity(costs, SharedState(), load := running(demand, now=OPENED, latency=0.2), lowest=STILL)
+    assert capacity.refusal(demand) is None
     for i in range(5):
-        capacity._note(float(i), used=0.1, lag=0.0)
+        feed(load, OPENED + i, 30, latency=0.2)
+        capacity._update(OPENED + i, used=0.1, lag=0.0)
     assert capacity.quality == STILL
-    refusal = capacity.refusal(Demand("grpc", "mask", "big"))
+    refusal = capacity.refusal(demand)
     assert refusal is not None
     assert "as low as it may go" in str(refusal)
 
 
-def test_a_stream_is_believed_to_want_less_only_while_nothing_presses(costs: CostModel) -> None:
+def test_a_stream_is_taken_to_want_less_only_while_nothing_presses(costs: CostModel) -> None:
     """A gRPC client that is answered late sends less; the next one must not be admitted for it."""
-    stream = Running(Demand("grpc", "mask", "big"))
-    capacity = make_capacity(costs, SharedState(), [stream], SLOWER)
-    capacity._note(0.0, used=0.1, lag=0.0)
-    assert stream.believed == 1
-    capacity._note(1.0, used=1.95, lag=0.0)
-    capacity._note(2.0, used=1.95, lag=0.0)
+    demand = Demand("grpc", "mask", "big")
+    capacity = make_capacity(costs, SharedState(), load := running(demand, now=OPENED, rate=10), lowest=SLOWER)
+    capacity._update(OPENED, used=1.95, lag=0.0)
+    assert load.demand(OPENED).rate == 30
+    capacity._update(OPENED + 0.5, used=0.1, lag=0.0)
+    assert load.demand(OPENED + 0.5).rate == pytest.approx(10)
+    feed(load, OPENED + 3, 20)  # it may ask for more at any time
+    assert load.demand(OPENED + 3).rate == pytest.approx(20)
+    for second in (4, 5):
+        capacity._update(OPENED + second, used=1.95, lag=0.0)
     assert capacity.quality > FULL
-    capacity._note(3.0, used=0.1, lag=0.0)
-    assert stream.believed == 1
+    feed(load, OPENED + 6, 2)
+    capacity._update(OPENED + 6, used=0.1, lag=0.0)
+    assert load.demand(OPENED + 6).rate == pytest.approx(10)
 
 
-async def test_a_second_that_cannot_be_understood_is_not_the_last_one_that_is_looked_at(
+class TooLarge(FrameCodec):
+    """Decodes every picture for 20 ms, as one of 3840x2160 takes, and refuses it then."""
+
+    def decode(self, picture: Frame, arrived: float, options: Options) -> Frame:
+        started = time.thread_time()
+        while time.thread_time() - started < 0.02:
+            pass
+        raise BadPicture("frame", "too large", (3840, 2160))
+
+
+async def test_a_camera_whose_every_frame_is_decoded_and_refused_is_charged_for(costs: CostModel) -> None:
+    shared = SharedState()
+    capacity = make_capacity(costs, shared, lowest=SLOWER)
+    sessions = Sessions(only(FakeModel(full_mask)), 64, Metrics(), shared, capacity)
+    async with sessions.open("webrtc", TooLarge(), Options("blur")) as session:
+        for _ in range(60):
+            with pytest.raises(BadPicture):
+                await session.process(make_frame(), time.monotonic())
+        now = time.monotonic()
+        demand = session.load.demand(now)
+        assert (demand.pixels, session.load.age(now)) == (3840 * 2160, None)
+        assert 0 < session.load.arrival_rate(now) <= 50
+        capacity._update(now, used=1.0, lag=0.0)
+        assert shared.rows[0].committed >= demand.rate * costs.part("decode vp8", 3840 * 2160)
+        for second in range(1, 4):
+            capacity._update(now + second, used=1.95, lag=0.0)
+        assert capacity.quality > FULL
+
+
+def test_what_is_refused_counts_as_arriving(costs: CostModel) -> None:
+    load = StreamLoad(Demand("webrtc", "blur", "big"), OPENED - 10.0)
+    for i in range(100, -1, -1):
+        load.add_refused(OPENED - i / 50, (3840, 2160))
+    capacity = make_capacity(costs, SharedState(), load)
+    capacity._update(OPENED, used=0.1, lag=0.0)
+    assert load.demand(OPENED).rate == pytest.approx(50)
+
+
+async def test_an_update_that_fails_is_not_the_last_one(
     costs: CostModel, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr("portrait.admission.capacity.PERIOD", 0.5)
-    board = SharedState()
-    capacity = make_capacity(costs, board, [Running(Demand("telepathy", "mask", "big"))])
+    shared = SharedState()
+    capacity = make_capacity(costs, shared, unknown := StreamLoad(Demand("telepathy", "mask", "big"), OPENED))
     watch = asyncio.create_task(capacity.watch())
-    await logged(caplog, "quality and room could not be looked at")
-    capacity.list_open = lambda: [Running(Demand("grpc", "mask", "big"))]
+    await logged(caplog, "quality and capacity could not be updated")
+    capacity.remove(unknown)
+    capacity.add(StreamLoad(Demand("grpc", "mask", "big"), OPENED))
     async with timeout(60):
-        while not board.rows[0].committed:
+        while not shared.rows[0].committed:
             await asyncio.sleep(0.05)
     watch.cancel()
     await asyncio.gather(watch, return_exceptions=True)
@@ -203,7 +294,9 @@ def test_calibration_measures_every_part_and_is_kept_for_this_machine(
 ) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     first = load_costs(models)
-    names = {f"segment {name}" for name in models.by_name} | {f"compose {mode}" for mode in MODES}
+    sizes = {f"{model.width}x{model.height}" for model in models.by_name.values()}
+    composed = {f"compose {mode} {size}" for mode in MODES for size in sizes}
+    names = {f"segment {name}" for name in models.by_name} | composed
     assert first.parts.keys() == names | {"decode jpeg", "encode jpeg", "decode vp8", "encode vp8"}
     assert all(len(figures) == len(SIZES) and min(figures) > 0 for figures in first.parts.values())
     (kept,) = (tmp_path / "portrait").iterdir()
@@ -213,3 +306,31 @@ def test_calibration_measures_every_part_and_is_kept_for_this_machine(
     for damaged in ("", "[]", "null", json.dumps({"segment portrait": [1]})):
         kept.write_text(damaged)
         assert load_costs(models).parts == first.parts
+    kept.write_text(json.dumps({name: figures for name, figures in first.parts.items() if name != "encode vp8"}))
+    assert load_costs(models).parts == first.parts
+
+
+@pytest.mark.parametrize("size", [(208, 208), (144, 256)])
+def test_composing_is_priced_with_masks_of_the_models_own_size(
+    size: tuple[int, int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen = set()
+
+    class Compositor:
+        def __init__(self, options: Options) -> None:
+            pass
+
+        def compose(self, frame: Frame, mask: Mask) -> Frame:
+            seen.add((mask.width, mask.height))
+            return frame
+
+    monkeypatch.setattr("portrait.server.calibration.open_compositor", Compositor)
+    monkeypatch.setattr("portrait.server.calibration.PAUSE", 0.0)
+    model = FakeModel(lambda _: Mask.empty(*size))
+    model.width, model.height = size  # type: ignore[misc]
+    costs = make_costs(dict(measure(only(model))), only(model))
+    assert seen == {size}
+    assert costs.part(f"compose blur {size[0]}x{size[1]}", 640 * 480) > 0
+    free = replace(costs, parts={name: figures for name, figures in costs.parts.items() if "compose" not in name})
+    demand = Demand("webrtc", "blur", "fake")
+    assert costs.cores(demand, FULL) > free.cores(demand, FULL)

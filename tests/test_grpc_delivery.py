@@ -54,7 +54,7 @@ async def test_a_slow_network_keeps_only_the_newest_frame_and_says_what_it_dropp
         gate.let_through.release(2)
         replies = [reply async for reply in stream]
     assert [(reply.id, reply.dropped) for reply in replies] == [(0, 0), (9, 8)]
-    assert session.numbers.dropped == 8
+    assert session.counters.dropped == 8
 
 
 async def test_drops_come_with_their_reason(shown: Clip, slots: list[NewestSlot[Any]]) -> None:

@@ -83,7 +83,7 @@ async def test_a_task_that_nobody_awaits_says_what_it_has_died_of(caplog: pytest
 async def test_a_session_that_fails_says_so_once_and_not_once_per_frame(caplog: pytest.LogCaptureFixture) -> None:
     async with Sessions(only(FakeModel(failing)), 1, Metrics()).open("grpc", FrameCodec(), GREEN) as session:
         for _ in range(20):
-            await session.turn(make_frame(), 0.0)
+            await session.process(make_frame(), 0.0)
     name = session.id[:6]
     assert told(caplog) == [
         ("session opened", {"session": name, "transport": "grpc", "mode": "color", "model": "fake"}),
@@ -110,7 +110,7 @@ async def test_a_refused_session_says_why(caplog: pytest.LogCaptureFixture) -> N
     ("error", "reason"),
     [
         (Idle("no frame for 15 s"), "no frame for 15 s"),
-        (asyncio.CancelledError(), "the caller went away"),
+        (asyncio.CancelledError(), "the client went away"),
         (ZeroDivisionError("oh"), "ZeroDivisionError: oh"),
     ],
 )
@@ -142,7 +142,7 @@ async def test_the_reasons_of_grpc(caplog: pytest.LogCaptureFixture) -> None:
         async with timeout(60):
             while len(sessions):
                 await asyncio.sleep(0.01)
-    assert reasons() == ["finished", "the caller went away", "no frame for 1 s"]
+    assert reasons() == ["finished", "the client went away", "no frame for 1 s"]
 
 
 async def test_a_service_tells_its_life_as_json_and_nothing_of_frames() -> None:

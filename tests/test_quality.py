@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from portrait.admission.capacity import Capacity
 from portrait.admission.quality import Delivery, Quality
 from portrait.admission.quality_controller import Pressure, QualityController
 from portrait.client import Client, ClientError
@@ -24,8 +25,8 @@ from portrait.metrics import Metrics
 from portrait.server.app import RunningService as Service
 from portrait.server.app import run_service
 from portrait.sessions.registry import Sessions
-from portrait.sessions.session import Terms
 from portrait.settings import Settings
+from portrait.workers.shared_state import SharedState
 from tests.fakes import FakeModel, full_mask, only
 from tests.frames import FrameCodec
 from tests.people import Clip, clip
@@ -38,7 +39,7 @@ BUSY = replace(CALM, cpu=0.95, cpu_better=1.2)
 BETWEEN = replace(CALM, cpu_better=0.8)
 
 
-# The governor: seconds of each pressure, and the quality afterwards.
+# The controller: seconds of each pressure, and the quality afterwards.
 @pytest.mark.parametrize(
     ("course", "quality"),
     [
@@ -59,26 +60,26 @@ BETWEEN = replace(CALM, cpu_better=0.8)
     ],
 )
 def test_quality_goes_down_soon_and_up_late(course: list[tuple[Pressure, float]], quality: Quality) -> None:
-    governor, now = QualityController(SLOWER), 0.0
+    controller, now = QualityController(SLOWER), 0.0
     for pressure, seconds in course:
         for _ in range(round(seconds / 0.25)):
-            before = governor.quality
-            step = governor.note(now, pressure)
-            assert governor.quality == before + step
+            before = controller.quality
+            step = controller.update(now, pressure)
+            assert controller.quality == before + step
             now += 0.25
-    assert governor.quality == quality
+    assert controller.quality == quality
 
 
 @pytest.mark.parametrize("lowest", Quality)
 def test_quality_goes_no_further_than_allowed_and_says_when_that_is_not_enough(lowest: Quality) -> None:
-    governor = QualityController(lowest)
+    controller = QualityController(lowest)
     for i in range(100):
-        governor.note(float(i), BUSY)
-        assert not governor.saturated or governor.quality == lowest
-    assert governor.quality == lowest
-    assert governor.saturated
-    governor.note(100.0, BETWEEN)
-    assert not governor.saturated
+        controller.update(float(i), BUSY)
+        assert not controller.saturated or controller.quality == lowest
+    assert controller.quality == lowest
+    assert controller.saturated
+    controller.update(100.0, BETWEEN)
+    assert not controller.saturated
 
 
 # What each step does to masks.
@@ -180,11 +181,13 @@ def test_the_smaller_network_goes_on_from_the_others_mask_and_back() -> None:
 
 async def test_only_live_sessions_get_less_and_an_exact_one_is_slowed_down_instead() -> None:
     qualities = {}
-    async with Sessions(only(FakeModel(full_mask)), 4, Metrics()) as sessions:
+    metrics, shared = Metrics(), SharedState()
+    capacity = Capacity(None, shared, metrics)
+    capacity._controller.quality = SLOWER
+    async with Sessions(only(FakeModel(full_mask)), 4, metrics, shared, capacity) as sessions:
         for delivery in Delivery:
             async with sessions.open("grpc", FrameCodec(), Options("mask"), delivery=delivery) as session:
-                session._terms = Terms(delivery, lambda: SLOWER)
-                qualities[delivery] = session._terms.quality
+                qualities[delivery] = session.quality
                 started = asyncio.get_running_loop().time()
                 for _ in range(4):
                     await session.pace()
@@ -220,7 +223,10 @@ async def test_a_stream_too_many_is_told_why_and_when_to_try_again(counting_cpu:
                 assert response.headers["Retry-After"] == "5"
                 assert (await response.json())["title"] == "OUT_OF_CPU"
                 async with other.http.get(f"{other.url}/metrics") as scrape:
-                    assert 'portrait_admission_refused_total{reason="out_of_cpu"} 2.0' in await scrape.text()
+                    text = await scrape.text()
+                for transport in ("grpc", "webrtc"):
+                    counted = f'portrait_admission_refused_total{{reason="out_of_cpu",transport="{transport}"}} 1.0'
+                    assert counted in text
         async with timeout(60):
             while box.sessions.describe():
                 await asyncio.sleep(0.01)
@@ -234,9 +240,9 @@ def fix(service: Service, monkeypatch: pytest.MonkeyPatch) -> Callable[[Quality]
 
     def put(quality: Quality) -> None:
         assert service.sessions._capacity is not None
-        service.sessions._capacity._governor.quality = quality
+        service.sessions._capacity._controller.quality = quality
 
-    monkeypatch.setattr(QualityController, "note", lambda *_: 0)
+    monkeypatch.setattr(QualityController, "update", lambda *_: 0)
     return put
 
 

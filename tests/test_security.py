@@ -65,7 +65,10 @@ async def test_nothing_is_worked_on_for_a_stranger(settings: Settings, tokens: P
                 ]
                 assert (await response.json())["type"] == "urn:portrait:UNAUTHENTICATED"
         async with http.get(base + "/metrics") as response:
-            assert 'portrait_admission_refused_total{reason="unauthenticated"} 6.0' in await response.text()
+            assert (
+                'portrait_admission_refused_total{reason="unauthenticated",transport="http"} 6.0'
+                in await response.text()
+            )
 
 
 async def test_grpc_lets_known_tokens_pass_only(settings: Settings, tokens: Path) -> None:

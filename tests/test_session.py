@@ -1,8 +1,13 @@
 """Sessions: limits, changes, ends, and leaving nothing behind."""
 
 import asyncio
+import gc
 import threading
+import time
+import weakref
 from asyncio import timeout
+from collections.abc import Iterator
+from contextlib import suppress
 
 import numpy as np
 import pytest
@@ -11,13 +16,13 @@ from portrait.admission.quality import Delivery
 from portrait.core.compositors import Options
 from portrait.core.pipeline import Result
 from portrait.core.segmenters import Segmenter
-from portrait.errors import BadOption, Draining, NoSuchSession, SegmentationHangs, TooManySessions
+from portrait.errors import BadOption, BadPicture, Draining, NoSuchSession, SegmentationHangs, TooManySessions
 from portrait.image.frame import Frame
 from portrait.image.mask import Mask
 from portrait.metrics import Metrics, Stage
 from portrait.sessions.registry import Sessions
 from portrait.sessions.session import Session
-from tests.fakes import FakeModel, Gate, full_mask, only
+from tests.fakes import FakeModel, Gate, failing, full_mask, only
 from tests.frames import GREEN, FrameCodec, make_frame
 
 
@@ -31,10 +36,10 @@ async def test_a_session_opens_and_closes_one_segmenter_of_its_own() -> None:
     async with held.open("grpc", FrameCodec(), GREEN) as one, held.open("grpc", FrameCodec(), GREEN) as other:
         assert model.open_count == 2
         assert one.id != other.id
-        turn = await one.turn(make_frame(), 0.0)
-        assert turn.failure is None
-        assert one.numbers.done == 1
-        assert other.numbers.done == 0
+        processed = await one.process(make_frame(), 0.0)
+        assert processed.failure is None
+        assert one.counters.done == 1
+        assert other.counters.done == 0
     assert model.open_count == 0
     assert len(held) == 0
 
@@ -62,19 +67,19 @@ async def test_a_mode_the_transport_cannot_carry_is_refused() -> None:
 async def test_options_change_from_the_next_frame_on_and_bad_ones_change_nothing() -> None:
     held = sessions(FakeModel(lambda _: Mask.empty(32, 32)))
     async with held.open("grpc", FrameCodec(), GREEN) as session:
-        green = (await session.turn(make_frame(), 0.0)).wire
+        green = (await session.process(make_frame(), 0.0)).wire
         session.change(Options("color", "#ff0000"))
-        red = (await session.turn(make_frame(), 0.0)).wire
+        red = (await session.process(make_frame(), 0.0)).wire
         with pytest.raises(BadOption):
             session.change(Options("nope"))
-        still_red = (await session.turn(make_frame(), 0.0)).wire
+        still_red = (await session.process(make_frame(), 0.0)).wire
     assert green.v.max() < 60
     assert red.v.min() > 220
     assert np.array_equal(red.v, still_red.v)
 
 
 async def test_a_frame_is_decoded_for_the_options_it_is_composed_with() -> None:
-    """Also when they change on the event loop while its turn begins: a mask's frame may be smaller than a picture's."""
+    """Also when they change on the event loop while its work begins: a mask's frame may be smaller than a picture's."""
     seen: list[Options] = []
 
     class Codec(FrameCodec):
@@ -94,7 +99,7 @@ async def test_a_frame_is_decoded_for_the_options_it_is_composed_with() -> None:
 
     held = Sessions(only(FakeModel(full_mask)), 1, ChangedMeanwhile())
     async with held.open("grpc", Codec(), GREEN) as session:
-        await session.turn(make_frame(), 0.0)
+        await session.process(make_frame(), 0.0)
         assert session.options.mode == "mask"
     assert seen == [GREEN, GREEN]
 
@@ -102,21 +107,21 @@ async def test_a_frame_is_decoded_for_the_options_it_is_composed_with() -> None:
 async def test_reset_reaches_the_segmenter_before_the_next_frame() -> None:
     model = FakeModel(full_mask)
     async with sessions(model).open("grpc", FrameCodec(), GREEN) as session:
-        await session.turn(make_frame(), 0.0)
+        await session.process(make_frame(), 0.0)
         session.reset()
         assert model.resets == 0
-        await session.turn(make_frame(), 0.0)
+        await session.process(make_frame(), 0.0)
         assert model.resets == 1
 
 
-async def test_a_cancelled_turn_leaves_nothing_behind() -> None:
+async def test_a_cancelled_frame_leaves_nothing_behind() -> None:
     gate = Gate()
     model = FakeModel(gate)
     held = sessions(model)
 
     async def stream() -> None:
         async with held.open("grpc", FrameCodec(), GREEN) as session:
-            await session.turn(make_frame(), 0.0)
+            await session.process(make_frame(), 0.0)
 
     task = asyncio.create_task(stream())
     await asyncio.to_thread(gate.entered.acquire)
@@ -189,12 +194,12 @@ async def test_a_network_that_hangs_ends_its_session_and_frees_its_place() -> No
     held = Sessions(only(model), 1, Metrics(), hang_seconds=0.5)
     async with held.open("grpc", FrameCodec(), GREEN) as session:
         with pytest.raises(SegmentationHangs, match=r"nothing for 0\.5 s"):
-            await session.turn(make_frame(), 0.0)
-        assert await session.wait_ended() == "the network gave nothing for 0.5 s"
-        with pytest.raises(SegmentationHangs, match="given up"):
-            await session.turn(make_frame(), 0.0)
+            await session.process(make_frame(), 0.0)
+        assert await session.wait_ended() == "the model gave nothing for 0.5 s"
+        with pytest.raises(SegmentationHangs, match="abandoned"):
+            await session.process(make_frame(), 0.0)
     assert len(held) == 0
-    assert session.numbers.done == 0
+    assert session.counters.done == 0
     async with held.open("grpc", FrameCodec(), GREEN):  # nobody waits for the thread that was left behind
         assert model.open_count == 2
     # Should it ever come back, it gives its interpreter back as well.
@@ -225,9 +230,9 @@ async def test_a_frame_that_was_given_up_while_it_hung_ends_in_a_free_place_too(
     gate = Gate()
     held = Sessions(only(FakeModel(gate)), 1, Metrics(), hang_seconds=0.2)
     async with held.open("grpc", FrameCodec(), GREEN) as session:
-        turn = asyncio.create_task(session.turn(make_frame(), 0.0))
+        work = asyncio.create_task(session.process(make_frame(), 0.0))
         await asyncio.to_thread(gate.entered.acquire)
-        turn.cancel()
+        work.cancel()
     assert len(held) == 0
     gate.let_through.release()
 
@@ -237,5 +242,111 @@ async def test_a_sender_that_is_slowed_down_keeps_its_prior(delivery: Delivery, 
     model = FakeModel(full_mask)
     async with sessions(model).open("grpc", FrameCodec(), GREEN, delivery=delivery) as session:
         for arrived in (0.0, 5.0):
-            await session.turn(make_frame(arrived), arrived)
+            await session.process(make_frame(arrived), arrived)
     assert model.resets == resets
+
+
+SLOW_SECONDS = 0.6
+
+
+class SlowCodec(FrameCodec):
+    """Takes longer than the watchdog's timeout to decode and to encode, as large stills on a busy box do."""
+
+    def decode(self, picture: Frame, arrived: float, options: Options) -> Frame:
+        time.sleep(SLOW_SECONDS)
+        return picture
+
+    def encode(self, result: Result, picture: Frame) -> Frame:
+        time.sleep(SLOW_SECONDS)
+        return super().encode(result, picture)
+
+
+async def test_slow_decoding_and_encoding_are_no_hang() -> None:
+    held = Sessions(only(FakeModel(full_mask)), 1, Metrics(), hang_seconds=SLOW_SECONDS / 3)
+    async with held.open("http", SlowCodec(), GREEN, delivery=Delivery.STILL) as session:
+        assert (await session.process(make_frame(), 0.0)).failure is None
+        await session.skip(make_frame(), 0.0, "no_viewer")
+    assert session.counters.done == 1
+
+
+async def test_the_end_of_a_session_waits_for_slow_decoding() -> None:
+    """Its thread is in the codec when the transport goes; that is no hang either."""
+    decoding = threading.Event()
+
+    class Codec(SlowCodec):
+        def decode(self, picture: Frame, arrived: float, options: Options) -> Frame:
+            decoding.set()
+            return super().decode(picture, arrived, options)
+
+    metrics, model = Metrics(), FakeModel(full_mask)
+    held = Sessions(only(model), 1, metrics, hang_seconds=SLOW_SECONDS / 3)
+    async with held.open("http", Codec(), GREEN) as session:
+        work = asyncio.create_task(session.process(make_frame(), 0.0))
+        await asyncio.to_thread(decoding.wait)
+        work.cancel()
+    assert model.open_count == 0
+    assert 'portrait_sessions_hung_total{transport="http"} 0.0' in metrics.expose("")[0].decode()
+
+
+class RefusingCodec(FrameCodec):
+    """Decodes for a while, and then finds the picture too large."""
+
+    def decode(self, picture: Frame, arrived: float, options: Options) -> Frame:
+        raise BadPicture("frame", "3840x2160 is 8294400 pixels; expected at most 2073600", (3840, 2160))
+
+
+@pytest.mark.parametrize("transport", ["webrtc", "grpc", "http"])
+async def test_every_refused_picture_is_counted_whatever_its_transport(transport: str) -> None:
+    metrics = Metrics()
+    held = Sessions(only(FakeModel(full_mask)), 1, metrics)
+    async with held.open(transport, RefusingCodec(), GREEN) as session:
+        for _ in range(3):
+            with pytest.raises(BadPicture):
+                await session.process(make_frame(), 0.0)
+        await session.skip(make_frame(), 0.0, "no_viewer")
+        described = session.describe()
+    assert (described["frames_refused"], described["frames_dropped"]) == (4, 0)
+    assert (described["width"], described["height"]) == (3840, 2160)
+    counted = f'portrait_frames_total{{reason="bad_picture",result="refused",transport="{transport}"}} 4.0'
+    assert counted in metrics.expose("")[0].decode()
+
+
+@pytest.fixture
+def no_collector() -> Iterator[None]:
+    """Without the garbage collector, only what no cycle of references holds is freed."""
+    gc.collect()
+    gc.disable()
+    yield
+    gc.enable()
+
+
+@pytest.mark.parametrize("ending", ["done", "refused", "failed", "cancelled", "hung"])
+async def test_an_ended_session_is_freed_at_once(no_collector: None, ending: str) -> None:
+    """With its pipeline, its segmenter, its codec and its pictures; the collector may be minutes away."""
+    gate = Gate()
+    works = {"failed": failing, "cancelled": gate, "hung": gate}.get(ending, full_mask)
+    model = FakeModel(works)
+    held = Sessions(only(model), 1, Metrics(), hang_seconds=0.2)
+    seen: list[weakref.ref[object]] = []
+
+    async def live() -> None:
+        codec = RefusingCodec() if ending == "refused" else FrameCodec()
+        async with held.open("grpc", codec, GREEN) as session:
+            frame = make_frame()
+            assert session._pipeline is not None
+            seen.extend(map(weakref.ref, (session, codec, frame.y, session._pipeline, session._pipeline._segmenter)))
+            with suppress(BadPicture, SegmentationHangs):
+                await session.process(frame, 0.0)
+
+    task = asyncio.create_task(live())
+    if ending == "cancelled":
+        await asyncio.to_thread(gate.entered.acquire)
+        task.cancel()
+        gate.let_through.release()
+    await asyncio.wait([task])
+    del task
+    gate.let_through.release()
+    async with timeout(10):  # the session's thread may still be at its last instruction
+        while any(reference() is not None for reference in seen):
+            await asyncio.sleep(0.01)
+    assert len(seen) == 5

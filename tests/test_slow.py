@@ -11,13 +11,13 @@ from tests.benchmarks.slow import memory, under_load
 
 async def ages(session: Session[object, object], count: int) -> list[float]:
     """How old the next so many results are, in seconds."""
-    found, done = list[float](), session.numbers.done
+    found, done = list[float](), session.counters.done
     async with timeout(60):
         while len(found) < count:
             await asyncio.sleep(0.005)
-            if session.numbers.done != done:
-                done = session.numbers.done
-                found.append(session.numbers.latency)
+            if session.counters.done != done:
+                done = session.counters.done
+                found.append(session.load.latency)
     return found
 
 
@@ -28,7 +28,7 @@ async def test_a_slow_consumer_falls_no_further_behind_and_what_it_misses_is_cou
         early, before = await ages(session, 30), memory()
         async with timeout(60):
             # As many as aiortc's queues would hold by now: ten frames would be a third of a second.
-            while session.numbers.dropped < 30 or session.numbers.done < 80:
+            while session.counters.dropped < 30 or session.counters.done < 80:
                 await asyncio.sleep(0.05)
         late = await ages(session, 30)
         assert np.median(late) < 2 * np.median(early) + 0.02

@@ -7,7 +7,7 @@ from collections.abc import Awaitable, Callable
 import pytest
 
 from portrait.errors import SegmentationHangs
-from portrait.sessions.watched_thread import WatchedThread
+from portrait.sessions.watched_thread import CHECKS, WatchedThread
 from portrait.transports.grpc.idle_timeout import Limit
 
 
@@ -74,40 +74,67 @@ async def test_an_end_of_the_task_itself_is_no_end_of_a_wait() -> None:
         await task
 
 
+class Hanging:
+    """A watched block of a thread that ends when its gate opens."""
+
+    def __init__(self, thread: WatchedThread) -> None:
+        self._thread, self.entered, self.gate = thread, threading.Event(), threading.Event()
+
+    def __call__(self) -> bool:
+        with self._thread.watched():
+            self.entered.set()
+            return self.gate.wait(30)
+
+
+async def checks(later: Callable[[float], Awaitable[None]], count: int) -> None:
+    """As many of the watchdog's checks, at a timeout of 1 s."""
+    for _ in range(count):
+        await later(1.0 / CHECKS)
+
+
 async def test_a_process_that_stood_still_takes_no_thread_for_hanging(
     later: Callable[[float], Awaitable[None]],
 ) -> None:
-    told: list[SegmentationHangs] = []
-    gate = threading.Event()
-    thread = WatchedThread("waits", 1.0, told.append)
+    thread = WatchedThread("waits", 1.0)
     await later(0.0)
-    for _ in range(3):  # a timer that has looked at one call says nothing of the next
-        call = asyncio.create_task(thread.run(gate.wait, 30))
+    for _ in range(3):  # checks of one call say nothing about the next
+        hanging = Hanging(thread)
+        call = asyncio.create_task(thread.run(hanging))
+        await asyncio.to_thread(hanging.entered.wait)
+        await checks(later, CHECKS - 1)
         await later(30.0)
         assert not call.done()
-        gate.set()
+        hanging.gate.set()
         assert await call
-        gate.clear()
-    assert not told
     await thread.close(lambda: None)
 
 
-async def test_a_thread_is_given_up_after_both_halves_of_its_patience(
-    later: Callable[[float], Awaitable[None]],
-) -> None:
-    told: list[SegmentationHangs] = []
-    gate = threading.Event()
-    thread = WatchedThread("waits", 1.0, told.append)
+async def test_a_thread_is_abandoned_after_its_timeout(later: Callable[[float], Awaitable[None]]) -> None:
+    thread = WatchedThread("waits", 1.0)
+    hanging = Hanging(thread)
     await later(0.0)
     await thread.run(int)
-    await later(0.3)
-    call = asyncio.create_task(thread.run(gate.wait, 30))
-    await later(0.3)
-    await later(0.6)
+    await later(0.1)
+    call = asyncio.create_task(thread.run(hanging))
+    await asyncio.to_thread(hanging.entered.wait)
+    await checks(later, CHECKS)
     assert not call.done()
-    await later(0.6)
+    await checks(later, 1)
     with pytest.raises(SegmentationHangs, match="gave nothing for 1 s"):
         await call
-    assert len(told) == 1
+    with pytest.raises(SegmentationHangs, match="abandoned"):
+        await thread.run(int)
+    hanging.gate.set()
+    await thread.close(lambda: None)
+
+
+async def test_what_is_not_watched_may_take_any_time(later: Callable[[float], Awaitable[None]]) -> None:
+    gate = threading.Event()
+    thread = WatchedThread("waits", 1.0)
+    await later(0.0)
+    call = asyncio.create_task(thread.run(gate.wait, 30))
+    await checks(later, 10 * CHECKS)
+    assert not call.done()
     gate.set()
+    assert await call
     await thread.close(lambda: None)

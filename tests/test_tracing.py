@@ -60,7 +60,7 @@ def the_only(exported: InMemorySpanExporter) -> ReadableSpan:
 async def test_a_session_is_one_span_with_what_became_of_it(exported: InMemorySpanExporter) -> None:
     async with sessions(FakeModel(full_mask), exported).open("grpc", FrameCodec(), GREEN) as session:
         for _ in range(30):
-            await session.turn(make_frame(size=(64, 48)), 0.0)
+            await session.process(make_frame(size=(64, 48)), 0.0)
         session.drop(2)
         session.leave(5.0)
         assert not exported.get_finished_spans()
@@ -90,8 +90,8 @@ async def test_a_session_is_one_span_with_what_became_of_it(exported: InMemorySp
 
 async def test_a_session_that_failed_is_an_error(exported: InMemorySpanExporter) -> None:
     async with sessions(FakeModel(failing), exported).open("grpc", FrameCodec(), GREEN) as session:
-        await session.turn(make_frame(), 0.0)
-        await session.turn(make_frame(), 0.0)
+        await session.process(make_frame(), 0.0)
+        await session.process(make_frame(), 0.0)
     span = the_only(exported)
     assert span.status.status_code is StatusCode.ERROR
     assert [event.name for event in span.events].count("segmentation failed") == 1
@@ -207,8 +207,8 @@ async def test_a_collector_that_answers_nobody_does_not_hold_up_the_end() -> Non
 @pytest.mark.parametrize(
     ("name", "value", "message"),
     [
-        ("OTEL_EXPORTER_OTLP_PROTOCOL", "grpc", "'grpc': expected http/protobuf"),
-        ("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "collector:4318", "'collector:4318': expected an address like"),
+        ("OTEL_EXPORTER_OTLP_PROTOCOL", "grpc", "'grpc', expected http/protobuf"),
+        ("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "collector:4318", "'collector:4318', expected an address like"),
     ],
 )
 async def test_what_cannot_be_done_is_refused_at_the_start(

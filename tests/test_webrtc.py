@@ -136,8 +136,8 @@ async def test_a_slow_network_gets_the_newest_frame_and_the_rest_is_counted(show
                 await asyncio.sleep(0.05)
         gate.let_through.release()
         await asyncio.to_thread(gate.entered.acquire)
-        assert session.numbers.done == 1
-        assert session.numbers.dropped >= 20, "frames waited instead of making place"
+        assert session.counters.done == 1
+        assert session.counters.dropped >= 20, "frames waited instead of making place"
         gate.let_through.release(10_000)
         await one.frame()
 

@@ -61,9 +61,16 @@ def _shortened(sentence: str) -> str:
 
 
 class BadPicture(BadInput):
-    """Bytes that are no picture, or not the one they were announced as."""
+    """Bytes that are no picture, or not the one they were announced as.
+
+    `size` is the (width, height) that came, where it is known: what was decoded has cost its pixels.
+    """
 
     reason = "BAD_PICTURE"
+
+    def __init__(self, field: str, message: str, size: tuple[int, int] | None = None) -> None:
+        super().__init__(field, message)
+        self.size = size
 
 
 class BadOption(BadInput):

@@ -1,4 +1,4 @@
-"""Traces: one OpenTelemetry span per session, for those who ask for it. Nobody else pays for the import."""
+"""Traces: one OpenTelemetry span for each session, if `tracing` is set. OpenTelemetry is imported only then."""
 
 import asyncio
 import os
@@ -15,41 +15,27 @@ if TYPE_CHECKING:
     from opentelemetry.trace import Span, Tracer
 
 Fields = Mapping[str, str | int | float | bool]
-"""What an event or a span tells; the names get the prefix `portrait.` on their way out."""
+"""Attributes of an event or a span; their names are prefixed with `portrait.`."""
 
 PROTOCOL = "http/protobuf"
 
 EXPORT_SECONDS = 3.0
-"""How long one export may take, repetitions included, unless OTEL_EXPORTER_OTLP_TIMEOUT says otherwise: a collector
-that is gone must not hold up the service's end for the standard 10 s, after which `docker stop` kills."""
+"""How long one export may take, retries included, unless OTEL_EXPORTER_OTLP_TIMEOUT is set: a collector that is gone
+must not delay the service's end by the standard 10 s, after which `docker stop` kills."""
 
 
-class Untraced:
-    """A session without a span, and all such sessions."""
-
-    def open(self, session_id: str, parent: str | None) -> "Untraced":
-        """The span of a session: this one."""
-        return self
-
-    def event(self, name: str, fields: Fields) -> None:
-        """Do nothing."""
-
-    def end(self, fields: Fields, failed: bool) -> None:
-        """Do nothing."""
-
-
-class Traced:
-    """The span of one session."""
+class SessionSpan:
+    """The OpenTelemetry span of one session."""
 
     def __init__(self, span: "Span") -> None:
         self._span = span
 
     def event(self, name: str, fields: Fields) -> None:
-        """Note a life event at its time."""
+        """Add an event at the current time."""
         self._span.add_event(name, _prefixed(fields))
 
     def end(self, fields: Fields, failed: bool) -> None:
-        """End the span with what became of the session; `failed` marks it as an error."""
+        """End the span with attributes that say how the session ended; `failed` marks it as an error."""
         from opentelemetry.trace import Status, StatusCode
 
         self._span.set_attributes(_prefixed(fields))
@@ -64,27 +50,27 @@ class Traces:
     def __init__(self, tracer: "Tracer") -> None:
         self._tracer = tracer
 
-    def open(self, session_id: str, parent: str | None) -> Traced:
+    def open(self, session_id: str, parent: str | None) -> SessionSpan:
         """The span of a session, below the caller's own where `parent` is a W3C `traceparent`."""
         from opentelemetry.context import Context
         from opentelemetry.trace import SpanKind
         from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
-        # An empty context: the span belongs to the caller or to nobody, never to what this task happens to be in.
+        # An empty context: the span's parent is the caller's or none, never whichever span this task is in.
         context = TraceContextTextMapPropagator().extract({"traceparent": parent} if parent else {}, Context())
         attributes = {"session.id": session_id}
-        return Traced(self._tracer.start_span("session", context, kind=SpanKind.SERVER, attributes=attributes))
+        return SessionSpan(self._tracer.start_span("session", context, kind=SpanKind.SERVER, attributes=attributes))
 
 
 @asynccontextmanager
-async def open_tracing(settings: Settings) -> AsyncIterator[Traces | Untraced]:
-    """What opens the spans, as `tracing` says; at the end the last ones are sent. The rest is said by OTEL_*.
+async def open_tracing(settings: Settings) -> AsyncIterator[Traces | None]:
+    """What opens the spans; None unless `settings.tracing`. OTEL_* configures the rest; at the end the last are sent.
 
     Raises:
-        BadSettings: OpenTelemetry is not installed, or what OTEL_* says cannot be done.
+        BadSettings: OpenTelemetry is not installed, or an OTEL_* variable asks for what is not supported.
     """
     if not settings.tracing:
-        yield Untraced()
+        yield None
         return
     provider = _open_provider()
     try:
@@ -107,24 +93,24 @@ def _open_provider() -> "TracerProvider":
     ours = Resource.create({"service.name": "portrait", "service.version": __version__})
     limited = _first_of("OTEL_EXPORTER_OTLP_TRACES_TIMEOUT", "OTEL_EXPORTER_OTLP_TIMEOUT")[1]
     exporter = OTLPSpanExporter(timeout=None if limited else EXPORT_SECONDS)
-    # What the environment calls the service wins.
+    # A service name from the environment takes precedence.
     provider = TracerProvider(resource=ours.merge(OTELResourceDetector().detect()), shutdown_on_exit=False)
     provider.add_span_processor(BatchSpanProcessor(exporter))
     return provider
 
 
 def _check_environment() -> None:
-    """Refuse at the start what would otherwise be an error of every export."""
+    """Refuse at the start what would otherwise fail at every export."""
     name, value = _first_of("OTEL_EXPORTER_OTLP_TRACES_PROTOCOL", "OTEL_EXPORTER_OTLP_PROTOCOL")
     if value and value != PROTOCOL:
-        raise BadSettings(f"{name}={value!r}: expected {PROTOCOL}")
+        raise BadSettings(f"got {name}={value!r}, expected {PROTOCOL}")
     name, value = _first_of("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "OTEL_EXPORTER_OTLP_ENDPOINT")
     if value and not value.startswith(("http://", "https://")):
-        raise BadSettings(f"{name}={value!r}: expected an address like http://collector:4318")
+        raise BadSettings(f"got {name}={value!r}, expected an address like http://collector:4318")
 
 
 def _first_of(*names: str) -> tuple[str, str]:
-    """(name, value) of the first variable that is set; the last with nothing when none is."""
+    """(name, value) of the first variable that is set; the last name and "" when none is."""
     return next(((name, value) for name in names if (value := os.environ.get(name, ""))), (names[-1], ""))
 
 

@@ -53,21 +53,21 @@ def memory() -> float:
 
 async def read(session: Session[object, object], seconds: float, began: float) -> Reading:
     """Watch a session's results for `seconds`."""
-    ages, done = [], session.numbers.done
+    ages, done = [], session.counters.done
     end = time.monotonic() + seconds
     while time.monotonic() < end:
         await asyncio.sleep(SLOW / 5)
-        if session.numbers.done != done:
-            done = session.numbers.done
-            ages.append(1000 * session.numbers.latency)
-    numbers = session.numbers
+        if session.counters.done != done:
+            done = session.counters.done
+            ages.append(1000 * session.load.latency)
+    counters = session.counters
     return Reading(
         round(time.monotonic() - began, 1),
         float(np.median(ages)),
         float(np.percentile(ages, 99)),
         round(memory(), 1),
-        numbers.done,
-        numbers.dropped,
+        counters.done,
+        counters.dropped,
     )
 
 

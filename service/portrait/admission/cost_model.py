@@ -1,30 +1,30 @@
-"""What a frame costs: the CPU time of its parts on this machine, and what follows for a stream."""
+"""What a frame costs: the CPU time of its parts on this machine, and the cores a stream keeps busy."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from portrait.admission.quality import SLOW_RATE, Quality
+from portrait.admission.quality import SLOW_RATE, Delivery, Quality
 
 SIZES = ((640, 360), (640, 480), (1280, 720))
-"""Width and height of the pictures that are measured, the smallest first."""
+"""Width and height of the pictures that are measured, smallest first."""
 
 PIXELS = tuple(width * height for width, height in SIZES)
 
 NOMINAL_PIXELS, NOMINAL_RATE = 640 * 480, 30.0
-"""What a stream is taken for until its first frames have come."""
+"""What a stream is charged for until its first frames have come."""
 
 STILL_RATE = 1.0
-"""A session of one picture lasts less than a second; it is taken for a second of one picture."""
+"""A still is charged as one picture per second."""
 
 CODECS = {"webrtc": "vp8", "grpc": "jpeg", "http": "jpeg"}
-"""What a transport's pictures are taken for."""
+"""The codec each transport is charged for."""
 
 WIRE = {"webrtc": 0.7, "grpc": 0.2, "http": 0.2}
-"""What a transport itself takes for a frame, in inferences of the default network: packets, encryption, the event loop.
-Cannot be measured without a peer; the figures are 1.3 ms and 0.4 ms beside an inference of 2 ms."""
+"""Cost of a frame in the transport itself (packets, encryption, the event loop), in inferences of the default model.
+It cannot be measured without a peer; the figures are 1.3 ms and 0.4 ms beside an inference of 2 ms."""
 
 PICTURELESS = ("mask", "alpha")
-"""Modes of which gRPC sends no picture, but one number per pixel of the network's."""
+"""Modes in which gRPC sends no picture, but one number for each pixel of the model's mask."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,23 +39,35 @@ class Demand:
     """Frames per second that arrive."""
     adaptive: bool = True
     """Whether its quality may go down."""
+    is_still: bool = False
+    """Whether it is one picture, worked on by one thread."""
+
+
+def assumed_demand(transport: str, mode: str, model: str, delivery: Delivery, pixels: int = NOMINAL_PIXELS) -> Demand:
+    """What a session is charged before its first frame: `pixels` at the rate that its delivery implies."""
+    is_still = delivery is Delivery.STILL
+    rate = STILL_RATE if is_still else NOMINAL_RATE
+    return Demand(transport, mode, model, pixels, rate, adaptive=delivery is Delivery.LIVE, is_still=is_still)
 
 
 @dataclass(frozen=True)
 class CostModel:
-    """Seconds of CPU by part and size, as `server/calibration.py` measures them.
+    """Seconds of CPU by part and picture size, as `server/calibration.py` measures them.
 
-    A part is "segment MODEL", "compose MODE", "decode CODEC" or "encode CODEC"; its figures go with SIZES.
+    A part is "segment MODEL", "compose MODE WIDTHxHEIGHT" (of the mask), "decode CODEC" or "encode CODEC"; it has one
+    figure for each of SIZES.
     """
 
     parts: Mapping[str, tuple[float, ...]]
     default: str
     """Name of the default model."""
-    smaller: Mapping[str, str]
+    cheaper: Mapping[str, str]
     """Model -> a cheaper one with a mask of the same size, where there is one."""
+    mask_sizes: Mapping[str, str]
+    """Model -> the size of its mask, as "WIDTHxHEIGHT"."""
 
     def part(self, name: str, pixels: int) -> float:
-        """Seconds for a picture of so many pixels: between the sizes on a straight line, beyond in proportion."""
+        """Seconds for a picture of `pixels`: interpolated between SIZES, in proportion above the largest."""
         figures = self.parts.get(name)
         if figures is None:
             return 0.0
@@ -68,20 +80,29 @@ class CostModel:
         return figures[-1] * pixels / PIXELS[-1]
 
     def cores(self, demand: Demand, quality: Quality) -> float:
-        """How many cores a stream keeps busy at a quality."""
+        """Cores that a stream keeps busy at a quality when everything it asks for is done."""
+        slowed = demand.adaptive and quality >= Quality.SLOWER
+        done = min(demand.rate, SLOW_RATE) if slowed else demand.rate
+        # WebRTC must decode whatever arrives; the others decode only the frames they work on.
+        cores = self.cores_used(demand, quality, demand.rate if demand.transport == "webrtc" else done, done)
+        return min(cores, 1.0) if demand.is_still else cores
+
+    def cores_used(self, demand: Demand, quality: Quality, decoded: float, done: float) -> float:
+        """Cores that `decoded` frames per second take, of which `done` are segmented, composed and encoded as well."""
+        codec, pixels = CODECS[demand.transport], demand.pixels
+        decode = self.part(f"decode {codec}", pixels)
+        wire = WIRE[demand.transport] * self.part(f"segment {self.default}", NOMINAL_PIXELS)
+        return decoded * (decode + wire) + done * self._work(demand, quality)
+
+    def _work(self, demand: Demand, quality: Quality) -> float:
+        """Seconds that one frame takes after it has been decoded."""
         quality = quality if demand.adaptive else Quality.FULL
         codec, pixels = CODECS[demand.transport], demand.pixels
-        model = self.smaller.get(demand.model, demand.model) if quality >= Quality.SMALLER else demand.model
+        model = self.cheaper.get(demand.model, demand.model) if quality >= Quality.SMALLER else demand.model
         segment = self.part(f"segment {model}", pixels)
         if quality >= Quality.ALTERNATE:
             segment /= 2
-        work = segment
-        if demand.transport == "webrtc" or demand.mode not in PICTURELESS:
-            work += self.part(f"compose {demand.mode}", pixels) + self.part(f"encode {codec}", pixels)
-        arrival = self.part(f"decode {codec}", pixels) + WIRE[demand.transport] * self.part(
-            f"segment {self.default}", NOMINAL_PIXELS
-        )
-        taken = min(demand.rate, SLOW_RATE) if quality >= Quality.SLOWER else demand.rate
-        if demand.transport != "webrtc":  # WebRTC decodes what arrives; the others only what is taken
-            return arrival * taken + work * taken
-        return arrival * demand.rate + work * taken
+        if demand.transport != "webrtc" and demand.mode in PICTURELESS:
+            return segment
+        compose = self.part(f"compose {demand.mode} {self.mask_sizes.get(demand.model)}", pixels)
+        return segment + compose + self.part(f"encode {codec}", pixels)

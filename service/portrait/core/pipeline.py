@@ -1,9 +1,9 @@
 """The synchronous core: a frame in, its result out. No asyncio, no network."""
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
-from typing import Protocol, TypeVar
+from typing import Protocol
 
 import cv2
 import numpy as np
@@ -29,9 +29,6 @@ sways by 2 % of the picture's width, 28 by 15 %, and at least 31 when they are g
 
 WHOLE_ONLY = ("mask", "alpha")
 """The modes that are laid over the frame elsewhere, and so are never framed."""
-
-P = TypeVar("P", contravariant=True)
-W = TypeVar("W", covariant=True)
 
 
 class Recorder(Protocol):
@@ -63,26 +60,6 @@ class Result:
         """The output picture. Made when asked for: who wants the mask alone pays for no picture."""
         with self.recorder.stage("compose"):
             return self.compositor.compose(*show(self.window, self.frame, self.mask))
-
-
-class Codec(Protocol[P, W]):
-    """A transport's pair of pure functions, run on the session's thread."""
-
-    @property
-    def modes(self) -> Collection[str]:
-        """The output modes the transport can carry."""
-
-    def decode(self, picture: P, arrived: float, options: Options) -> Frame:
-        """A Frame of whatever the transport received at `arrived`, in seconds of the monotonic clock.
-
-        It need not be larger than a result with `options` shows, nor than the network's input.
-
-        Raises:
-            BadPicture: it cannot be one.
-        """
-
-    def encode(self, result: Result, picture: P) -> W:
-        """What the transport sends for the result of `picture`."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -140,4 +140,5 @@ def check_size(width: int, height: int, max_pixels: int, field: str) -> None:
     if width < 1 or height < 1:
         raise BadPicture(field, f"the size is {width}x{height}; expected at least 1x1")
     if width * height > max_pixels:
-        raise BadPicture(field, f"{width}x{height} is {width * height} pixels; expected at most {max_pixels}")
+        message = f"{width}x{height} is {width * height} pixels; expected at most {max_pixels}"
+        raise BadPicture(field, message, (width, height))

@@ -90,7 +90,6 @@ async def run_service(
             ) as sessions,
             _serve(settings, sessions, backgrounds, capacity, metrics, security, listening) as running,
         ):
-            metrics.modes.list_open = sessions.list_modes
             yield running
     finally:
         watch.cancel()
@@ -202,4 +201,4 @@ async def _measure_capacity(settings: Settings, models: Models, board: SharedSta
     wanted = settings.cpu_share or settings.quality_steps
     costs = await asyncio.to_thread(load_costs, models, board.folder) if wanted else None
     metrics.admitted.set(limits.budget * limits.share)
-    return Capacity(costs, board, limits, metrics)
+    return Capacity(costs, board, metrics, limits)

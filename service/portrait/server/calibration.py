@@ -7,7 +7,7 @@ import os
 import platform
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, nullcontext, suppress
+from contextlib import suppress
 from fractions import Fraction
 from pathlib import Path
 from statistics import median
@@ -69,7 +69,7 @@ def load_costs(models: Models, folder: Path | None = None) -> CostModel:
 
 def make_costs(parts: dict[str, tuple[float, ...]], models: Models) -> CostModel:
     """CostModel of measured parts, and what follows of which model can stand in for which."""
-    smaller = {}
+    cheaper = {}
     for name, model in models.by_name.items():
         like = [
             other.name
@@ -78,8 +78,9 @@ def make_costs(parts: dict[str, tuple[float, ...]], models: Models) -> CostModel
         ]
         cheapest = min(like, key=lambda other: parts[f"segment {other}"][0])
         if parts[f"segment {cheapest}"][0] < CHEAPER * parts[f"segment {name}"][0]:
-            smaller[name] = cheapest
-    return CostModel(parts, models.default, smaller)
+            cheaper[name] = cheapest
+    sizes = {name: f"{model.width}x{model.height}" for name, model in models.by_name.items()}
+    return CostModel(parts, models.default, cheaper, sizes)
 
 
 def measure(models: Models) -> Iterator[tuple[str, tuple[float, ...]]]:
@@ -88,8 +89,10 @@ def measure(models: Models) -> Iterator[tuple[str, tuple[float, ...]]]:
     scenes = [_Scene(width, height) for width, height in SIZES]
     for model in models.by_name.values():
         yield f"segment {model.name}", tuple(_segment(model, scene) for scene in scenes)
-    for mode in MODES:
-        yield f"compose {mode}", tuple(_compose(mode, scene) for scene in scenes)
+    for size in sorted({(model.width, model.height) for model in models.by_name.values()}):
+        mask = _make_mask(*size)
+        for mode in MODES:
+            yield _compose_part(mode, size), tuple(_compose(mode, scene, mask) for scene in scenes)
     yield "decode jpeg", tuple(_time(scene.decode_jpeg) for scene in scenes)
     yield "encode jpeg", tuple(_time(scene.encode_jpeg) for scene in scenes)
     for name, part in (("decode vp8", _Scene.decode_vp8), ("encode vp8", _Scene.encode_vp8)):
@@ -102,8 +105,6 @@ class _Scene:
     def __init__(self, width: int, height: int) -> None:
         noise = np.random.default_rng(1)
         room = noise.integers(0, 255, (18, 32, 3), np.uint8)
-        oval = cv2.ellipse(np.zeros((224, 224), np.uint8), (112, 224), (50, 160), 0, 0, 360, 255, -1)
-        self.mask = Mask(np.asarray(oval, np.uint8))
         self.frames = []
         for i in range(RUNS + UNCOUNTED):
             picture = cv2.resize(room, (width, height), interpolation=cv2.INTER_CUBIC)
@@ -113,7 +114,6 @@ class _Scene:
             self.frames.append(frame_from_bgr(noisy, Timestamp(i, Fraction(1, 30)), 0.0))
         self.pixels = bgr_from_frame(self.frames[0])
         self.jpeg = encode(self.pixels, ".jpg")
-        self.recorder = _Unrecorded()
 
     def decode_jpeg(self) -> Frame:
         return frame_from_bgr(decode_bgr(self.jpeg, 2**26, "data"), Timestamp(0, Fraction(1)), 0.0)
@@ -135,13 +135,6 @@ class _Scene:
         return lambda: [frame_from_av(frame, 2**26, 0.0) for frame in decoder.decode(next(packets))]
 
 
-class _Unrecorded:
-    """A recorder that keeps nothing."""
-
-    def stage(self, name: str) -> AbstractContextManager[None]:
-        return nullcontext()
-
-
 def _segment(model: Model, scene: _Scene) -> float:
     segmenter, frames = model.open(), iter(scene.frames)
     try:
@@ -154,9 +147,20 @@ def _mask(model: Model, segmenter: Segmenter, frame: Frame) -> Mask:
     return follow_edges(segmenter.segment(frame), make_guide(frame, model.width, model.height))
 
 
-def _compose(mode: str, scene: _Scene) -> float:
+def _compose(mode: str, scene: _Scene, mask: Mask) -> float:
     compositor, frames = open_compositor(Options(mode, background=scene.frames[0])), iter(scene.frames)
-    return _time(lambda: compositor.compose(next(frames), scene.mask))
+    return _time(lambda: compositor.compose(next(frames), mask))
+
+
+def _compose_part(mode: str, mask_size: tuple[int, int]) -> str:
+    return f"compose {mode} {mask_size[0]}x{mask_size[1]}"
+
+
+def _make_mask(width: int, height: int) -> Mask:
+    """An oval of the size that a model's masks have: the compositors' blending windows depend on it."""
+    centre, axes = (width // 2, height), (width * 2 // 9, height * 5 // 7)
+    oval = cv2.ellipse(np.zeros((height, width), np.uint8), centre, axes, 0, 0, 360, 255, -1)
+    return Mask(np.asarray(oval, np.uint8))
 
 
 def _time(work: Callable[[], Any]) -> float:
@@ -175,9 +179,19 @@ def _read(text: str, models: Models) -> CostModel:
     if not isinstance(document, dict):
         raise ValueError("no table of parts")
     parts = {str(name): tuple(float(figure) for figure in figures) for name, figures in document.items()}
-    if any(len(figures) != len(SIZES) for figures in parts.values()):
+    if parts.keys() != _part_names(models) or any(len(figures) != len(SIZES) for figures in parts.values()):
         raise ValueError("a figure is missing")
     return make_costs(parts, models)
+
+
+def _part_names(models: Models) -> set[str]:
+    """What `measure` measures."""
+    sizes = {(model.width, model.height) for model in models.by_name.values()}
+    return {
+        *(f"segment {name}" for name in models.by_name),
+        *(_compose_part(mode, size) for mode in MODES for size in sizes),
+        *(f"{way} {codec}" for way in ("decode", "encode") for codec in ("jpeg", "vp8")),
+    }
 
 
 def _key(models: Models) -> str:

@@ -55,9 +55,9 @@ class RunningService:
         models = await asyncio.to_thread(load_models, settings.model, settings.runtime)
         await asyncio.to_thread(warm, models.pick(None))
         pictures = await asyncio.to_thread(Backgrounds, settings.backgrounds)
-        if self._capacity.counts:
+        if self._capacity.counts_cores:
             costs = await asyncio.to_thread(load_costs, models, self.sessions.board.folder)
-            self._capacity.learn(costs)
+            self._capacity.update_costs(costs)
         self.sessions.models = models
         self._backgrounds.take_over(pictures)
         default = models.pick(None)

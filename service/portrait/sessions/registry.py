@@ -1,79 +1,55 @@
-"""Sessions: every open session, their limit and their end."""
+"""Sessions: the registry of all open sessions. It admits them, lists them and drains them."""
 
 import asyncio
 import logging
 from asyncio import timeout
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager, suppress
-from typing import Any, Protocol, TypeVar
+from typing import Any, TypeVar
 
 from portrait.admission.capacity import RETRY_AFTER, Capacity
-from portrait.admission.cost_model import Demand
+from portrait.admission.cost_model import NOMINAL_PIXELS, Demand, assumed_demand
 from portrait.admission.quality import Delivery
 from portrait.core.compositors import Options
-from portrait.core.pipeline import Codec
 from portrait.core.segmenters import Model, Models
 from portrait.errors import Draining, NoSuchSession, PortraitError, TooManySessions
 from portrait.image.mask import Mask
 from portrait.logs import log_event
-from portrait.sessions.counters import first_demand
-from portrait.sessions.session import HANG_SECONDS, Counting, Session, Span, Terms
-from portrait.tracing import Untraced
+from portrait.metrics import Metrics
+from portrait.sessions.session import HANG_SECONDS, Codec, Session
+from portrait.tracing import Traces
 from portrait.workers.ids import new_id
 from portrait.workers.shared_state import SharedState
 
 logger = logging.getLogger(__name__)
 
+CLOSE_SECONDS = 10.0
+"""How long the end of the service waits for the frames in work. Only a model that hangs takes longer."""
+
 P = TypeVar("P")
 W = TypeVar("W")
 
 
-class Admitting(Counting, Protocol):
-    """What admission asks of metrics, besides what each session does."""
-
-    def session_opened(self, transport: str) -> None:
-        """Count a session in."""
-
-    def session_closed(self, transport: str) -> None:
-        """Count a session out."""
-
-    def session_refused(self, reason: str) -> None:
-        """Count a session that was not admitted."""
-
-
-class Tracing(Protocol):
-    """What opens the span of a session."""
-
-    def open(self, session_id: str, parent: str | None) -> Span:
-        """A span, below the caller's own where `parent` is a W3C `traceparent`."""
-
-
-CLOSE_SECONDS = 10.0
-"""How long the end of the service waits for turns under way. Only a network that hangs takes longer."""
-
-
 class Sessions:
-    """Every open session: the limit, the list, the drain.
+    """Every open session of this worker.
 
-    An async context manager: at its end every session is ended and has given its thread back.
+    An async context manager: at its end every session has been ended and its thread closed.
     """
 
     def __init__(
         self,
         models: Models,
         limit: int,
-        counting: Admitting,
+        metrics: Metrics,
         board: SharedState | None = None,
         capacity: Capacity | None = None,
-        tracing: Tracing | None = None,
+        tracing: Traces | None = None,
         hang_seconds: float = HANG_SECONDS,
     ) -> None:
-        self.models, self.limit = models, limit
-        self._hang_seconds = hang_seconds
-        self.board, self._capacity = board or SharedState(), capacity
-        if capacity is not None:
-            capacity.list_open = lambda: self._open.values()
-        self._counting, self._tracing = counting, tracing or Untraced()
+        self.models, self.limit, self.metrics = models, limit, metrics
+        self.board = board or SharedState()
+        self._capacity = capacity or Capacity(None, self.board, metrics)
+        self._tracing, self._hang_seconds = tracing, hang_seconds
         self._open: dict[str, Session[Any, Any]] = {}
         self._draining = False
         self._none_left = asyncio.Event()
@@ -84,25 +60,23 @@ class Sessions:
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        """Wait for the sessions that are closing; a transport's cancelled task does not wait for its own."""
+        """End every session and wait until all are closed. Cancelled transport tasks do not wait for theirs."""
         await self.drain(0.0)
         if not await self.wait_closed(CLOSE_SECONDS):
-            logger.error("%d sessions hang and are left behind", len(self._open))
-
-    async def wait_closed(self, seconds: float) -> bool:
-        """Wait until none is open, or so long; whether none is."""
-        with suppress(TimeoutError):
-            async with timeout(seconds):
-                await self._none_left.wait()
-        return not self._open
+            logger.error("%d sessions hang and are abandoned", len(self._open))
 
     def __len__(self) -> int:
         return len(self._open)
 
-    @property
-    def draining(self) -> bool:
-        """Whether new sessions are refused because the service stops."""
-        return self._draining
+    def __getitem__(self, session_id: str) -> Session[Any, Any]:
+        try:
+            return self._open[session_id]
+        except KeyError:
+            raise NoSuchSession("no session has this id, or it has ended") from None
+
+    def describe(self) -> list[Mapping[str, Any]]:
+        """Every open session as the API shows it."""
+        return [session.describe() for session in self._open.values()]
 
     @asynccontextmanager
     async def open(
@@ -114,40 +88,38 @@ class Sessions:
         *,
         prior: Mask | None = None,
         delivery: Delivery = Delivery.LIVE,
+        pixels: int = NOMINAL_PIXELS,
         traceparent: str | None = None,
     ) -> AsyncIterator[Session[P, W]]:
-        """A session of its own thread and interpreter, for the length of the block; it goes on from `prior`.
+        """A session with a thread and an interpreter of its own, for the length of the block.
 
-        `traceparent` is the caller's place in a trace (W3C Trace Context), if it told one.
+        Args:
+            transport: who opens it, as metrics and the cost model call it.
+            codec: the transport's conversions, run on the session's thread.
+            options: how results look at first.
+            model: name of the model; None for the default.
+            prior: the mask that the first frame continues from.
+            delivery: which frames are answered.
+            pixels: width times height that admission charges for before the first frame; a still's are known.
+            traceparent: the caller's position in a trace (W3C Trace Context), if it sent one.
 
         Raises:
-            BadOption: unknown model or mode, an option missing, or a prior of another size than the model's.
-            TooManySessions, OutOfCpu, Draining: nothing was made yet when these are raised.
-            SegmentationHangs: the network file does not come up.
+            BadOption: unknown model or mode, an option is missing, or the prior does not have the model's size.
+            TooManySessions, OutOfCpu, Draining: the session was not admitted; nothing has been made.
+            SegmentationHangs: opening the model takes too long.
         """
         picked = self.models.pick(model)
+        demand = assumed_demand(transport, options.mode, picked.name, delivery, pixels)
         with self.board.locked():
-            refusal = self._refusal(first_demand(transport, options.mode, picked.name, delivery))
+            refusal = self._refusal(demand)
             if refusal is None:
-                session = Session(
-                    new_id(self.board.index),
-                    transport,
-                    picked,
-                    options,
-                    codec,
-                    self._counting,
-                    self._terms(delivery, picked),
-                    lambda name: self._tracing.open(name, traceparent),
-                )
-                self._open[session.id] = session
-                self.board.tell(sessions=len(self._open))
+                session = self._make(picked, codec, options, demand, delivery, traceparent)
         if refusal is not None:  # logged outside the lock, for which every worker's event loop waits
-            self._counting.session_refused(refusal.reason)
+            self.metrics.session_refused(refusal.reason, transport)
             log_event(logger, logging.WARNING, "session refused", transport=transport, reason=str(refusal))
             raise refusal
-        self._none_left.clear()
-        self._counting.session_opened(transport)
-        session.tell("session opened", transport=transport, mode=options.mode, model=picked.name)
+        self.metrics.session_opened(transport, options.mode)
+        session.record_event("session opened", transport=transport, mode=options.mode, model=picked.name)
         try:
             await session.start(prior)
             yield session
@@ -155,28 +127,19 @@ class Sessions:
             session.end(str(error))
             raise
         except asyncio.CancelledError:
-            session.end("the caller went away")
+            session.end("the client went away")
             raise
         except Exception as error:
             session.end(f"{type(error).__name__}: {error}")
             raise
         finally:
-            # Shielded: a cancelled transport must still give the thread and the interpreter back.
+            # Shielded: a cancelled transport must still close the thread and the interpreter.
             await asyncio.shield(self._close(session))
 
-    def __getitem__(self, session_id: str) -> Session[Any, Any]:
-        try:
-            return self._open[session_id]
-        except KeyError:
-            raise NoSuchSession("no session of that id; it has ended or never was") from None
-
-    def describe(self) -> list[Mapping[str, Any]]:
-        """The numbers of every open session."""
-        return [session.describe() for session in self._open.values()]
-
-    def list_modes(self) -> list[tuple[str, str]]:
-        """(transport, mode) of every open session."""
-        return [(session.transport, session.options.mode) for session in self._open.values()]
+    @property
+    def draining(self) -> bool:
+        """Whether new sessions are refused because the service stops."""
+        return self._draining
 
     async def drain(self, seconds: float) -> int:
         """Refuse new sessions, ask the open ones to leave, wait up to `seconds` for that, then end the rest.
@@ -194,13 +157,12 @@ class Sessions:
             session.end("the service stops")
         return len(rest)
 
-    def _terms(self, delivery: Delivery, model: Model) -> Terms:
-        if self._capacity is None:
-            return Terms(delivery, hang_seconds=self._hang_seconds)
-        smaller = self._capacity.smaller(model.name)
-        return Terms(
-            delivery, self._capacity.in_force, self.models.pick(smaller) if smaller else None, self._hang_seconds
-        )
+    async def wait_closed(self, seconds: float) -> bool:
+        """Wait up to `seconds` until no session is open; whether none is."""
+        with suppress(TimeoutError):
+            async with timeout(seconds):
+                await self._none_left.wait()
+        return not self._open
 
     def _refusal(self, demand: Demand) -> TooManySessions | Draining | None:
         if self._draining:
@@ -208,15 +170,46 @@ class Sessions:
         count = sum(row.sessions for row in self.board.rows)
         if count >= self.limit:
             return TooManySessions(f"{count} of {self.limit} sessions are open", RETRY_AFTER)
-        return self._capacity.refusal(demand) if self._capacity is not None else None
+        return self._capacity.refusal(demand)
+
+    def _make(
+        self,
+        model: Model,
+        codec: Codec[P, W],
+        options: Options,
+        assumed: Demand,
+        delivery: Delivery,
+        traceparent: str | None,
+    ) -> Session[P, W]:
+        """A session that is registered and charged for."""
+        cheaper, tracing = self._capacity.cheaper_model(model.name), self._tracing
+        session = Session(
+            new_id(self.board.index),
+            model,
+            options,
+            codec,
+            assumed=assumed,
+            delivery=delivery,
+            metrics=self.metrics,
+            capacity=self._capacity,
+            cheaper=self.models.pick(cheaper) if cheaper else None,
+            hang_seconds=self._hang_seconds,
+            open_span=lambda name: tracing.open(name, traceparent) if tracing else None,
+        )
+        self._open[session.id] = session
+        self._none_left.clear()
+        self._capacity.add(session.load)
+        self.board.tell(sessions=len(self._open))
+        return session
 
     async def _close(self, session: Session[Any, Any]) -> None:
         try:
             await session.close()
         finally:
             del self._open[session.id]
+            self._capacity.remove(session.load)
             self.board.tell(sessions=len(self._open))
             if not self._open:
                 self._none_left.set()
-            self._counting.session_closed(session.transport)
-            session.tell_end()
+            self.metrics.session_closed(session.transport, session.options.mode)
+            session.record_end()

@@ -1,9 +1,9 @@
-"""WatchedThread: the thread of one session, given up when it hangs."""
+"""WatchedThread: the thread of one session, abandoned when the model hangs on it."""
 
 import asyncio
 import threading
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from functools import partial
 from queue import SimpleQueue
 from typing import Any, ParamSpec, TypeAlias, TypeVar
@@ -15,89 +15,110 @@ R = TypeVar("R")
 
 Call: TypeAlias = Callable[[], None]
 
+CHECKS = 4
+"""The watchdog checks this many times within the timeout."""
+
 
 class WatchedThread:
-    """Runs calls, one after the other, on a thread of its own, for as long as none of them hangs.
+    """Runs calls one after another on a thread of its own; a watchdog abandons the thread when a watched block hangs.
 
-    No thread can be stopped from outside. One that hangs is given up: nobody waits for it any more, at the end of the
-    process neither (an executor's threads would be waited for there), and what it still makes is seen by nobody.
+    A call marks what the watchdog covers with `watched`; the rest may take any time. A thread cannot be stopped from
+    outside: an abandoned one is no longer waited for, not even when the process ends (an executor's threads would be),
+    and its results are discarded.
     """
 
-    def __init__(self, name: str, patience: float, given_up: Callable[[SegmentationHangs], None]) -> None:
-        self._patience, self._given_up, self._hangs = patience, given_up, False
-        self._waited: asyncio.Future[Any] | None = None
-        """What somebody waits for, since `_since` by the loop's clock."""
-        self._since = 0.0
-        self._half_over: asyncio.Future[Any] | None = None
-        """What has been waited for half the patience already."""
+    def __init__(self, name: str, hang_seconds: float) -> None:
+        self._hang_seconds, self._abandoned = hang_seconds, False
+        self._waiting: asyncio.Future[Any] | None = None
+        """What `run` awaits now."""
+        self._block: object | None = None
+        """The watched block that the thread is in; a new object for each."""
+        self._last_block: object | None = None
+        """The block that the last check found, and how many checks in a row have found it before."""
+        self._found = 0
         self._timer: asyncio.TimerHandle | None = None
         self._calls: SimpleQueue[Call | None] = SimpleQueue()
         threading.Thread(target=self._work, name=name, daemon=True).start()
 
     async def run(self, function: Callable[A, R], *arguments: A.args, **named: A.kwargs) -> R:
-        """What `function` gives. Cancelling is safe: what has begun is finished unseen. One at a time.
+        """What `function` returns on the thread. One call at a time.
+
+        Cancelling is safe: a call that has begun is finished and its result discarded.
 
         Raises:
-            SegmentationHangs: it takes longer than the thread's patience, or an earlier call did.
+            SegmentationHangs: a watched block took longer than `hang_seconds`, in this call or an earlier one.
             Exception: whatever `function` raises.
         """
-        if self._hangs:
-            raise SegmentationHangs("the thread was given up")
+        if self._abandoned:
+            raise SegmentationHangs("the session's thread was abandoned because the model hung on it")
         loop = asyncio.get_running_loop()
         done: asyncio.Future[R] = loop.create_future()
-        self._waited, self._since = done, loop.time()
+        self._waiting = done
         if self._timer is None:
-            self._timer = loop.call_later(self._patience / 2, self._look)
+            self._timer = loop.call_later(self._hang_seconds / CHECKS, self._check)
         self._calls.put(partial(_fulfil, done, partial(function, *arguments, **named)))
         try:
             return await done
         finally:
-            self._waited = None
+            self._waiting = None
+            # An exception refers to this frame; the frame must not refer back to it through the future.
+            del done
+
+    @contextmanager
+    def watched(self) -> Iterator[None]:
+        """Let the watchdog cover the block. Entered on the thread."""
+        self._block = object()
+        try:
+            yield
+        finally:
+            self._block = None
 
     async def close(self, last: Call) -> None:
-        """Run `last`, which is idempotent, wait for it and end the thread.
+        """Run `last`, which must be idempotent, wait for it and end the thread.
 
-        A thread that was given up does so when it comes back, if ever.
+        An abandoned thread does the same whenever it comes back, and is not waited for.
+
+        Raises:
+            SegmentationHangs: the thread has been abandoned meanwhile.
         """
         try:
-            if not self._hangs:
+            if not self._abandoned:
                 await self.run(last)
-        except SegmentationHangs:
-            pass
         finally:
             self._calls.put(last)
             self._calls.put(None)
             if self._timer is not None:
                 self._timer.cancel()
 
-    def _look(self) -> None:
-        """Give up what takes too long. A timer that looks now and then costs a frame nothing.
+    def _check(self) -> None:
+        """Abandon the thread if it has been in the same watched block for `hang_seconds`.
 
-        Twice half of the patience: when the whole process stood still, the first half is over at once and proves
-        nothing.
+        Checks are counted, not seconds: when the whole process stood still, only one check is late, and proves nothing.
+        A timer that runs now and then costs a frame nothing.
         """
-        waited, half, loop = self._waited, self._patience / 2, asyncio.get_running_loop()
         self._timer = None
-        if waited is None or waited.done():
+        waiting, block = self._waiting, self._block
+        if waiting is None or waiting.done():
             return
-        if waited is self._half_over:
-            self._hangs = True
-            error = SegmentationHangs(f"the network gave nothing for {self._patience:g} s")
-            self._given_up(error)
-            waited.set_exception(error)
+        if block is None or block is not self._last_block:
+            self._last_block, self._found = block, 0
+        else:
+            self._found += 1
+        if self._found == CHECKS:
+            self._abandoned = True
+            waiting.set_exception(SegmentationHangs(f"the model gave nothing for {self._hang_seconds:g} s"))
             return
-        waiting = loop.time() - self._since
-        if waiting >= half:
-            self._half_over, waiting = waited, 0.0
-        self._timer = loop.call_later(half - waiting, self._look)
+        self._timer = asyncio.get_running_loop().call_later(self._hang_seconds / CHECKS, self._check)
 
     def _work(self) -> None:
         while (call := self._calls.get()) is not None:
             call()
+            # Waiting for the next call must not keep this one's picture.
+            del call
 
 
 def _fulfil(done: "asyncio.Future[Any]", call: Callable[[], Any]) -> None:
-    """On the thread. A future of concurrent.futures would do the same with a lock and two callbacks more."""
+    """Run the call on the thread. A future of concurrent.futures would need a lock and two more callbacks."""
     if done.cancelled():
         return
     result, error = None, None
@@ -105,12 +126,16 @@ def _fulfil(done: "asyncio.Future[Any]", call: Callable[[], Any]) -> None:
         result = call()
     except BaseException as raised:
         error = raised
-    with suppress(RuntimeError):  # the loop has been closed: nobody waits
-        done.get_loop().call_soon_threadsafe(_settle, done, result, error)
+    try:
+        with suppress(RuntimeError):  # the loop is closed: the result is no longer awaited
+            done.get_loop().call_soon_threadsafe(_settle, done, result, error)
+    finally:
+        # The error refers to this frame: the frame must not refer back to it, nor keep the picture in `call`.
+        del done, call, error
 
 
 def _settle(done: "asyncio.Future[Any]", result: Any, error: BaseException | None) -> None:
-    if done.done():  # cancelled, or given up
+    if done.done():  # cancelled, or the thread was abandoned
         return
     if error is None:
         done.set_result(result)

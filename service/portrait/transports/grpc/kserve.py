@@ -97,9 +97,9 @@ class InferenceServicer(pb_grpc.GRPCInferenceServiceServicer):
                 delivery=Delivery.STILL,
                 traceparent=traceparent(context),
             ) as session:
-                turn = await session.turn(Arrival(picture, MASK, 0), time.monotonic())
-            if turn.failure is not None:
-                raise turn.failure
+                processed = await session.process(Arrival(picture, MASK, 0), time.monotonic())
+            if processed.failure is not None:
+                raise processed.failure
             shape = [1, model.height, model.width, 1]
             output = pb.ModelInferResponse.InferOutputTensor(name="mask", datatype="UINT8", shape=shape)
             return pb.ModelInferResponse(
@@ -107,7 +107,7 @@ class InferenceServicer(pb_grpc.GRPCInferenceServiceServicer):
                 model_version=VERSION,
                 id=request.id,
                 outputs=[output],
-                raw_output_contents=[turn.wire.picture.data],
+                raw_output_contents=[processed.wire.picture.data],
             )
         raise AssertionError("aborting() has raised")
 

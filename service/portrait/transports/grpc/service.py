@@ -65,11 +65,11 @@ class SegmentationServicer(pb_grpc.SegmentationServiceServicer):
                 delivery=Delivery.STILL,
                 traceparent=traceparent(context),
             ) as session:
-                turn = await session.turn(Arrival(request.picture, output, 0), time.monotonic())
-            if turn.failure is not None:
-                raise turn.failure
-            response = pb.SegmentResponse(work_time=duration(turn.worked))
-            turn.wire.picture.write(response.picture)
+                processed = await session.process(Arrival(request.picture, output, 0), time.monotonic())
+            if processed.failure is not None:
+                raise processed.failure
+            response = pb.SegmentResponse(work_time=duration(processed.worked))
+            processed.wire.picture.write(response.picture)
             return response
         raise AssertionError("aborting() has raised")
 

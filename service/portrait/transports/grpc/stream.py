@@ -55,7 +55,7 @@ class Orders:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Waiting:
-    """A frame between its arrival and its turn."""
+    """A frame between its arrival and its processed."""
 
     frame: pb.Frame
     orders: Orders
@@ -221,23 +221,22 @@ class Stream:
         frame = waiting.frame
         arrival = Arrival(frame.picture, waiting.orders.output, frame.timestamp_us, wants_prior)
         try:
-            turn = await self._session.turn(arrival, waiting.arrived)
+            processed = await self._session.process(arrival, waiting.arrived)
         except SegmentationHangs:
             raise
         except PortraitError as error:
-            self._session.refuse(error)
             result.error.CopyFrom(to_status(error))
             return
-        if turn.failure is not None:
-            result.error.CopyFrom(to_status(turn.failure))
-        result.quality = QUALITIES[turn.quality]
-        if turn.carried:
+        if processed.failure is not None:
+            result.error.CopyFrom(to_status(processed.failure))
+        result.quality = QUALITIES[processed.quality]
+        if processed.carried:
             result.carried = True
-        turn.wire.picture.write(result.picture)
-        if turn.wire.prior is not None:
-            turn.wire.prior.write(result.prior)
-        set_seconds(result.wait_time, turn.waited)
-        set_seconds(result.work_time, turn.worked)
+        processed.wire.picture.write(result.picture)
+        if processed.wire.prior is not None:
+            processed.wire.prior.write(result.prior)
+        set_seconds(result.wait_time, processed.waited)
+        set_seconds(result.work_time, processed.worked)
 
     async def _close_at_end(self) -> str:
         """When somebody ends the session, wake the loop that waits for frames."""

@@ -85,15 +85,11 @@ class Stills:
         model, caller = form.texts.get("model"), request.headers.get("traceparent")
         opening = self._sessions.open("http", codec, options, model, delivery=Delivery.STILL, traceparent=caller)
         async with opening as session:
-            try:
-                turn = await session.turn(form.image, time.monotonic())
-            except BadPicture as error:
-                session.refuse(error)
-                raise
-        if turn.failure is not None:
-            raise turn.failure
-        timing = f"work;dur={turn.worked * 1000:.1f}"
-        return web.Response(body=turn.wire, content_type=content_type, headers={"Server-Timing": timing})
+            processed = await session.process(form.image, time.monotonic())
+        if processed.failure is not None:
+            raise processed.failure
+        timing = f"work;dur={processed.worked * 1000:.1f}"
+        return web.Response(body=processed.wire, content_type=content_type, headers={"Server-Timing": timing})
 
     async def _options(self, form: Form) -> Options:
         background: Frame | Clip | None = None

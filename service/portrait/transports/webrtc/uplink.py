@@ -95,11 +95,10 @@ class Uplink(ABC, Generic[W]):
         assert self.camera is not None
         assert self._bandwidth is not None
         try:
-            wire = (await self.session.turn(self.camera.take(), arrived)).wire
-            self._bandwidth.allow(self.session.numbers.width * self.session.numbers.height)
+            wire = (await self.session.process(self.camera.take(), arrived)).wire
+            self._bandwidth.allow(self.session.load.width * self.session.load.height)
             return wire
-        except BadPicture as error:
-            self.session.refuse(error)
+        except BadPicture:  # counted by the session
             return None
         except SegmentationHangs:  # the session has ended, and said why
             raise
