@@ -6,6 +6,7 @@ import ssl
 import stat
 import subprocess
 from asyncio import timeout
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -41,14 +42,23 @@ class Clock:
         return self.now
 
 
+def make_authority(
+    folder: Path, names: Callable[[], frozenset[str]], clock: Callable[[], datetime] = lambda: datetime.now(UTC)
+) -> Authority:
+    """An authority whose files are there."""
+    authority = Authority(folder, names, clock)
+    authority.renew()
+    return authority
+
+
 def served(made: Authority) -> x509.Certificate:
     return x509.load_pem_x509_certificate(made.certificate.read_bytes())
 
 
 def test_it_is_made_once_and_keys_are_their_owners_only(tmp_path: Path) -> None:
-    first = Authority(tmp_path / "authority", lambda: NAMES)
+    first = make_authority(tmp_path / "authority", lambda: NAMES)
     fingerprint, certificate = first.fingerprint, first.certificate.read_bytes()
-    again = Authority(tmp_path / "authority", lambda: NAMES)
+    again = make_authority(tmp_path / "authority", lambda: NAMES)
     assert (again.fingerprint, again.certificate.read_bytes()) == (fingerprint, certificate)
     for key in ("ca.key", "server.key"):
         assert stat.S_IMODE((tmp_path / "authority" / key).stat().st_mode) == 0o600
@@ -57,9 +67,20 @@ def test_it_is_made_once_and_keys_are_their_owners_only(tmp_path: Path) -> None:
     assert len(fingerprint) == 32 * 3 - 1
 
 
+def test_reading_it_makes_nothing(tmp_path: Path) -> None:
+    unmade = Authority(tmp_path / "authority", lambda: NAMES)
+    assert not unmade.read()
+    assert list(tmp_path.iterdir()) == []
+    assert unmade.renew()
+    before = {path: path.stat().st_mtime_ns for path in unmade.folder.iterdir()}
+    elsewhere = Authority(tmp_path / "authority", lambda: frozenset({"another.name"}))
+    assert elsewhere.read()
+    assert {path: path.stat().st_mtime_ns for path in unmade.folder.iterdir()} == before
+
+
 def test_it_is_renewed_before_it_ends_by_the_same_authority(tmp_path: Path) -> None:
     clock = Clock()
-    made = Authority(tmp_path, lambda: NAMES, clock)
+    made = make_authority(tmp_path, lambda: NAMES, clock)
     first, fingerprint = served(made), made.fingerprint
     clock.now += LIFE - RENEWED_BEFORE - timedelta(days=1)
     assert not made.renew()
@@ -72,7 +93,7 @@ def test_it_is_renewed_before_it_ends_by_the_same_authority(tmp_path: Path) -> N
 
 def test_another_name_makes_another_certificate_and_old_names_stay(tmp_path: Path) -> None:
     names = NAMES
-    made = Authority(tmp_path, lambda: names)
+    made = make_authority(tmp_path, lambda: names)
     names = frozenset({"box", "192.0.2.99"})
     assert made.renew()
     assert names_of(served(made)) == NAMES | {"192.0.2.99"}
@@ -81,7 +102,7 @@ def test_another_name_makes_another_certificate_and_old_names_stay(tmp_path: Pat
 
 def test_old_names_are_let_go_when_there_are_too_many(tmp_path: Path) -> None:
     names = NAMES
-    made = Authority(tmp_path, lambda: names)
+    made = make_authority(tmp_path, lambda: names)
     for day in range(200):
         names = NAMES | {f"2001:db8::a:{day:x}"}
         assert made.renew()
@@ -91,7 +112,7 @@ def test_old_names_are_let_go_when_there_are_too_many(tmp_path: Path) -> None:
 
 
 def test_phones_and_strict_verifiers_find_what_they_ask_for(tmp_path: Path) -> None:
-    made = Authority(tmp_path, lambda: NAMES)
+    made = make_authority(tmp_path, lambda: NAMES)
     one, root = served(made), x509.load_pem_x509_certificate(made.authority.read_bytes())
     assert one.not_valid_after_utc - one.not_valid_before_utc < timedelta(days=825)
     constraints = root.extensions.get_extension_for_class(x509.BasicConstraints)
@@ -102,7 +123,7 @@ def test_phones_and_strict_verifiers_find_what_they_ask_for(tmp_path: Path) -> N
 
 def test_workers_that_start_together_make_one_authority(tmp_path: Path) -> None:
     with ThreadPoolExecutor(8) as pool:
-        made = list(pool.map(lambda _: Authority(tmp_path, lambda: NAMES).fingerprint, range(8)))
+        made = list(pool.map(lambda _: make_authority(tmp_path, lambda: NAMES).fingerprint, range(8)))
     assert len(set(made)) == 1
 
 
@@ -157,7 +178,7 @@ async def test_whoever_trusts_the_authority_gets_in_by_every_name_and_renewals_a
             asked = await health_pb2_grpc.HealthStub(channel).Check(health_pb2.HealthCheckRequest(service=""))
             assert asked.status == health_pb2.HealthCheckResponse.SERVING
         before = await asyncio.to_thread(ssl.get_server_certificate, ("localhost", running.http_port))
-        monkeypatch.setattr(certificates, "LOOK_SECONDS", 0.0)
+        monkeypatch.setattr(certificates, "CHECK_SECONDS", 0.0)
         monkeypatch.setattr(authority, "RENEWED_BEFORE", LIFE + timedelta(days=1))
         async with timeout(60):
             while before == await asyncio.to_thread(ssl.get_server_certificate, ("localhost", running.http_port)):

@@ -5,8 +5,10 @@ from pathlib import Path
 
 import pytest
 
-from portrait.doctor.check import Check
-from portrait.doctor.reachability import examine_outside
+from portrait.cli import main
+from portrait.doctor import Check
+from portrait.doctor.reachability import examine_reachability
+from portrait.security import open_security
 from portrait.settings import Settings, load_settings
 from tests.credentials import Authority
 from tests.ports import free_ports
@@ -14,7 +16,7 @@ from tests.ports import free_ports
 
 def found(settings: Settings) -> dict[str, list[Check]]:
     checks: dict[str, list[Check]] = {}
-    for check in examine_outside(settings):
+    for check in examine_reachability(settings):
         checks.setdefault(check.name, []).append(check)
     return checks
 
@@ -43,7 +45,7 @@ def test_advertised_addresses_are_told_apart() -> None:
     assert (loopback.ok, nobody.ok, private.ok, public.ok) == (False, False, True, True)
     assert "from this machine only" in loopback.finding
     assert "private network" in private.finding
-    assert "50000-50199 there must lead to the same ports here" in public.finding
+    assert "50000-50199 there must be forwarded to the same ports here" in public.finding
 
 
 def test_media_ports_are_counted_against_what_is_wanted() -> None:
@@ -65,14 +67,31 @@ def test_the_certificate_is_judged_as_a_client_would(tmp_path: Path) -> None:
     assert good.ok
     assert "localhost" in good.finding
     certificate, key = authority.issue(tmp_path, "old", days=-0.5)
-    assert only(Settings(tls_certificate=certificate, tls_key=key), "certificate").finding == "has ended"
+    assert only(Settings(tls_certificate=certificate, tls_key=key), "certificate").finding == "has expired"
     certificate, key = authority.issue(tmp_path, "tests")  # the authority's own name: issuer and subject are the same
     self_signed = only(Settings(tls_certificate=certificate, tls_key=key), "certificate")
     assert not self_signed.ok
     assert "self-signed" in self_signed.finding
-    own = only(Settings(tls="auto", data=tmp_path / "data"), "certificate")
-    assert own.ok
-    assert "SHA-256" in own.finding
+    own = Settings(tls="auto", data=tmp_path / "data")
+    assert f"the first start makes an authority in {tmp_path}/data/authority" in only(own, "certificate").finding
+    open_security(own)
+    assert only(own, "certificate").ok
+    assert "SHA-256" in only(own, "certificate").finding
+
+
+def test_looking_at_a_box_creates_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As root it would leave files that the service's user cannot read, and the service would not start."""
+    for name in ("HOME", "XDG_CACHE_HOME", "XDG_DATA_HOME", "TMPDIR"):
+        monkeypatch.setenv(name, str(tmp_path))
+    for command in (["doctor", "--http-port", "0", "--grpc-port", "0"], ["models"], ["bench", "--frames", "1"]):
+        assert main([*command, "--tls", "auto", "--json"]) == 0
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_data_folder_that_cannot_be_used_is_found(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "authority").write_text("not a folder")
+    assert main(["doctor", "--http-port", "0", "--grpc-port", "0", "--tls", "auto", "--data", str(tmp_path)]) == 1
+    assert "FAIL security" in capsys.readouterr().out
 
 
 def test_ice_servers_that_make_no_sense_are_fatal_and_silent_ones_are_not() -> None:

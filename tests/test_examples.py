@@ -102,7 +102,7 @@ async def test_the_node_client_brings_credentials(secured: tuple[RunningService,
     assert status == 0, said
     status, said = await run(*command, CA=ca)
     assert status == 1
-    assert "UNAUTHENTICATED: no credentials came" in said
+    assert "UNAUTHENTICATED: got no credentials" in said
 
 
 @needs_node

@@ -26,7 +26,7 @@ __all__ = ["tokens"]  # fixtures
 
 @pytest.fixture(autouse=True)
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(security, "LOOK_SECONDS", 0.05)
+    monkeypatch.setattr(security, "CHECK_SECONDS", 0.05)
 
 
 async def test_a_stream_ends_with_its_token(settings: Settings, tokens: Path) -> None:
@@ -72,7 +72,7 @@ async def test_a_stream_ends_when_nobody_can_say_whether_its_token_is_valid(
         client = Client(f"localhost:{running.grpc_port}", token=TOKEN)
         async with client, client.open_stream() as stream:
             monkeypatch.setattr(bearers, "_digest", lambda _: 1 / 0)
-            with pytest.raises(ClientError, match="could not be looked at again") as ended:
+            with pytest.raises(ClientError, match="could not be checked again") as ended:
                 await stream.receive()
         assert ended.value.code == "UNAUTHENTICATED"
     assert "ZeroDivisionError" in caplog.text

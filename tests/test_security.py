@@ -99,8 +99,8 @@ async def test_tokens_are_read_anew_and_a_broken_file_changes_nothing(
         assert await http_status(running, "/v1/models", "Bearer a-new-token-0123456789") == 200
         tokens.unlink()
         assert await http_status(running, "/v1/models", "Bearer a-new-token-0123456789") == 200
-    assert "line 1 is not a new name" in caplog.text
-    assert "the old one stays in force" in caplog.text
+    assert "line 1: expected a new name" in caplog.text
+    assert "the old content stays in use" in caplog.text
 
 
 def test_a_file_at_which_a_library_stumbles_changes_nothing_either(
@@ -113,7 +113,7 @@ def test_a_file_at_which_a_library_stumbles_changes_nothing_either(
     monkeypatch.setattr(bearers, "_read_tokens", stumble)
     replace(tokens, b"camera a-new-token-0123456789\n")
     security.check(f"Bearer {TOKEN}", has_certificate=False)
-    assert "the old one stays in force: RecursionError" in caplog.text
+    assert "the old content stays in use: RecursionError" in caplog.text
     assert "what the file holds" not in caplog.text
 
 
@@ -133,8 +133,8 @@ async def test_no_token_is_ever_logged(settings: Settings, tokens: Path, caplog:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("camera\n", "line 1 is not a new name"),
-        ("a 0123456789abcdef\na 0123456789abcdeg\n", "line 2 is not a new name"),
+        ("camera\n", "line 1: expected a new name"),
+        ("a 0123456789abcdef\na 0123456789abcdeg\n", "line 2: expected a new name"),
         ("# none\n", "holds no token"),
     ],
 )
@@ -165,7 +165,7 @@ def test_other_machines_are_served_securely_or_on_request_only(
     open_security(Settings(host=host, **files["tls"], **files["tokens"]))
     assert caplog.text == ""
     open_security(Settings(host=host, insecure=True))
-    assert "other machines are served without authentication and TLS; whoever reaches it can use it" in caplog.text
+    assert "other machines are served without authentication and TLS; anyone who reaches it can use it" in caplog.text
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "127.8.0.1", "::1", "localhost"])
@@ -180,7 +180,7 @@ def test_settings_that_do_not_fit_together_are_refused(
     certificate, key = files["tls"].values()
     with pytest.raises(BadSettings, match="go together"):
         open_security(Settings(tls_certificate=certificate))
-    with pytest.raises(BadSettings, match="come before a client CA"):
+    with pytest.raises(BadSettings, match="PORTRAIT_TLS_CLIENT_CA needs both"):
         open_security(Settings(tls_client_ca=certificate))
     with pytest.raises(BadSettings, match="need PORTRAIT_JWT_KEYS"):
         open_security(Settings(jwt_audience="portrait"))

@@ -121,8 +121,8 @@ async def test_the_doctor_asks_the_relay_for_an_address(net: Network) -> None:
     async with relaying(relay):
         found = await doctor(server, "--ice-urls", ",".join(urls), "--turn-secret", SECRET)
         assert all(found[url]["ok"] for url in urls), found
-        assert f"lends {RELAY_INSIDE}:" in found[urls[0]]["finding"]
-        assert f"sees us at {SERVER}:" in found[urls[2]]["finding"]
+        assert f"relays at {RELAY_INSIDE}:" in found[urls[0]]["finding"]
+        assert f"sees this box at {SERVER}:" in found[urls[2]]["finding"]
         assert f"{SERVER} (c1b)" in found["candidates"]["finding"]
         wrong = await doctor(server, "--ice-urls", urls[0], "--turn-secret", "another")
         assert not wrong[urls[0]]["ok"]

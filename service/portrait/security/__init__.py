@@ -1,7 +1,7 @@
-"""Security: one policy for gRPC, HTTP and WebRTC's signalling alike.
+"""Who may call: one policy for gRPC, HTTP and WebRTC signalling.
 
-What is configured must be satisfied: a client's certificate where there is an authority for them, and a bearer token
-where there are tokens or keys. Nothing configured is an open service, which is right on the loopback interface only.
+A client must satisfy everything that is configured: a certificate where there is an authority for clients, and a bearer
+token where there are tokens or keys. With neither the service is open, which is safe on the loopback interface only.
 """
 
 import asyncio
@@ -18,19 +18,19 @@ from portrait.security.bearers import Bearer, SignedTokens, Tokens
 from portrait.security.certificates import Certificates, OwnCertificates, Pem
 from portrait.settings import Settings
 
-__all__ = ["Certificates", "Pem", "Security", "is_loopback", "open_security"]
+__all__ = ["Certificates", "Pem", "Security", "is_loopback", "open_security", "own_authority"]
 
 logger = logging.getLogger(__name__)
 
 LONGEST = 16 * 1024
-"""Characters of an Authorization header; a signed token has about one thousand."""
+"""Characters of an Authorization header, at most; a signed token has about one thousand."""
 
-LOOK_SECONDS = 2.0
-"""How long a credential that is no longer valid may keep open what it has opened."""
+CHECK_SECONDS = 2.0
+"""How often the token of an open stream or connection is checked again."""
 
 
 class Security:
-    """Who may call. Opened by `open_security`."""
+    """Decides who may call. Opened by `open_security`."""
 
     def __init__(
         self, certificates: Certificates | None, bearers: Sequence[Bearer], refused: Callable[[str], None]
@@ -39,30 +39,30 @@ class Security:
         self._bearers, self._refused = bearers, refused
 
     @classmethod
-    def nobody_asked(cls) -> "Security":
-        """Everybody may call."""
+    def allow_all(cls) -> "Security":
+        """Return the policy of an open service."""
         return cls(None, [], lambda _: None)
 
     @property
     def open(self) -> bool:
-        """Whether everybody may call."""
+        """Whether any client may call."""
         return not self._bearers and not (self.certificates and self.certificates.mutual)
 
     @property
     def wants_token(self) -> bool:
-        """Whether a call must bring a bearer token."""
+        """Whether a call needs a bearer token."""
         return bool(self._bearers)
 
     def check(self, authorization: str | None, has_certificate: bool) -> None:
-        """Let a call pass, or not.
+        """Check the credentials of a call.
 
         Args:
             authorization: the header or metadata entry of that name: `Bearer TOKEN`, or `Basic` with the token as the
-                password, which is what a browser can ask its user for.
-            has_certificate: whether TLS has verified a certificate of the client's.
+                password, which a browser can ask its user for.
+            has_certificate: whether TLS has verified a client certificate.
 
         Raises:
-            Unauthenticated: says what is missing, never what came.
+            Unauthenticated: says what is missing; never repeats a credential.
         """
         try:
             self._check(authorization, has_certificate)
@@ -72,61 +72,65 @@ class Security:
 
     @asynccontextmanager
     async def holding(self, authorization: str | None, end: Callable[[Unauthenticated], None]) -> AsyncIterator[None]:
-        """For what a call opens and what lasts: a stream, a connection.
+        """Keep checking the token of a stream or connection, for the length of the block.
 
-        When the token it was opened with has been taken back or has expired, `end` is called once, within
-        LOOK_SECONDS. A client's certificate is TLS's matter: it is looked at with every handshake.
+        Once the token has been revoked or has expired, `end` is called, once and within CHECK_SECONDS. A client's
+        certificate is checked by TLS at each handshake.
         """
 
-        async def look() -> None:
+        async def check() -> None:
             while True:
-                await asyncio.sleep(LOOK_SECONDS)
+                await asyncio.sleep(CHECK_SECONDS)
                 try:
                     self._check(authorization, has_certificate=True)
                 except Unauthenticated as error:
                     end(error)
                     return
                 except Exception as error:
-                    # Nobody waits for this task: without it a token that is taken back would hold for ever. Of the
-                    # error the kind only: its words may hold the token.
-                    logger.error("a token could not be looked at again: %s", type(error).__name__)
-                    end(Unauthenticated("the token could not be looked at again"))
+                    # If this task ended, a revoked token would stay valid for ever. The error's text is not logged: it
+                    # may hold the token.
+                    logger.error("a token could not be checked again: %s", type(error).__name__)
+                    end(Unauthenticated("the token could not be checked again"))
                     return
 
         if not self._bearers:
             yield
             return
-        looking = asyncio.create_task(look(), name="security-look")
+        checking = asyncio.create_task(check(), name="token-check")
         try:
             yield
         finally:
-            looking.cancel()
-            await asyncio.gather(looking, return_exceptions=True)
+            checking.cancel()
+            await asyncio.gather(checking, return_exceptions=True)
 
     def _check(self, authorization: str | None, has_certificate: bool) -> None:
         if self.certificates is not None and self.certificates.mutual and not has_certificate:
-            raise Unauthenticated("no certificate came; expected one of a known authority")
+            raise Unauthenticated("got no client certificate, expected one of a trusted authority")
         if not self._bearers:
             return
         if authorization is None:
-            raise Unauthenticated("no credentials came; expected Authorization: Bearer TOKEN")
+            raise Unauthenticated("got no credentials, expected Authorization: Bearer TOKEN")
         token = _token(authorization)
         if token is None:
-            raise Unauthenticated("credentials of another form came; expected Authorization: Bearer TOKEN")
+            raise Unauthenticated("got credentials of another form, expected Authorization: Bearer TOKEN")
         if all(bearer.name_of(token) is None for bearer in self._bearers):
             raise Unauthenticated("the token is unknown, not valid yet or no longer valid")
 
 
-def open_security(settings: Settings, refused: Callable[[str], None] = lambda _: None) -> Security:
-    """The policy of the settings; `refused` is told the reason of every refusal.
+def open_security(
+    settings: Settings, refused: Callable[[str], None] = lambda _: None, *, create: bool = True
+) -> Security:
+    """Build the policy from the settings; `refused` is called with the reason of every refusal.
+
+    With `create=False` nothing is written: `certificates` is None while the site's own authority has not been made.
 
     Raises:
-        BadSettings: a file cannot be used, settings do not fit together, or other machines would be served without
-            authentication and TLS and `insecure` is not set.
+        BadSettings: a file cannot be used, settings contradict each other, or other machines would be served without
+            authentication or TLS and `insecure` is not set.
     """
     if settings.jwt_keys is None and (settings.jwt_audience or settings.jwt_issuer):
         raise BadSettings("PORTRAIT_JWT_AUDIENCE and PORTRAIT_JWT_ISSUER need PORTRAIT_JWT_KEYS")
-    certificates = _open_certificates(settings)
+    certificates = _open_certificates(settings, create)
     bearers: list[Bearer] = []
     if settings.tokens is not None:
         bearers.append(Tokens(settings.tokens))
@@ -137,32 +141,43 @@ def open_security(settings: Settings, refused: Callable[[str], None] = lambda _:
     return security
 
 
-def _open_certificates(settings: Settings) -> Certificates | None:
+def _open_certificates(settings: Settings, create: bool) -> Certificates | None:
     certificate, key, client_ca = settings.tls_certificate, settings.tls_key, settings.tls_client_ca
     if settings.tls == "auto":
         if certificate or key:
             raise BadSettings(
-                "PORTRAIT_TLS=auto makes its own certificate: PORTRAIT_TLS_CERTIFICATE and _KEY are too much"
+                "PORTRAIT_TLS=auto makes its own certificate: expected no PORTRAIT_TLS_CERTIFICATE and PORTRAIT_TLS_KEY"
             )
-        authority = Authority(settings.data_folder / "authority", lambda: box_names(*settings.own_names))
+        authority = own_authority(settings)
+        if create:
+            authority.renew()
+        elif not authority.read():
+            return None
         return OwnCertificates(authority, client_ca)
     if (certificate is None) != (key is None) or (client_ca and certificate is None):
-        raise BadSettings("PORTRAIT_TLS_CERTIFICATE and PORTRAIT_TLS_KEY go together, and come before a client CA")
+        raise BadSettings(
+            "PORTRAIT_TLS_CERTIFICATE and PORTRAIT_TLS_KEY go together, and PORTRAIT_TLS_CLIENT_CA needs both"
+        )
     return Certificates(certificate, key, client_ca) if certificate and key else None
 
 
+def own_authority(settings: Settings) -> Authority:
+    """Return the site's own authority in the data folder; nothing is read or written yet."""
+    return Authority(settings.data_folder / "authority", lambda: box_names(*settings.own_names))
+
+
 def _check_exposure(security: Security, settings: Settings) -> None:
-    missing = [*(["authentication"] if security.open else []), *(["TLS"] if security.certificates is None else [])]
+    missing = [*(["authentication"] if security.open else []), *([] if settings.encrypted else ["TLS"])]
     if is_loopback(settings.host) or not missing:
         return
     what = f"PORTRAIT_HOST={settings.host!r}: other machines are served without {' and '.join(missing)}"
     if not settings.insecure:
         raise BadSettings(f"{what}; set PORTRAIT_TOKENS and PORTRAIT_TLS=auto, or PORTRAIT_INSECURE=true to allow it")
-    logger.warning("%s; whoever reaches it can %s", what, "use it" if security.open else "read what travels")
+    logger.warning("%s; anyone who reaches it can %s", what, "use it" if security.open else "read the traffic")
 
 
 def is_loopback(host: str) -> bool:
-    """Whether only this machine reaches what listens there."""
+    """Whether only this machine can reach a server that listens on the host."""
     try:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:
@@ -171,7 +186,7 @@ def is_loopback(host: str) -> bool:
 
 def _token(authorization: str) -> str | None:
     scheme, _, rest = authorization.strip().partition(" ")
-    # What is no UTF-8 comes as surrogates, at which every step below would stumble in its own way.
+    # Bytes that are not UTF-8 arrive as surrogates, which each step below would reject with an error of its own.
     if len(authorization) > LONGEST or not authorization.isascii():
         return None
     if scheme.lower() == "bearer":

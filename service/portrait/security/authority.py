@@ -1,11 +1,12 @@
-"""A site's own authority: what makes TLS on a LAN, where no public authority knows the names.
+"""A site's own certificate authority: TLS on a LAN, where no public authority issues certificates.
 
-The authority and the certificate it issues for this box are files in a folder. Whoever trusts the authority once trusts
-every renewal. Made after the rules that phones and browsers enforce: names only in subjectAltName, an end within 825
-days (support.apple.com/103769), key identifiers (RFC 5280 section 4.2.1).
+The authority and the certificate it issues for this box are files in a folder. A device that trusts the authority once
+trusts every renewal. Certificates follow the rules that phones and browsers enforce: names only in subjectAltName, at
+most 825 days (support.apple.com/103769), key identifiers (RFC 5280 section 4.2.1).
 """
 
 import contextlib
+import errno
 import fcntl
 import ipaddress
 import logging
@@ -28,14 +29,14 @@ logger = logging.getLogger(__name__)
 
 AUTHORITY_LIFE = timedelta(days=3650)
 LIFE, RENEWED_BEFORE = timedelta(days=180), timedelta(days=60)
-"""Of the box's certificate, and how long before its end another is issued."""
+"""How long the box's certificate is valid, and how long before its end the next one is issued."""
 
 MOST_NAMES = 64
-"""Of the box's certificate, those of networks it has left among them. A box whose addresses change every day (RFC 8981)
-would have hundreds after a year, and send them all with every handshake."""
+"""Names in the box's certificate, at most; those of networks it has left are kept. A box whose addresses change daily
+(RFC 8981) would have hundreds after a year, and send all of them with each handshake."""
 
 EARLIER = timedelta(days=1)
-"""Begins before now: the clocks of phones are not exact."""
+"""How long before now a certificate becomes valid: the clocks of phones are not exact."""
 
 
 @dataclass(frozen=True)
@@ -47,10 +48,9 @@ class Pair:
 
 
 class Authority:
-    """The folder of an authority; `names` tells what the box is called now: DNS names and IP addresses.
+    """The folder of an authority. `names` gives the box's DNS names and IP addresses at this moment.
 
-    Raises:
-        BadSettings: the folder cannot be written, or holds what is no authority.
+    Making the object touches no file: `renew` writes, `read` only reads.
     """
 
     def __init__(
@@ -61,19 +61,80 @@ class Authority:
     ) -> None:
         self.folder, self._names, self._clock = folder, names, clock
         self.authority, self.certificate, self.key = folder / "ca.crt", folder / "server.crt", folder / "server.key"
-        self.renew()
 
     @property
     def fingerprint(self) -> str:
-        """SHA-256 of the authority's certificate, as systems show it to who is about to trust it."""
+        """SHA-256 of the authority's certificate, in the form that devices show before they trust it."""
         found = x509.load_pem_x509_certificate(self.authority.read_bytes())
         return found.fingerprint(hashes.SHA256()).hex(":").upper()
 
+    def read(self) -> bool:
+        """Whether authority and certificate have been made; writes nothing.
+
+        Raises:
+            BadSettings: the folder cannot be read or written, or holds something else.
+        """
+        with self._told():
+            if self.folder.exists() and not os.access(self.folder, os.R_OK | os.W_OK | os.X_OK):
+                raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(self.folder))
+            if not (self.authority.exists() and self.certificate.exists()):
+                return False
+            self._load()
+            return True
+
     def renew(self) -> bool:
-        """Issue another certificate for the box when this one ends soon or lacks a name; whether that was so."""
-        try:
+        """Issue a certificate for the box when there is none, it ends soon or lacks a name; whether that was so.
+
+        Raises:
+            BadSettings: the folder cannot be written, or holds something else.
+        """
+        with self._told():
             with self._alone():
-                return self._renew()
+                made, issued = self._make(), self._issue()
+            # Logged without the lock, for which the other workers wait.
+            if made:
+                logger.info("made an authority in %s, SHA-256 %s", self.folder, self.fingerprint)
+            if issued:
+                names = sorted(names_of(issued))
+                logger.info("issued a certificate until %s for %s", issued.not_valid_after_utc, names)
+            return issued is not None
+
+    def _make(self) -> bool:
+        if self.authority.exists():
+            return False
+        pair = _make_authority(self._clock())
+        _write(self.folder / "ca.key", _pem(pair.key))
+        _write(self.authority, pair.certificate.public_bytes(serialization.Encoding.PEM))
+        return True
+
+    def _issue(self) -> x509.Certificate | None:
+        names, now = self._names(), self._clock()
+        if self.certificate.exists() and self.key.exists():
+            found = x509.load_pem_x509_certificate(self.certificate.read_bytes())
+            # Further names in it are those of a network that the box may return to.
+            if found.not_valid_after_utc - now > RENEWED_BEFORE and names <= names_of(found):
+                return None
+            together = names | names_of(found)
+            if found.not_valid_after_utc > now and len(together) <= MOST_NAMES:
+                names = together
+        pair = _issue(self._load(), names, now)
+        # The key first: while key and certificate do not match, the pair before stays in use (watched.py).
+        _write(self.key, _pem(pair.key))
+        chain = pair.certificate.public_bytes(serialization.Encoding.PEM) + self.authority.read_bytes()
+        _write(self.certificate, chain)
+        return pair.certificate
+
+    def _load(self) -> Pair:
+        key = serialization.load_pem_private_key((self.folder / "ca.key").read_bytes(), None)
+        if not isinstance(key, ec.EllipticCurvePrivateKey):
+            raise ValueError("ca.key: expected an elliptic-curve key")
+        return Pair(x509.load_pem_x509_certificate(self.authority.read_bytes()), key)
+
+    @contextlib.contextmanager
+    def _told(self) -> Iterator[None]:
+        """Turn what goes wrong with the folder into BadSettings."""
+        try:
+            yield
         except OSError as error:
             raise BadSettings(
                 f"PORTRAIT_DATA={str(self.folder.parent)!r}: {error.strerror}: {error.filename}"
@@ -81,38 +142,9 @@ class Authority:
         except ValueError as error:
             raise BadSettings(f"{self.folder}: holds no authority: {error}") from error
 
-    def _renew(self) -> bool:
-        names, now = self._names(), self._clock()
-        if not self.authority.exists():
-            pair = _make_authority(now)
-            _write(self.folder / "ca.key", _pem(pair.key))
-            _write(self.authority, pair.certificate.public_bytes(serialization.Encoding.PEM))
-            logger.info("made an authority in %s, SHA-256 %s", self.folder, self.fingerprint)
-        if self.certificate.exists() and self.key.exists():
-            found = x509.load_pem_x509_certificate(self.certificate.read_bytes())
-            # Names it has besides are those of a network the box may come back to.
-            if found.not_valid_after_utc - now > RENEWED_BEFORE and names <= names_of(found):
-                return False
-            together = names | names_of(found)
-            if found.not_valid_after_utc > now and len(together) <= MOST_NAMES:
-                names = together
-        pair = _issue(self._load(), names, now)
-        # The key first: a pair that does not fit together is not taken up (watched.py).
-        _write(self.key, _pem(pair.key))
-        chain = pair.certificate.public_bytes(serialization.Encoding.PEM) + self.authority.read_bytes()
-        _write(self.certificate, chain)
-        logger.info("issued a certificate until %s for %s", pair.certificate.not_valid_after_utc, sorted(names))
-        return True
-
-    def _load(self) -> Pair:
-        key = serialization.load_pem_private_key((self.folder / "ca.key").read_bytes(), None)
-        if not isinstance(key, ec.EllipticCurvePrivateKey):
-            raise ValueError("ca.key is of another kind")
-        return Pair(x509.load_pem_x509_certificate(self.authority.read_bytes()), key)
-
     @contextlib.contextmanager
     def _alone(self) -> Iterator[None]:
-        """One process at a time: workers share the folder."""
+        """Let one process in at a time: workers share the folder."""
         self.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         with (self.folder / "lock").open("w") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
@@ -120,7 +152,7 @@ class Authority:
 
 
 def box_names(*further: str) -> frozenset[str]:
-    """What this box is called now: its host name, its addresses, and `further` ones."""
+    """Return the names of this box at this moment: its host name, its addresses, and `further` ones."""
     host = socket.gethostname().lower()
     names = {"localhost", "127.0.0.1", "::1", host, f"{host.split('.')[0]}.local", *further}
     for adapter in ifaddr.get_adapters():
@@ -129,7 +161,7 @@ def box_names(*further: str) -> frozenset[str]:
 
 
 def names_of(certificate: x509.Certificate) -> frozenset[str]:
-    """The names and addresses a certificate holds."""
+    """Return the names and addresses in a certificate."""
     found = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
     addresses = (str(address) for address in found.get_values_for_type(x509.IPAddress))
     return frozenset([*found.get_values_for_type(x509.DNSName), *addresses])
@@ -137,7 +169,7 @@ def names_of(certificate: x509.Certificate) -> frozenset[str]:
 
 def _can_be_named(name: str) -> bool:
     with contextlib.suppress(ValueError):
-        # Nobody can type an address that needs its interface told.
+        # A link-local address needs its interface beside it, so no certificate can name it.
         return not ipaddress.ip_address(name).is_link_local
     return name.isascii() and bool(name)
 
@@ -207,7 +239,7 @@ def _pem(key: ec.EllipticCurvePrivateKey) -> bytes:
 
 
 def _write(path: Path, data: bytes) -> None:
-    """The whole file or none of it; keys are their owner's only."""
+    """Write the whole file or nothing of it; keys can be read by their owner only."""
     fresh = path.with_suffix(".new")
     fresh.unlink(missing_ok=True)
     descriptor = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600 if path.suffix == ".key" else 0o644)

@@ -1,4 +1,4 @@
-"""Bearer tokens: those of a file, and signed ones (JWT, RFC 7519)."""
+"""Bearer tokens: those listed in a file, and signed ones (JWT, RFC 7519)."""
 
 import hashlib
 import hmac
@@ -18,16 +18,16 @@ from portrait.errors import BadSettings
 from portrait.security.watched import Watched, read
 
 SHORTEST = 16
-"""Characters of a token, at least: shorter ones can be guessed."""
+"""Characters of a token, at least: a shorter one can be guessed."""
 
 SHORTEST_SECRET = 32
-"""Bytes of a shared key of JWT, at least (RFC 7518, section 3.2)."""
+"""Bytes of a shared JWT key, at least (RFC 7518 section 3.2)."""
 
 LEEWAY = 10
 """Seconds by which clocks may differ."""
 
 NO_TOKEN = (jwt.InvalidTokenError, RecursionError, ArithmeticError, TypeError, ValueError)
-"""What PyJWT raises for a token that is none. Its older versions let Python's own errors through."""
+"""What PyJWT raises for an invalid token. Its older versions let Python's own errors through."""
 
 CURVES = {"secp256r1": "ES256", "secp384r1": "ES384", "secp521r1": "ES512"}
 RSA = ("RS256", "RS384", "RS512", "PS256", "PS384", "PS512")
@@ -36,18 +36,18 @@ RSA = ("RS256", "RS384", "RS512", "PS256", "PS384", "PS512")
 UNREADABLE = (
     ValueError, TypeError, KeyError, AttributeError, RecursionError, UnsupportedAlgorithm, jwt.PyJWTError,
 )  # fmt: skip
-"""What the libraries raise for a file that holds no keys, or other ones."""
+"""What the libraries raise for a file without keys, or with keys of another kind."""
 
 
 class Bearer(Protocol):
     """One kind of token."""
 
     def name_of(self, token: str) -> str | None:
-        """Whose token it is; None: nobody's."""
+        """Return the name that the token belongs to; None for an unknown token."""
 
 
 class Tokens:
-    """The tokens of a file: on each line a name, white space, a token; `#` begins a comment.
+    """The tokens of a file: a name, white space and a token on each line; `#` starts a comment.
 
     Raises:
         BadSettings: the file cannot be read or has a line of another form.
@@ -57,7 +57,7 @@ class Tokens:
         self._known = Watched([path], lambda: _read_tokens(path))
 
     def name_of(self, token: str) -> str | None:
-        """Whose token it is. Takes the same time for every token, near or far."""
+        """Return the name that the token belongs to. The time it takes does not depend on how much of it matches."""
         digest, found = _digest(token), None
         for name, known in self._known.get().items():
             if hmac.compare_digest(digest, known):
@@ -67,7 +67,7 @@ class Tokens:
 
 @dataclass(frozen=True, slots=True)
 class Key:
-    """What a signature is checked with. The algorithms are the key's: a token does not choose."""
+    """A key that verifies signatures. It fixes the algorithms: a token cannot choose its own."""
 
     key: Any
     algorithms: tuple[str, ...]
@@ -75,7 +75,7 @@ class Key:
 
 
 class SignedTokens:
-    """JWT signed with the keys of a file: a JWK set or a PEM public key. A token must say when it expires.
+    """JWTs signed with the keys of a file: a JWK set or a PEM public key. A token needs an expiry time.
 
     Raises:
         BadSettings: the file cannot be read or holds no key.
@@ -86,7 +86,7 @@ class SignedTokens:
         self._audience, self._issuer = audience, issuer
 
     def name_of(self, token: str) -> str | None:
-        """The subject of a token that is valid now."""
+        """Return the subject of a token that is valid now, else None."""
         try:
             wanted = jwt.get_unverified_header(token).get("kid")
         except NO_TOKEN:
@@ -115,10 +115,10 @@ def _read_tokens(path: Path) -> Mapping[str, bytes]:
         words = re.sub("(^|\\s)#.*", "", line).split()
         if not words:
             continue
-        # The line itself is not repeated: it may hold a token.
+        # The line is not repeated in the message: it may hold a token.
         if len(words) != 2 or len(words[1]) < SHORTEST or words[0] in known:
             expected = f"a new name, white space, a token of {SHORTEST} characters or more"
-            raise BadSettings(f"PORTRAIT_TOKENS={str(path)!r}: line {number} is not {expected}")
+            raise BadSettings(f"PORTRAIT_TOKENS={str(path)!r}: line {number}: expected {expected}")
         known[words[0]] = _digest(words[1])
     if not known:
         raise BadSettings(f"PORTRAIT_TOKENS={str(path)!r}: holds no token")
@@ -130,7 +130,7 @@ def _read_keys(path: Path) -> list[Key]:
     try:
         keys = [_pem_key(data)] if data.lstrip().startswith(b"-----") else _jwk_keys(data)
     except UNREADABLE as error:
-        raise BadSettings(f"PORTRAIT_JWT_KEYS={str(path)!r}: neither a JWK set nor a PEM public key") from error
+        raise BadSettings(f"PORTRAIT_JWT_KEYS={str(path)!r}: expected a JWK set or a PEM public key") from error
     if not keys:
         raise BadSettings(f"PORTRAIT_JWT_KEYS={str(path)!r}: holds no key")
     return keys
@@ -143,7 +143,7 @@ def _jwk_keys(data: bytes) -> list[Key]:
             continue
         key = jwt.PyJWK(entry)
         if isinstance(key.key, bytes) and len(key.key) < SHORTEST_SECRET:
-            raise ValueError(f"a shared key of less than {SHORTEST_SECRET} bytes")
+            raise ValueError(f"expected a shared key of at least {SHORTEST_SECRET} bytes")
         keys.append(Key(key.key, (key.algorithm_name,), key.key_id))
     return keys
 
@@ -156,4 +156,4 @@ def _pem_key(data: bytes) -> Key:
         return Key(key, (CURVES[key.curve.name],), None)
     if isinstance(key, ed25519.Ed25519PublicKey):
         return Key(key, ("EdDSA",), None)
-    raise ValueError("a key of another kind")
+    raise ValueError("expected an RSA, elliptic-curve or Ed25519 key")

@@ -1,4 +1,4 @@
-"""Certificates: TLS for both servers, from files that may be replaced while it runs."""
+"""TLS certificates for both servers, from files that may be replaced while the service runs."""
 
 import logging
 import ssl
@@ -15,13 +15,13 @@ from portrait.security.watched import Watched, read
 
 logger = logging.getLogger(__name__)
 
-LOOK_SECONDS = 60.0
-"""How often the box's names are looked at."""
+CHECK_SECONDS = 60.0
+"""How often the box's own names are checked."""
 
 
 @dataclass(frozen=True, eq=False)
 class Pem:
-    """What the files hold. `eq=False`: a new reading is another value."""
+    """The content of the files. Compared by identity: each reading is another value."""
 
     certificate: bytes
     key: bytes
@@ -33,7 +33,7 @@ class Certificates:
     """The server's certificate and key and, for mutual TLS, the authority of its clients.
 
     Raises:
-        BadSettings: a file cannot be read, is no PEM, or the key is another certificate's.
+        BadSettings: a file cannot be read or is not PEM, or the key does not match the certificate.
     """
 
     def __init__(self, certificate: Path, key: Path, client_ca: Path | None) -> None:
@@ -46,25 +46,25 @@ class Certificates:
         return self._paths[2] is not None
 
     def pem(self) -> Pem:
-        """What is in force now; the same object until a file changes."""
+        """Return what is in use now; the same object until a file changes."""
         return self._pem.get()
 
     def context(self) -> ssl.SSLContext:
-        """For an HTTP server: every handshake uses what is in force then.
+        """Return a context for an HTTP server; each handshake uses the certificate in use at that moment.
 
-        A client's certificate is asked for, not required: health and metrics stay open. `Security.check` looks.
+        A client certificate is requested, not required: health and metrics stay open. `Security.check` requires it.
         """
         context = self._make_context()
 
         def renew(connection: ssl.SSLObject, name: str | None, original: ssl.SSLContext) -> None:
             connection.context = self.pem().context
 
-        # The only hook before the certificate is sent; it is called for clients that name no host as well.
+        # The only hook before the certificate is sent; also called for clients that send no server name.
         context.sni_callback = renew
         return context
 
     def expiries(self) -> Mapping[str, float]:
-        """When each certificate ends, in seconds of the epoch: `server` and, for mutual TLS, `client_ca`."""
+        """Return when each certificate ends, in seconds since the epoch: `server` and, for mutual TLS, `client_ca`."""
         pem = self.pem()
         files = {"server": pem.certificate} | ({"client_ca": pem.client_ca} if pem.client_ca else {})
         return {
@@ -74,7 +74,7 @@ class Certificates:
 
     @property
     def authority(self) -> Authority | None:
-        """The site's own authority, where that issued the certificate."""
+        """The site's own authority if it issued the certificate, else None."""
         return None
 
     def _load(self) -> Pem:
@@ -95,7 +95,7 @@ class Certificates:
             if client_ca is not None:
                 context.load_verify_locations(client_ca)
                 context.verify_mode = ssl.CERT_OPTIONAL
-                # A ticket would let a client back in whose authority has been replaced.
+                # A session ticket would let a client in again after its authority was replaced.
                 context.num_tickets = 0
                 context.options |= ssl.OP_NO_TICKET
         except (OSError, ValueError) as error:  # ssl.SSLError is an OSError
@@ -105,14 +105,14 @@ class Certificates:
 
 
 class OwnCertificates(Certificates):
-    """A certificate of the site's own authority, renewed before it ends and when the box is called otherwise.
+    """A certificate of the site's own authority, renewed before it ends and when the box gets another name.
 
     Raises:
         BadSettings: the authority's folder cannot be used.
     """
 
     def __init__(self, authority: Authority, client_ca: Path | None) -> None:
-        self._authority, self._looked = authority, time.monotonic()
+        self._authority, self._checked_at = authority, time.monotonic()
         super().__init__(authority.certificate, authority.key, client_ca)
 
     @property
@@ -121,12 +121,12 @@ class OwnCertificates(Certificates):
         return self._authority
 
     def pem(self) -> Pem:
-        """What is in force now; looks once a minute, at a handshake, whether it has to be renewed."""
+        """Return what is in use now; once a minute, at a handshake, checks whether it must be renewed."""
         now = time.monotonic()
-        if now - self._looked >= LOOK_SECONDS:
-            self._looked = now
+        if now - self._checked_at >= CHECK_SECONDS:
+            self._checked_at = now
             try:
                 self._authority.renew()
             except BadSettings:
-                logger.exception("the certificate could not be renewed, the old one stays in force")
+                logger.exception("the certificate could not be renewed; the old one stays in use")
         return super().pem()

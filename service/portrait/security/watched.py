@@ -1,4 +1,4 @@
-"""Watched: what some files hold, read anew when they change."""
+"""Content of files that is read again when they change."""
 
 import logging
 import threading
@@ -15,10 +15,10 @@ Stamp: TypeAlias = tuple[tuple[int, int, int], ...]
 
 
 class Watched(Generic[T]):
-    """Looks at the files' stamps whenever it is asked, which costs microseconds, and reads them when one has changed.
+    """The value that `load` makes of some files. Each `get` compares their time stamps, which costs microseconds.
 
-    While new files are unusable, or half of a pair has been replaced, the old value stays in force: an operator's slip
-    must not lock everybody out, nor let anybody in. It is logged once per change. Any thread may ask.
+    While new files are unusable, or half of a pair has been replaced, the old value stays in use: a mistake in a file
+    must neither lock every client out nor let one in. It is logged once per change. Thread-safe.
 
     Raises:
         BadSettings: the files are unusable at the start.
@@ -31,7 +31,7 @@ class Watched(Generic[T]):
         self._value = load()
 
     def get(self) -> T:
-        """What the files hold now."""
+        """Return the value of the files as they are now."""
         with self._lock:
             stamp = self._look()
             if stamp != self._stamp:
@@ -44,11 +44,11 @@ class Watched(Generic[T]):
         try:
             self._value = self._load()
         except Exception as error:
-            # The words of an error nobody foresaw may hold what the file holds.
+            # The text of an unforeseen error may repeat the file's content, which is secret.
             reason = error if isinstance(error, BadSettings) else type(error).__name__
-            logger.error("%s changed and cannot be used, the old one stays in force: %s", names, reason)
+            logger.error("%s changed and cannot be used; the old content stays in use: %s", names, reason)
         else:
-            logger.info("%s changed and is in force", names)
+            logger.info("%s changed and is in use", names)
 
     def _look(self) -> Stamp:
         stamps = []
@@ -62,7 +62,7 @@ class Watched(Generic[T]):
 
 
 def read(name: str, path: Path) -> bytes:
-    """The bytes of a file that the setting `name` names.
+    """Read the file that the setting `name` names.
 
     Raises:
         BadSettings: it cannot be read.

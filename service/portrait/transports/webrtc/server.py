@@ -252,7 +252,7 @@ async def serve_webrtc(
         advertised=advertised,
         max_viewers=max_viewers,
         ice=ice or IceServers(),
-        security=security or Security.nobody_asked(),
+        security=security or Security.allow_all(),
     )
     with media_ports(asyncio.get_running_loop(), ports):
         try:
