@@ -17,8 +17,8 @@ from statistics import median
 from typing import Any
 
 from portrait.bench.box import LoadedBox, Streams, loaded_box
+from portrait.bench.counters import read_counters
 from portrait.bench.report import Kind
-from portrait.bench.scrape import scrape, total
 
 SETTLING = 2.0
 """Seconds between two streams while capacity is looked for: admission corrects itself by what streams really take."""
@@ -104,7 +104,8 @@ async def soak(arguments: list[str], kind: Kind, count: int, seconds: float, per
         began = loop.time()
         while loop.time() - began < seconds:
             level = await streams.measure(period)
-            rss = total(await asyncio.to_thread(scrape, box.page), "process_resident_memory_bytes")
+            counters = await asyncio.to_thread(read_counters, box.page)
+            rss = counters.total("process_resident_memory_bytes")
             samples.append(
                 Sample(
                     round(loop.time() - began, 1), streams.open, level.frames_per_second, level.dropped,

@@ -1,13 +1,13 @@
-"""`portrait bench --streams` and `--load`: a whole box under streams as cameras send them.
+"""`portrait bench --streams` and `--load`: a whole box under streams like those of cameras.
 
-The box is a process of its own and is measured by its own numbers: what the streams cost on this side is not in them.
+The box runs in processes of its own and is measured by its own metrics, which leave out what the clients here cost.
 """
 
 import asyncio
 import json
 import os
 import sys
-from collections import Counter
+import tempfile
 from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass
@@ -19,9 +19,9 @@ import av
 from aiortc import MediaStreamTrack, RTCConfiguration, RTCPeerConnection, RTCSessionDescription
 from aiortc.mediastreams import MediaStreamError
 
+from portrait.bench.counters import read_counters
 from portrait.bench.frame import RATE, SIZES, make_frames
 from portrait.bench.report import Kind, Level
-from portrait.bench.scrape import buckets_of, quantile, scrape, total
 from portrait.client import Client, ClientError, Picture
 from portrait.errors import PortraitError
 from portrait.image.av_frame import av_from_frame
@@ -34,23 +34,23 @@ TRANSPORTS = ("grpc", "webrtc")
 MODES = {"mask only": "mask", "composite": "blur"}
 
 WARM_SECONDS = 2.0
-"""Before anything counts: connections come up, and encoders find their rate."""
+"""Time before each measurement for connections to open and encoders to find their rate."""
 
 BEYOND = 1.2
-"""Streams asked for, at last, as a multiple of those that were admitted."""
+"""Streams asked for in the last row, as a multiple of those that were admitted."""
 
 PICTURES = 30
-"""Different pictures a stream sends, over and over."""
+"""How many different pictures a stream sends in a loop."""
 
 
 class BenchFailed(PortraitError):
-    """The box that was to be measured did not start."""
+    """The box that was to be measured did not start; the message is its own."""
 
     reason = "BENCH_FAILED"
 
 
 async def measure_kinds(arguments: Sequence[str], seconds: float) -> AsyncIterator[Level]:
-    """One stream of every size, mode and transport, one after the other, on a box that refuses nobody."""
+    """Measure one stream of each size, mode and transport, one after the other, on a box without admission control."""
     async with loaded_box([*arguments, "--cpu-share", "0", "--quality-steps", "0"]) as box:
         for transport in TRANSPORTS:
             for size in SIZES:
@@ -61,7 +61,7 @@ async def measure_kinds(arguments: Sequence[str], seconds: float) -> AsyncIterat
 
 
 async def measure_load(arguments: Sequence[str], kind: Kind, seconds: float, most: int = 256) -> AsyncIterator[Level]:
-    """1, 2, 4, ... streams until one is refused or there are `most`, and then a fifth more than were admitted."""
+    """Measure 1, 2, 4, ... streams until one is refused or there are `most`, then a fifth more than were admitted."""
     async with loaded_box(arguments) as box, Streams(box, kind) as streams:
         wanted = 1
         while wanted <= most:
@@ -77,7 +77,7 @@ async def measure_load(arguments: Sequence[str], kind: Kind, seconds: float, mos
 
 @dataclass(frozen=True, slots=True)
 class LoadedBox:
-    """Where a box is reached: its page's address, without a slash at the end, and HOST:PORT of gRPC."""
+    """The addresses of a box: its page, without a slash at the end, and HOST:PORT of gRPC."""
 
     page: str
     grpc: str
@@ -85,17 +85,27 @@ class LoadedBox:
 
 @asynccontextmanager
 async def loaded_box(arguments: Sequence[str]) -> AsyncIterator[LoadedBox]:
-    """A `portrait serve` with these arguments and nothing of this process's settings, for the length of the block.
+    """Run `portrait serve` with these arguments, and without this machine's settings, for the length of the block.
+
+    What it measures of the machine goes into a folder that is gone afterwards.
 
     Raises:
-        BenchFailed: it did not come up; what it said.
+        BenchFailed: it did not start; with its own message.
     """
+    with tempfile.TemporaryDirectory(prefix="portrait-bench-") as folder:
+        async with _serving(arguments, folder) as box:
+            yield box
+
+
+@asynccontextmanager
+async def _serving(arguments: Sequence[str], folder: str) -> AsyncIterator[LoadedBox]:
+    # Without the settings of a service that this machine may be set up for.
+    environ = {name: value for name, value in os.environ.items() if not name.startswith(PREFIX)}
     process = await asyncio.create_subprocess_exec(
         sys.executable, "-m", "portrait", "serve", "--json", "--http-port", "0", "--grpc-port", "0",
         "--media-ports", "0-0", "--log-level", "error", *arguments,
         stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE,
-        # Without the settings of the service that this machine may be set up for: nobody else calls this box.
-        env={name: value for name, value in os.environ.items() if not name.startswith(PREFIX)},
+        env=environ | {"XDG_CACHE_HOME": folder},
     )  # fmt: skip
     assert process.stdout is not None
     assert process.stderr is not None
@@ -114,12 +124,12 @@ async def loaded_box(arguments: Sequence[str]) -> AsyncIterator[LoadedBox]:
 
 
 class Streams:
-    """Streams of one kind, as cameras send them. An async context manager: at its end all are closed."""
+    """Streams of one kind, like those of cameras. An async context manager, which closes all of them."""
 
     def __init__(self, box: LoadedBox, kind: Kind) -> None:
         self._box, self._kind = box, kind
         self.asked = self.refused = 0
-        """How many were asked for, and how many of them were not admitted."""
+        """How many were asked for, and how many of those were refused."""
         self._stack = AsyncExitStack()
         self._tasks: list[asyncio.Task[None]] = []
         pixels = [bgr_from_frame(frame) for frame in make_frames(*SIZES[kind.size], PICTURES)]
@@ -139,11 +149,11 @@ class Streams:
 
     @property
     def open(self) -> int:
-        """How many are admitted and have not ended."""
+        """How many were admitted and have not ended."""
         return sum(not task.done() for task in self._tasks)
 
     async def add(self, count: int) -> None:
-        """Ask for so many more, one after the other."""
+        """Ask for `count` more, one after the other."""
         for _ in range(count):
             self.asked += 1
             started = asyncio.Event()
@@ -159,32 +169,34 @@ class Streams:
                 self._tasks.append(task)
 
     async def measure(self, seconds: float) -> Level:
-        """What the box says of the next `seconds`."""
+        """Measure the box for `seconds`, by its own metrics."""
         await asyncio.sleep(WARM_SECONDS)
         loop = asyncio.get_running_loop()
-        began, before = loop.time(), await asyncio.to_thread(scrape, self._box.page)
+        began, before = loop.time(), await asyncio.to_thread(read_counters, self._box.page)
         await asyncio.sleep(seconds)
-        after, took = await asyncio.to_thread(scrape, self._box.page), loop.time() - began
-        counted = Counter(after)
-        counted.subtract(before)
-        done = total(counted, "portrait_frames_total", 'result="done"')
-        dropped = total(counted, "portrait_frames_total", 'result="dropped"')
-        cpu, ages = total(counted, "process_cpu_seconds_total"), buckets_of(counted, "portrait_frame_age_seconds")
+        after, took = await asyncio.to_thread(read_counters, self._box.page), loop.time() - began
+        counted = after.since(before)
+        done = counted.total("portrait_frames_total", result="done")
+        dropped = counted.total("portrait_frames_total", result="dropped")
+        cpu = counted.total("process_cpu_seconds_total")
         return Level(
             kind=self._kind,
             asked=self.asked,
             admitted=self.open,
             frames_per_second=round(done / took / max(1, self.open), 1),
             dropped=round(dropped / max(1.0, done + dropped), 3),
-            age_p50=quantile(ages, 0.5),
-            age_p99=quantile(ages, 0.99),
+            age_p50=counted.quantile(0.5, "portrait_frame_age_seconds"),
+            age_p99=counted.quantile(0.99, "portrait_frame_age_seconds"),
             cpu=round(1000 * cpu / max(1.0, done), 3),
             cores=round(cpu / took, 2),
-            quality=int(max((v for k, v in after.items() if k.startswith("portrait_quality_step")), default=0)),
+            quality=int(after.largest("portrait_quality_step")),
             stages={
-                stage: (quantile(buckets, 0.5), quantile(buckets, 0.99))
+                stage: (
+                    counted.quantile(0.5, "portrait_stage_seconds", stage=stage),
+                    counted.quantile(0.99, "portrait_stage_seconds", stage=stage),
+                )
                 for stage in STAGES
-                if (buckets := buckets_of(counted, "portrait_stage_seconds", f'stage="{stage}"'))
+                if counted.total("portrait_stage_seconds_count", stage=stage)
             },
         )
 
@@ -228,7 +240,7 @@ class Streams:
 
 
 class _Camera(MediaStreamTrack):
-    """Pictures that were encoded before: what is measured is the box, and this side must keep up with many."""
+    """A camera whose pictures are encoded beforehand: this side must keep up with many streams."""
 
     kind = "video"
 
@@ -237,7 +249,7 @@ class _Camera(MediaStreamTrack):
         self._packets, self._sent, self._began = packets, 0, 0.0
 
     async def recv(self) -> Any:
-        """The next one when it is due."""
+        """Return the next packet when it is due."""
         loop = asyncio.get_running_loop()
         self._began = self._began or loop.time()
         await asyncio.sleep(self._began + self._sent / RATE - loop.time())
@@ -248,7 +260,7 @@ class _Camera(MediaStreamTrack):
 
 
 def _packets(width: int, height: int) -> list[Any]:
-    """VP8, beginning with a key frame, which every round begins with."""
+    """Encode as VP8. The first packet is a keyframe, so that the loop can be repeated."""
     encoder: Any = av.CodecContext.create("libvpx", "w")
     encoder.width, encoder.height, encoder.pix_fmt, encoder.bit_rate = width, height, "yuv420p", 1_500_000
     encoder.time_base = Fraction(1, 30)

@@ -1,4 +1,4 @@
-"""`portrait bench`: what a frame costs on this box."""
+"""`portrait bench`: what one frame costs on this box."""
 
 import time
 from collections.abc import Iterator, Sequence
@@ -18,16 +18,16 @@ from portrait.image.frame import Frame, Timestamp
 SIZES = {"360p": (640, 360), "480p": (640, 480), "720p": (1280, 720)}
 MODES = ("mask only", "blur", "color", "image")
 RATE = 30.0
-"""Frames per second of a stream, for the column "streams"."""
+"""Frames per second of a stream, for the column "streams/core"."""
 
 PAUSE = 0.005
-"""Seconds before each frame. Cameras leave longer ones, and then a frame finds the core asleep and its caches taken: it
-costs half as much again as in a row of frames without a rest."""
+"""Seconds between frames. After a pause, as cameras leave one, a core sleeps and its caches hold other data: a frame
+costs half as much again as in an unbroken run."""
 
 
 @dataclass
 class Row:
-    """One size and mode. Milliseconds; `cpu` is the thread's CPU time, the figure neighbours disturb least."""
+    """One size and mode, in milliseconds. `cpu` is the thread's CPU time, which other load disturbs least."""
 
     size: str
     mode: str
@@ -41,7 +41,7 @@ class Row:
 
 @dataclass
 class Samples:
-    """Keeps every stage's CPU seconds."""
+    """Records the CPU seconds of each stage."""
 
     stages: dict[str, list[float]] = field(default_factory=dict)
 
@@ -53,12 +53,12 @@ class Samples:
         self.stages.setdefault(name, []).append(time.thread_time() - started)
 
     def milliseconds(self, name: str) -> float:
-        """The median of a stage; 0 where it never ran."""
+        """Return the median of a stage; 0 where it never ran."""
         return 1000 * float(np.median(self.stages.get(name, [0.0])))
 
 
 def bench(model: Model, frames: int) -> Iterator[Row]:
-    """A row for every size and mode: I420 in, mask or I420 out, no codec and no network."""
+    """Measure each size and mode: I420 in, mask or I420 out, without codecs and transports."""
     cv2.setNumThreads(1)
     for size, (width, height) in SIZES.items():
         pictures = make_frames(width, height)
@@ -80,7 +80,7 @@ def _measure(model: Model, size: str, mode: str, pictures: Sequence[Frame], fram
         walls.append(1000 * (time.perf_counter() - wall))
         cpus.append(1000 * (time.thread_time() - cpu))
     pipeline.close()
-    walls, cpus = walls[5:], cpus[5:]  # the first ones fill caches and buffers
+    walls, cpus = walls[5:], cpus[5:]  # the first runs fill caches and buffers
     cpu_median = float(np.median(cpus))
     return Row(
         size=size,
@@ -95,12 +95,12 @@ def _measure(model: Model, size: str, mode: str, pictures: Sequence[Frame], fram
 
 
 def make_frames(width: int, height: int, count: int = 8) -> list[Frame]:
-    """A textured room with a moving oval, with noise: content does not change the network's cost."""
+    """Draw a textured scene with a moving oval and noise; its content does not change what the model costs."""
     rng = np.random.default_rng(1)
-    room = cv2.resize(rng.integers(0, 255, (18, 32, 3), np.uint8), (width, height), interpolation=cv2.INTER_CUBIC)
+    scene = cv2.resize(rng.integers(0, 255, (18, 32, 3), np.uint8), (width, height), interpolation=cv2.INTER_CUBIC)
     frames = []
     for i in range(count):
-        picture = room.copy()
+        picture = scene.copy()
         cv2.ellipse(
             picture, (width // 2 + 4 * i, height), (width // 5, height * 3 // 4), 0, 0, 360, (150, 170, 220), -1
         )
@@ -110,7 +110,7 @@ def make_frames(width: int, height: int, count: int = 8) -> list[Frame]:
 
 
 def table(rows: Sequence[Row]) -> str:
-    """The rows for people."""
+    """Format the rows as a table."""
     heads = ("segment", "compose", "cpu ms", "p50 ms", "p99 ms")
     lines = [f"{'size':<6}{'mode':<11}" + "".join(f"{head:>9}" for head in heads) + f"{'streams/core':>14}"]
     for row in rows:

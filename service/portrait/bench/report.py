@@ -1,4 +1,4 @@
-"""What `portrait bench` has found of a box under load, for people and programs."""
+"""What `portrait bench` measured of a box under load, as a table and as JSON."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -9,44 +9,44 @@ from portrait.bench.frame import RATE
 
 @dataclass(frozen=True, slots=True)
 class Kind:
-    """What a stream is."""
+    """One kind of stream."""
 
     transport: str
     size: str
     mode: str
-    """One of MODES of load.py."""
+    """One of MODES of `bench.box`."""
 
 
 @dataclass(frozen=True)
 class Level:
-    """A box under so many streams of one kind. Times in milliseconds, counted over all streams."""
+    """A box under a number of streams of one kind. Times are in milliseconds, over all streams."""
 
     kind: Kind
     asked: int
-    """Streams that wanted in."""
+    """Streams that were asked for, up to now."""
     admitted: int
     frames_per_second: float
     """Of one stream."""
     dropped: float
-    """Share of the frames that were given up."""
+    """Share of the frames that were dropped, 0 to 1."""
     age_p50: float
     age_p99: float
     cpu: float
-    """CPU of the box for one frame, everything included."""
+    """CPU time of the whole box for one frame."""
     cores: float
     """Cores the box kept busy."""
     quality: int
-    """Steps that quality was down at the end."""
+    """How many steps quality was down at the end."""
     stages: Mapping[str, tuple[float, float]] = field(default_factory=dict)
     """p50 and p99 of each stage."""
 
     @property
     def streams_per_core(self) -> float:
-        """How many such streams one core carries."""
+        """How many such streams one core can serve."""
         return 1000 / RATE / self.cpu if self.cpu else 0.0
 
     def as_document(self) -> dict[str, Any]:
-        """The level for programs."""
+        """Return the level as JSON's types."""
         kind = {"transport": self.kind.transport, "size": self.kind.size, "mode": self.kind.mode}
         rest = {name: getattr(self, name) for name in self.__dataclass_fields__ if name != "kind"}
         return kind | rest | {"streams_per_core": round(self.streams_per_core, 2)}
@@ -70,7 +70,7 @@ HEADS: tuple[tuple[str, Callable[[Level], object]], ...] = (
 
 
 def table(levels: Sequence[Level]) -> str:
-    """The levels for people, and the stages of each below."""
+    """Format the levels as a table, with each level's stages below."""
     rows = [[head for head, _ in HEADS], *([str(cell(level)) for _, cell in HEADS] for level in levels)]
     widths = [max(len(row[i]) for row in rows) for i in range(len(HEADS))]
     lines = ["  ".join(cell.rjust(width) for cell, width in zip(row, widths, strict=True)) for row in rows]
@@ -83,23 +83,3 @@ def _stage_lines(levels: Sequence[Level]) -> Iterator[str]:
         kind = level.kind
         stages = "   ".join(f"{name} {p50:.2f} / {p99:.2f}" for name, (p50, p99) in level.stages.items())
         yield f"{kind.transport} {kind.size} {kind.mode}, {level.admitted} streams:   {stages}"
-
-
-def plot(levels: Sequence[Level], path: str) -> bool:
-    """Draw age and cores over the number of streams into a picture file; False where matplotlib is not installed."""
-    try:
-        from matplotlib.figure import Figure
-    except ImportError:
-        return False
-    figure = Figure(figsize=(8, 4.5), layout="constrained")
-    ages = figure.subplots()
-    counts = [level.admitted for level in levels]
-    ages.plot(counts, [level.age_p99 for level in levels], "o-", color="tab:red", label="age p99, ms")
-    ages.plot(counts, [level.age_p50 for level in levels], "o-", color="tab:orange", label="age p50, ms")
-    ages.set(xlabel="streams", ylabel="ms", ylim=(0, None))
-    cores = ages.twinx()
-    cores.plot(counts, [level.cores for level in levels], "s--", color="tab:blue", label="cores in use")
-    cores.set(ylabel="cores", ylim=(0, None))
-    figure.legend(loc="outside upper center", ncols=3)
-    figure.savefig(path)
-    return True

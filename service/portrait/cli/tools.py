@@ -1,0 +1,75 @@
+"""The commands that look at a box: bench, doctor, models. They load the native libraries."""
+
+import argparse
+import asyncio
+import dataclasses
+import json
+from typing import Any
+
+from portrait.bench import box
+from portrait.bench import frame as frames
+from portrait.bench.report import Kind, table
+from portrait.core.segmenters import load_models
+from portrait.doctor import examine
+from portrait.settings import Settings
+
+
+def bench(parsed: argparse.Namespace, settings: Settings) -> int:
+    """Print what a frame costs on this box, or what a box of streams does; returns the exit status."""
+    if parsed.streams or parsed.load:
+        return asyncio.run(_bench_box(parsed, settings))
+    model = load_models(settings.model, settings.runtime).pick(None)
+    rows = list(frames.bench(model, parsed.frames))
+    print(json.dumps([dataclasses.asdict(row) for row in rows], indent=2) if parsed.json else frames.table(rows))
+    return 0
+
+
+async def _bench_box(parsed: argparse.Namespace, settings: Settings) -> int:
+    arguments = ["--model", settings.model, "--runtime", settings.runtime, "--workers", str(settings.workers)]
+    arguments += ["--max-sessions", str(settings.max_sessions), *(["--pin-workers"] if settings.pin_workers else [])]
+    document: dict[str, list[dict[str, Any]]] = {}
+    if parsed.streams:
+        levels = [level async for level in box.measure_kinds(arguments, parsed.seconds)]
+        document["streams"] = [level.as_document() for level in levels]
+        if not parsed.json:
+            print(table(levels))
+    if parsed.load:
+        kind = Kind(*parsed.load.split(","))
+        limits = ["--cpu-share", str(settings.cpu_share), "--quality-steps", str(settings.quality_steps)]
+        levels = [level async for level in box.measure_load([*arguments, *limits], kind, parsed.seconds)]
+        document["load"] = [level.as_document() for level in levels]
+        if not parsed.json:
+            print(table(levels))
+    if parsed.json:
+        print(json.dumps(document, indent=2))
+    return 0
+
+
+def doctor(parsed: argparse.Namespace, settings: Settings) -> int:
+    """Print whether this box can serve; returns the exit status."""
+    checks = []
+    for check in examine(settings):
+        checks.append(check)
+        if not parsed.json:  # one by one, since a STUN or TURN server that does not answer takes seconds
+            mark = "ok  " if check.ok else ("FAIL" if check.fatal else "note")
+            print(f"{mark} {check.name:<24} {check.finding}", flush=True)
+    if parsed.json:
+        print(json.dumps([dataclasses.asdict(check) for check in checks], indent=2))
+    return 0 if all(check.ok or not check.fatal for check in checks) else 1
+
+
+def models(parsed: argparse.Namespace, settings: Settings) -> int:
+    """Print the models; returns the exit status."""
+    found = load_models(settings.model, settings.runtime)
+    rows = [
+        {"name": model.name, "path": model.path, "default": model.name == found.default, "width": model.width,
+         "height": model.height, "stateful": model.stateful, "runtime": model.runtime}
+        for model in found.by_name.values()
+    ]  # fmt: skip
+    if parsed.json:
+        print(json.dumps(rows, indent=2))
+    else:
+        for row in rows:
+            mark = "*" if row["default"] else " "
+            print(f"{mark} {row['name']:<20} {row['width']}x{row['height']}  {row['path']}")
+    return 0
