@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from portrait.admission.cgroup import CpuGrants
-from portrait.metrics import Metrics
+from portrait.metrics import DroppedLines, Metrics
 from portrait.settings import PREFIX, Settings
 from tests.benchmarks.docs import filled
 from training import table
@@ -46,6 +46,7 @@ def test_every_setting_is_documented_with_its_default() -> None:
 def test_every_metric_is_documented() -> None:
     metrics = Metrics()
     metrics.registry.register(CpuGrants())
+    metrics.registry.register(DroppedLines())
     names = {
         family.name + ("_total" if family.type == "counter" else "")
         for family in metrics.registry.collect()

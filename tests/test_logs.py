@@ -4,6 +4,9 @@ import asyncio
 import json
 import logging
 import signal
+import subprocess
+import sys
+import threading
 from asyncio import timeout
 from typing import Any
 
@@ -78,6 +81,86 @@ async def test_a_task_that_nobody_awaits_says_what_it_has_died_of(caplog: pytest
     await asyncio.sleep(0)
     assert [record.getMessage() for record in caplog.records] == ["http-watch has failed: injected"]
     assert "Traceback" in caplog.text
+
+
+PAUSED = """
+import asyncio, logging, sys, time
+from portrait.logs import dropped_lines, log_event, logging_to_stderr
+
+async def main(lines):
+    worst = 0.0
+    async def tick():
+        nonlocal worst
+        while True:
+            due = time.monotonic() + 0.01
+            await asyncio.sleep(0.01)
+            worst = max(worst, time.monotonic() - due)
+    task = asyncio.create_task(tick())
+    for number in range(lines):
+        log_event(logging.getLogger("portrait.test"), logging.INFO, "session opened", number=number, mode="blur")
+        if number % 10 == 0:
+            await asyncio.sleep(0)
+    await asyncio.sleep(0.1)
+    print(worst, dropped_lines(), flush=True)
+    sys.stdin.readline()
+
+with logging_to_stderr("info", "json"):
+    asyncio.run(main(int(sys.argv[1])))
+"""
+
+
+def test_a_log_reader_that_pauses_does_not_stop_the_event_loop_and_what_is_dropped_is_counted() -> None:
+    lines = 20_000
+    process = subprocess.Popen(
+        [sys.executable, "-c", PAUSED, str(lines)],
+        stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, bufsize=1,
+    )  # fmt: skip
+    try:
+        assert process.stdin is not None
+        assert process.stdout is not None
+        told: list[str] = []
+        waiting = threading.Thread(target=lambda: told.append(process.stdout.readline()))  # type: ignore[union-attr]
+        waiting.start()
+        waiting.join(60)
+        assert told, "the loop waits for a reader of the log"
+        worst, dropped = map(float, told[0].split())
+        assert worst < 5, "the loop stood still, if not for ever"
+        assert 0 < dropped < lines
+        process.stdin.write("go on\n")
+        _, log = process.communicate(timeout=60)  # reads again
+    finally:
+        process.kill()
+        process.communicate()
+    documents = [json.loads(line) for line in log.splitlines()]
+    reports = [document for document in documents if "dropped" in document["message"]]
+    assert sum(document["count"] for document in reports) == dropped
+    assert len(documents) - len(reports) == lines - dropped
+
+
+def test_the_last_lines_are_written_before_the_process_ends() -> None:
+    code = """import logging
+from portrait.logs import logging_to_stderr
+with logging_to_stderr("info", "text"):
+    for number in range(3000):
+        logging.getLogger("portrait.test").error("line %d", number)
+"""
+    done = subprocess.run([sys.executable, "-c", code], stderr=subprocess.PIPE, text=True, timeout=60, check=True)
+    assert [line.rpartition(" ")[2] for line in done.stderr.splitlines()] == [str(number) for number in range(3000)]
+
+
+def test_a_log_that_cannot_be_written_ends_no_process() -> None:
+    for redirection in ("2>&-", "2>/dev/full"):
+        code = """import logging
+from portrait.logs import logging_to_stderr
+with logging_to_stderr("info", "text"):
+    logging.getLogger("portrait.test").error("lost")
+print("done")
+"""
+        done = subprocess.run(
+            ["sh", "-c", f'exec "$0" -c "$1" {redirection}', sys.executable, code],
+            stdout=subprocess.PIPE, text=True, timeout=60, check=False,
+        )  # fmt: skip
+        assert done.stdout == "done\n"
 
 
 async def test_a_session_that_fails_says_so_once_and_not_once_per_frame(caplog: pytest.LogCaptureFixture) -> None:

@@ -13,10 +13,12 @@ from prometheus_client import (
     PlatformCollector,
     ProcessCollector,
 )
-from prometheus_client.core import Metric
+from prometheus_client.core import CounterMetricFamily, Metric
 from prometheus_client.exposition import choose_encoder
+from prometheus_client.registry import Collector
 
 from portrait.errors import PortraitError, Refused, Unauthenticated
+from portrait.logs import dropped_lines
 
 STAGES = ("decode", "segment", "compose", "encode")
 TRANSPORTS = ("webrtc", "grpc", "http")
@@ -29,6 +31,15 @@ STAGE_BUCKETS = (
     .0005, .001, .002, .003, .004, .005, .0075, .01, .015, .02, .033, .05, .075, .1, .15, .25, .5, 1.0,
 )  # fmt: skip
 AGE_BUCKETS = (.002, .004, .006, .01, .015, .02, .03, .04, .05, .075, .1, .15, .25, .5, 1.0, 2.0, 5.0)  # fmt: skip
+
+
+class DroppedLines(Collector):
+    """Log lines that this process could not write, counted at the scrape."""
+
+    def collect(self) -> Iterator[Metric]:
+        """Yield the counter."""
+        text = "Log lines dropped: not read or written in time."
+        yield CounterMetricFamily("portrait_log_lines_dropped", text, dropped_lines())
 
 
 class Exposed:

@@ -1,4 +1,4 @@
-"""The composition root: builds everything, owns the order of start and stop."""
+"""Build the whole service, start it and stop it, in this order."""
 
 import asyncio
 import logging
@@ -18,7 +18,7 @@ from portrait.admission.quality import Quality
 from portrait.core.segmenters import Models, load_models, warm
 from portrait.image.backgrounds import Backgrounds
 from portrait.logs import log_event
-from portrait.metrics import Metrics
+from portrait.metrics import DroppedLines, Metrics
 from portrait.security import Certificates, Security, open_security
 from portrait.server.calibration import load_costs
 from portrait.server.reload import RunningService
@@ -37,38 +37,39 @@ __all__ = ["RunningService", "run_service"]
 logger = logging.getLogger(__name__)
 
 CODEC_THREADS = 4
-"""aiortc encodes on the loop's default executor; the standard one grows to 36 threads."""
+"""Of the loop's default executor, on which aiortc encodes; by default it grows to 36 threads."""
 
 LAST_WORD_SECONDS = 2.0
-"""How long sessions that were ended have to tell their clients why, before their connections are cut."""
+"""How long sessions that were ended have to tell their clients why before their connections close."""
 
 MESSAGE_MARGIN = 64 * 1024
-"""Bytes of a gRPC message besides its picture."""
+"""Bytes that a gRPC message may have besides its picture."""
 
 
 @asynccontextmanager
 async def run_service(
-    settings: Settings, board: SharedState | None = None, listening: socket.socket | None = None, restarts: int = 0
+    settings: Settings, shared: SharedState | None = None, listening: socket.socket | None = None, restarts: int = 0
 ) -> AsyncIterator[RunningService]:
-    """The whole service for the length of the block; drains at its end.
+    """Run the whole service for the length of the block; drain it at its end.
 
-    One worker of several has a place at the `board`, a listening HTTP socket that it shares, and has been restarted so
-    often.
+    A worker of several gets the state and the listening HTTP socket that it shares with the others, and how often it
+    was restarted.
 
-    Stops in this order: readiness and gRPC health say no; new sessions are refused; open ones may go on for
-    `drain_seconds`; the rest is ended; gRPC, WebRTC and at last HTTP, with its metrics, close.
+    It stops in this order: readiness and gRPC health say no; new sessions are refused; open ones may continue for
+    `drain_seconds`; those left are ended; gRPC, WebRTC and at last HTTP, with its metrics, close.
 
     Raises:
         BadModel: the model cannot be used.
-        BadSettings: the settings of security cannot be used, or allow what nobody has asked for.
+        BadSettings: the security settings cannot be used, or would expose the service without PORTRAIT_INSECURE.
         OSError: an address cannot be bound.
     """
     _tune_process()
     loop = asyncio.get_running_loop()
     loop.set_default_executor(ThreadPoolExecutor(CODEC_THREADS, thread_name_prefix="codec"))
-    board = board or SharedState()
-    metrics = Metrics(str(board.index) if board.count > 1 else None)
+    shared = shared or SharedState()
+    metrics = Metrics(str(shared.index) if shared.count > 1 else None)
     metrics.registry.register(CpuGrants())
+    metrics.registry.register(DroppedLines())
     metrics.restarts.inc(restarts)
     security = open_security(settings, metrics.session_refused)
     if security.certificates is not None:
@@ -80,13 +81,13 @@ async def run_service(
     metrics.identify(__version__, default.name, default.runtime)
     metrics.limit.set(settings.max_sessions)
     backgrounds = Backgrounds(settings.backgrounds)
-    capacity = await _measure_capacity(settings, models, board, metrics)
+    capacity = await _measure_capacity(settings, models, shared, metrics)
     watch = asyncio.create_task(capacity.watch(), name="loop-lag")
     try:
         async with (
             open_tracing(settings) as tracing,
             Sessions(
-                models, settings.max_sessions, metrics, board, capacity, tracing, settings.hang_seconds
+                models, settings.max_sessions, metrics, shared, capacity, tracing, settings.hang_seconds
             ) as sessions,
             _serve(settings, sessions, backgrounds, capacity, metrics, security, listening) as running,
         ):
@@ -108,9 +109,7 @@ async def _serve(
 ) -> AsyncIterator[RunningService]:
     stills = Stills(sessions, backgrounds, settings.max_still_pixels)
     async with _open_webrtc(settings, sessions, backgrounds, security) as webrtc:
-        http = HttpRoutes(
-            sessions, backgrounds, metrics.expose, lambda: not sessions.draining, webrtc.resources.patches
-        )
+        http = HttpRoutes(sessions, backgrounds, metrics.expose, partial(_is_ready, sessions), webrtc.resources.patches)
         about = About(security, settings.max_still_bytes)
         routes = [*http.routes, *stills.routes, *webrtc.routes, *Trust(security.certificates).routes, *about.routes]
         async with (
@@ -173,7 +172,7 @@ def _open_grpc(
 
 
 async def _drain(running: RunningService, grpc_server: GrpcServer) -> None:
-    """Take no new sessions, let the open ones go on for a while, and end the rest."""
+    """Refuse new sessions, let the open ones continue for `drain_seconds`, and end those left."""
     sessions, seconds = running.sessions, running.settings.drain_seconds
     await grpc_server.announce_end()
     if sessions.board.others_serve:
@@ -183,11 +182,17 @@ async def _drain(running: RunningService, grpc_server: GrpcServer) -> None:
     log_event(logger, logging.INFO, "drained", sessions_cut=cut)
 
 
+def _is_ready(sessions: Sessions) -> bool:
+    """Whether every transport accepts work; HTTP, which is asked, opens before gRPC."""
+    own = sessions.board.rows[sessions.board.index]
+    return own.ready and not own.draining
+
+
 def _tune_process() -> None:
-    # One thread per stream is the promise; OpenCV would start one per core for every call.
+    # A stream uses one thread; OpenCV would start one per core for each call.
     cv2.setNumThreads(1)
     tune_interpreter()
-    # Python keeps the text of every warning it has shown: a client could fill the memory with wrong headers.
+    # Python keeps the text of each warning it has shown: a client could fill the memory with malformed headers.
     warnings.filterwarnings("ignore", module="aiohttp.multipart")
 
 
@@ -195,10 +200,10 @@ def _expiry(certificates: Certificates, name: str) -> float:
     return certificates.expiries()[name]
 
 
-async def _measure_capacity(settings: Settings, models: Models, board: SharedState, metrics: Metrics) -> Capacity:
-    """What this box can do, by what it costs here; nothing is measured where nobody asks."""
+async def _measure_capacity(settings: Settings, models: Models, shared: SharedState, metrics: Metrics) -> Capacity:
+    """Measure what streams cost on this box; nothing is measured when neither admission nor quality depends on it."""
     limits = Limits(cpu_budget(), settings.cpu_share, Quality(settings.quality_steps))
     wanted = settings.cpu_share or settings.quality_steps
-    costs = await asyncio.to_thread(load_costs, models, board.folder) if wanted else None
+    costs = await asyncio.to_thread(load_costs, models, shared.folder) if wanted else None
     metrics.admitted.set(limits.budget * limits.share)
-    return Capacity(costs, board, metrics, limits)
+    return Capacity(costs, shared, metrics, limits)

@@ -1,6 +1,6 @@
-"""`python -m portrait.server.model_check MODEL RUNTIME`: try a model in a process of its own.
+"""`python -m portrait.server.model_check MODEL RUNTIME`: try a model in a separate process.
 
-A damaged file can crash the interpreter, which would take every stream of the process with it.
+A damaged file can crash the interpreter, and with it every stream of the process.
 """
 
 import asyncio
@@ -11,14 +11,14 @@ from portrait.core.segmenters import load_models, warm
 from portrait.errors import BadModel, PortraitError
 from portrait.workers.process import describe
 
-TRIAL_SECONDS = 60.0
+CHECK_SECONDS = 60.0
 
 
-async def try_model(model: str, runtime: str) -> None:
-    """Load the models and use the default one, elsewhere.
+async def check_model(model: str, runtime: str) -> None:
+    """Load the models and run the default one once, in another process.
 
     Raises:
-        BadModel: that did not work; says why.
+        BadModel: that failed; says why.
     """
     process = await asyncio.create_subprocess_exec(
         sys.executable, "-m", "portrait.server.model_check", model, runtime,
@@ -26,10 +26,10 @@ async def try_model(model: str, runtime: str) -> None:
         start_new_session=True,
     )  # fmt: skip
     try:
-        async with timeout(TRIAL_SECONDS):
+        async with timeout(CHECK_SECONDS):
             _, said = await process.communicate()
     except TimeoutError:
-        raise BadModel(f"{model}: not loaded and used once within {TRIAL_SECONDS:g} s") from None
+        raise BadModel(f"{model}: the model was not loaded and run once within {CHECK_SECONDS:g} s") from None
     finally:
         if process.returncode is None:
             process.kill()
@@ -41,7 +41,7 @@ async def try_model(model: str, runtime: str) -> None:
 
 
 def main(arguments: list[str]) -> int:
-    """The exit status: 0, or 2 with the reason as the last line of standard error."""
+    """Check; returns the exit status: 0, or 2 with the reason as the last line of standard error."""
     try:
         warm(load_models(*arguments).pick(None))
     except PortraitError as error:

@@ -1,4 +1,4 @@
-"""A service that accepts work, and what can be changed of it meanwhile."""
+"""A running service, and what can be changed while it runs."""
 
 import asyncio
 import logging
@@ -11,18 +11,18 @@ from portrait.image.backgrounds import Backgrounds
 from portrait.logs import log_event, set_level
 from portrait.metrics import Metrics
 from portrait.server.calibration import load_costs
-from portrait.server.model_check import try_model
+from portrait.server.model_check import check_model
 from portrait.sessions.registry import Sessions
 from portrait.settings import Settings
 
 logger = logging.getLogger(__name__)
 
 IN_PLACE = ("model", "runtime", "backgrounds", "drain_seconds", "log_level")
-"""What `reload` changes. Tokens, keys and certificates need none: they are looked at with every call."""
+"""The settings that `reload` applies. Tokens, keys and certificates need no reload: their files are watched."""
 
 
 class RunningService:
-    """Given by `run_service`. `settings` are those in force."""
+    """The service that `run_service` yields. `settings` are those in use."""
 
     def __init__(
         self,
@@ -39,24 +39,25 @@ class RunningService:
 
     @property
     def models(self) -> Models:
-        """What new sessions can ask for."""
+        """The models that new sessions may use."""
         return self.sessions.models
 
     async def reload(self, settings: Settings) -> None:
-        """Bring in force what can be without ending a stream: IN_PLACE, and the model's files as they are now.
+        """Apply what can change without ending a stream: IN_PLACE, and the model files as they are now.
 
-        Open sessions keep the network they have; it is given up with the last of them. Whatever else differs is named
-        in the log: it needs a restart.
+        Open sessions keep their network, which is freed with the last of them. Other settings that differ are named in
+        the log; they need a restart. Everything that can fail comes first, so that an error leaves all as it was.
 
         Raises:
-            BadModel, OSError: a file cannot be used; nothing has changed then.
+            BadModel, OSError: a file cannot be used.
         """
-        await try_model(settings.model, settings.runtime)
+        await check_model(settings.model, settings.runtime)
         models = await asyncio.to_thread(load_models, settings.model, settings.runtime)
         await asyncio.to_thread(warm, models.pick(None))
         pictures = await asyncio.to_thread(Backgrounds, settings.backgrounds)
-        if self._capacity.counts_cores:
-            costs = await asyncio.to_thread(load_costs, models, self.sessions.board.folder)
+        counts = self._capacity.counts_cores
+        costs = await asyncio.to_thread(load_costs, models, self.sessions.board.folder) if counts else None
+        if costs is not None:
             self._capacity.update_costs(costs)
         self.sessions.models = models
         self._backgrounds.take_over(pictures)

@@ -1,10 +1,10 @@
-"""The signals that end or change a running service, as something to wait for."""
+"""The signals that stop or change a running service, as something to await."""
 
 import asyncio
 import logging
 import signal
 import sys
-from collections.abc import Awaitable, Callable, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 
 from portrait.errors import PortraitError
 from portrait.logs import log_event
@@ -12,78 +12,67 @@ from portrait.logs import log_event
 logger = logging.getLogger(__name__)
 
 RELOAD, REPLACE = signal.SIGHUP, signal.SIGUSR2
-"""Read settings and model anew; replace the workers by fresh ones."""
+"""Read settings and model again; replace the workers by fresh ones."""
 
 
-def catch_signals() -> asyncio.Event:
-    """An event that SIGTERM or SIGINT sets from now on. A second one is answered as Python does by itself.
+class Signals:
+    """The signals of this process, caught from construction on. Needs a running event loop.
 
-    RELOAD and REPLACE, which would end a process that does not know them, are passed over until somebody answers them.
+    `stop` is set by SIGTERM or SIGINT; a second one does what Python does by default. RELOAD and REPLACE wait, once
+    each, until `answer` runs: one that arrives while the service starts is not lost. In a terminal SIGHUP keeps its
+    meaning, that the terminal has closed.
     """
-    _pass_over(_changing())
-    loop, stop = asyncio.get_running_loop(), asyncio.Event()
 
-    def stopped(number: signal.Signals) -> None:
-        log_event(logger, logging.INFO, "stopping", reason=number.name)
-        for each in (signal.SIGTERM, signal.SIGINT):
-            loop.remove_signal_handler(each)
-        stop.set()
+    def __init__(self) -> None:
+        self.stop = asyncio.Event()
+        self._loop = asyncio.get_running_loop()
+        self._asked = asyncio.Queue[signal.Signals]()
+        self._waiting = set[signal.Signals]()
+        in_terminal = sys.stdin is not None and sys.stdin.isatty()
+        self._caught = [REPLACE] if in_terminal else [RELOAD, REPLACE]
+        for number in (signal.SIGTERM, signal.SIGINT):
+            self._loop.add_signal_handler(number, self._stop, number)
+        for number in self._caught:
+            self._loop.add_signal_handler(number, self._ask, number)
 
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, stopped, number)
-    return stop
+    async def answer(self, answers: Mapping[signal.Signals, Callable[[], Awaitable[None]]]) -> None:
+        """Do what each signal asks for, one at a time, until `stop`.
 
+        A signal that arrives again meanwhile is answered once more. An answer that fails is logged; it is expected to
+        have changed nothing.
+        """
+        tasks = [asyncio.create_task(self._answer(answers), name="signals"), asyncio.create_task(self.stop.wait())]
+        try:
+            await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+            if tasks[0].done():
+                tasks[0].result()  # it never returns: this raises
+        finally:
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+            for number in self._caught:  # ignored, not reset: either would kill a process that drains
+                self._loop.remove_signal_handler(number)
+                signal.signal(number, signal.SIG_IGN)
 
-async def answer_signals(
-    stop: asyncio.Event, answers: Mapping[signal.Signals, Callable[[], Awaitable[None]]], announce: Callable[[], None]
-) -> None:
-    """Until `stop`, do what each signal asks for, one at a time; one that comes meanwhile is answered once more.
-
-    From `announce` on none is passed over: whoever has been told of the service may change it.
-    What goes wrong is logged and changes nothing. In a terminal SIGHUP still means that the terminal is gone.
-    """
-    loop, asked = asyncio.get_running_loop(), asyncio.Queue[signal.Signals](len(answers))
-    waiting = set[signal.Signals]()
-
-    def ask(number: signal.Signals) -> None:
-        if number not in waiting:
-            waiting.add(number)
-            asked.put_nowait(number)
-
-    async def answer() -> None:
+    async def _answer(self, answers: Mapping[signal.Signals, Callable[[], Awaitable[None]]]) -> None:
         while True:
-            number = await asked.get()
-            waiting.discard(number)
+            number = await self._asked.get()
+            self._waiting.discard(number)
             log_event(logger, logging.INFO, "asked to change", reason=number.name)
             try:
                 await answers[number]()
             except (PortraitError, OSError) as error:
                 logger.error("nothing has changed: %s", error)
+            except Exception:
+                logger.exception("nothing has changed: the answer to %s failed unexpectedly", number.name)
 
-    caught = [number for number in answers if number in _changing()]
-    for number in caught:
-        loop.add_signal_handler(number, ask, number)
-    announce()
-    tasks = [asyncio.create_task(answer(), name="signals"), asyncio.create_task(stop.wait())]
-    try:
-        await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
-        if tasks[0].done():
-            tasks[0].result()  # it never returns: this raises
-    finally:
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
-        for number in caught:
-            loop.remove_signal_handler(number)
-        _pass_over(caught)
+    def _stop(self, number: signal.Signals) -> None:
+        log_event(logger, logging.INFO, "stopping", reason=number.name)
+        for each in (signal.SIGTERM, signal.SIGINT):
+            self._loop.remove_signal_handler(each)
+        self.stop.set()
 
-
-def _changing() -> list[signal.Signals]:
-    """The signals that change a service: in a terminal SIGHUP says that it is gone."""
-    in_terminal = sys.stdin is not None and sys.stdin.isatty()
-    return [REPLACE] if in_terminal else [RELOAD, REPLACE]
-
-
-def _pass_over(numbers: Iterable[signal.Signals]) -> None:
-    for number in numbers:
-        signal.signal(number, signal.SIG_IGN)
+    def _ask(self, number: signal.Signals) -> None:
+        if number not in self._waiting:
+            self._waiting.add(number)
+            self._asked.put_nowait(number)

@@ -1,1 +1,1 @@
-"""Several worker processes that serve as one box; nothing here but `main` imports a native library."""
+"""Several processes that serve as one box; only `main`, the worker itself, imports a native library."""

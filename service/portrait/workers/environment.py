@@ -1,6 +1,6 @@
-"""What must be set before Python starts, or before its libraries are loaded.
+"""What must be set before Python starts or its libraries are loaded: allocator, threads, cores.
 
-What each is worth: docs/operate/tuning.md.
+docs/operate/tuning.md has the measurements.
 """
 
 import os
@@ -13,28 +13,28 @@ MALLOC = {
     "MALLOC_TRIM_THRESHOLD_": str(256 * 2**20),
     "MALLOC_TOP_PAD_": str(16 * 2**20),
 }
-"""glibc maps and unmaps every buffer over 128 KB, that is every frame, and pays a page fault for each 4 KB of it. With
-these it keeps them."""
+"""Bytes. By default glibc maps and unmaps each buffer over 128 KB, so each frame, and pays a page fault per 4 KB of it.
+With these it keeps them."""
 
 THREADS = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
-"""One thread per stream is the promise; NumPy's OpenBLAS would start one per core when it is loaded."""
+"""A stream uses one thread; NumPy's OpenBLAS would start one per core when it is loaded."""
 
 SWITCH_INTERVAL = 2e-4
-"""Seconds. A busy Python thread makes every inference wait this long for the GIL; the standard is 5 ms."""
+"""Seconds. Each inference waits this long for the GIL while another Python thread is busy; Python's default is 5 ms."""
 
 JEMALLOC = "libjemalloc.so.2"
 LIBRARIES = ("/usr/lib/*-linux-gnu*", "/usr/lib64", "/usr/lib", "/usr/local/lib")
-"""Where distributions put it: Debian's multiarch folders, Red Hat's, Alpine's and Arch's, one's own."""
+"""Where libraries are: Debian's multiarch folders, Red Hat's, Alpine's and Arch's, and those built by hand."""
 
 
 def find_jemalloc(root: Path = Path("/")) -> Path | None:
-    """The library, where this machine has it."""
-    found = (path for place in LIBRARIES for path in root.glob(f"{place[1:]}/{JEMALLOC}"))
+    """Find the jemalloc library; None where it is not installed."""
+    found = (path for pattern in LIBRARIES for path in root.glob(f"{pattern[1:]}/{JEMALLOC}"))
     return next(found, None)
 
 
 def missing_variables(environ: Mapping[str, str], jemalloc: Path | None = None) -> dict[str, str]:
-    """What the environment lacks. An allocator that somebody has chosen stays."""
+    """Return the variables that the environment lacks. An allocator that was chosen already stays."""
     missing = {name: value for name, value in THREADS.items() if name not in environ}
     preloaded = environ.get("LD_PRELOAD", "")
     if "jemalloc" in preloaded or "tcmalloc" in preloaded or any(name in environ for name in MALLOC):
@@ -45,23 +45,23 @@ def missing_variables(environ: Mapping[str, str], jemalloc: Path | None = None) 
 
 
 def relaunch_tuned() -> None:
-    """Start this command again with what the environment lacks, in the same process; a no-op when it lacks nothing."""
+    """Start this command again, in this process, with the variables it lacks; does nothing when it lacks none."""
     if missing := missing_variables(os.environ, find_jemalloc()):
         os.execve(sys.executable, [sys.executable, "-m", "portrait", *sys.argv[1:]], {**os.environ, **missing})
 
 
 def tune_interpreter() -> None:
-    """Hand the GIL over sooner."""
+    """Make Python threads hand the GIL over sooner."""
     sys.setswitchinterval(SWITCH_INTERVAL)
 
 
 def default_workers(budget: float) -> int:
-    """One per core less one, which is left to the packets' and the machine's own work; at least one."""
+    """Return one worker per core less one, at least one: a core stays free for network and system."""
     return max(1, int(budget) - 1)
 
 
 def pin(index: int, count: int) -> None:
-    """Keep a worker to its share of the cores this process may use; with fewer cores than workers, to one of them."""
+    """Restrict a worker to its share of the cores this process may use; to one of them when there are fewer."""
     cores = sorted(os.sched_getaffinity(0))
     first, last = len(cores) * index // count, len(cores) * (index + 1) // count
     os.sched_setaffinity(0, cores[first:last] or [cores[index % len(cores)]])

@@ -1,4 +1,4 @@
-"""What the workers of a box share: a folder to meet in, a listening socket, a port."""
+"""What the workers of a box share by name: a folder, the listening HTTP socket and the gRPC port."""
 
 import contextlib
 import os
@@ -14,17 +14,20 @@ from portrait.workers.shared_state import SharedState
 
 
 @contextmanager
-def meeting_folder(count: int) -> Iterator[Path]:
-    """A folder nobody else may enter, for sockets and the board; gone at the end.
+def shared_folder(count: int) -> Iterator[Path]:
+    """Make a private folder for the workers' sockets and shared state, for the length of the block.
 
-    A read-only container has no other place to write than /dev/shm, and a full disk has room for a folder but not for
-    the board.
+    Several places are tried: a read-only container may have /dev/shm alone to write to, and a full disk has room for a
+    folder but not for the file in it.
+
+    Raises:
+        OSError: none of them can be written to.
     """
-    places = [os.environ.get("XDG_RUNTIME_DIR"), os.environ.get("TMPDIR"), "/tmp", "/dev/shm"]
-    folder = next(filter(None, (_make_folder(place, count) for place in places if place)), None)
+    parents = [os.environ.get("XDG_RUNTIME_DIR"), os.environ.get("TMPDIR"), "/tmp", "/dev/shm"]
+    folder = next(filter(None, (_make_folder(parent, count) for parent in parents if parent)), None)
     if folder is None:
         raise OSError(
-            "the workers need a folder to meet in; neither XDG_RUNTIME_DIR, TMPDIR, /tmp nor /dev/shm can be written to"
+            "the workers need a folder to share: expected XDG_RUNTIME_DIR, TMPDIR, /tmp or /dev/shm to be writable"
         )
     try:
         yield folder
@@ -32,16 +35,16 @@ def meeting_folder(count: int) -> Iterator[Path]:
         rmtree(folder, ignore_errors=True)
 
 
-def _make_folder(place: str, count: int) -> Path | None:
-    """A folder in `place` that can hold the board and the workers' sockets; None where there can be none."""
+def _make_folder(parent: str, count: int) -> Path | None:
+    """Make a folder that can hold the shared state and the workers' sockets; None where that fails."""
     with contextlib.suppress(OSError):
-        folder = Path(tempfile.mkdtemp(prefix="portrait-", dir=place))
+        folder = Path(tempfile.mkdtemp(prefix="portrait-", dir=parent))
         try:
-            board = SharedState(folder, count=count)
-            board.close()
-            with socket.socket(socket.AF_UNIX) as tried:  # whose paths may have 107 bytes, which a deep TMPDIR uses up
-                tried.bind(str(board.socket(count)))
-            board.socket(count).unlink()
+            shared = SharedState(folder, count=count)
+            shared.close()
+            with socket.socket(socket.AF_UNIX) as tried:  # a socket's path has at most 107 bytes; TMPDIR may be deep
+                tried.bind(str(shared.socket(count)))
+            shared.socket(count).unlink()
             return folder
         except OSError:
             rmtree(folder, ignore_errors=True)
@@ -50,7 +53,11 @@ def _make_folder(place: str, count: int) -> Path | None:
 
 @contextmanager
 def listening_socket(settings: Settings) -> Iterator[socket.socket]:
-    """One listening HTTP socket for all workers: a connection that waits is taken by whoever lives."""
+    """Open the listening HTTP socket of all workers: any of them accepts a connection that waits in its queue.
+
+    Raises:
+        OSError: the address cannot be bound.
+    """
     with _bound(settings.host, settings.http_port) as listening:
         listening.listen(128)
         listening.setblocking(False)
@@ -59,9 +66,12 @@ def listening_socket(settings: Settings) -> Iterator[socket.socket]:
 
 @contextmanager
 def reserved_port(settings: Settings) -> Iterator[int]:
-    """The gRPC port, kept for the workers, which share it by SO_REUSEPORT as gRPC takes no socket of ours.
+    """Reserve the gRPC port, which the workers share by SO_REUSEPORT: gRPC accepts no socket from outside.
 
-    It is tried without sharing first: otherwise two boxes on one machine would take each other's calls.
+    It is bound without SO_REUSEPORT first: two boxes on one machine would get each other's calls otherwise.
+
+    Raises:
+        OSError: the address cannot be bound.
     """
     with _bound(settings.host, settings.grpc_port) as tried:
         port = tried.getsockname()[1]
