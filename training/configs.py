@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass, field, replace
 
-from training import priors
+from training import augment, priors
 from training.data import Mix
 
 
@@ -15,6 +15,8 @@ class Config:
     """(first epoch, height, width) in order; the last one is the network's own size."""
     imagenet: bool = False
     """Start a MobileNetV2 encoder from ImageNet weights (no public ones were found for the others)."""
+    taught: bool = False
+    """Learn from the labels of `training.label` and from `--more` pictures; otherwise from given masks alone."""
     epochs: int = 30
     batch: int = 32
     steps: int = 181
@@ -22,35 +24,62 @@ class Config:
     optimizer: str = "adam"
     learning_rate: float = 1e-3
     schedule: str = "exponential"
-    """"exponential": times 0.9 after every epoch (the paper); "cosine": to zero, after one epoch of warm-up."""
+    """What the rate does: see `share` of `training.train`."""
     weight_decay: float = 0.0
+    clip: float = 5.0
+    """Longest gradient that is believed."""
     average: float = 0.0
     """Decay of the running average of the weights that is evaluated and kept; 0 keeps the weights themselves."""
+    contour: float = 0.0
+    """Weight of the cross-entropy on the boundary band, which the paper's loss has not."""
     mix: Mix = field(default_factory=Mix)
-    calm: int = 0
-    """Epochs at the end whose augmentation is turned down to CALM: the network settles on pictures as they come."""
     seed: int = 1
 
     def size(self, epoch):
         """(height, width) of the pictures of an epoch."""
         return [(height, width) for first, height, width in self.sizes if first <= epoch][-1]
 
-    def strength(self, epoch):
-        """How far the augmentation of an epoch goes."""
-        return CALM if epoch >= self.epochs - self.calm else 1.0
-
-
-CALM = 0.3
-
-
-# Video calls decide: portraits more often, whole bodies and people in the wild less often.
-CALLS = {"self": 2.0, "face": 0.8, "street": 0.9, "other": 0.6}
-
-SHIPPED = Mix(weights=CALLS, shares=priors.STEADY, paste=0.2, beside=0.08, empty=0.08, webcam=True)
 
 # The rows of the paper's Table I: the same data, priors, optimiser and budget for all. Ten epochs, most of them at low
 # resolution, are a third of the paper's: they rank networks, they do not finish them.
 TABLE = Config(network="paper", sizes=((0, 128, 128), (7, 224, 224)), epochs=10, schedule="cosine")
+
+# Video calls decide: portraits more often, whole bodies and people in the wild less often; of the pictures without
+# given masks news photos and series of one person less often.
+CALLS = {
+    "self": 2.0, "face": 0.8, "street": 0.9, "other": 0.6,
+    "lfw": 0.3, "women": 0.3, "hd2": 0.8, "mix": 0.9, "mask": 1.0, "hands": 0.5, "unsplash": 1.2, "office": 1.0,
+    "gest": 0.5, "fsyn": 0.8, "meet": 1.0,
+}  # fmt: skip
+
+PORTRAIT = Config(
+    network="selfie",
+    sizes=((0, 208, 208),),
+    taught=True,
+    epochs=600,
+    steps=200,
+    optimizer="adamw",
+    learning_rate=2e-4,
+    schedule="constant",
+    weight_decay=1e-4,
+    average=0.999,
+    contour=0.5,
+    mix=Mix(weights=CALLS, shares=priors.STEADY, strength=augment.FULL, paste=0.12, beside=0.06, empty=0.08),
+)
+"""The long run: it never ends well by itself. `calm` makes of any of its checkpoints what is shipped."""
+
+CALM_MIX = replace(
+    PORTRAIT.mix, weights=CALLS | {"self": 3.0}, strength=augment.CALM, paste=0.05, beside=0.03, empty=0.05
+)
+
+
+def calm(config, epochs=5):
+    """The end of a run: pictures nearly as they come, and a rate that goes to zero (--init weights.pt of the run)."""
+    return replace(config, epochs=epochs, learning_rate=1e-4, schedule="linear", mix=CALM_MIX, average=0.998, seed=2)
+
+
+WIDE = replace(PORTRAIT, sizes=((0, 144, 256),))
+FINE = replace(PORTRAIT, sizes=((0, 256, 256),))
 
 CONFIGS = {
     "paper": Config(network="paper"),
@@ -63,32 +92,13 @@ CONFIGS = {
     "table_sinet": replace(TABLE, network="sinet"),
     "table_portraitnet": replace(TABLE, network="portraitnet"),
     "table_portrait": replace(TABLE, network="portrait", imagenet=True, sizes=((0, 128, 128), (7, 192, 192))),
-    "portrait": Config(
-        network="portrait",
-        sizes=((0, 128, 128), (36, 160, 160), (61, 192, 192)),
-        imagenet=True,
-        epochs=76,
-        optimizer="adamw",
-        learning_rate=2e-3,
-        schedule="cosine",
-        weight_decay=1e-4,
-        average=0.999,
-        mix=SHIPPED,
-    ),
-    # Goes on from `portrait` (--init runs/portrait/weights.pt). MediaPipe's general model teaches where it knows better
-    # than `portrait`; the masks of the faces leave out hands and clothes, which it takes for the person. More rooms,
-    # because `portrait` sees somebody in 4 % of an empty one.
-    "portrait_taught": Config(
-        network="portrait",
-        sizes=((0, 160, 160), (30, 192, 192)),
-        epochs=44,
-        optimizer="adamw",
-        learning_rate=1e-3,
-        schedule="cosine",
-        weight_decay=1e-4,
-        average=0.999,
-        mix=replace(SHIPPED, taught={"self": 0.5, "street": 0.5, "davis": 0.5}, empty=0.12),
-        calm=5,
-        seed=2,
-    ),
+    "portrait": PORTRAIT,
+    "portrait_calm": calm(PORTRAIT),
+    "wide": WIDE,
+    "wide_calm": calm(WIDE),
+    "fine": FINE,
+    "fine_calm": calm(FINE),
+    # The smaller network, taught alike.
+    "mobilenet": replace(PORTRAIT, network="portrait", sizes=((0, 192, 192),), imagenet=True, learning_rate=1e-3),
+    "mobilenet_calm": replace(calm(PORTRAIT), network="portrait", sizes=((0, 192, 192),), learning_rate=5e-4),
 }

@@ -1,4 +1,4 @@
-"""Pictures, masks, augmentation and batches.
+"""Pictures, masks, labels and batches.
 
 A data folder holds `images/NAME.jpg`, `masks/NAME.png` (0 or 255) and `index.csv` with `name,split` (train or val),
 and, optionally, `backgrounds/` with pictures of places without people. The part of `self_0001` is "self".
@@ -6,16 +6,17 @@ docs/develop/training.md says more.
 """
 
 import csv
-from collections import deque
-from concurrent.futures import ThreadPoolExecutor
+import tempfile
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import NamedTuple
 
-import albumentations as A
 import cv2
 import numpy as np
+import torch
 
-from training import losses, priors
+from training import augment, losses, priors
+from training import label as labels
 
 PORTRAIT_PARTS = ("self", "street", "face")
 
@@ -26,21 +27,18 @@ def add_option(parser):
     parser.add_argument("--data", type=Path, default=default, metavar="FOLDER", help=f"of pictures (default {default})")
 
 
-@dataclass(frozen=True)
-class Batch:
-    """One step's arrays, float32 in 0..1: image (N,H,W,3), prior, mask, its contour's band, label (N,H,W,1).
+class Batch(NamedTuple):
+    """One step's tensors, uint8: image (N,H,W,3); prior, label and the band of its contour (N,H,W).
 
-    `label` is the mask, softened by the teacher where there is one. `own` are the indices whose prior is still to be
-    predicted, `distorted` (len(own),H,W,3) the pictures to do it on.
+    `own` (N) says whose prior is still to be predicted, `distorted` (own.sum(),H,W,3) are the pictures to do it on.
     """
 
-    image: np.ndarray
-    prior: np.ndarray
-    mask: np.ndarray
-    band: np.ndarray
-    label: np.ndarray
-    own: np.ndarray
-    distorted: np.ndarray
+    image: torch.Tensor
+    prior: torch.Tensor
+    label: torch.Tensor
+    band: torch.Tensor
+    own: torch.Tensor
+    distorted: torch.Tensor
 
 
 class Portraits:
@@ -69,13 +67,7 @@ class Portraits:
         """(image (H,W,3) uint8 RGB, mask (H,W) uint8 0 or 255). Raises ValueError with the name of a bad one."""
         image = cv2.imdecode(np.frombuffer(self._images[index], np.uint8), cv2.IMREAD_COLOR_RGB)
         mask = cv2.imdecode(np.frombuffer(self._masks[index], np.uint8), cv2.IMREAD_GRAYSCALE)
-        sizes = [None if picture is None else picture.shape[:2] for picture in (image, mask)]
-        if None in sizes or sizes[0] != sizes[1]:
-            came = f"an image of {sizes[0]} and a mask of {sizes[1]} came"
-            raise ValueError(f"{self.names[index]}: {came}; expected are two that can be read, of one size")
-        # Masks of 0 and 1 are common, and would teach that nobody is ever there.
-        if 0 < (most := mask.max()) < 128:
-            raise ValueError(f"{self.names[index]}: the mask's highest value is {most}; expected are 0 and 255")
+        check_mask(self.names[index], image, mask)
         return image, mask
 
 
@@ -100,36 +92,102 @@ def load_backgrounds(folder):
     return [path.read_bytes() for i, path in enumerate(paths) if i % 10]
 
 
-def augmentation(height, width, webcam, seed, strength=1.0):
-    """The paper's augmentations at (height, width); with `webcam` also what a video call does to a picture.
+AGREED = 0.75
+"""IoU of the given mask and the teachers' from which they mean the same people: the teachers' soft mask is taken."""
 
-    `strength` is how far the geometry goes, 1 being the paper's. The picture is squeezed to the network's shape as the
-    service squeezes a frame, hence the independent scales. Masks are interpolated: an edge that falls between two
-    pixels belongs to both in part.
+TRUSTED = 0.8
+"""IoU of two teachers from which their mask is good enough where none is given."""
+
+
+class Pictures:
+    """Every picture that is learned from, decoded once into one file that all workers map into their memory.
+
+    `folders` are data folders, or like them: of each the rows of the split `train`, or all where it has no splits. With
+    `taught`, a folder of `training.label`, a picture's label is the teachers' mask; the given mask where there are no
+    teachers or they mean other people (`AGREED`). Pictures without either, or on which teachers disagree, are left out.
     """
-    geometry = [
-        A.HorizontalFlip(p=0.5),
-        A.Affine(
-            scale=dict.fromkeys(("x", "y"), (1 - 0.2 * strength, 1 + 0.5 * strength)),
-            translate_percent=(-0.15 * strength, 0.15 * strength),
-            rotate=(-20 * strength, 20 * strength),
-            mask_interpolation=cv2.INTER_LINEAR,
-            p=0.9,
-        ),
-        A.Resize(height, width, mask_interpolation=cv2.INTER_LINEAR),
-    ]
-    photometry = [
-        A.RandomBrightnessContrast(0.3, 0.3, p=0.5),
-        A.RandomGamma((60, 160), p=0.3),
-        A.MotionBlur(blur_limit=(3, 9), p=0.15),
-    ]
-    call = [
-        A.HueSaturationValue(12, 30, 0, p=0.3),
-        A.Downscale(scale_range=(0.4, 0.8), p=0.1),
-        A.GaussNoise(std_range=(0.02, 0.1), p=0.2),
-        A.ImageCompression(quality_range=(25, 80), p=0.3),
-    ]
-    return A.Compose(geometry + photometry + (call if webcam else []), seed=seed)
+
+    def __init__(self, folders, taught=None):
+        self.names, self._places = [], []
+        end = 0
+        # Without a name: it is gone when the last map of it is.
+        with tempfile.TemporaryFile() as file:
+            for folder in map(Path, folders):
+                lines = labels.labelled(taught / folder.resolve().name) if taught else {}
+                for name, path in labels.find(folder).items():
+                    picture = _whole(folder, taught, name, path, lines)
+                    if picture is None:
+                        continue
+                    file.write(picture.tobytes())
+                    self.names.append(name)
+                    self._places.append((end, picture.shape))
+                    end += picture.size
+            if not self.names:
+                raise ValueError(f"there is no picture to learn from in {', '.join(map(str, folders))}")
+            file.flush()
+            self._bytes = np.memmap(file, np.uint8, "r")
+
+    def __len__(self):
+        return len(self.names)
+
+    def part(self, index):
+        """The source a picture came from: the prefix of its name."""
+        return self.names[index].split("_")[0]
+
+    def __getitem__(self, index):
+        """(H,W,4) uint8: the picture's RGB, and its label as the last channel."""
+        start, shape = self._places[index]
+        return self._bytes[start : start + shape[0] * shape[1] * 4].reshape(shape)
+
+
+def _whole(folder, taught, name, path, lines):
+    image = cv2.imread(str(path), cv2.IMREAD_COLOR_RGB)
+    given = _given(folder, name)
+    for what, picture in (("image", image), ("mask", given)):
+        if picture is None and not (what == "mask" and not (folder / "masks" / f"{name}.png").exists()):
+            raise ValueError(f"{name}: the {what} cannot be read; expected is a JPEG, and a PNG of its mask")
+    if given is not None:
+        check_mask(name, image, given)
+    soft = None
+    if name in lines:
+        place = taught / folder.resolve().name
+        masks = [
+            cv2.imread(str(place / teacher / f"{name}.png"), cv2.IMREAD_GRAYSCALE).astype(np.float32)
+            for teacher in ("multiclass", "general")
+        ]
+        soft = cv2.resize(labels.mixed(*masks), image.shape[1::-1], interpolation=cv2.INTER_LINEAR)
+        soft = (soft + 0.5).astype(np.uint8)
+    chosen = choose_label(given, soft, float(lines[name]["agreement"]) if name in lines else 0.0)
+    return None if chosen is None else augment.together(image, chosen)
+
+
+def choose_label(given, taught, agreement):
+    """The label of a picture with a given mask or none, and the teachers' soft one or none; None if neither is good.
+
+    `agreement` is the IoU of the teachers with each other.
+    """
+    if taught is None:
+        return given
+    if given is None:
+        return taught if agreement >= TRUSTED else None
+    a, b = given > 127, taught > 127
+    return taught if np.count_nonzero(a & b) >= AGREED * np.count_nonzero(a | b) else given
+
+
+def _given(folder, name):
+    path = folder / "masks" / f"{name}.png"
+    return cv2.imread(str(path), cv2.IMREAD_GRAYSCALE) if path.exists() else None
+
+
+def check_mask(name, image, mask):
+    """ValueError for a mask of another size than its picture, or of other values than 0 and 255."""
+    sizes = [None if picture is None else picture.shape[:2] for picture in (image, mask)]
+    if None in sizes or sizes[0] != sizes[1]:
+        came = f"got an image of {sizes[0]} and a mask of {sizes[1]}"
+        raise ValueError(f"{name}: {came}; expected two that can be read, of one size")
+    # Masks of 0 and 1 are common, and would teach that no person is ever there.
+    if 0 < (most := mask.max()) < 128:
+        raise ValueError(f"{name}: the mask's highest value is {most}; expected 0 and 255")
 
 
 @dataclass(frozen=True)
@@ -140,98 +198,90 @@ class Mix:
     """How often a picture of a part is drawn, relative to the others."""
     shares: dict[str, float] = field(default_factory=lambda: priors.PAPER)
     """How often each kind of prior is shown."""
+    strength: augment.Strength = augment.PAPER
     paste: float = 0.0
     """Share of pictures whose person is pasted onto another background."""
     beside: float = 0.0
     """Share of pictures that get a second person, in front of the first."""
     empty: float = 0.0
-    """Share of pictures that are rooms without anybody: nobody in them, whatever the prior says."""
-    webcam: bool = False
-    """Noise, compression, colour cast and low resolution on top of the paper's augmentations."""
-    taught: dict[str, float] = field(default_factory=dict)
-    """The teacher's share in the labels of a part's pictures; the given masks have the rest, and all of other parts."""
+    """Share of pictures that are rooms without people, whatever the prior says."""
 
 
-class Batches:
-    """An endless supply of augmented batches; batch (epoch, step) is the same whenever and wherever it is made.
+class Batches(torch.utils.data.Dataset):
+    """Augmented batches by number; batch `number` of a seed is the same whenever and wherever it is made."""
 
-    `teacher` takes a picture (H,W,3) uint8 RGB and returns (H,W) in 0..1; it is asked where the mix wants it.
-    """
+    def __init__(self, pictures, backgrounds, mix, *, batch, size, seed):
+        self._pictures, self._backgrounds, self._mix = pictures, backgrounds, mix
+        self._batch, self._size, self._seed = batch, size, seed
+        chances = np.array([mix.weights.get(pictures.part(i), mix.weights["other"]) for i in range(len(pictures))])
+        self._chances = np.cumsum(chances) / chances.sum()
 
-    def __init__(self, portraits, backgrounds, mix, *, batch, steps, seed, teacher=None):
-        if mix.taught and teacher is None:
-            raise ValueError(f"the mix has labels of {sorted(mix.taught)} softened by a teacher, but there is none")
-        self._portraits, self._backgrounds, self._mix, self._teacher = portraits, backgrounds, mix, teacher
-        self._batch, self.steps, self._seed = batch, steps, seed
-        weights = mix.weights
-        chances = np.array([weights.get(portraits.part(i), weights["other"]) for i in range(len(portraits))], float)
-        self._chances = chances / chances.sum()
-
-    def epoch(self, epoch, size, strength=1.0, workers=2, ahead=6):
-        """The batches of one epoch in order, made by `workers` threads at most `ahead` batches early."""
-        with ThreadPoolExecutor(workers) as pool:
-            pending = deque()
-            for step in range(self.steps):
-                pending.append(pool.submit(self.make, epoch, step, size, strength))
-                if len(pending) > ahead:
-                    yield pending.popleft().result()
-            while pending:
-                yield pending.popleft().result()
-
-    def make(self, epoch, step, size, strength=1.0):
-        """Batch `step` of `epoch` at `size` (height, width), augmented with `strength`."""
-        rng = np.random.default_rng((self._seed, epoch, step))
-        augment = augmentation(*size, self._mix.webcam, int(rng.integers(2**31)), strength)
+    def __getitem__(self, number):
+        """A `Batch`."""
+        rng = np.random.default_rng((self._seed, number))
         kinds = priors.choose(rng, self._batch, self._mix.shares)
-        images, masks, labels, previous, distorted = [], [], [], [], []
+        images, found, previous, distorted = [], [], [], []
         for kind in kinds:
-            index = rng.choice(len(self._portraits), p=self._chances)
-            image, mask = self._picture(index, rng)
-            sample = augment(image=image, mask=mask)
-            images.append(sample["image"])
-            masks.append(sample["mask"])
-            labels.append(self._label(index, sample["image"], sample["mask"]))
+            image, label = self._sample(rng)
+            images.append(image)
+            found.append(label)
             if kind == "self":
-                distorted.append(priors.distorted(sample["image"], int(rng.integers(2**31))))
-                previous.append(np.zeros_like(sample["mask"]))
+                distorted.append(priors.distorted(image, rng))
+                previous.append(np.zeros_like(label))
             else:
-                other = masks[rng.integers(len(masks) - 1)] if len(masks) > 1 else np.zeros_like(masks[0])
-                previous.append(priors.from_truth(kind, sample["mask"], other, rng))
+                other = found[rng.integers(len(found) - 1)] if len(found) > 1 else np.zeros_like(label)
+                previous.append(priors.from_truth(kind, label, other, rng))
         return Batch(
-            image=_unit(images),
-            prior=_unit(previous)[..., None],
-            mask=_unit(masks)[..., None],
-            band=_unit([losses.boundary(mask) for mask in masks])[..., None],
-            label=np.stack(labels)[..., None],
-            own=np.flatnonzero(kinds == "self"),
-            distorted=_unit(distorted) if distorted else np.zeros((0, *size, 3), np.float32),
+            image=_stacked(images),
+            prior=_stacked(previous),
+            label=_stacked(found),
+            band=_stacked([losses.boundary(label) for label in found]),
+            own=torch.from_numpy(kinds == "self"),
+            distorted=_stacked(distorted) if distorted else torch.zeros((0, *self._size, 3), dtype=torch.uint8),
         )
 
-    def _label(self, index, image, mask):
-        given = mask.astype(np.float32) / 255.0
-        share = self._mix.taught.get(self._portraits.part(index), 0.0)
-        # What is known to be empty needs no opinion.
-        return (1 - share) * given + share * self._teacher(image) if share and mask.any() else given
+    def _sample(self, rng):
+        """A portrait as it is, before another background, with a person beside, or a room without people."""
+        strength, choice = self._mix.strength, rng.random()
+        if self._backgrounds and choice < self._mix.empty:
+            image, label = self._room(rng)
+        else:
+            image, label = self._warped(rng)
+            if self._backgrounds and choice < self._mix.empty + self._mix.paste:
+                image = over(image, label, self._room(rng)[0])
+            if rng.random() < self._mix.beside:
+                second, shape = beside(*self._warped(rng), rng)
+                image, label = over(second, shape, image), np.maximum(label, shape)
+        return augment.call(augment.light(image, rng, strength), rng, strength), label
 
-    def _picture(self, index, rng):
-        """A portrait as it is, before another background, with somebody beside, or a room without anybody."""
-        image, mask = self._portraits[index]
-        if self._backgrounds:
-            choice = rng.random()
-            if choice < self._mix.empty:
-                return self._room(image.shape, rng), np.zeros_like(mask)
-            if choice < self._mix.empty + self._mix.paste:
-                image = pasted(image, mask, self._room(image.shape, rng))
-        if rng.random() < self._mix.beside:
-            second = self._portraits[rng.choice(len(self._portraits), p=self._chances)]
-            other, shape = moved(*second, mask.shape, rng)
-            image, mask = pasted(other, shape, image), np.maximum(mask, shape)
-        return image, mask
+    def _warped(self, rng):
+        picture = self._pictures[int(np.searchsorted(self._chances, rng.random(), side="right"))]
+        # Half of the noise and compression before the picture gets smaller, as in a camera; half after.
+        if rng.random() < 0.5 and self._mix.strength.call:
+            image, label = augment.apart(picture)
+            picture = augment.together(augment.call(image, rng, self._mix.strength), label)
+        return augment.warp(picture, rng, *self._size, self._mix.strength)
 
-    def _room(self, shape, rng):
+    def _room(self, rng):
         data = self._backgrounds[rng.integers(len(self._backgrounds))]
         room = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR_RGB)
-        return cv2.resize(room, (shape[1], shape[0]))
+        nobody = np.zeros(room.shape[:2], np.uint8)
+        return augment.warp(augment.together(room, nobody), rng, *self._size, self._mix.strength)
+
+
+def over(image, label, background):
+    """The person of `label` (H,W), soft or not, before `background`."""
+    front = label.astype(np.float32) / 255.0
+    return cv2.blendLinear(image, background, front, 1.0 - front)
+
+
+def beside(image, label, rng):
+    """A sample moved up to half a width to a side, at 0.5 to 1 times its size, on the picture's base."""
+    height, width = label.shape
+    scale = rng.uniform(0.5, 1.0)
+    x = width / 2 + rng.uniform(-0.5, 0.5) * width - scale * width / 2
+    matrix = np.float32([[scale, 0, x], [0, scale, height - scale * height]])
+    return cv2.warpAffine(image, matrix, (width, height)), cv2.warpAffine(label, matrix, (width, height))
 
 
 def pasted(image, mask, background):
@@ -241,14 +291,5 @@ def pasted(image, mask, background):
     )
 
 
-def moved(image, mask, shape, rng):
-    """A portrait on a canvas of `shape` (H,W), up to half of it away from the middle and 0.5 to 1 times its size."""
-    height, width = shape
-    scale = rng.uniform(0.5, 1.0) * min(height / image.shape[0], width / image.shape[1])
-    x = width / 2 + rng.uniform(-0.5, 0.5) * width - scale * image.shape[1] / 2
-    matrix = np.float32([[scale, 0, x], [0, scale, height - scale * image.shape[0]]])
-    return cv2.warpAffine(image, matrix, (width, height)), cv2.warpAffine(mask, matrix, (width, height))
-
-
-def _unit(pictures):
-    return np.stack(pictures).astype(np.float32) / 255.0
+def _stacked(pictures):
+    return torch.from_numpy(np.stack(pictures))

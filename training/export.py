@@ -11,6 +11,7 @@ A file whose output differs from PyTorch by more than 1e-4 on pictures of the va
 """
 
 import argparse
+import copy
 import json
 import tempfile
 from pathlib import Path
@@ -24,6 +25,8 @@ from torch.nn import functional as F
 
 from training import evaluate, model
 from training.data import Portraits, add_option
+from training.held import Held
+from training.layers import folded
 
 TOLERANCE = 1e-4
 
@@ -55,30 +58,9 @@ class DepthToSpaceHead(nn.Module):
         return F.pixel_shuffle(self.conv(x), self.STRIDE)
 
 
-class Held(nn.Module):
-    """What goes into the file: a network with its sigmoid, channels last, and a mask that noise cannot move.
-
-    Where the new probability p and the prior q differ by less than `hold`, the answer is q + (p - q) |p - q| / hold:
-    the smaller the difference, the less of it is believed. Larger differences pass whole, so that somebody who moves or
-    leaves is gone in the frame they are gone; an empty prior changes no pixel's side of 0.5 while `hold` <= 0.5.
-    """
-
-    def __init__(self, network, hold=0.0):
-        super().__init__()
-        self.network, self.hold = network, hold if network.takes_prior else 0.0
-
-    def forward(self, image, prior=None):
-        """{"mask": (1,H,W,1)} of an image (1,H,W,3) and a prior (1,H,W,1)."""
-        inputs = [value.permute(0, 3, 1, 2) for value in (image, prior) if value is not None]
-        mask = torch.sigmoid(self.network(*inputs)).permute(0, 2, 3, 1)
-        if self.hold:
-            change = mask - prior
-            mask = prior + change * torch.clamp(change.abs() * (1.0 / self.hold), max=1.0)
-        return {"mask": mask}
-
-
 def convert(network, height, width, hold=0.0, plain=False):
     """The bytes of a float32 TFLite file of a network for pictures of (height, width)."""
+    network = folded(copy.deepcopy(network))
     if isinstance(network, model.Paper) and not plain:
         network.head = DepthToSpaceHead(network.head)
     whole = Held(network, hold).eval()

@@ -1,7 +1,9 @@
 """Building blocks that encoders and decoders share. Features are (N,C,H,W)."""
 
+import torch
 from torch import nn
 from torch.nn import functional as F
+from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 ACTIVATIONS = {"relu": nn.ReLU, "relu6": nn.ReLU6, "hard_swish": nn.Hardswish, "swish": nn.SiLU, None: nn.Identity}
 
@@ -26,7 +28,14 @@ class ConvBN(nn.Module):
         if self.end:
             rows, columns = (self.end - 1 + side % 2 for side in x.shape[2:])
             x = F.pad(x, (columns, self.end, rows, self.end))
-        return self.act(self.bn(self.conv(x)))
+        return self.act(self.bn(self._convolved(x)))
+
+    def _convolved(self, x):
+        # The backward pass of these in bfloat16 is slower than everything else of a step together.
+        if self.conv.groups > 1 and self.conv.stride[0] > 1 and torch.is_autocast_enabled("cpu"):
+            with torch.autocast("cpu", enabled=False):
+                return self.conv(x.float())
+        return self.conv(x)
 
 
 class DepthSepConv(nn.Sequential):
@@ -58,12 +67,16 @@ class SqueezeExcite(nn.Module):
 class InvertedResidual(nn.Module):
     """Expand, depthwise, optional squeeze-and-excite, project; added to the input where shapes allow.
 
-    arXiv:1801.04381 Fig. 4; with squeeze-and-excite arXiv:1905.02244 Fig. 4.
+    arXiv:1801.04381 Fig. 4; with squeeze-and-excite arXiv:1905.02244 Fig. 4. Where `hidden` equals `inputs` the first
+    1x1 convolution is left out, unless `expand` asks for it.
     """
 
-    def __init__(self, inputs, outputs, stride, hidden, kernel=3, activation="relu6", excite=None, end=False):
+    def __init__(
+        self, inputs, outputs, stride, hidden, kernel=3, activation="relu6", excite=None, end=False, expand=False
+    ):
         super().__init__()
-        self.expand = ConvBN(inputs, hidden, 1, 1, activation) if hidden != inputs else nn.Identity()
+        expand = expand or hidden != inputs
+        self.expand = ConvBN(inputs, hidden, 1, 1, activation) if expand else nn.Identity()
         self.depthwise = ConvBN(hidden, hidden, kernel, stride, activation, groups=hidden, end=end)
         self.excite = excite or nn.Identity()
         self.project = ConvBN(hidden, outputs, 1, 1, None)
@@ -78,3 +91,11 @@ class InvertedResidual(nn.Module):
 def upsample(x, factor=2):
     """Bilinear, half-pixel centres: XNNPACK takes it."""
     return F.interpolate(x, scale_factor=factor, mode="bilinear", align_corners=False)
+
+
+def folded(network):
+    """The same network without batch normalisation: it is in the kernels."""
+    for layer in network.modules():
+        if isinstance(layer, ConvBN) and not isinstance(layer.bn, nn.Identity):
+            layer.conv, layer.bn = fuse_conv_bn_eval(layer.conv.eval(), layer.bn.eval()), nn.Identity()
+    return network

@@ -14,6 +14,7 @@ from torch.nn import functional as F
 from training.encoders import ENCODERS
 from training.layers import ConvBN, DepthSepConv, upsample
 from training.portraitnet import PortraitNet
+from training.selfie import Selfie
 from training.sinet import SINet
 
 
@@ -106,6 +107,7 @@ class TinyFFM(nn.Module):
 
 
 NETWORKS = {
+    "selfie": Selfie,
     "portrait": Portrait,
     "paper": Paper,
     "paper_without_prior": functools.partial(Paper, prior=False),

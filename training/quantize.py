@@ -22,8 +22,8 @@ from ai_edge_quantizer.qtyping import (
 from training import evaluate
 from training.data import Portraits, add_option
 
-HELD = r"training\.export\.Held;\d+"
-"""Tensors of `export.Held` itself, outside the network: 8 bits would be too coarse to hold small changes back."""
+HELD = r"training\.held\.Held;\d+"
+"""Tensors of `held.Held` itself, outside the network: 8 bits would be too coarse to hold small changes back."""
 
 PICTURES = 100
 

@@ -9,6 +9,7 @@ import torch
 
 from tests.training.conftest import draw
 from training import encoders, export, losses, model
+from training.held import Held
 
 pytestmark = pytest.mark.filterwarnings("ignore::FutureWarning", "ignore::DeprecationWarning", "ignore::UserWarning")
 
@@ -89,34 +90,43 @@ def test_weights_that_do_not_fit_are_refused(tmp_path: Path) -> None:
 def test_losses_match_sums_made_by_hand() -> None:
     truth = torch.zeros(1, 1, 4, 4)
     truth[..., :2] = 1
-    half = torch.zeros(1, 1, 4, 4)
-    assert float(losses.cross_entropy(half, truth)) == pytest.approx(np.log(2), abs=1e-5)
-    # 8 true pixels at 0.5 overlap by 4; the union is 8 + 8 - 4; plus one.
-    assert float(losses.jaccard(torch.sigmoid(half), truth)) == pytest.approx(1 - 4 / 13, abs=1e-6)
-    assert float(losses.jaccard(truth, truth)) == pytest.approx(1 - 8 / 9, abs=1e-6)
-    # A band that covers all 16 pixels makes both Jaccard terms the same.
-    loss = losses.portrait_loss(half, truth, torch.ones_like(truth), truth)
-    assert float(loss) == pytest.approx(np.log(2) + 2 * (1 - 4 / 13), abs=1e-5)
+    half, everywhere = torch.zeros(1, 1, 4, 4), torch.ones_like(truth)
+    # 8 true pixels at 0.5 overlap by 4; the union is 8 + 8 - 4; one more above and below the line.
+    assert float(losses.jaccard(torch.sigmoid(half), truth)) == pytest.approx(1 - 5 / 13, abs=1e-6)
+    assert float(losses.jaccard(truth, truth)) == 0
+    # A band that covers all 16 pixels makes both Jaccard terms the same, and its cross-entropy that of the picture.
+    loss = losses.portrait_loss(half, truth, everywhere)
+    assert float(loss) == pytest.approx(np.log(2) + 2 * (1 - 5 / 13), abs=1e-5)
+    contour = losses.portrait_loss(half, truth, everywhere, 0.5)
+    assert float(contour - loss) == pytest.approx(0.5 * 16 * np.log(2) / 17, abs=1e-5)
     # A softened label moves the cross-entropy alone.
-    one = torch.ones_like(truth)
-    taught = losses.portrait_loss(one, truth, one, truth / 2)
-    moved = taught - losses.portrait_loss(one, truth, one, truth)
-    assert float(moved) == pytest.approx(8 * 0.5 * 1.0 / 16, abs=1e-5)
+    taught = losses.portrait_loss(everywhere, 0.6 * truth, everywhere) - losses.portrait_loss(
+        everywhere, truth, everywhere
+    )
+    assert float(taught) == pytest.approx(8 * 0.4 * 1.0 / 16, abs=1e-5)
 
 
-def test_the_boundary_band_lies_around_the_contour() -> None:
-    mask = np.zeros((64, 64), np.uint8)
-    mask[:, 32:] = 255
+def test_a_room_without_people_teaches_through_every_term() -> None:
+    for term in (losses.jaccard, lambda predicted, truth: losses.jaccard(predicted, truth, torch.ones_like(truth))):
+        predicted = torch.full((1, 1, 8, 8), 0.5, requires_grad=True)
+        term(predicted, torch.zeros(1, 1, 8, 8)).sum().backward()
+        assert float(predicted.grad.min()) > 0
+
+
+@pytest.mark.parametrize(("side", "width"), [(64, 5), (224, 15), (256, 17)])
+def test_the_boundary_band_lies_around_the_contour_and_grows_with_the_picture(side: int, width: int) -> None:
+    mask = np.zeros((side, side), np.uint8)
+    mask[:, side // 2 :] = 255
     band = losses.boundary(mask)
-    assert np.flatnonzero(band[32]).tolist() == list(range(25, 39))
+    middle, half = side // 2, width // 2
+    assert np.flatnonzero(band[middle]).tolist() == list(range(middle - half, middle + half))
     assert set(np.unique(band)) == {0, 255}
     truth, band = (torch.from_numpy(value)[None, None] / 255 for value in (mask, band))
     wrong_inside, wrong_at_the_contour = truth.clone(), truth.clone()
-    wrong_inside[..., 60:] = 0
-    wrong_at_the_contour[..., 32:36] = 0
-    right = float(losses.jaccard(truth, truth, band))
-    assert float(losses.jaccard(wrong_inside, truth, band)) == right
-    assert float(losses.jaccard(wrong_at_the_contour, truth, band)) > right + 0.1
+    wrong_inside[..., -2:] = 0
+    wrong_at_the_contour[..., middle : middle + 2] = 0
+    assert float(losses.jaccard(wrong_inside, truth, band)) == 0
+    assert float(losses.jaccard(wrong_at_the_contour, truth, band)) > 0.1
 
 
 def test_the_remapped_head_is_the_transposed_convolution() -> None:
@@ -127,10 +137,10 @@ def test_the_remapped_head_is_the_transposed_convolution() -> None:
         assert torch.allclose(head(coarse), export.DepthToSpaceHead(head)(coarse), atol=1e-5)
 
 
-@pytest.mark.parametrize("hold", [0.0, 0.25])
-def test_a_file_computes_what_the_network_computes_and_a_changed_network_is_noticed(hold: float) -> None:
+@pytest.mark.parametrize(("name", "hold"), [("portrait", 0.0), ("portrait", 0.25), ("selfie", 0.25)])
+def test_a_file_computes_what_the_network_computes_and_a_changed_network_is_noticed(name: str, hold: float) -> None:
     torch.manual_seed(0)
-    network = model.build("portrait").eval()
+    network = model.build(name).eval()
     pictures = [draw(i)[0] for i in range(2)]
     data = export.convert(copy.deepcopy(network), 64, 96, hold)
     assert export.largest_difference(network, hold, data, pictures) < export.TOLERANCE
@@ -158,14 +168,14 @@ class Fixed(torch.nn.Module):
 @pytest.mark.parametrize(
     ("probability", "prior", "shown"),
     [
-        (0.9, 0.0, 0.9),  # somebody came
-        (0.1, 1.0, 0.1),  # somebody left: gone at once
+        (0.9, 0.0, 0.9),  # a person came
+        (0.1, 1.0, 0.1),  # a person left: gone at once
         (0.52, 0.48, 0.4864),  # noise: 0.04 * 0.04 / 0.25 of it is believed, and no pixel changes sides
         (0.6, 0.0, 0.6),  # a first frame
     ],
 )
 def test_small_changes_are_held_back_and_large_ones_pass(probability: float, prior: float, shown: float) -> None:
-    held = export.Held(Fixed(probability), 0.25)
+    held = Held(Fixed(probability), 0.25)
     with torch.no_grad():
         mask = held(torch.zeros(1, 2, 2, 3), torch.full((1, 2, 2, 1), prior))["mask"]
     assert float(mask.mean()) == pytest.approx(shown, abs=1e-4)

@@ -13,10 +13,11 @@ import torch
 
 from portrait.core.segmenters import EMBEDDED, open_model
 from tests.people import DATA
-from training import evaluate, measure, table
-from training.configs import CONFIGS
-from training.data import Batches, Portraits
+from training import evaluate, losses, measure, model, table, train
+from training.configs import CONFIGS, Config
+from training.data import Pictures, Portraits
 from training.train import Trainer
+from training.watch import Watch
 
 ROOT = Path(__file__).parents[2]
 
@@ -55,12 +56,78 @@ def test_the_same_seed_trains_the_same_weights(folder: Path, tmp_path: Path) -> 
     assert all(torch.equal(value, states[1][name]) for name, value in states[0].items())
 
 
-def test_a_run_of_another_network_is_not_gone_on_with(folder: Path, tmp_path: Path) -> None:
-    portraits = Portraits(folder, "val")
-    batches = Batches(portraits, [], CONFIGS["paper"].mix, batch=1, steps=0, seed=1)
-    Trainer(dataclasses.replace(CONFIGS["paper"], epochs=0), batches, portraits, tmp_path)._save()
-    with pytest.raises(ValueError, match=r"holds a run of paper; expected is one of sinet"):
-        Trainer(CONFIGS["table_sinet"], batches, portraits, tmp_path).resume()
+def trainer(config: Config, folder: Path, out: Path) -> Trainer:
+    return Trainer(config, Pictures([folder]), [], out, look=lambda *_: {}, workers=0)
+
+
+SHORT = dataclasses.replace(CONFIGS["paper"], sizes=((0, 32, 32),), epochs=1, steps=1, batch=2)
+
+
+def test_a_run_of_another_network_or_schedule_is_not_gone_on_with(folder: Path, tmp_path: Path) -> None:
+    trainer(SHORT, folder, tmp_path).run()
+    longer = trainer(dataclasses.replace(SHORT, epochs=3), folder, tmp_path)
+    assert longer.resume(), "the paper's schedule does not depend on where it ends"
+    assert longer.epoch == 1
+    for other, refusal in (
+        ({"network": "sinet"}, "got network paper, expected sinet"),
+        ({"learning_rate": 0.5}, r"got learning_rate 0\.001, expected 0\.5"),
+        ({"schedule": "cosine", "epochs": 2}, "got epochs 1, expected 2, schedule exponential, expected cosine"),
+    ):
+        with pytest.raises(ValueError, match=refusal):
+            trainer(dataclasses.replace(SHORT, **other), folder, tmp_path).resume()
+
+
+def test_a_loss_that_is_no_number_changes_no_weight(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = trainer(SHORT, folder, tmp_path)
+    before = {name: value.clone() for name, value in run.network.named_parameters()}
+    monkeypatch.setattr(losses, "portrait_loss", lambda logits, *_: logits.mean() * torch.nan)
+    run.run()
+    assert "the loss is nan, the step is left out" in capsys.readouterr().out
+    assert all(torch.equal(value, before[name]) for name, value in run.network.named_parameters())
+
+
+def test_a_run_that_is_killed_while_it_saves_goes_on_after_the_epoch_before(folder: Path, tmp_path: Path) -> None:
+    longer = dataclasses.replace(SHORT, epochs=2)
+    trainer(SHORT, folder, tmp_path).run()
+    (tmp_path / "last.pt.new").write_bytes(b"half a checkpoint")
+    again = trainer(longer, folder, tmp_path)
+    assert again.resume()
+    again.run()
+    assert [line["epoch"] for line in rows(tmp_path)] == ["1", "2"]
+
+
+def test_averaged_weights_get_batch_statistics_of_their_own(folder: Path, tmp_path: Path) -> None:
+    run = trainer(dataclasses.replace(SHORT, average=0.9), folder, tmp_path)
+    before = [value.clone() for name, value in run.average.module.named_buffers() if name.endswith("running_mean")]
+    weights = [value.clone() for value in run.average.module.parameters()]
+    run._settle()
+    after = [value for name, value in run.average.module.named_buffers() if name.endswith("running_mean")]
+    assert not any(torch.equal(a, b) for a, b in zip(before, after, strict=True))
+    assert all(torch.equal(a, b) for a, b in zip(weights, run.average.module.parameters(), strict=True))
+
+
+@pytest.mark.parametrize(
+    ("schedule", "shares"),
+    [
+        ("exponential", [1.0, 1.0, 0.9**5, 0.9**10]),
+        ("cosine", [0.01, 0.5, 0.5868, 0.0]),
+        ("linear", [0.01, 0.5, 5 / 9, 0.0]),
+        ("constant", [0.01, 0.5, 1.0, 1.0]),
+    ],
+)
+def test_the_learning_rate_follows_its_schedule(schedule: str, shares: list[float]) -> None:
+    found = [train.share(schedule, done, 10) for done in (0.0, 0.5, 5.0, 10.0)]
+    assert found == pytest.approx(shares, abs=1e-3)
+
+
+def test_a_run_says_what_decides_besides_the_loss(folder: Path, tmp_path: Path) -> None:
+    look = Watch(folder, Portraits(folder, "val"))
+    found = look(model.build("paper").eval(), 64, 64)
+    assert set(found) == {"portrait", "f", "widescreen", "flips", "empty"}
+    assert 0 <= found["empty"] <= 100
+    assert 0 <= found["flips"] <= 10_000
 
 
 @pytest.mark.filterwarnings("ignore::FutureWarning", "ignore::DeprecationWarning", "ignore::UserWarning")
