@@ -54,6 +54,10 @@ lint: .venv/test system-packages tests/node/node_modules/ready ## Check style, t
 audit: .venv/test ## Ask PyPI for known vulnerabilities of what the image installs (needs the internet)
 	$(BIN)/pip-audit --strict --require-hashes --disable-pip -r deploy/requirements.lock
 
+.PHONY: timing
+timing: .venv/test system-packages media-packages $(NODE) ## Check the times and rates that hold on a machine without other work (root; five minutes)
+	QUIET_MACHINE=1 $(BIN)/pytest -s -m timing tests --ignore tests/training
+
 FRAMES ?= 10000
 .PHONY: search
 search: .venv/test ## Search 10,000 frames of a service in trouble for the room behind the person (minutes)

@@ -13,6 +13,7 @@ from tests.calls import fake_service
 from tests.fakes import FakeModel, full_mask
 from tests.people import Array, room
 from tests.proxy import Proxy
+from tests.timing import at_most
 
 
 def test_a_window_grows_by_one_in_a_window_of_quick_replies() -> None:
@@ -70,6 +71,7 @@ async def most_in_flight(client: Client, enough: int, frames: int) -> int:
     return most
 
 
+@pytest.mark.timing
 async def test_a_long_link_gets_more_frames_in_flight_than_a_short_one() -> None:
     def steady(frame: Frame) -> Mask:
         time.sleep(0.004)
@@ -79,4 +81,4 @@ async def test_a_long_link_gets_more_frames_in_flight_than_a_short_one() -> None
         port = int(near._targets[0].rpartition(":")[2])
         async with Proxy(port, 0.03) as wire, Client(f"127.0.0.1:{wire.port}") as far:
             assert await most_in_flight(far, enough=7, frames=2000) == 7
-        assert await most_in_flight(near, enough=64, frames=100) < 7
+        at_most("frames in flight on a short link", await most_in_flight(near, enough=64, frames=100), 6)

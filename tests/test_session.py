@@ -191,11 +191,11 @@ async def test_sessions_are_found_by_id_while_they_last() -> None:
 async def test_a_network_that_hangs_ends_its_session_and_frees_its_place() -> None:
     gate = Gate()
     model = FakeModel(gate)
-    held = Sessions(only(model), 1, Metrics(), hang_seconds=0.5)
+    held = Sessions(only(model), 1, Metrics(), hang_seconds=1.0)
     async with held.open("grpc", FrameCodec(), GREEN) as session:
-        with pytest.raises(SegmentationHangs, match=r"nothing for 0\.5 s"):
+        with pytest.raises(SegmentationHangs, match=r"nothing for 1 s"):
             await session.process(make_frame(), 0.0)
-        assert await session.wait_ended() == "the model gave nothing for 0.5 s"
+        assert await session.wait_ended() == "the model gave nothing for 1 s"
         with pytest.raises(SegmentationHangs, match="abandoned"):
             await session.process(make_frame(), 0.0)
     assert len(held) == 0
@@ -217,7 +217,7 @@ async def test_a_network_that_hangs_while_it_is_opened_frees_its_place() -> None
             let_through.wait(60)
             return super().open()
 
-    held = Sessions(only(Slow(full_mask)), 1, Metrics(), hang_seconds=0.2)
+    held = Sessions(only(Slow(full_mask)), 1, Metrics(), hang_seconds=1.0)
     with pytest.raises(SegmentationHangs):
         async with held.open("grpc", FrameCodec(), GREEN):
             pass
@@ -228,7 +228,7 @@ async def test_a_network_that_hangs_while_it_is_opened_frees_its_place() -> None
 async def test_a_frame_that_was_given_up_while_it_hung_ends_in_a_free_place_too() -> None:
     """The transport has gone; the end of the session is what finds the thread hanging."""
     gate = Gate()
-    held = Sessions(only(FakeModel(gate)), 1, Metrics(), hang_seconds=0.2)
+    held = Sessions(only(FakeModel(gate)), 1, Metrics(), hang_seconds=1.0)
     async with held.open("grpc", FrameCodec(), GREEN) as session:
         work = asyncio.create_task(session.process(make_frame(), 0.0))
         await asyncio.to_thread(gate.entered.acquire)

@@ -24,6 +24,7 @@ from tests.boxes import ended, serving, wait_for, workers
 from tests.people import clip, room
 from tests.rtc import SIZE, Camera, viewer
 from tests.tabs import tab
+from tests.timing import at_most
 
 Process = subprocess.Popen[str]
 
@@ -103,6 +104,7 @@ def configured(tmp_path: Path, model: Path) -> Path:
     return path
 
 
+@pytest.mark.timing
 @pytest.mark.parametrize("every_frame", [False, True], ids=["newest", "every frame"])
 async def test_workers_make_way_one_by_one_and_no_stream_is_lost(every_frame: bool) -> None:
     with serving("--workers", "2", "--drain-seconds", "10") as (process, told):
@@ -124,7 +126,7 @@ async def test_workers_make_way_one_by_one_and_no_stream_is_lost(every_frame: bo
             await until(lambda: one[-1][0] > last and two[-1][0] > last)
         for came in (one, two):
             assert all(reply.error is None for _, reply in came)
-            assert max(later[0] - earlier[0] for earlier, later in pairwise(came)) < 3.0
+            at_most("longest gap, seconds", max(later[0] - earlier[0] for earlier, later in pairwise(came)), 3.0)
             assert [reply.id for _, reply in came] == sorted({reply.id for _, reply in came})
         if every_frame:
             assert [reply.id for _, reply in one] == list(range(len(one)))
@@ -139,6 +141,7 @@ async def test_workers_make_way_one_by_one_and_no_stream_is_lost(every_frame: bo
     assert "its sessions are lost" not in log.text
 
 
+@pytest.mark.timing
 @pytest.mark.parametrize("result", ["composite", "mask", "data"])
 async def test_a_page_goes_over_without_a_gap_when_its_worker_makes_way(result: str, tmp_path: Path) -> None:
     with serving("--workers", "2", "--drain-seconds", "20") as (process, told):
@@ -156,8 +159,7 @@ async def test_a_page_goes_over_without_a_gap_when_its_worker_makes_way(result: 
             await until(lambda: log.says("drained sessions_cut=0", 2))
             painted = await page.evaluate("kit.painted")
             gap = max(later - earlier for earlier, later in pairwise(painted))
-            print(f"without a picture for {gap:.0f} ms at most, of {len(painted)}")
-            assert gap < 2000  # a tenth of that on a machine that does nothing else
+            at_most(f"longest of {len(painted)} gaps, seconds", gap / 1000, 2.0)
         process.send_signal(signal.SIGTERM)
         assert (await asyncio.to_thread(ended, process))[0] == 0
 
@@ -175,6 +177,7 @@ async def test_successors_that_do_not_come_up_change_nothing(configured: Path, m
         assert (await asyncio.to_thread(ended, process))[0] == 0
 
 
+@pytest.mark.timing
 @pytest.mark.parametrize("count", [1, 2])
 async def test_a_model_is_replaced_under_running_streams(count: int, configured: Path, tmp_path: Path) -> None:
     with serving("--workers", str(count), "--config", str(configured)) as (process, told):
@@ -203,7 +206,7 @@ async def test_a_model_is_replaced_under_running_streams(count: int, configured:
                 await until(lambda: log.says("first frame"))
             assert {row["model"] for row in get(page + "v1/sessions")} >= {"own"}
         assert all(reply.error is None for _, reply in came)
-        assert max(later[0] - earlier[0] for earlier, later in pairwise(came)) < 3.0
+        at_most("longest gap, seconds", max(later[0] - earlier[0] for earlier, later in pairwise(came)), 3.0)
         assert len({reply.id for _, reply in came}) == len(came)
         log.says("")
         assert "asked to leave" not in log.text

@@ -13,12 +13,14 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+import pytest
 from playwright.async_api import Page
 
 from portrait.client import Client, Reply
 from tests.boxes import ended, serving, wait_for, workers
 from tests.browser import open_page, write_camera
 from tests.people import Array, Clip, clip, room
+from tests.timing import at_most
 from tests.two_workers import BACK_SECONDS, Process, box, get, scrape, worker_of
 from tests.whip import publisher, shown
 
@@ -65,6 +67,7 @@ def sessions(page: str) -> list[str]:
     return [row["id"] for row in get(page + "v1/sessions")]
 
 
+@pytest.mark.timing
 async def test_killing_a_worker_costs_its_own_streams_a_moment_and_nobody_else_anything() -> None:
     with serving("--workers", "2") as (process, told):
         page = told["page"]
@@ -88,7 +91,6 @@ async def test_killing_a_worker_costs_its_own_streams_a_moment_and_nobody_else_a
                 streams.append([])
                 watching.append(asyncio.create_task(watch(streams[-1])))
                 await until(lambda: len(streams[-1]) > 20)
-            killed_at = time.monotonic()
             os.kill(workers(process.pid)[index], signal.SIGKILL)
             # Those of the other worker go on, and new ones are taken at once.
             for _ in range(10):
@@ -97,11 +99,13 @@ async def test_killing_a_worker_costs_its_own_streams_a_moment_and_nobody_else_a
             async with client.open_stream() as fresh:
                 await fresh.send(room(96, 64), 1)
                 assert await fresh.receive() is not None
-            await until(lambda: all(moments[-1][0] > killed_at + BACK_SECONDS for moments in streams))
+            seen = [len(moments) for moments in streams]
+            await until(lambda: all(len(moments) > was + 30 for moments, was in zip(streams, seen, strict=True)))
             done.set()
             await asyncio.gather(*watching)
         for moments in streams:
-            assert max(later[0] - earlier[0] for earlier, later in pairwise(moments)) < BACK_SECONDS
+            gap = max(later[0] - earlier[0] for earlier, later in pairwise(moments))
+            at_most("longest gap of a lost worker's stream, seconds", gap, BACK_SECONDS)
             assert all(reply.error is None for _, reply in moments)
         # It is started again, counts from 0, and says so.
         await asyncio.to_thread(wait_for, lambda: get(page + "readyz")["workers"] == [True, True])
@@ -115,6 +119,7 @@ async def test_killing_a_worker_costs_its_own_streams_a_moment_and_nobody_else_a
     assert "Traceback" not in log
 
 
+@pytest.mark.timing
 async def test_a_killed_publishers_name_is_free_again_and_its_sessions_are_unknown(shown: Clip) -> None:
     with serving("--workers", "2") as (process, told):
         url = told["page"].rstrip("/")
@@ -122,11 +127,13 @@ async def test_a_killed_publishers_name_is_free_again_and_its_sessions_are_unkno
             await one.connect("/whip/desk")
             index = worker_of(one.location)
             os.kill(workers(process.pid)[index], signal.SIGKILL)
-            async with timeout(BACK_SECONDS):
+            killed_at = time.monotonic()
+            async with timeout(60):
                 offer = await two.offer()
                 while (response := await two.post(offer, "/whip/desk")).status != 201:
                     assert response.status in (409, 503), await response.text()
                     await asyncio.sleep(0.05)
+            at_most("a lost publisher's name is free after, seconds", time.monotonic() - killed_at, BACK_SECONDS)
             async with two.http.get(one.location) as gone:
                 assert gone.status == 404
 
@@ -174,12 +181,26 @@ FRAMES = """() => {
 """Keeps when each picture of the result was painted, in milliseconds of the epoch."""
 
 
+async def until_replaced(lost: str, page: str) -> None:
+    """Wait until there is a session again, and it is another one."""
+
+    def there() -> list[str]:
+        with suppress(OSError):  # a connection that the lost worker had taken
+            return sessions(page)
+        return []
+
+    async with timeout(60):
+        while await asyncio.to_thread(there) in ([], [lost]):
+            await asyncio.sleep(0.05)
+
+
 async def shows(page: Page, expression: str) -> None:
     async with timeout(60):  # asked from outside: the page's policy lets nobody evaluate anything inside
         while not await page.evaluate(expression):
             await asyncio.sleep(0.05)
 
 
+@pytest.mark.timing
 async def test_a_page_whose_worker_is_killed_shows_the_next_picture_within_two_seconds(
     shown: Clip, tmp_path: Path
 ) -> None:
@@ -193,8 +214,9 @@ async def test_a_page_whose_worker_is_killed_shows_the_next_picture_within_two_s
             (lost,) = await asyncio.to_thread(sessions, told["page"])
             killed_at = 1000 * time.time()
             os.kill(workers(process.pid)[int(lost.partition("-")[0])], signal.SIGKILL)
-            await shows(page, f"window.painted.at(-1) > {killed_at + 3000}")
+            await until_replaced(lost, told["page"])
+            await page.evaluate("window.seen = window.painted.length")
+            await shows(page, "window.painted.length > window.seen + 30")
             painted = await page.evaluate("window.painted")
-            assert lost not in await asyncio.to_thread(sessions, told["page"])
         gaps = [later - earlier for earlier, later in pairwise(painted) if later > killed_at]
-        assert max(gaps) < 1000 * BACK_SECONDS
+        at_most("longest gap of the page's pictures, seconds", max(gaps) / 1000, BACK_SECONDS)

@@ -54,13 +54,16 @@ async def search_all(frames: int) -> tuple[list[Found], dict[str, int]]:
 
 
 async def search_killed(frames: int) -> tuple[list[Found], int]:
-    """So many frames in all of a box whose workers are killed, one after the other; and how often that was."""
-    searches = [Found(way, -(-frames // 3)) for way in ("webrtc, killed", "whip-whep, killed", "grpc, killed")]
+    """So many frames in all of a box whose workers are killed, one after the other; and how often that was.
+
+    They are counted from the first kill on, which waits until all are watched.
+    """
+    searches = [Found(way, sys.maxsize) for way in ("webrtc, killed", "whip-whep, killed", "grpc, killed")]
     box = ("--workers", "2", "--media-ports", "0-0", "--drain-seconds", "0", "--cpu-share", "0", "--quality-steps", "0")
     with serving(*box) as (process, told):
         url = told["page"].rstrip("/")
         ways = (over_loopback(url, searches[0]), over_whip(url, searches[1]), over_journey(told["grpc"], searches[2]))
-        killing = asyncio.create_task(_kill(process.pid, url, searches))
+        killing = asyncio.create_task(_kill(process.pid, url, searches, -(-frames // 3)))
         try:
             await asyncio.gather(*ways)
         finally:
@@ -69,8 +72,11 @@ async def search_killed(frames: int) -> tuple[list[Found], int]:
     return searches, kills
 
 
-async def _kill(supervisor: int, url: str, searches: list[Found]) -> int:
-    """Kill a worker, one and the other by turns, whenever both work and all are watched; how many, once cancelled."""
+async def _kill(supervisor: int, url: str, searches: list[Found], wanted: int) -> int:
+    """Kill a worker, one and the other by turns, whenever both work and all are watched; how many, once cancelled.
+
+    At the first kill each search learns how many frames it still needs.
+    """
     kills = 0
     with suppress(asyncio.CancelledError):
         async with aiohttp.ClientSession() as http:
@@ -83,6 +89,8 @@ async def _kill(supervisor: int, url: str, searches: list[Found]) -> int:
                 if ready and moved:
                     os.kill(workers(supervisor)[kills % 2], signal.SIGKILL)
                     kills += 1
+                    for found in searches if kills == 1 else []:
+                        found.wanted = found.frames + wanted
     return kills
 
 

@@ -23,6 +23,7 @@ from tests.fakes import FakeModel, full_mask
 from tests.faults.troubles import instead_of_the_embedded
 from tests.people import Clip, clip, room
 from tests.rtc import SIZE, Camera, Viewer, viewer
+from tests.timing import at_most
 
 pytestmark = pytest.mark.usefixtures("no_sockets_left")
 
@@ -197,6 +198,7 @@ async def test_one_frame_per_second_is_a_stream_like_any_other(service: RunningS
     assert numbers["frames_dropped"] == numbers["frames_refused"] == 0
 
 
+@pytest.mark.timing
 async def test_240_frames_per_second_wait_for_nobody(settings: Settings, shown: Clip) -> None:
     """The newest is worked on, the rest is counted, and results stay young."""
     camera = Rate(240, (160, 120))
@@ -218,7 +220,7 @@ async def test_240_frames_per_second_wait_for_nobody(settings: Settings, shown: 
             async with timeout(60):
                 while (numbers := await fast.numbers())["frames_dropped"] < 100:
                     await fast.frame()
-            assert numbers["latency_seconds"] < 1.0
+            at_most("age of a result, seconds", numbers["latency_seconds"], 1.0)
             assert numbers["frames_done"] > 0
             await beside.goes_on()
 

@@ -1,5 +1,6 @@
 """Headless Chromium in a network of its own: through a relay, and over a bad line."""
 
+import time
 from asyncio import timeout
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
@@ -22,7 +23,8 @@ from tests.network.test_network import (
     serving,
 )
 from tests.people import clip
-from tests.test_clients import FRAMES, MODULES, PUBLISH, VIEW, more_frames
+from tests.test_clients import MODULES, PUBLISH, VIEW, more_frames
+from tests.timing import at_least, at_most
 
 pytestmark = [
     pytest.mark.skipif(missing() is not None, reason=str(missing())),
@@ -103,8 +105,8 @@ async def test_a_browser_behind_a_firewall_publishes_and_watches_through_turn(
             assert await page.evaluate(f"({SELECTED})({connection})") == ["relay", transport]
 
 
+@pytest.mark.timing
 async def test_loss_and_jitter_leave_a_browsers_picture_moving(net: Network, tmp_path: Path) -> None:
-    seconds = 15.0
     async with (
         bad_line(net, loss=0.02, delay=0.05) as (client, server),
         serving(server, "10.77.1.9") as url,
@@ -112,15 +114,13 @@ async def test_loss_and_jitter_leave_a_browsers_picture_moving(net: Network, tmp
     ):
         await publish_and_view(page, url)
         before = await page.evaluate(INBOUND)
-        await page.wait_for_timeout(1000 * seconds)
+        began = time.monotonic()
+        await more_frames(page, 100)
+        seconds = time.monotonic() - began
         after: dict[str, Any] = await page.evaluate(INBOUND)
-        shown = await page.evaluate(FRAMES)
     names = ("framesDecoded", "packetsReceived", "packetsLost", "nackCount", "pliCount", "freezeCount")
     counts = {name: after[name] - before[name] for name in names}
     frozen = after["totalFreezesDuration"] - before["totalFreezesDuration"]
-    rate = counts["framesDecoded"] / seconds
-    print(f"2 % lost, up to 50 ms late, both ways: {rate:.1f} frames/s, frozen {frozen:.2f} s of {seconds:g}, {counts}")
-    assert shown > 0
-    # What a machine without other work shows stands in docs/reference/protocol.md; this is what it must show on any.
-    assert rate > 5
-    assert frozen < 0.5 * seconds
+    print(f"2 % lost, up to 50 ms late, both ways: frozen {frozen:.2f} s of {seconds:g}, {counts}")
+    at_least("frames per second", counts["framesDecoded"] / seconds, 5)
+    at_most("share of the time in which the picture stands still", frozen / seconds, 0.5)

@@ -15,6 +15,7 @@ import pytest
 
 from tests.network.namespaces import Namespace, Network, missing
 from tests.network.test_network import CLIENT, call, net, running, serving
+from tests.timing import at_most
 
 __all__ = ["net"]  # a fixture
 
@@ -97,6 +98,7 @@ async def test_a_cut_of_a_second_is_a_picture_that_stands_still(net: Network) ->
     assert [one["event"] for one in done] == ["done"] * 2
 
 
+@pytest.mark.timing
 async def test_after_a_cut_of_five_seconds_pictures_are_back_within_two(net: Network) -> None:
     """WebRTC's, unless its session was ended meanwhile, which it is from five seconds on; gRPC's always."""
     client, server = joined(net)
@@ -121,7 +123,8 @@ async def test_after_a_cut_of_five_seconds_pictures_are_back_within_two(net: Net
                 await asyncio.sleep(0.1)
         assert (await call(client, f"http://{SERVER}:8080"))["frames"] == 30
     print(f"longest without a picture: {longest} s, of {length:.1f}")
-    assert all(each < length + 3 for each in longest.values()), longest
+    for kind, each in longest.items():
+        at_most(f"longest without a picture, {kind}, beyond the cut, seconds", each - length, 3)
 
 
 async def test_a_long_cut_frees_the_places_and_everybody_comes_back(net: Network) -> None:
@@ -137,11 +140,11 @@ async def test_a_long_cut_frees_the_places_and_everybody_comes_back(net: Network
         assert len(await sessions(server)) == 2
         with cut(client, server):
             since = time.monotonic()
-            async with timeout(LONG_SECONDS):
+            async with timeout(LONG_SECONDS + 60):
                 while await sessions(server):
                     await asyncio.sleep(0.2)
             print(f"all places were free after {time.monotonic() - since:.1f} s")
-            await asyncio.sleep(since + LONG_SECONDS - time.monotonic())
+            await asyncio.sleep(max(0.0, since + LONG_SECONDS - time.monotonic()))
         # The gRPC client finds back by itself; of WebRTC's signalling a new one is made, as the page does.
         done = await event(grpc)
         print(f"longest without a picture: {done['longest']:.1f} s")
