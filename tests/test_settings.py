@@ -57,7 +57,7 @@ def test_an_unknown_name_in_the_file_is_refused(tmp_path: Path) -> None:
 def test_a_file_that_is_no_toml_is_refused(tmp_path: Path) -> None:
     file = tmp_path / "portrait.toml"
     file.write_text("http_port: 1\n")
-    with pytest.raises(BadSettings, match=r"portrait\.toml: no TOML: Expected '='"):
+    with pytest.raises(BadSettings, match=r"portrait\.toml: not valid TOML: Expected '='"):
         load_settings({"config": str(file)}, {})
 
 
@@ -73,7 +73,7 @@ def test_a_missing_file_is_refused() -> None:
         ("max_sessions", "none", "PORTRAIT_MAX_SESSIONS='none': Input should be a valid integer"),
         ("runtime", "onnx", "PORTRAIT_RUNTIME='onnx': Input should be 'auto', 'litert' or 'tflite-runtime'"),
         ("media_ports", "9-1", "PORTRAIT_MEDIA_PORTS='9-1': expected FIRST-LAST, two ports"),
-        ("tls_names", "desk, bü.de", "PORTRAIT_TLS_NAMES='desk, bü.de': 'bü.de' came; expected"),
+        ("tls_names", "desk, bü.de", "PORTRAIT_TLS_NAMES='desk, bü.de': got 'bü.de', expected"),
         ("workers", "65", "PORTRAIT_WORKERS='65': Input should be less than or equal to 64"),
     ],
 )

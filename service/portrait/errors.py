@@ -1,30 +1,30 @@
-"""Every error the service raises on purpose.
+"""Every error that the service raises on purpose.
 
     PortraitError
-    ├── BadInput            the sender's fault; says what came and what is expected
-    │   ├── BadPicture      not a picture, cut short, of a wrong size or byte count
+    ├── BadInput            the sender's fault; says what it got and what it expected
+    │   ├── BadPicture      not a picture, truncated, or of a wrong size or byte count
     │   ├── BadOption       an unknown mode, model, colour, background or delivery
-    │   ├── BadMessage      bytes that are no message of the contract
-    │   │   └── MessageTooLarge  more of them than the largest legal message has
-    │   ├── BadOffer        an SDP offer that is not one
-    │   │   └── UnsupportedOffer  one that asks for what is not to be had
+    │   ├── BadMessage      bytes that are not a message of the protocol
+    │   │   └── MessageTooLarge  more bytes than the largest valid message has
+    │   ├── BadOffer        not a valid SDP offer
+    │   │   └── UnsupportedOffer  valid, but asks for media that the service does not have
     │   └── NotConfigured   a frame before the configuration
-    ├── Unauthenticated     no credentials, or none that are known
+    ├── Unauthenticated     no credentials, or unknown ones
     ├── NoSuchSession       no session of that id, or it has ended
-    ├── SessionEnded        somebody ended the session
-    ├── Idle                no frame came for too long
-    ├── Refused             nothing wrong with the request: try again later
+    ├── SessionEnded        a request ended the session
+    ├── Idle                no frame for too long
+    ├── Refused             the request is valid: try again later
     │   ├── TooManySessions
     │   │   └── OutOfCpu
     │   ├── WorkerLost
     │   ├── NoMediaPort
     │   ├── TooManyViewers
-    │   ├── NotPublished  nobody publishes the stream now
-    │   ├── StreamTaken   somebody publishes it already
+    │   ├── NotPublished  the stream has no publisher now
+    │   ├── StreamTaken   the stream has a publisher already
     │   ├── TooManyRequests
     │   └── Draining
-    ├── SegmentationFailed  the network gave no usable mask
-    ├── SegmentationHangs   the network gave nothing for too long
+    ├── SegmentationFailed  the network returned no usable mask
+    ├── SegmentationHangs   the network did not return in time
     ├── BadModel            a model file that cannot be used
     └── BadSettings         a setting of an unknown name or a value out of range
 
@@ -32,18 +32,18 @@ Each transport maps this tree to its own codes in one table.
 """
 
 MOST_BYTES = 800
-"""Of a BadInput's sentence, in UTF-8. What came may be megabytes; a gRPC status, which has the sentence three times, is
-sent in headers of 8 KB."""
+"""Length of a BadInput's message in UTF-8. It quotes input that may have megabytes, and a gRPC status holds it three
+times in headers of 8 KB."""
 
 
 class PortraitError(Exception):
-    """Base of the tree. `reason` is the machine-readable name: upper snake case, stable."""
+    """Base of the tree. `reason` is its machine-readable name, upper snake case, which never changes."""
 
     reason = "PORTRAIT_ERROR"
 
 
 class BadInput(PortraitError):
-    """The sender's fault. `field` names the part of the request. A sentence too long to send lacks its middle."""
+    """The sender's fault. `field` names the part of the request. A long message is shortened in the middle."""
 
     reason = "BAD_INPUT"
 
@@ -61,9 +61,9 @@ def _shortened(sentence: str) -> str:
 
 
 class BadPicture(BadInput):
-    """Bytes that are no picture, or not the one they were announced as.
+    """Bytes that are not a picture, or not of the announced kind or size.
 
-    `size` is the (width, height) that came, where it is known: what was decoded has cost its pixels.
+    `size` is its (width, height) where known: a picture that was decoded and then refused has cost its pixels.
     """
 
     reason = "BAD_PICTURE"
@@ -74,19 +74,19 @@ class BadPicture(BadInput):
 
 
 class BadOption(BadInput):
-    """A session option of an unknown name or value."""
+    """An option of a session with an unknown name or value."""
 
     reason = "BAD_OPTION"
 
 
 class BadMessage(BadInput):
-    """Bytes that are no message of the contract."""
+    """Bytes that are not a message of the protocol."""
 
     reason = "BAD_MESSAGE"
 
 
 class MessageTooLarge(BadMessage):
-    """More bytes than the largest legal message has."""
+    """A message with more bytes than the largest valid one."""
 
     reason = "MESSAGE_TOO_LARGE"
 
@@ -98,43 +98,43 @@ class BadOffer(BadInput):
 
 
 class UnsupportedOffer(BadOffer):
-    """A session description that is one, and asks for media that cannot be had."""
+    """A valid session description that asks for media which the service does not have."""
 
     reason = "UNSUPPORTED_OFFER"
 
 
 class NotConfigured(BadInput):
-    """A stream's first message was not its configuration."""
+    """A stream whose first message is not its configuration."""
 
     reason = "NOT_CONFIGURED"
 
 
 class NoSuchSession(PortraitError):
-    """No session of that id, or it has ended."""
+    """No session has this id, or it has ended."""
 
     reason = "NO_SUCH_SESSION"
 
 
 class Unauthenticated(PortraitError):
-    """No credentials came, or none that are known. Says which kind is expected, never what came."""
+    """No credentials, or unknown ones. The message says which kind is expected and never repeats a credential."""
 
     reason = "UNAUTHENTICATED"
 
 
 class SessionEnded(PortraitError):
-    """Somebody ended the session; nothing was wrong with it."""
+    """A request ended the session, which had no fault."""
 
     reason = "SESSION_ENDED"
 
 
 class Idle(PortraitError):
-    """No frame came for too long."""
+    """The client has sent no frame for too long."""
 
     reason = "IDLE"
 
 
 class Refused(PortraitError):
-    """The service takes no more work now. `retry_after` is in seconds."""
+    """The service accepts no more work now. `retry_after` is in seconds."""
 
     reason = "REFUSED"
 
@@ -150,13 +150,13 @@ class TooManySessions(Refused):
 
 
 class OutOfCpu(TooManySessions):
-    """One more session would cost more CPU than the box has to give, with quality as low as it may go."""
+    """One more session would need more CPU than the box has left, even at the lowest quality level."""
 
     reason = "OUT_OF_CPU"
 
 
 class WorkerLost(Refused):
-    """The worker that was to answer has ended; another one will."""
+    """The worker that should have answered has ended; another one will answer."""
 
     reason = "WORKER_LOST"
 
@@ -168,54 +168,54 @@ class TooManyViewers(Refused):
 
 
 class NotPublished(Refused):
-    """Nobody publishes a stream of that name now."""
+    """No client publishes a stream of this name now."""
 
     reason = "NOT_PUBLISHED"
 
 
 class StreamTaken(Refused):
-    """Somebody publishes a stream of that name already."""
+    """Another client publishes a stream of this name."""
 
     reason = "STREAM_TAKEN"
 
 
 class NoMediaPort(Refused):
-    """Every UDP port for media is taken."""
+    """Every UDP port for media is in use."""
 
     reason = "NO_MEDIA_PORT"
 
 
 class TooManyRequests(Refused):
-    """One address asks too often."""
+    """One address sends too many requests."""
 
     reason = "TOO_MANY_REQUESTS"
 
 
 class Draining(Refused):
-    """The service is about to stop."""
+    """The service is stopping."""
 
     reason = "DRAINING"
 
 
 class SegmentationFailed(PortraitError):
-    """The network gave no usable mask for a frame."""
+    """The network returned no usable mask for a frame."""
 
     reason = "SEGMENTATION_FAILED"
 
 
 class SegmentationHangs(PortraitError):
-    """A session's thread did not come back from a frame. The session has ended; another one may fare better."""
+    """A session's thread did not return from a frame in time. The session has ended; a new one may work."""
 
     reason = "SEGMENTATION_HANGS"
 
 
 class BadModel(PortraitError):
-    """A model file that is not TFLite or has other tensors than the service feeds."""
+    """A model file that is not TFLite or has other tensors than the service expects."""
 
     reason = "BAD_MODEL"
 
 
 class BadSettings(PortraitError):
-    """A setting of an unknown name or a value out of its range."""
+    """A setting with an unknown name or a value out of range."""
 
     reason = "BAD_SETTINGS"

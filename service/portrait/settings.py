@@ -1,4 +1,4 @@
-"""Settings: what an operator may decide, by flags, environment, file and these defaults, in that order."""
+"""Settings of an operator: flags win over the environment, which wins over the file and these defaults."""
 
 import ipaddress
 import os
@@ -30,13 +30,13 @@ from portrait.errors import BadSettings
 
 PREFIX = "PORTRAIT_"
 FILE_VARIABLE = "PORTRAIT_CONFIG"
-"""Names the settings file, a TOML table of the names below in lower case."""
+"""Names the settings file, a TOML table with the lower-case names of `Settings`."""
 
 FILE_VALUES, ENVIRONMENT_VALUES = "values of the settings file", "values of the environment"
-"""How they travel to `settings_customise_sources`, which the library calls; no setting can have these names."""
+"""Keys that carry these values to `settings_customise_sources`, which the library calls; not names of settings."""
 
 OURS = "Value error, "
-"""What the library puts before a reason that is a validator's of this file."""
+"""What the library puts before the message of a validator of this file."""
 
 ORIGIN = re.compile(r"[a-z][a-z0-9+.-]*://[^/\s,]+")
 
@@ -44,7 +44,7 @@ ORIGIN = re.compile(r"[a-z][a-z0-9+.-]*://[^/\s,]+")
 def _check_ports(text: str) -> str:
     first, dash, last = text.partition("-")
     if not (dash and first.isdigit() and last.isdigit() and int(first) <= int(last) <= 65535):
-        raise ValueError("expected FIRST-LAST, two ports of 0 to 65535 in order")
+        raise ValueError("expected FIRST-LAST, two ports from 0 to 65535 in ascending order")
     return text
 
 
@@ -57,14 +57,14 @@ def _check_addresses(text: str) -> str:
 def _check_names(text: str) -> str:
     for name in _list(text):
         if not name.isascii():
-            raise ValueError(f"{name!r} came; expected names as certificates hold them, xn--... for other letters")
+            raise ValueError(f"got {name!r}, expected names in the ASCII form of certificates (xn--...)")
     return text
 
 
 def _check_origins(text: str) -> str:
     for origin in _list(text):
         if origin != "*" and ORIGIN.fullmatch(origin) is None:
-            raise ValueError(f"{origin!r} came; expected SCHEME://HOST or SCHEME://HOST:PORT, or *")
+            raise ValueError(f"got {origin!r}, expected SCHEME://HOST or SCHEME://HOST:PORT, or *")
     return text
 
 
@@ -72,15 +72,15 @@ def _list(text: str) -> tuple[str, ...]:
     return tuple(part.strip() for part in text.split(",") if part.strip())
 
 
-def _look_at(path: Any, look: ValidatorFunctionWrapHandler) -> Any:
+def _check_access(path: Any, check: ValidatorFunctionWrapHandler) -> Any:
     try:
-        return look(path)
+        return check(path)
     except OSError as error:  # a name that is too long, a folder that may not be entered
-        raise ValueError(f"cannot be looked at: {error.strerror}") from error
+        raise ValueError(f"cannot be accessed: {error.strerror}") from error
 
 
-File = Annotated[FilePath, WrapValidator(_look_at)]
-Folder = Annotated[DirectoryPath, WrapValidator(_look_at)]
+File = Annotated[FilePath, WrapValidator(_check_access)]
+Folder = Annotated[DirectoryPath, WrapValidator(_check_access)]
 PortRange = Annotated[str, AfterValidator(_check_ports)]
 Addresses = Annotated[str, AfterValidator(_check_addresses)]
 Names = Annotated[str, AfterValidator(_check_names)]
@@ -88,52 +88,52 @@ Origins = Annotated[str, AfterValidator(_check_origins)]
 
 
 class Settings(BaseSettings):
-    """One value per setting; `PORTRAIT_HTTP_PORT` is `http_port`. Which ones SIGHUP changes is said in running.py."""
+    """One value per setting: `PORTRAIT_HTTP_PORT` sets `http_port`. SIGHUP changes `server.reload.IN_PLACE`."""
 
     model_config = SettingsConfigDict(env_prefix=PREFIX, extra="forbid", frozen=True)
 
     host: str = Field("127.0.0.1", description="Address to listen on; 0.0.0.0 for all.")
-    http_port: int = Field(8080, ge=0, le=65535, description="TCP port of page, WebRTC signalling, stills, metrics.")
+    http_port: int = Field(8080, ge=0, le=65535, description="TCP port of page, WebRTC signalling, stills and metrics.")
     grpc_port: int = Field(50051, ge=0, le=65535, description="TCP port of gRPC.")
-    media_ports: PortRange = Field("50000-50199", description="UDP ports of WebRTC media, FIRST-LAST; 0-0: any.")
-    advertised_addresses: Addresses = Field("", description="Further IP addresses media is reached by, with commas.")
-    ice_urls: str = Field("", description="Your STUN and TURN servers clients are told of: stun:, turn:, with commas.")
-    turn_secret: SecretStr = Field(SecretStr(""), description="The secret TURN shares (coturn's static-auth-secret).")
-    turn_seconds: float = Field(3600.0, ge=60, le=86_400, description="How long TURN credentials can be used.")
-    origins: Origins = Field("", description="Origins of other pages that may use the service, with commas; *: all.")
+    media_ports: PortRange = Field("50000-50199", description="UDP ports for WebRTC media, FIRST-LAST; 0-0: any.")
+    advertised_addresses: Addresses = Field("", description="Further IP addresses offered for media, comma-separated.")
+    ice_urls: str = Field("", description="STUN and TURN servers for clients: stun:, turn:, comma-separated.")
+    turn_secret: SecretStr = Field(SecretStr(""), description="Secret shared with TURN (coturn's static-auth-secret).")
+    turn_seconds: float = Field(3600.0, ge=60, le=86_400, description="How long TURN credentials are valid.")
+    origins: Origins = Field("", description="Origins of other pages that may call, comma-separated; *: all.")
     workers: int = Field(0, ge=0, le=64, description="Worker processes; 0: one per core less one, at least one.")
-    pin_workers: bool = Field(False, description="Keep each worker to its own share of the cores.")
+    pin_workers: bool = Field(False, description="Restrict each worker to its own share of the cores.")
     model: str = Field("portrait", min_length=1, description="Default model: an embedded name or the path of a file.")
     runtime: Literal["auto", "litert", "tflite-runtime"] = Field("auto", description="TFLite interpreter.")
-    backgrounds: Folder | None = Field(None, description="Folder of further background pictures.")
-    max_sessions: int = Field(64, ge=1, le=10_000, description="Sessions open at once; more are refused.")
-    cpu_share: float = Field(0.8, ge=0, le=1, description="Share of the CPU streams are admitted to; 0: not counted.")
-    quality_steps: int = Field(4, ge=0, le=4, description="Steps quality may go down before streams are refused.")
-    max_viewers: int = Field(32, ge=0, le=10_000, description="WHEP viewers connected at once; more are refused.")
+    backgrounds: Folder | None = Field(None, description="Folder with more background pictures.")
+    max_sessions: int = Field(64, ge=1, le=10_000, description="Open sessions, at most; more are refused.")
+    cpu_share: float = Field(0.8, ge=0, le=1, description="Share of the CPU that streams may use; 0: not counted.")
+    quality_steps: int = Field(4, ge=0, le=4, description="Levels that quality may go down before streams are refused.")
+    max_viewers: int = Field(32, ge=0, le=10_000, description="WHEP viewers, at most; more are refused.")
     max_frame_pixels: int = Field(1920 * 1088, ge=256, le=2**26, description="Pixels of a stream's frame, at most.")
     max_still_pixels: int = Field(25_000_000, ge=256, le=2**28, description="Pixels of a still picture, at most.")
     max_still_bytes: int = Field(32 * 2**20, ge=1024, le=2**30, description="Bytes of an HTTP request, at most.")
-    idle_seconds: float = Field(15.0, gt=0, le=3600, description="A stream without a frame for so long ends.")
-    hang_seconds: float = Field(20.0, gt=0, le=3600, description="A frame that takes so long ends its session.")
-    drain_seconds: float = Field(5.0, ge=0, le=3600, description="How long open sessions may go on after SIGTERM.")
-    tls: Literal["files", "auto"] = Field("files", description="TLS by the files below, or by an authority of its own.")
-    tls_names: Names = Field("", description="Further names and addresses of the box for that authority, with commas.")
-    data: Path | None = Field(None, description="Folder of what the service keeps: its authority.")
-    tls_certificate: File | None = Field(None, description="PEM file of the server's certificate and its chain.")
-    tls_key: File | None = Field(None, description="PEM file of its key, not encrypted.")
-    tls_client_ca: File | None = Field(None, description="PEM file of the authority whose clients may call.")
-    tokens: File | None = Field(None, description="File of bearer tokens: a name and a token on each line.")
-    jwt_keys: File | None = Field(None, description="File of keys for signed tokens: a JWK set, or PEM.")
-    jwt_audience: str | None = Field(None, min_length=1, description="What a signed token's aud must hold.")
-    jwt_issuer: str | None = Field(None, min_length=1, description="What a signed token's iss must be.")
-    insecure: bool = Field(False, description="Serve other machines without authentication or without TLS.")
-    tracing: bool = Field(False, description="Send one OpenTelemetry span per session, as OTEL_* says.")
-    log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="Least severity logged.")
-    log_format: Literal["text", "json"] = Field("text", description="One line per event, for people or programs.")
+    idle_seconds: float = Field(15.0, gt=0, le=3600, description="A stream ends after this long without a frame.")
+    hang_seconds: float = Field(20.0, gt=0, le=3600, description="A frame that takes this long ends its session.")
+    drain_seconds: float = Field(5.0, ge=0, le=3600, description="How long open sessions may continue after SIGTERM.")
+    tls: Literal["files", "auto"] = Field("files", description="TLS from the files below, or an own authority.")
+    tls_names: Names = Field("", description="More names and addresses for that authority, comma-separated.")
+    data: Path | None = Field(None, description="Folder for what the service stores: its authority.")
+    tls_certificate: File | None = Field(None, description="PEM file with the server's certificate and its chain.")
+    tls_key: File | None = Field(None, description="PEM file with its key, unencrypted.")
+    tls_client_ca: File | None = Field(None, description="PEM file with the authority of client certificates.")
+    tokens: File | None = Field(None, description="File with bearer tokens: a name and a token on each line.")
+    jwt_keys: File | None = Field(None, description="File with keys for signed tokens: a JWK set, or PEM.")
+    jwt_audience: str | None = Field(None, min_length=1, description="What the aud of a signed token must contain.")
+    jwt_issuer: str | None = Field(None, min_length=1, description="What the iss of a signed token must be.")
+    insecure: bool = Field(False, description="Allow other machines without authentication or TLS.")
+    tracing: bool = Field(False, description="Send one OpenTelemetry span per session; see OTEL_*.")
+    log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="Lowest severity to log.")
+    log_format: Literal["text", "json"] = Field("text", description="Log lines for people or for programs.")
 
     @property
     def media_port_range(self) -> range:
-        """`media_ports` as a range, empty for any port."""
+        """`media_ports` as a range; empty for any port."""
         first, last = map(int, self.media_ports.split("-"))
         return range(first, last + 1) if last else range(0)
 
@@ -144,17 +144,17 @@ class Settings(BaseSettings):
 
     @property
     def data_folder(self) -> Path:
-        """`data`, or where the XDG base directory specification puts what a user's program keeps."""
+        """`data`, or the place of the XDG base directory specification for a program's data."""
         return self.data or Path(os.environ.get("XDG_DATA_HOME") or Path.home() / ".local" / "share") / "portrait"
 
     @property
     def encrypted(self) -> bool:
-        """Whether it is served over TLS."""
+        """Whether the servers use TLS."""
         return self.tls == "auto" or self.tls_certificate is not None
 
     @property
     def own_names(self) -> tuple[str, ...]:
-        """What the box is called besides what it finds out by itself."""
+        """Names and addresses of the box besides those that it finds out."""
         return *_list(self.tls_names), *self.advertised
 
     @property
@@ -176,7 +176,7 @@ class Settings(BaseSettings):
         dotenv_settings: PydanticBaseSettingsSource,
         file_secret_settings: PydanticBaseSettingsSource,
     ) -> tuple[PydanticBaseSettingsSource, ...]:
-        """Flags, environment, file."""
+        """Set the order: flags, environment, file."""
         assert isinstance(init_settings, InitSettingsSource)
         file, environ = (init_settings.init_kwargs.pop(name, None) for name in (FILE_VALUES, ENVIRONMENT_VALUES))
         given = env_settings if environ is None else InitSettingsSource(settings_cls, environ)
@@ -184,10 +184,10 @@ class Settings(BaseSettings):
 
 
 def load_settings(flags: Mapping[str, Any], environ: Mapping[str, str] | None = None) -> Settings:
-    """The settings in force.
+    """Load the settings from flags, environment and file.
 
     Raises:
-        BadSettings: an unknown name, or a value out of its range; says name, value and range.
+        BadSettings: an unknown name, or a value out of range; says name, value and range.
     """
     environ = os.environ if environ is None else environ
     known = {PREFIX + name.upper() for name in Settings.model_fields} | {FILE_VARIABLE}
@@ -202,10 +202,10 @@ def load_settings(flags: Mapping[str, Any], environ: Mapping[str, str] | None = 
 
 
 def make_settings(values: Mapping[str, Any]) -> Settings:
-    """Settings of these values, by name; the others are the environment's or the defaults.
+    """Make settings of these values by name; the others come from the environment or are defaults.
 
     Raises:
-        BadSettings: a value out of its range; says name, value and range.
+        BadSettings: a value out of range; says name, value and range.
     """
     try:
         return Settings.model_validate(values)
@@ -214,11 +214,11 @@ def make_settings(values: Mapping[str, Any]) -> Settings:
 
 
 def _say(problem: ErrorDetails) -> str:
-    """What is wrong with a setting: its name, what came unless that is secret, what is expected."""
+    """Say what is wrong with a setting: its name, its value unless that is secret, what is expected."""
     name = ".".join(map(str, problem["loc"]))
     field = Settings.model_fields.get(name)
-    came = "a secret" if field is not None and field.annotation is SecretStr else repr(problem.get("input"))
-    return f"{PREFIX}{name.upper()}={came}: {problem['msg'].removeprefix(OURS)}"
+    got = "a secret" if field is not None and field.annotation is SecretStr else repr(problem.get("input"))
+    return f"{PREFIX}{name.upper()}={got}: {problem['msg'].removeprefix(OURS)}"
 
 
 def _read_file(file: str) -> dict[str, Any]:
@@ -227,8 +227,8 @@ def _read_file(file: str) -> dict[str, Any]:
     except OSError as error:
         raise BadSettings(f"{FILE_VARIABLE}={file!r}: {error.strerror}") from error
     except (ValueError, RecursionError) as error:
-        raise BadSettings(f"{file}: no TOML: {error}") from error
-    # Without the value: that of a secret whose name is misspelt is a secret.
+        raise BadSettings(f"{file}: not valid TOML: {error}") from error
+    # The value is not repeated: it may be a secret under a misspelt name.
     if unknown := sorted(values.keys() - Settings.model_fields.keys()):
         known = ", ".join(sorted(Settings.model_fields))
         raise BadSettings(f"{file}: {unknown[0]}: unknown name; expected one of {known}")

@@ -45,13 +45,13 @@ class SessionSpan:
 
 
 class Traces:
-    """Opens one span for each session."""
+    """Opens one span per session."""
 
     def __init__(self, tracer: "Tracer") -> None:
         self._tracer = tracer
 
     def open(self, session_id: str, parent: str | None) -> SessionSpan:
-        """The span of a session, below the caller's own where `parent` is a W3C `traceparent`."""
+        """Open the span of a session, as a child of the caller's where `parent` is a W3C `traceparent`."""
         from opentelemetry.context import Context
         from opentelemetry.trace import SpanKind
         from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
@@ -88,7 +88,7 @@ def _open_provider() -> "TracerProvider":
         from opentelemetry.sdk.trace.export import BatchSpanProcessor
     except ImportError as error:
         raise BadSettings(
-            f"PORTRAIT_TRACING=True: {error.name} is not installed; pip install 'portrait[tracing]'"
+            f"PORTRAIT_TRACING=True: {error.name} is not installed; run pip install 'portrait[tracing]'"
         ) from error
     ours = Resource.create({"service.name": "portrait", "service.version": __version__})
     limited = _first_of("OTEL_EXPORTER_OTLP_TRACES_TIMEOUT", "OTEL_EXPORTER_OTLP_TIMEOUT")[1]

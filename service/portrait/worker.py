@@ -1,4 +1,4 @@
-"""`python -m portrait.worker`, the earlier name of `portrait.workers.main`; kept for one release."""
+"""`python -m portrait.worker`: the former name of `portrait.workers.main`, kept for one release."""
 
 import sys
 
