@@ -284,7 +284,7 @@ async def test_a_film_at_a_service_goes_by_the_videos_time(settings: Settings, t
 
     def corners(address: str) -> list[list[float]]:
         with remote_work(Client(address), "", mode="image", background_name="rain") as work:
-            shown = [bgr_from_frame(work(frame)) for frame in frames]
+            shown = [bgr_from_frame(result) for result in work(frames)]
         return [[float(value) for value in picture[:40, :40].reshape(-1, 3).mean(axis=0)] for picture in shown]
 
     async with run_service(settings.model_copy(update={"backgrounds": tmp_path})) as running:

@@ -126,7 +126,7 @@ async def test_a_running_service_gives_the_very_frames_a_pipeline_here_gives(
 
     def through(work: AbstractContextManager[Work]) -> list[Frame]:
         with work as opened:
-            return [opened(frame) for frame in shown]
+            return list(opened(shown))
 
     here = await asyncio.to_thread(through, local_work(model, Options("color", "#2040c0")))
     there = await asyncio.to_thread(through, remote_work(Client(address), "", mode="color", color="#2040c0"))

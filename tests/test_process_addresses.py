@@ -27,12 +27,10 @@ __all__ = ["authority", "folder", "tokens"]  # fixtures
 @pytest.mark.parametrize(
     ("sources", "target", "message"),
     [
-        (["in", "in/one.jpg"], "o.png", "would both become"),
         (["in/one.jpg", "in/film.mp4"], "in/notes.txt", "is no folder; several results need one"),
         (["in"], "-", "is no folder"),
         (["-", "in"], "out", "- has no name; expected it alone"),
         (["rtsp://a/b", "in"], "rtmp://box/live", "several results need one, or an address with {name} in it"),
-        (["rtsp://a/b", "rtsp://me:secret@a/b"], "out", "would both become out/a-b.mkv"),
         (["empty"], "out", "holds no picture and no video"),
         (["in"], "in", "is IN itself"),
         (["in/one.jpg", "in/film.mp4"], "out", "a video has no alpha"),

@@ -171,13 +171,13 @@ def test_as_many_run_at_once_as_may(tmp_path: Path) -> None:
 
     @contextmanager
     def opening() -> Iterator[Work]:
-        def work(frame: Frame) -> Frame:
+        def compose(frame: Frame) -> Frame:
             most.append(inside.acquire(blocking=False))
             meeting.wait()  # nobody goes on before three are here
             inside.release()
             return frame
 
-        yield work
+        yield lambda frames: map(compose, frames)
 
     outcomes = Batch(opening, unwatched, at_once=3, resume=False).run(stills(tmp_path, 9))
     assert [outcome.frames for outcome in outcomes] == [1] * 9
@@ -194,7 +194,7 @@ def test_what_one_dies_of_is_its_own_outcome(tmp_path: Path, caplog: pytest.LogC
         opened.append(opening)
         if len(opened) == 2:
             raise ZeroDivisionError("injected")
-        yield lambda frame: frame
+        yield iter
 
     outcomes = Batch(opening, unwatched, at_once=1, resume=False).run(jobs)
     assert [outcome.frames for outcome in outcomes] == [1, 0, 1, 0, 1]

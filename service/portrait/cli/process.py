@@ -5,7 +5,7 @@ import json
 import signal
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any
@@ -26,11 +26,14 @@ from portrait.settings import Settings
 from portrait.transports.files import (
     PIPE,
     Batch,
+    Done,
     Job,
     Progress,
     Work,
     beside,
+    is_folder,
     local_work,
+    passed_over,
     plan,
     remote_work,
     run,
@@ -39,11 +42,14 @@ from portrait.transports.files import (
 from portrait.workers.environment import tune_interpreter
 
 INTERRUPTED = 130
-"""The exit status of who has been interrupted, by the shells' custom: 128 and the signal's number."""
+"""The exit status after an interrupt, as shells have it: 128 and the signal's number."""
+
+MOST_NAMED = 5
+"""Files that are named when some are passed over; more are counted."""
 
 
 def process(parsed: argparse.Namespace, settings: Settings) -> int:
-    """Pictures and videos, here or by a running service; the exit status."""
+    """Process stills and videos, here or by a running service; the exit status."""
     try:
         with _terminated_as_interrupted():
             return _process(parsed, settings)
@@ -57,19 +63,21 @@ def _process(parsed: argparse.Namespace, settings: Settings) -> int:
     if parsed.resume:
         jobs = beside(jobs)
     opening = _opening(parsed, settings)
-    if len(jobs) == 1 and not Path(parsed.sources[0]).is_dir():
+    if len(jobs) == 1 and not is_folder(parsed.sources[0]):
         return _process_one(jobs[0], opening, parsed)
     return _process_all(jobs, opening, parsed)
 
 
 def _process_one(job: Job, opening: Callable[[], AbstractContextManager[Work]], parsed: argparse.Namespace) -> int:
-    frames = 0
+    done = Done(0)
     if not (parsed.resume and job.done):
         with _bar(job, parsed) as progress:
-            frames = run(job, opening, progress)
+            done = run(job, opening, progress)
+    _tell(job.source, done.notes)
     if parsed.json:  # standard output may carry pictures
-        out = without_secrets(job.target)
-        print(json.dumps({"frames": frames, "out": out}), file=sys.stderr if job.target == PIPE else sys.stdout)
+        told = {"frames": done.frames, "out": without_secrets(job.target)}
+        told |= {"notes": list(done.notes)} if done.notes else {}
+        print(json.dumps(told), file=sys.stderr if job.target == PIPE else sys.stdout)
     return 0
 
 
@@ -89,16 +97,25 @@ def _process_all(
         batch = Batch(opening, watching, at_once=parsed.jobs or max(1, int(cpu_budget())), resume=parsed.resume)
         outcomes = batch.run(jobs)
     for outcome in outcomes:
-        if outcome.error:
-            source = without_secrets(outcome.job.source)
-            place = "" if source in outcome.error else f"{source}: "
-            print(f"portrait: {place}{outcome.error}", file=sys.stderr)
+        _tell(outcome.job.source, [*outcome.notes, *([outcome.error] if outcome.error else [])])
+    passed = passed_over(parsed.sources)
+    if passed:
+        more = f" and {len(passed) - MOST_NAMED} more" if len(passed) > MOST_NAMED else ""
+        print(f"portrait: passed over, no still and no video: {', '.join(passed[:MOST_NAMED])}{more}", file=sys.stderr)
     if parsed.json:
         frames, rows = sum(outcome.frames for outcome in outcomes), [outcome.as_document() for outcome in outcomes]
-        print(json.dumps({"frames": frames, "out": without_secrets(parsed.target), "files": rows}))
+        told: dict[str, Any] = {"frames": frames, "out": without_secrets(parsed.target), "files": rows}
+        print(json.dumps(told | ({"passed_over": passed} if passed else {})))
     if any(outcome.interrupted for outcome in outcomes):
         return INTERRUPTED
     return 1 if any(outcome.error for outcome in outcomes) else 0
+
+
+def _tell(source: str, sentences: Iterable[str]) -> None:
+    """Say what a user should know of a source."""
+    name = without_secrets(source)
+    for sentence in sentences:
+        print(f"portrait: {sentence if name in sentence else f'{name}: {sentence}'}", file=sys.stderr)
 
 
 @contextmanager
@@ -115,7 +132,7 @@ def _bar(job: Job, parsed: argparse.Namespace, leave: bool = True) -> Iterator[P
 
 @contextmanager
 def _terminated_as_interrupted() -> Iterator[None]:
-    """SIGTERM, from whatever stops a recording, lets it be written whole as well."""
+    """Let SIGTERM, as service managers send it, end a recording whole, too."""
     if threading.current_thread() is not threading.main_thread():  # no signal comes there
         yield
         return
@@ -190,5 +207,5 @@ def _sent_background(name: str | None) -> dict[str, Any]:
     if name is None or not (path := Path(name)).is_file():
         return {"background_name": name or ""}
     if is_clip(path):
-        raise BadOption("background", f"{name} is a film, which is not sent; expected the name of one the service has")
+        raise BadOption("background", f"{name} is a clip, which is not sent; expected a name that the service knows")
     return {"background_picture": path.read_bytes()}

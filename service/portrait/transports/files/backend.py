@@ -1,71 +1,101 @@
-"""Who does the work: a pipeline of this process, or a service elsewhere."""
+"""Backends: composed results from a pipeline of this process, or from a service elsewhere."""
 
-import itertools
+import time
 from asyncio import Runner
-from collections.abc import Callable, Iterator
-from contextlib import AsyncExitStack, contextmanager
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import AbstractContextManager, AsyncExitStack, contextmanager, nullcontext
 from typing import Any, TypeAlias
 
 from portrait.client import Client, Picture
+from portrait.client.client import MOST_IN_FLIGHT, START_IN_FLIGHT
+from portrait.client.flow_control import Window
+from portrait.client.stream import Stream
 from portrait.core.compositors import Options, open_compositor
 from portrait.core.pipeline import Pipeline
 from portrait.core.segmenters import Model
 from portrait.errors import SegmentationFailed
 from portrait.image.convert import frame_from_i420, recolored
 from portrait.image.frame import CAMERA, Frame, Timestamp, pack_i420
-from portrait.metrics import Metrics
 from portrait.v1 import segmentation_pb2 as pb
 
-Work: TypeAlias = Callable[[Frame], Frame]
-"""A frame to its composed result."""
+Work: TypeAlias = Callable[[Iterable[Frame]], Iterator[Frame]]
+"""Frames to their composed results: one for each, in their order. It may take a few frames before it gives a result."""
+
+
+class _Unmeasured:
+    """A recorder that measures nothing."""
+
+    def stage(self, _: str) -> AbstractContextManager[None]:
+        return nullcontext()
 
 
 @contextmanager
 def local_work(model: Model, options: Options) -> Iterator[Work]:
-    """Through a pipeline of this process."""
-    compositor, metrics = open_compositor(options), Metrics()
-    pipeline = Pipeline(model.open(), (model.width, model.height), metrics)
+    """Work of a pipeline in this process."""
+    compositor = open_compositor(options)
+    pipeline = Pipeline(model.open(), (model.width, model.height), _Unmeasured())
 
-    def work(frame: Frame) -> Frame:
+    def compose(frame: Frame) -> Frame:
         result = pipeline.run(frame, options, compositor)
         if result.failure is not None:
             raise SegmentationFailed(f"frame at {frame.arrived:.3f} s: {result.failure}") from result.failure
         return result.compose()
 
     try:
-        yield work
+        yield lambda frames: map(compose, frames)
     finally:
         pipeline.close()
 
 
 @contextmanager
 def remote_work(client: Client, model: str, **output: Any) -> Iterator[Work]:
-    """Through a stream of a running service; every frame is answered. Opens the client and closes it."""
-    numbers = itertools.count()
+    """Work of a running service, through a stream that answers every frame. Opens the client and closes it.
+
+    As many frames are under way as keep the service at work, so that the network's delay is not paid for each.
+    """
     with Runner() as runner:
         stack = AsyncExitStack()
         try:
             runner.run(stack.enter_async_context(client))
             opening = client.open_stream(model=model, every_frame=True, format=pb.PICTURE_FORMAT_I420, **output)
             stream = runner.run(stack.enter_async_context(opening))
-
-            async def turn(frame: Frame) -> Frame:
-                picture = Picture.i420(pack_i420(recolored(frame, CAMERA)), frame.width, frame.height)
-                await stream.send(picture, next(numbers), _microseconds(frame.timestamp))
-                reply = await stream.receive()
-                if reply is None:
-                    raise SegmentationFailed("the server ended the stream")
-                if reply.error is not None:
-                    raise reply.error
-                width, height = reply.picture.width, reply.picture.height
-                made = frame_from_i420(reply.picture.data, width, height, frame.timestamp, frame.arrived)
-                return recolored(made, frame.colors)
-
-            yield lambda frame: runner.run(turn(frame))
+            yield lambda frames: _exchange(runner, stream, frames)
         finally:
             runner.run(stack.aclose())
 
 
+def _exchange(runner: Runner, stream: Stream, frames: Iterable[Frame]) -> Iterator[Frame]:
+    """The results of `frames`; the loop runs only while something is sent or waited for."""
+    window = Window(START_IN_FLIGHT, MOST_IN_FLIGHT)
+    window.limit(stream.info.max_in_flight or MOST_IN_FLIGHT)
+    sent: deque[tuple[Frame, float]] = deque()
+
+    async def send(frame: Frame, number: int) -> None:
+        # A message says nothing of colours, and the service takes them for a camera's.
+        picture = Picture.i420(pack_i420(recolored(frame, CAMERA)), frame.width, frame.height)
+        await stream.send(picture, number, _microseconds(frame.timestamp))
+
+    async def receive(frame: Frame, at: float) -> Frame:
+        reply = await stream.receive()
+        if reply is None:
+            raise SegmentationFailed("the server ended the stream")
+        if reply.error is not None:
+            raise reply.error
+        window.replied(time.monotonic() - at, reply.work_seconds, reply.dropped)
+        width, height = reply.picture.width, reply.picture.height
+        made = frame_from_i420(reply.picture.data, width, height, frame.timestamp, frame.arrived)
+        return recolored(made, frame.colors)
+
+    for number, frame in enumerate(frames):
+        runner.run(send(frame, number))
+        sent.append((frame, time.monotonic()))
+        while len(sent) >= window.size:
+            yield runner.run(receive(*sent.popleft()))
+    while sent:
+        yield runner.run(receive(*sent.popleft()))
+
+
 def _microseconds(time: Timestamp) -> int:
-    """Never 0, which says that there is no time: a film behind the person would go by the frame's arrival."""
+    """Never 0, which says that there is no time: a clip in the background would go by the frame's arrival."""
     return round(time.ticks * time.time_base * 1_000_000) or 1

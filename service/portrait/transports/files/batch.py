@@ -12,8 +12,9 @@ from portrait.client import ClientError
 from portrait.errors import PortraitError
 from portrait.transports.files.backend import Work
 from portrait.transports.files.jobs import Job
+from portrait.transports.files.places import without_secrets
+from portrait.transports.files.reader import Progress, Stopped
 from portrait.transports.files.run_job import run
-from portrait.transports.files.transcode import Progress, Stopped, without_secrets
 
 logger = logging.getLogger(__name__)
 
@@ -23,27 +24,31 @@ Watching: TypeAlias = Callable[[Job], AbstractContextManager[Progress]]
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What came of a job."""
+    """What became of a job."""
 
     job: Job
     frames: int = 0
     skipped: bool = False
     """Its result was there already."""
     interrupted: bool = False
-    """It was given up, or not begun, because the whole was to end."""
+    """It was given up, or not begun, because of an interrupt."""
+    notes: tuple[str, ...] = ()
+    """What a user should know of the result."""
     error: str = ""
 
     def as_document(self) -> dict[str, Any]:
-        """For programs: what is not so is left out."""
-        told = {"skipped": self.skipped, "interrupted": self.interrupted, "error": self.error}
+        """For programs; what is false or empty is left out."""
+        told = {
+            "skipped": self.skipped, "interrupted": self.interrupted, "notes": list(self.notes), "error": self.error
+        }  # fmt: skip
         places = {"in": without_secrets(self.job.source), "out": without_secrets(self.job.target)}
         return {**places, "frames": self.frames, **{name: value for name, value in told.items() if value}}
 
 
 class Batch:
-    """Jobs that know nothing of each other: what one of them dies of is its own outcome.
+    """Independent jobs: the failure of one is its own outcome.
 
-    As many run at once as `at_once` says, but for endless sources: these all begin together, since whatever one of them
+    As many run at once as `at_once` says, except for live sources: these all begin together, since whatever one of them
     sends while it waits is lost; at least one of the others goes on beside them.
     """
 
@@ -54,9 +59,9 @@ class Batch:
         self._stop = threading.Event()
 
     def run(self, jobs: Sequence[Job]) -> list[Outcome]:
-        """Do the jobs, and give what came of each in their order.
+        """Do the jobs; what became of each, in their order.
 
-        An interrupt from the keyboard ends endless sources whole and gives up the rest; it is not raised.
+        An interrupt from the keyboard ends live sources whole and gives up the rest; it is not raised.
         """
         first = sorted(jobs, key=lambda job: not job.endless)
         endless = sum(job.endless for job in jobs)
@@ -82,11 +87,12 @@ class Batch:
                     if self._stop.is_set():
                         raise Stopped
 
-                return Outcome(job, run(job, self._opening, watched))
+                done = run(job, self._opening, watched)
+                return Outcome(job, done.frames, notes=done.notes)
         except Stopped:
             return Outcome(job, interrupted=True)
         except (PortraitError, ClientError, OSError) as error:
             return Outcome(job, error=str(error))
-        except Exception as error:  # whatever a library raises: the other jobs go on
+        except Exception as error:  # whatever a library raises, the other jobs go on
             logger.exception("%s", without_secrets(job.source))
             return Outcome(job, error=f"{type(error).__name__}: {error}")

@@ -1,29 +1,63 @@
-"""One picture in, its result out."""
+"""Stills: one picture in, its result out."""
 
+import io
+import sys
 from fractions import Fraction
 from pathlib import Path
 
-from portrait.errors import BadOption
+from PIL import Image, ImageOps, UnidentifiedImageError
+
+from portrait.errors import BadOption, BadPicture
 from portrait.image.compressed import PictureFormat, decode_bgr, encode
 from portrait.image.convert import bgr_from_frame, bgra_from_frame, frame_from_bgr
 from portrait.image.frame import Timestamp
 from portrait.transports.files.backend import Work
+from portrait.transports.files.kinds import STILLS
+from portrait.transports.files.places import PIPE
+from portrait.transports.files.report import Done
 
-STILLS: dict[str, PictureFormat] = {".jpg": ".jpg", ".jpeg": ".jpg", ".png": ".png", ".webp": ".webp"}
 MAX_PIXELS = 2**26
 
+GREY_MODES = ("mask", "alpha")
+"""The modes whose results have no colour."""
 
-def process_still(source: Path, target: Path, work: Work) -> int:
-    """One picture. Returns the number of frames, 1. The target's suffix is one that `check_suffix` lets pass.
+DECODED = (b"\xff\xd8", b"\x89PNG", b"RIFF")
+"""How the formats begin that are decoded as they are: JPEG, PNG and WebP."""
+
+EXPECTED = "JPEG, PNG, WebP, BMP, TIFF, GIF or AVIF"
+
+
+def process_still(source: str, target: Path, work: Work, mode: str) -> Done:
+    """The picture at `source`, worked on, written to `target`, whose suffix `check_suffix` lets pass.
 
     Raises:
         BadPicture: the source is no picture.
     """
-    frame = frame_from_bgr(decode_bgr(source.read_bytes(), MAX_PIXELS), Timestamp(0, Fraction(1)), 0.0)
-    result = work(frame)
-    pixels = bgr_from_frame(result) if result.alpha is None else bgra_from_frame(result)
-    target.write_bytes(encode(pixels, STILLS[target.suffix.lower()]))
-    return 1
+    data = sys.stdin.buffer.read() if source == PIPE else Path(source).read_bytes()
+    pixels = decode_bgr(data if data.startswith(DECODED) else _as_png(data), MAX_PIXELS)
+    [result] = work([frame_from_bgr(pixels, Timestamp(0, Fraction(1)), 0.0)])
+    shown = bgr_from_frame(result) if result.alpha is None else bgra_from_frame(result)
+    target.write_bytes(encode(shown[..., 0] if mode in GREY_MODES else shown, _suffix(target)))
+    return Done(1)
+
+
+def _as_png(data: bytes) -> bytes:
+    """A picture in another format than is decoded elsewhere, the first one of several, as a PNG.
+
+    Raises:
+        BadPicture: none that is known, or too large.
+    """
+    try:
+        with Image.open(io.BytesIO(data)) as picture:
+            if picture.width * picture.height > MAX_PIXELS:
+                raise BadPicture("image", f"got {picture.width}x{picture.height}; expected at most {MAX_PIXELS} pixels")
+            upright = ImageOps.exif_transpose(picture)
+            shown = upright if upright.mode in ("L", "RGB", "RGBA", "I;16") else upright.convert("RGBA")
+            png = io.BytesIO()
+            shown.save(png, "PNG", compress_level=1, icc_profile=picture.info.get("icc_profile"))
+            return png.getvalue()
+    except (UnidentifiedImageError, Image.DecompressionBombError, OSError, ValueError, SyntaxError) as error:
+        raise BadPicture("image", f"{len(data)} bytes that are no picture; expected {EXPECTED}") from error
 
 
 def check_suffix(target: Path, mode: str) -> None:
@@ -36,3 +70,7 @@ def check_suffix(target: Path, mode: str) -> None:
     if suffix is None or (mode == "cutout" and suffix == ".jpg"):
         expected = ".png or .webp" if mode == "cutout" else ", ".join(STILLS)
         raise BadOption("OUT", f"{target.name} cannot hold the result; expected a name in {expected}")
+
+
+def _suffix(target: Path) -> PictureFormat:
+    return STILLS[target.suffix.lower()]
