@@ -9,12 +9,14 @@ import cv2
 import numpy as np
 import pytest
 
+from portrait.admission.pixel_budget import PixelBudget
 from portrait.client import Client, Picture, Reply
 from portrait.image.backgrounds import Backgrounds
 from portrait.metrics import Metrics
 from portrait.server.app import RunningService
 from portrait.sessions.registry import Sessions
-from portrait.transports.grpc.server import serve_grpc
+from portrait.transports.grpc.config import GrpcConfig
+from portrait.transports.grpc.server import GrpcServer
 from tests.fakes import FakeModel, only
 from tests.people import Array, Clip, clip
 
@@ -52,15 +54,21 @@ async def client(service: RunningService) -> AsyncIterator[Client]:
         yield opened
 
 
+def budget_of(pixels: int, wait_seconds: float = 10.0) -> PixelBudget:
+    """A budget whose refusals are not counted."""
+    return PixelBudget(pixels, lambda _: None, wait_seconds)
+
+
 @asynccontextmanager
 async def fake_service(
     model: FakeModel, limit: int = 4, idle_seconds: float = 60.0
 ) -> AsyncIterator[tuple[Client, Sessions]]:
     """A real server around a fake network."""
-    limits: dict[str, Any] = {"max_frame_pixels": 10**6, "max_still_pixels": 10**6, "max_message_bytes": 4 * 10**6}
+    config = GrpcConfig("127.0.0.1", 0, 10**6, 10**6, 4 * 10**6, idle_seconds)
     async with (
         Sessions(only(model), limit, Metrics()) as sessions,
-        serve_grpc(sessions, Backgrounds(), host="127.0.0.1", port=0, idle_seconds=idle_seconds, **limits) as server,
+        budget_of(10**6) as budget,
+        GrpcServer(config, sessions, Backgrounds(), budget) as server,
         Client(f"127.0.0.1:{server.port}") as opened,
     ):
         yield opened, sessions

@@ -15,9 +15,12 @@ from aiortc import MediaStreamTrack, RTCConfiguration, RTCPeerConnection, RTCSes
 from portrait.image.backgrounds import Backgrounds
 from portrait.metrics import Metrics
 from portrait.sessions.registry import Sessions
-from portrait.transports.http.server import HttpRoutes, serve_http
+from portrait.transports.http.config import HttpConfig
+from portrait.transports.http.routes import HttpRoutes
+from portrait.transports.http.server import serve_http
 from portrait.transports.webrtc.server import serve_webrtc
 from portrait.transports.webrtc.turn import IceServers
+from tests.calls import budget_of
 from tests.fakes import FakeModel, only
 from tests.people import Array, Clip
 
@@ -137,6 +140,7 @@ async def fake_service(
     metrics, backgrounds = Metrics(), Backgrounds()
     async with (
         Sessions(only(model), 4, metrics) as sessions,
+        budget_of(10**6) as budget,
         serve_webrtc(
             sessions,
             backgrounds,
@@ -149,8 +153,8 @@ async def fake_service(
         ) as webrtc,
     ):
         routes: list[web.RouteDef] = [
-            *HttpRoutes(sessions, backgrounds, metrics.expose, lambda: True, webrtc.resources.patches).routes,
+            *HttpRoutes(sessions, backgrounds, budget, metrics.expose, lambda: True, webrtc.resources.patches).routes,
             *webrtc.routes,
         ]
-        async with serve_http(routes, host="127.0.0.1", port=0, max_body_bytes=2**20, origins=origins) as port:
+        async with serve_http(routes, HttpConfig("127.0.0.1", 0, 2**20, 10**6, tuple(origins))) as port:
             yield f"http://127.0.0.1:{port}", sessions

@@ -30,13 +30,12 @@ from portrait.image.backgrounds import load_background
 from portrait.image.compressed import decode_bgr
 from portrait.image.convert import frame_from_bgr
 from portrait.image.frame import Timestamp
-from portrait.kserve import inference_pb2 as kserve
 from portrait.security import Security, open_security
 from portrait.settings import PREFIX, Settings, load_settings
-from portrait.transports.grpc.codec import Arrival, GrpcCodec, read_output, read_prior
-from portrait.transports.grpc.kserve import MASK, read_inputs
-from portrait.transports.http.server import _read_changes
-from portrait.transports.http.stills import _read_form
+from portrait.transports.grpc.codec import GrpcCodec, IncomingPicture, read_output, read_prior
+from portrait.transports.grpc.kserve import MASK, InferRequest, read_inputs
+from portrait.transports.http.changes import read_change
+from portrait.transports.http.stills import _read_request
 from portrait.transports.webrtc.aiortc_patches.video_decoders import BoundedH264Decoder, BoundedVp8Decoder
 from portrait.transports.webrtc.connection import blaming_the_offer, without_names
 from portrait.transports.webrtc.offer_limits import check_fragment, check_offer
@@ -115,7 +114,7 @@ async def read_form(data: bytes) -> None:
     payload.feed_data(data)
     payload.feed_eof()
     headers = {"Content-Type": "multipart/form-data; boundary=x"}
-    await _read_form(make_mocked_request("POST", "/v1/segment", headers, payload=payload, client_max_size=2**20))
+    await _read_request(make_mocked_request("POST", "/v1/segment", headers, payload=payload, client_max_size=2**20))
 
 
 def read_picture(data: bytes) -> None:
@@ -131,7 +130,7 @@ def read_message(data: bytes) -> None:
     for asked in (message.config.output, message.control.output):
         output = read_output(asked, load_background(asked.background_picture) if asked.background_picture else None)
         if message.HasField("frame"):
-            arrival = Arrival(message.frame.picture, output, message.frame.timestamp_us)
+            arrival = IncomingPicture(message.frame.picture, output, message.frame.timestamp_us)
             frame = GrpcCodec(MOST_PIXELS, model()).decode(arrival, 0.0, output.options)
             assert frame.width * frame.height <= MOST_PIXELS
     if message.config.HasField("prior"):
@@ -139,9 +138,9 @@ def read_message(data: bytes) -> None:
 
 
 def read_inference(data: bytes) -> None:
-    picture, prior = read_inputs(kserve.ModelInferRequest.FromString(data), MOST_PIXELS)
+    picture, prior = read_inputs(InferRequest.parse(data), MOST_PIXELS, MOST_PIXELS)
     assert prior is None or prior.width * prior.height <= MOST_PIXELS
-    GrpcCodec(MOST_PIXELS, model()).decode(Arrival(picture, MASK, 0), 0.0, Options("mask"))
+    GrpcCodec(MOST_PIXELS, model()).decode(IncomingPicture(picture, MASK, 0), 0.0, Options("mask"))
 
 
 def read_video(decoder: Any, data: bytes) -> None:
@@ -206,7 +205,7 @@ TARGETS = {
     "offer": Target(read_offer),
     "fragment": Target(read_fragment, lenient=True),
     "form": Target(lambda data: asyncio.run(read_form(data)), (PortraitError, HTTPException)),
-    "changes": Target(lambda data: _read_changes(data.decode("utf-8", "replace"))),
+    "changes": Target(read_change),
     "picture": Target(read_picture),
     "vp8": Target(lambda data: read_video(BoundedVp8Decoder(), data), (av.FFmpegError,)),
     "h264": Target(lambda data: read_video(BoundedH264Decoder(), data), (av.FFmpegError,)),

@@ -17,20 +17,24 @@ import grpc.aio
 import pytest
 from aiohttp import web
 
+from portrait.image.backgrounds import Backgrounds
 from portrait.server.app import RunningService
 from portrait.settings import Settings
 from portrait.transports.grpc import server as grpc_transport
-from portrait.transports.grpc.server import serve_grpc
-from portrait.transports.http import connection_limits as door
+from portrait.transports.grpc.config import GrpcConfig
+from portrait.transports.grpc.server import GrpcServer
+from portrait.transports.http import connection_limits as limits
+from portrait.transports.http.config import HttpConfig
 from portrait.transports.http.server import serve_http
 from portrait.workers.ids import owner_of_id
 from tests.boxes import serving, wait_for
+from tests.calls import budget_of
 from tests.credentials import Authority, authority, http_status, trusting
 from tests.credentials import serving as serving_here
 
 __all__ = ["authority"]  # a fixture
 
-LARGE = b"x" * (2 * door.SMALL)
+LARGE = b"x" * (2 * limits.SMALL_BODY)
 
 
 class Answer(asyncio.Event):
@@ -62,7 +66,7 @@ async def box(**options: Any) -> AsyncIterator[tuple[int, Answer]]:
         return web.Response(text="here")
 
     routes = [web.get("/slow", slow), web.post("/body", body), web.get("/quick", quick)]
-    async with serve_http(routes, host="127.0.0.1", port=0, max_body_bytes=2**20, **options) as port:
+    async with serve_http(routes, HttpConfig("127.0.0.1", 0, 2**20, 10**6), **options) as port:
         yield port, answer
 
 
@@ -89,7 +93,7 @@ async def gone(reader: asyncio.StreamReader) -> bool:
 
 
 async def test_a_head_that_never_ends_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(door, "WAIT_SECONDS", 1.0)
+    monkeypatch.setattr(limits, "HEAD_SECONDS", 1.0)
     async with box() as (port, answer), AsyncExitStack() as stack:
         silent, _ = await connected(stack, port)
         slow, writer = await connected(stack, port)
@@ -111,7 +115,7 @@ async def test_a_head_that_never_ends_is_not_waited_for(monkeypatch: pytest.Monk
 
 
 async def test_a_full_door_sends_whoever_waits_away_and_nobody_who_is_served(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(door, "MOST", 4)
+    monkeypatch.setattr(limits, "MOST_CONNECTIONS", 4)
     async with box() as (port, answer), AsyncExitStack() as stack:
         served, writer = await connected(stack, port)
         writer.write(b"GET /slow HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
@@ -128,7 +132,7 @@ async def test_a_full_door_sends_whoever_waits_away_and_nobody_who_is_served(mon
 
 
 async def test_a_door_full_of_those_who_are_served_lets_nobody_in(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(door, "MOST", 3)
+    monkeypatch.setattr(limits, "MOST_CONNECTIONS", 3)
     async with box() as (port, answer), AsyncExitStack() as stack:
         asked = []
         for _ in range(3):
@@ -143,7 +147,7 @@ async def test_a_door_full_of_those_who_are_served_lets_nobody_in(monkeypatch: p
 
 
 async def test_a_body_that_never_ends_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(door, "BODY_SECONDS", 1.0)
+    monkeypatch.setattr(limits, "BODY_SECONDS", 1.0)
     async with box() as (port, _), AsyncExitStack() as stack:
         reader, writer = await connected(stack, port)
         writer.write(b"POST /body HTTP/1.1\r\nHost: x\r\nContent-Length: 1000\r\n\r\nabc")
@@ -152,8 +156,8 @@ async def test_a_body_that_never_ends_is_not_waited_for(monkeypatch: pytest.Monk
 
 
 async def test_so_many_large_bodies_are_read_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(door, "PLACES", 2)
-    monkeypatch.setattr(door, "PLACE_SECONDS", 1.0)
+    monkeypatch.setattr(limits, "LARGE_BODIES", 2)
+    monkeypatch.setattr(limits, "LARGE_BODY_WAIT_SECONDS", 1.0)
     head = b"POST /body HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n"
     async with box() as (port, answer), AsyncExitStack() as stack, aiohttp.ClientSession() as http:
         url = f"http://127.0.0.1:{port}/body"
@@ -193,7 +197,7 @@ async def test_parts_without_end_are_refused_at_the_first_one_too_many(service: 
             assert response.status == 400
         data = b'--x\r\nContent-Disposition: form-data; name="mode"\r\n\r\nblur\r\n' * 2 + b"--x--\r\n"
         async with http.post(url, data=data, headers=headers) as response:
-            assert "mode: the field came twice" in (await response.json())["detail"]
+            assert "mode: got the field twice" in (await response.json())["detail"]
     assert sent < 50_000
 
 
@@ -212,9 +216,10 @@ async def test_grpc_takes_so_many_connections_and_waits_for_no_greeting(
     few = [("grpc.max_allowed_incoming_connections", 5), ("grpc.server_handshake_timeout_ms", 1000)]
     assert {name for name, _ in few} < {name for name, _ in grpc_transport.BOUND_OPTIONS}
     monkeypatch.setattr(grpc_transport, "BOUND_OPTIONS", few)
-    limits: dict[str, Any] = {"max_frame_pixels": 10**6, "max_still_pixels": 10**6, "max_message_bytes": 10**6}
+    config = GrpcConfig("127.0.0.1", 0, 10**6, 10**6, 10**6, idle_seconds=5)
     async with (
-        serve_grpc(service.sessions, None, host="127.0.0.1", port=0, idle_seconds=5, **limits) as server,  # type: ignore[arg-type]
+        budget_of(10**6) as budget,
+        GrpcServer(config, service.sessions, Backgrounds(), budget) as server,
         AsyncExitStack() as stack,
     ):
         readers = [(await connected(stack, server.port))[0] for _ in range(12)]
@@ -261,17 +266,17 @@ def test_a_crowd_without_credentials_costs_a_real_box_what_is_said_and_no_more(t
         before, memory = descriptors(process.pid), resident(process.pid)
         for port, line in ((http_port, b"POST /v1/segment HTTP/1.1\r\nHost: x\r\nX: "), (grpc_port, b"PRI * HTTP/2.0")):
             held = descriptors(process.pid)
-            for _ in range(2 * door.MOST):
+            for _ in range(2 * limits.MOST_CONNECTIONS):
                 one = crowd.enter_context(socket.create_connection(("127.0.0.1", port), timeout=60))
                 with contextlib.suppress(OSError):  # sent away already
                     one.send(line + b"y" * 4000)
             # Sooner than any of them has waited for too long.
-            wait_for(lambda held=held: descriptors(process.pid) - held <= door.MOST + 25, 8)
+            wait_for(lambda held=held: descriptors(process.pid) - held <= limits.MOST_CONNECTIONS + 25, 8)
         # Health is asked all the same.
         assert json.load(urllib.request.urlopen(told["page"] + "healthz", timeout=60)) == {"status": "alive"}
         most = descriptors(process.pid) - before
         grown = resident(process.pid) - memory
-        print(f"{4 * door.MOST} connections: {most} descriptors and {grown / 2**20:.0f} MB more")
+        print(f"{4 * limits.MOST_CONNECTIONS} connections: {most} descriptors and {grown / 2**20:.0f} MB more")
         assert grown < 150 * 2**20
         crowd.close()
         wait_for(lambda: descriptors(process.pid) <= before + 20, 60)
@@ -280,8 +285,8 @@ def test_a_crowd_without_credentials_costs_a_real_box_what_is_said_and_no_more(t
 async def test_a_handshake_that_never_comes_is_not_waited_for(
     settings: Settings, authority: Authority, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(door, "HANDSHAKE_SECONDS", 2.0)
-    monkeypatch.setattr(door, "MOST", 4)
+    monkeypatch.setattr(limits, "HANDSHAKE_SECONDS", 2.0)
+    monkeypatch.setattr(limits, "MOST_CONNECTIONS", 4)
     certificate, key = authority.issue(tmp_path, "server")
     async with serving_here(settings, tls_certificate=certificate, tls_key=key) as running, AsyncExitStack() as stack:
         silent = [(await connected(stack, running.http_port))[0] for _ in range(20)]

@@ -115,16 +115,23 @@ def test_a_message_of_millions_of_members_is_not_parsed(members: str, box: Box) 
     with grpc.insecure_channel(told["grpc"]) as channel, pytest.raises(grpc.RpcError) as refused:
         next(channel.stream_stream(method)(iter([message]), timeout=60))  # on the wire a call of one message is as any
     assert refused.value.code() == grpc.StatusCode.INVALID_ARGUMENT  # type: ignore[attr-defined]
-    assert "more than 1000 members came" in refused.value.details()  # type: ignore[attr-defined]
+    assert "got more than 1000 members" in refused.value.details()  # type: ignore[attr-defined]
     assert peak(process.pid) - before < 50 * 2**20
 
 
-def test_a_tensor_of_a_million_dimensions_is_told_shortly(box: Box) -> None:
-    """A packed list is one member."""
-    tensor = field(b"\x0a", b"image") + field(b"\x12", b"UINT8") + field(b"\x1a", b"\x01" * 2**20)
+LISTS = {
+    "of dimensions": (2**15, "expected UINT8 (1,H,W,3)"),
+    "too long to be parsed": (2**20, "shape: got a list of 1048576 bytes, expected at most 65536"),
+}
+
+
+@pytest.mark.parametrize("name", LISTS)
+def test_a_packed_list_is_one_member_and_is_told_shortly(name: str, box: Box) -> None:
+    length, said = LISTS[name]
+    tensor = field(b"\x0a", b"image") + field(b"\x12", b"UINT8") + field(b"\x1a", b"\x01" * length)
     with grpc.insecure_channel(box[1]["grpc"]) as channel:
         call = channel.unary_unary(INFER)
         with pytest.raises(grpc.RpcError) as refused:
             call(field(b"\x2a", tensor), timeout=60)
     assert refused.value.code() == grpc.StatusCode.INVALID_ARGUMENT  # type: ignore[attr-defined]
-    assert "expected UINT8 (1,H,W,3)" in refused.value.details()  # type: ignore[attr-defined]
+    assert said in refused.value.details()  # type: ignore[attr-defined]

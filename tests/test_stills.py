@@ -63,7 +63,9 @@ async def test_webp_cutouts_have_an_alpha_and_jpeg_ones_are_refused(http: aiohtt
     async with http.post("/v1/segment?mode=cutout", data=form(data), headers={"Accept": "image/webp"}) as response:
         assert (await picture_of(response)).shape == (360, 640, 4)
     async with http.post("/v1/segment?mode=cutout", data=form(data), headers={"Accept": "image/jpeg"}) as response:
-        assert "can be image/png, image/webp" in await problem_of(response, 406, "NOT_ACCEPTABLE")
+        assert "expected one of image/png, image/webp for mode cutout" in await problem_of(
+            response, 406, "NOT_ACCEPTABLE"
+        )
 
 
 @pytest.mark.parametrize("background", ["dusk", encoded(np.full((40, 40, 3), (0, 0, 255), np.uint8), ".png")])
@@ -102,7 +104,7 @@ async def test_a_bad_still_is_refused_saying_why(http: aiohttp.ClientSession, na
         ({"mode": "image"}, 400, "BAD_OPTION", "mode image was asked for without one"),
         ({"mode": "image", "background": "../../etc/passwd"}, 400, "BAD_OPTION", "unknown background"),
         ({"mode": "image", "background": b"hello"}, 422, "BAD_PICTURE", "background: 5 bytes that are no picture"),
-        ({"moed": "blur"}, 400, "BAD_OPTION", "moed: unknown field; expected image, mode"),
+        ({"moed": "blur"}, 400, "BAD_OPTION", "moed: unknown field, expected one of image, mode"),
     ],
 )
 async def test_bad_fields_are_refused_naming_them(
@@ -114,7 +116,7 @@ async def test_bad_fields_are_refused_naming_them(
 
 async def test_a_request_without_a_form_or_an_image_is_refused(http: aiohttp.ClientSession) -> None:
     async with http.post("/v1/segment", json={}) as response:
-        assert "application/json came; expected multipart" in await problem_of(response, 415, "UNSUPPORTED_MEDIA_TYPE")
+        assert "got application/json, expected multipart" in await problem_of(response, 415, "UNSUPPORTED_MEDIA_TYPE")
     async with http.post("/v1/segment", data=form(mode="blur")) as response:
         assert "image: the field is missing" in await problem_of(response, 422, "BAD_PICTURE")
     headers = {"Content-Type": "multipart/form-data; boundary=x"}

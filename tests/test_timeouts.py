@@ -8,7 +8,7 @@ import pytest
 
 from portrait.errors import SegmentationHangs
 from portrait.sessions.watched_thread import CHECKS, WatchedThread
-from portrait.transports.grpc.idle_timeout import Limit
+from portrait.transports.grpc.idle_timeout import IdleTimeout
 
 
 @pytest.fixture
@@ -30,14 +30,14 @@ def later(monkeypatch: pytest.MonkeyPatch) -> Callable[[float], Awaitable[None]]
 
 
 async def test_a_wait_that_begins_anew_in_time_has_no_end(later: Callable[[float], Awaitable[None]]) -> None:
-    async with Limit(1.0) as limit:
+    async with IdleTimeout(1.0) as limit:
         for _ in range(5):
             limit.begin()
             await later(0.9)
 
 
 async def test_nothing_is_cut_where_nothing_is_waited_for(later: Callable[[float], Awaitable[None]]) -> None:
-    async with Limit(1.0) as limit:
+    async with IdleTimeout(1.0) as limit:
         await later(5.0)
         limit.begin()
         await later(0.5)
@@ -47,7 +47,7 @@ async def test_nothing_is_cut_where_nothing_is_waited_for(later: Callable[[float
 
 async def test_a_wait_is_cut_at_its_limit_whenever_it_began(later: Callable[[float], Awaitable[None]]) -> None:
     async def wait() -> None:
-        async with Limit(1.0) as limit:
+        async with IdleTimeout(1.0) as limit:
             await later(0.7)
             limit.begin()
             await later(0.9)
@@ -63,7 +63,7 @@ async def test_a_wait_is_cut_at_its_limit_whenever_it_began(later: Callable[[flo
 
 async def test_an_end_of_the_task_itself_is_no_end_of_a_wait() -> None:
     async def wait() -> None:
-        async with Limit(60.0) as limit:
+        async with IdleTimeout(60.0) as limit:
             limit.begin()
             await asyncio.sleep(60)
 

@@ -13,6 +13,7 @@ import cv2
 import pytest
 from aiohttp import web
 
+from portrait.transports.http.config import HttpConfig
 from portrait.transports.http.server import serve_http
 from portrait.workers.shared_state import SharedState
 from tests.people import Clip
@@ -101,9 +102,7 @@ async def test_bodies_flow_through_another_worker_as_they_come_and_its_answer_is
 
     async with timeout(60), AsyncExitStack() as stack:
         ports = [
-            await stack.enter_async_context(
-                serve_http(routes, host="127.0.0.1", port=0, max_body_bytes=2**20, board=board)
-            )
+            await stack.enter_async_context(serve_http(routes, HttpConfig("127.0.0.1", 0, 2**20, 10**6), board=board))
             for board in boards
         ]
         http = await stack.enter_async_context(aiohttp.ClientSession())

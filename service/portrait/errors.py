@@ -16,6 +16,7 @@
     ├── Refused             the request is valid: try again later
     │   ├── TooManySessions
     │   │   └── OutOfCpu
+    │   ├── TooManyPixels  the pictures in memory leave no room for one more
     │   ├── WorkerLost
     │   ├── NoMediaPort
     │   ├── TooManyViewers
@@ -153,6 +154,12 @@ class OutOfCpu(TooManySessions):
     """One more session would need more CPU than the box has left, even at the lowest quality level."""
 
     reason = "OUT_OF_CPU"
+
+
+class TooManyPixels(Refused):
+    """The stills and backgrounds in memory leave no room for one more."""
+
+    reason = "TOO_MANY_PIXELS"
 
 
 class WorkerLost(Refused):

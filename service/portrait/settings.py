@@ -112,6 +112,9 @@ class Settings(BaseSettings):
     max_viewers: int = Field(32, ge=0, le=10_000, description="WHEP viewers, at most; more are refused.")
     max_frame_pixels: int = Field(1920 * 1088, ge=256, le=2**26, description="Pixels of a stream's frame, at most.")
     max_still_pixels: int = Field(25_000_000, ge=256, le=2**28, description="Pixels of a still picture, at most.")
+    max_pixels_in_flight: int = Field(
+        25_000_000, ge=256, le=2**30, description="Pixels of stills and backgrounds in memory at once, in each worker."
+    )
     max_still_bytes: int = Field(32 * 2**20, ge=1024, le=2**30, description="Bytes of an HTTP request, at most.")
     idle_seconds: float = Field(15.0, gt=0, le=3600, description="A stream ends after this long without a frame.")
     hang_seconds: float = Field(20.0, gt=0, le=3600, description="A frame that takes this long ends its session.")

@@ -14,6 +14,7 @@ import cv2
 from portrait import __version__
 from portrait.admission.capacity import Capacity, Limits
 from portrait.admission.cgroup import CpuGrants, cpu_budget
+from portrait.admission.pixel_budget import PixelBudget
 from portrait.admission.quality import Quality
 from portrait.core.segmenters import Models, load_models, warm
 from portrait.image.backgrounds import Backgrounds
@@ -25,8 +26,13 @@ from portrait.server.reload import RunningService
 from portrait.sessions.registry import Sessions
 from portrait.settings import Settings
 from portrait.tracing import open_tracing
-from portrait.transports.grpc.server import GrpcServer, serve_grpc
-from portrait.transports.http.server import About, HttpRoutes, Stills, Trust, serve_http
+from portrait.transports.grpc.config import GrpcConfig
+from portrait.transports.grpc.server import GrpcServer
+from portrait.transports.http.box_info import BoxInfo, TrustRoutes
+from portrait.transports.http.config import HttpConfig
+from portrait.transports.http.routes import HttpRoutes
+from portrait.transports.http.server import serve_http
+from portrait.transports.http.stills import StillRoutes
 from portrait.transports.webrtc.server import WebRTC, serve_webrtc
 from portrait.transports.webrtc.turn import IceServers
 from portrait.workers.environment import tune_interpreter
@@ -41,9 +47,6 @@ CODEC_THREADS = 4
 
 LAST_WORD_SECONDS = 2.0
 """How long sessions that were ended have to tell their clients why before their connections close."""
-
-MESSAGE_MARGIN = 64 * 1024
-"""Bytes that a gRPC message may have besides its picture."""
 
 
 @asynccontextmanager
@@ -107,25 +110,26 @@ async def _serve(
     security: Security,
     listening: socket.socket | None,
 ) -> AsyncIterator[RunningService]:
-    stills = Stills(sessions, backgrounds, settings.max_still_pixels)
-    async with _open_webrtc(settings, sessions, backgrounds, security) as webrtc:
-        http = HttpRoutes(sessions, backgrounds, metrics.expose, partial(_is_ready, sessions), webrtc.resources.patches)
-        about = About(security, settings.max_still_bytes)
-        routes = [*http.routes, *stills.routes, *webrtc.routes, *Trust(security.certificates).routes, *about.routes]
+    http_config = HttpConfig.of(settings)
+    grpc_config = GrpcConfig.of(settings, shared_port=sessions.board.count > 1)
+    async with (
+        PixelBudget(settings.max_pixels_in_flight, metrics.session_refused) as budget,
+        _open_webrtc(settings, sessions, backgrounds, security) as webrtc,
+    ):
+        grpc_server = GrpcServer(grpc_config, sessions, backgrounds, budget, security)
+        routes = [
+            *HttpRoutes(
+                sessions, backgrounds, budget, metrics.expose, partial(_is_ready, sessions), webrtc.resources.patches
+            ).routes,
+            *StillRoutes(sessions, backgrounds, budget, http_config.max_still_pixels).routes,
+            *webrtc.routes,
+            *TrustRoutes(security.certificates).routes,
+            *BoxInfo(security, http_config.max_body_bytes, grpc_server.port).routes,
+        ]
         async with (
-            serve_http(
-                routes,
-                host=settings.host,
-                port=settings.http_port,
-                max_body_bytes=settings.max_still_bytes,
-                security=security,
-                origins=settings.allowed_origins,
-                board=sessions.board,
-                listening=listening,
-            ) as http_port,
-            _open_grpc(settings, sessions, backgrounds, security) as grpc_server,
+            serve_http(routes, http_config, security=security, board=sessions.board, listening=listening) as http_port,
+            grpc_server,
         ):
-            about.grpc_port = grpc_server.port
             running = RunningService(settings, sessions, backgrounds, capacity, metrics, (http_port, grpc_server.port))
             sessions.board.tell(ready=True)
             try:
@@ -154,29 +158,12 @@ def _open_webrtc(
     )
 
 
-def _open_grpc(
-    settings: Settings, sessions: Sessions, backgrounds: Backgrounds, security: Security
-) -> AbstractAsyncContextManager[GrpcServer]:
-    return serve_grpc(
-        sessions,
-        backgrounds,
-        host=settings.host,
-        port=settings.grpc_port,
-        max_frame_pixels=settings.max_frame_pixels,
-        max_still_pixels=settings.max_still_pixels,
-        max_message_bytes=max(3 * settings.max_frame_pixels, settings.max_still_bytes) + MESSAGE_MARGIN,
-        idle_seconds=settings.idle_seconds,
-        security=security,
-        shared_port=sessions.board.count > 1,
-    )
-
-
 async def _drain(running: RunningService, grpc_server: GrpcServer) -> None:
     """Refuse new sessions, let the open ones continue for `drain_seconds`, and end those left."""
     sessions, seconds = running.sessions, running.settings.drain_seconds
-    await grpc_server.announce_end()
+    await grpc_server.report_not_serving()
     if sessions.board.others_serve:
-        grpc_server.take_no_more(seconds)
+        grpc_server.refuse_connections(seconds)
     cut = await sessions.drain(seconds)
     await sessions.wait_closed(LAST_WORD_SECONDS)
     log_event(logger, logging.INFO, "drained", sessions_cut=cut)

@@ -1,4 +1,4 @@
-"""The policy of security.py at the gRPC server's door."""
+"""Authentication of gRPC calls, by the rules of portrait.security."""
 
 from collections.abc import Awaitable, Callable
 from typing import Any
@@ -12,11 +12,11 @@ from portrait.transports.grpc.status import abort
 from portrait.transports.grpc.validation import replaced
 
 OPEN = "/grpc.health.v1.Health/"
-"""What an orchestrator asks that has no credentials."""
+"""Methods that need no credentials: orchestrators call them and have none."""
 
 
-class Guard(grpc.aio.ServerInterceptor):
-    """Lets nobody else pass, to no method but health's. A certificate is required by the handshake already."""
+class AuthInterceptor(grpc.aio.ServerInterceptor):
+    """Refuses calls without valid credentials. A client certificate has been required by the handshake already."""
 
     def __init__(self, security: Security) -> None:
         self._security = security
@@ -38,7 +38,7 @@ class Guard(grpc.aio.ServerInterceptor):
 
 
 def authorization(metadata: Any) -> str | None:
-    """The caller's credentials, of the metadata of a call."""
+    """The value of `authorization` in a call's metadata, if it is there."""
     given = dict(metadata or ()).get("authorization")
     return given if isinstance(given, str) else None
 
@@ -51,7 +51,7 @@ def _refusing(handler: Any, error: Unauthenticated) -> Any:
 
 
 def credentials(certificates: Certificates) -> grpc.ServerCredentials:
-    """TLS whose every handshake uses the certificates in force then."""
+    """TLS in which every handshake uses the certificates that are in force at that moment."""
     current = certificates.pem()
 
     def configuration(pem: Pem) -> Any:

@@ -3,10 +3,12 @@
 import zlib
 from dataclasses import dataclass
 from fractions import Fraction
+from typing import Protocol
 
 import cv2
 import numpy as np
 
+from portrait.admission.pixel_budget import PixelBudget, decode_background
 from portrait.core.compositors import MODES, Options
 from portrait.core.compositors.blend import alpha, resize
 from portrait.core.pipeline import Result
@@ -57,19 +59,39 @@ class Output:
     mask_size: "pb.MaskSize.ValueType"
 
 
+class PictureFields(Protocol):
+    """The members of portrait.v1.Picture; requests of KServe bring theirs in another form."""
+
+    @property
+    def format(self) -> "pb.PictureFormat.ValueType":
+        """How its bytes are laid out."""
+
+    @property
+    def width(self) -> int:
+        """Pixels per row; of no meaning where the bytes have a header."""
+
+    @property
+    def height(self) -> int:
+        """Rows; of no meaning where the bytes have a header."""
+
+    @property
+    def data(self) -> bytes:
+        """The bytes."""
+
+
 @dataclass(frozen=True, slots=True)
-class Arrival:
+class IncomingPicture:
     """A picture as it came, with the output that was in force then."""
 
-    picture: pb.Picture
+    picture: "PictureFields"
     output: Output
     timestamp_us: int
     wants_prior: bool = False
 
 
 @dataclass(frozen=True, slots=True)
-class Sent:
-    """A picture as it goes out. Not a message: each would be copied into the one that is sent."""
+class EncodedPicture:
+    """A picture to send. Not a message: that would be copied once more into the response."""
 
     format: "pb.PictureFormat.ValueType"
     width: int
@@ -82,21 +104,22 @@ class Sent:
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
-    """What a result becomes on the wire."""
+class EncodedResult:
+    """A result to send."""
 
-    picture: Sent
-    prior: Sent | None
+    picture: EncodedPicture
+    prior: EncodedPicture | None
 
 
-async def read_background(message: pb.Output, backgrounds: Backgrounds) -> Frame | Clip | None:
+async def read_background(message: pb.Output, backgrounds: Backgrounds, budget: PixelBudget) -> Frame | Clip | None:
     """The background a message brings or names.
 
     Raises:
         BadOption, BadPicture: names the field.
+        TooManyPixels: there is no room for it in time.
     """
     if message.background_picture:
-        return await backgrounds.decode(message.background_picture)
+        return await decode_background(message.background_picture, backgrounds, budget)
     return await backgrounds.pick(message.background_name) if message.background_name else None
 
 
@@ -159,7 +182,7 @@ class GrpcCodec:
     def __init__(self, max_pixels: int, model: Model) -> None:
         self._max_pixels, self._model_side = max_pixels, max(model.width, model.height)
 
-    def decode(self, picture: Arrival, arrived: float, options: Options) -> Frame:
+    def decode(self, picture: IncomingPicture, arrived: float, options: Options) -> Frame:
         """A Frame of a message.
 
         Raises:
@@ -175,14 +198,14 @@ class GrpcCodec:
         check_size(message.width, message.height, self._max_pixels, "picture")
         return RAW[message.format](message.data, message.width, message.height, timestamp, arrived)
 
-    def encode(self, result: Result, picture: Arrival) -> Answer:
+    def encode(self, result: Result, picture: IncomingPicture) -> EncodedResult:
         """The result in the format asked for, with the mask itself if that was asked for as well."""
         prior = None
         if picture.wants_prior and result.failure is None:
             prior = _grey_picture(result.prior.values, pb.PICTURE_FORMAT_GRAY8_ZLIB)
-        return Answer(self._picture(result, picture), prior)
+        return EncodedResult(self._encode(result, picture), prior)
 
-    def _picture(self, result: Result, picture: Arrival) -> Sent:
+    def _encode(self, result: Result, picture: IncomingPicture) -> EncodedPicture:
         mode, output = result.options.mode, picture.output
         layout = _layout(mode, picture)
         if _is_grey(mode, picture):
@@ -197,11 +220,11 @@ class GrpcCodec:
             return _write(frame, layout)
 
 
-def _layout(mode: str, picture: Arrival) -> "pb.PictureFormat.ValueType":
+def _layout(mode: str, picture: IncomingPicture) -> "pb.PictureFormat.ValueType":
     return picture.output.format or DEFAULT_FORMATS.get(mode, picture.picture.format)
 
 
-def _is_grey(mode: str, picture: Arrival) -> bool:
+def _is_grey(mode: str, picture: IncomingPicture) -> bool:
     """Whether the result is one number per pixel, and nothing of the picture that came."""
     return mode in PROBABILITIES and _layout(mode, picture) in GREY
 
@@ -214,7 +237,7 @@ def _probability(result: Result, size: "pb.MaskSize.ValueType") -> Plane:
     return resize(mask.values, *came) if size == pb.MASK_SIZE_FRAME else mask.values
 
 
-def _grey_picture(values: Plane, layout: "pb.PictureFormat.ValueType") -> Sent:
+def _grey_picture(values: Plane, layout: "pb.PictureFormat.ValueType") -> EncodedPicture:
     if layout == pb.PICTURE_FORMAT_GRAY1:
         return _picture(values, layout, np.packbits(values > 127, axis=1).tobytes())
     if layout == pb.PICTURE_FORMAT_GRAY8_ZLIB:
@@ -222,9 +245,9 @@ def _grey_picture(values: Plane, layout: "pb.PictureFormat.ValueType") -> Sent:
     return _picture(values, layout, encode(values, PICTURES[layout]) if layout in PICTURES else None)
 
 
-def _write(frame: Frame, layout: "pb.PictureFormat.ValueType") -> Sent:
+def _write(frame: Frame, layout: "pb.PictureFormat.ValueType") -> EncodedPicture:
     if layout == pb.PICTURE_FORMAT_I420:
-        return Sent(layout, frame.width, frame.height, pack_i420(frame))
+        return EncodedPicture(layout, frame.width, frame.height, pack_i420(frame))
     if layout == pb.PICTURE_FORMAT_RGBA32:
         return _picture(np.asarray(cv2.cvtColor(bgra_from_frame(frame), cv2.COLOR_BGRA2RGBA), np.uint8), layout)
     if layout in PICTURES:
@@ -236,6 +259,6 @@ def _write(frame: Frame, layout: "pb.PictureFormat.ValueType") -> Sent:
     return _picture(np.asarray(cv2.cvtColor(pixels, cv2.COLOR_BGR2RGB), np.uint8), layout)
 
 
-def _picture(pixels: Plane, layout: "pb.PictureFormat.ValueType", data: bytes | None = None) -> Sent:
+def _picture(pixels: Plane, layout: "pb.PictureFormat.ValueType", data: bytes | None = None) -> EncodedPicture:
     height, width = pixels.shape[:2]
-    return Sent(layout, width, height, pixels.tobytes() if data is None else data)
+    return EncodedPicture(layout, width, height, pixels.tobytes() if data is None else data)

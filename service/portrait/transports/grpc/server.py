@@ -1,128 +1,141 @@
-"""The gRPC transport: portrait.v1, KServe v2, health v1 and reflection on one port."""
+"""The gRPC server: portrait.v1, KServe v2, health v1 and reflection on one port."""
 
 import asyncio
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
-from dataclasses import dataclass
 
 import grpc.aio
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
+from portrait.admission.pixel_budget import PixelBudget
 from portrait.image.backgrounds import Backgrounds
 from portrait.kserve import inference_pb2, inference_pb2_grpc
 from portrait.security import Security
 from portrait.sessions.registry import Sessions
-from portrait.transports.grpc.auth import Guard, credentials
-from portrait.transports.grpc.kserve import InferenceServicer
-from portrait.transports.grpc.service import Limits, SegmentationServicer
-from portrait.transports.grpc.validation import Strict
+from portrait.transports.grpc.auth import AuthInterceptor, credentials
+from portrait.transports.grpc.config import GrpcConfig
+from portrait.transports.grpc.kserve import InferenceServicer, InferRequest
+from portrait.transports.grpc.service import SegmentationServicer
+from portrait.transports.grpc.validation import MOST_METADATA_BYTES, ValidationInterceptor
 from portrait.v1 import segmentation_pb2, segmentation_pb2_grpc
 
 SERVICE = segmentation_pb2.DESCRIPTOR.services_by_name["SegmentationService"].full_name
+PARSERS = {inference_pb2.ModelInferRequest.DESCRIPTOR.full_name: InferRequest.parse}
 INFERENCE = inference_pb2.DESCRIPTOR.services_by_name["GRPCInferenceService"].full_name
 
 # HTTP/2 windows bound memory, not latency: by default a client is megabytes ahead of a busy stream. These keep it to
-# about 256 KB, two or three frames of 720p JPEG; the slot does the rest. A window smaller than a frame would cost the
-# server a third more for each, in rounds of "go on".
+# about 256 KB, two or three frames of 720p JPEG; the slot does the rest. With a window smaller than a frame the server
+# would spend a third more on each frame, for the WINDOW_UPDATE frames it needs.
 WINDOW_OPTIONS = [
     ("grpc.http2.bdp_probe", 0),
     ("grpc.http2.lookahead_bytes", 262_144),
     ("grpc.http2.write_buffer_size", 65536),
 ]
-TAKEN = 2
-"""How many times the largest legal message gRPC takes in, so that it is refused here, with details."""
+
+RECEIVED = 2
+"""gRPC receives messages of up to this many times the largest legal one, so that ours refuses them, with details."""
+
+PING_INTERVAL_MS = 2000
+"""A client may ping as often as this, with or without a call; Go clients commonly do so every 10 s. After three pings
+that come sooner the connection is closed (GOAWAY, ENHANCE_YOUR_CALM, "too_many_pings")."""
 
 KEEPALIVE_OPTIONS = [
     ("grpc.keepalive_time_ms", 20_000),
     ("grpc.keepalive_timeout_ms", 10_000),
-    ("grpc.http2.min_recv_ping_interval_without_data_ms", 10_000),
+    ("grpc.keepalive_permit_without_calls", 1),  # else a ping without a call is allowed every two hours
+    ("grpc.http2.min_recv_ping_interval_without_data_ms", PING_INTERVAL_MS),
 ]
 
 BOUND_OPTIONS = [
     ("grpc.max_allowed_incoming_connections", 1000),
     ("grpc.max_concurrent_streams", 100),  # of one connection
-    ("grpc.max_connection_idle_ms", 300_000),  # a connection without a call; clients connect anew by themselves
+    ("grpc.max_connection_idle_ms", 300_000),  # a connection without a call; clients reconnect by themselves
     ("grpc.server_handshake_timeout_ms", 10_000),
+    # Between a soft and a hard bound gRPC refuses at random; equal ones make it one bound.
+    ("grpc.max_metadata_size", MOST_METADATA_BYTES),
+    ("grpc.absolute_max_metadata_size", MOST_METADATA_BYTES),
 ]
-"""What a client may hold open, without credentials too; by default all of it."""
+"""What a client may hold open or send, without credentials too."""
 
 SPARE_CALLS = 64
 """Calls beside those that may hold a session: health, models, refusals."""
 
 
-@dataclass
 class GrpcServer:
-    """A running server."""
+    """A server that is bound from its construction on and serves for the length of its block.
 
-    port: int
-    """The TCP port in use; of interest when 0 was asked for."""
-    health: health.aio.HealthServicer
-    server: grpc.aio.Server
-    stopping: asyncio.Task[None] | None = None
-
-    async def announce_end(self) -> None:
-        """Say NOT_SERVING from now on."""
-        await self.health.enter_graceful_shutdown()
-
-    def take_no_more(self, seconds: float) -> None:
-        """Give the port to the other processes that share it; calls that are open may go on for so long.
-
-        Otherwise the kernel would go on to send every so manieth new connection here, to be refused.
-        """
-        self.stopping = asyncio.create_task(self.server.stop(grace=seconds + 1.0), name="grpc-stop")
-
-
-@asynccontextmanager
-async def serve_grpc(
-    sessions: Sessions,
-    backgrounds: Backgrounds,
-    *,
-    host: str,
-    port: int,
-    max_frame_pixels: int,
-    max_still_pixels: int,
-    max_message_bytes: int,
-    idle_seconds: float,
-    security: Security | None = None,
-    shared_port: bool = False,
-) -> AsyncIterator[GrpcServer]:
-    """A server for the length of the block; what is open at its end is cut. Without `security` everybody may call.
-
-    A shared port takes the connections the kernel gives to this one of several processes (SO_REUSEPORT).
+    What is open at the end of the block is cut. Without `security` everyone may call.
 
     Raises:
         OSError: the address cannot be bound.
     """
-    options = [("grpc.max_receive_message_length", TAKEN * max_message_bytes), ("grpc.so_reuseport", int(shared_port))]
-    interceptors = [*([Guard(security)] if security else []), Strict(max_message_bytes)]
-    server = grpc.aio.server(
-        interceptors=interceptors,
-        options=[*options, *WINDOW_OPTIONS, *KEEPALIVE_OPTIONS, *BOUND_OPTIONS],
-        maximum_concurrent_rpcs=sessions.limit + SPARE_CALLS,
-    )
-    limits = Limits(max_frame_pixels, max_still_pixels, max_message_bytes, idle_seconds)
-    servicer = SegmentationServicer(sessions, backgrounds, limits, security)
-    segmentation_pb2_grpc.add_SegmentationServiceServicer_to_server(servicer, server)
-    inference_pb2_grpc.add_GRPCInferenceServiceServicer_to_server(InferenceServicer(sessions, max_still_pixels), server)
-    health_servicer = health.aio.HealthServicer()
-    health_pb2_grpc.add_HealthServicer_to_server(health_servicer, server)
-    reflection.enable_server_reflection((SERVICE, INFERENCE, health.SERVICE_NAME, reflection.SERVICE_NAME), server)
-    try:
-        address = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
-        if security is None or security.certificates is None:
-            bound = server.add_insecure_port(address)
-        else:
-            bound = server.add_secure_port(address, credentials(security.certificates))
-    except RuntimeError as error:
-        raise OSError(f"gRPC cannot listen on {host}:{port}: {error}") from error
-    await server.start()
-    for name in ("", SERVICE):
-        await health_servicer.set(name, health_pb2.HealthCheckResponse.SERVING)
-    running = GrpcServer(bound, health_servicer, server)
-    try:
-        yield running
-    finally:
-        await server.stop(grace=0.5)
-        if running.stopping is not None:
-            await running.stopping
+
+    def __init__(
+        self,
+        config: GrpcConfig,
+        sessions: Sessions,
+        backgrounds: Backgrounds,
+        budget: PixelBudget,
+        security: Security | None = None,
+    ) -> None:
+        interceptors = [
+            *([AuthInterceptor(security)] if security else []),
+            ValidationInterceptor(config.max_message_bytes, PARSERS),
+        ]
+        self._server = grpc.aio.server(
+            interceptors=interceptors,
+            options=[
+                ("grpc.max_receive_message_length", RECEIVED * config.max_message_bytes),
+                ("grpc.so_reuseport", int(config.shared_port)),
+                *WINDOW_OPTIONS,
+                *KEEPALIVE_OPTIONS,
+                *BOUND_OPTIONS,
+            ],
+            maximum_concurrent_rpcs=sessions.limit + SPARE_CALLS,
+        )
+        self._health = health.aio.HealthServicer()
+        self._stopping: asyncio.Task[None] | None = None
+        segmentation_pb2_grpc.add_SegmentationServiceServicer_to_server(
+            SegmentationServicer(config, sessions, backgrounds, budget, security), self._server
+        )
+        inference_pb2_grpc.add_GRPCInferenceServiceServicer_to_server(
+            InferenceServicer(sessions, budget, config.max_still_pixels), self._server
+        )
+        health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
+        names = (SERVICE, INFERENCE, health.SERVICE_NAME, reflection.SERVICE_NAME)
+        reflection.enable_server_reflection(names, self._server)
+        self.port = self._bind(config, security)
+        """The TCP port in use; of interest when 0 was asked for."""
+
+    def _bind(self, config: GrpcConfig, security: Security | None) -> int:
+        host = f"[{config.host}]" if ":" in config.host else config.host
+        address = f"{host}:{config.port}"
+        try:
+            if security is None or security.certificates is None:
+                return self._server.add_insecure_port(address)
+            return self._server.add_secure_port(address, credentials(security.certificates))
+        except RuntimeError as error:
+            raise OSError(f"gRPC cannot listen on {config.host}:{config.port}: {error}") from error
+
+    async def __aenter__(self) -> "GrpcServer":
+        """Accept calls."""
+        await self._server.start()
+        for name in ("", SERVICE, INFERENCE):
+            await self._health.set(name, health_pb2.HealthCheckResponse.SERVING)
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        """Cut what is open and close the port."""
+        await self._server.stop(grace=0.5)
+        if self._stopping is not None:
+            await self._stopping
+
+    async def report_not_serving(self) -> None:
+        """Answer health checks with NOT_SERVING from now on."""
+        await self._health.enter_graceful_shutdown()
+
+    def refuse_connections(self, seconds: float) -> None:
+        """Leave the port to the other processes that share it; open calls may go on for so many seconds.
+
+        Otherwise the kernel would keep giving this process its share of the new connections, to be refused.
+        """
+        self._stopping = asyncio.create_task(self._server.stop(grace=seconds + 1.0), name="grpc-stop")

@@ -2,78 +2,79 @@
 
 import time
 from collections.abc import AsyncIterator
-from dataclasses import dataclass
 from typing import Any
 
-import grpc
 import grpc.aio
 
+from portrait.admission.pixel_budget import PixelBudget
 from portrait.admission.quality import Delivery
 from portrait.core.segmenters import Model
 from portrait.image.backgrounds import Backgrounds
 from portrait.security import Security
 from portrait.sessions.registry import Sessions
 from portrait.transports.grpc.auth import authorization
-from portrait.transports.grpc.codec import Arrival, GrpcCodec, Output, read_background, read_output, read_prior
+from portrait.transports.grpc.codec import (
+    GrpcCodec,
+    IncomingPicture,
+    Output,
+    read_background,
+    read_output,
+    read_prior,
+)
+from portrait.transports.grpc.config import GrpcConfig
 from portrait.transports.grpc.status import aborting
-from portrait.transports.grpc.stream import Stream, StreamContext, StreamSession, duration, read_config
+from portrait.transports.grpc.stills import keep_until_sent, still_share, traceparent
+from portrait.transports.grpc.stream import StreamCall, StreamContext, StreamSession, duration, read_config
 from portrait.v1 import segmentation_pb2 as pb
 from portrait.v1 import segmentation_pb2_grpc as pb_grpc
 
-
-def traceparent(context: grpc.aio.ServicerContext[Any, Any]) -> str | None:
-    """What the call's metadata say (W3C Trace Context); None when they say nothing."""
-    value = dict(context.invocation_metadata() or ()).get("traceparent")
-    return value if isinstance(value, str) else None
-
-
 MAX_IN_FLIGHT = 8
-"""Frames a client may usefully leave unanswered: at 30 frames per second the round trips of a link of 250 ms."""
-
-
-@dataclass(frozen=True, slots=True)
-class Limits:
-    """What the transport takes."""
-
-    frame_pixels: int
-    still_pixels: int
-    message_bytes: int
-    idle_seconds: float
+"""Frames that a client may usefully leave unanswered: 30 frames per second over a link with a round trip of 250 ms."""
 
 
 class SegmentationServicer(pb_grpc.SegmentationServiceServicer):
-    """Turns calls into sessions."""
+    """Turns calls into sessions. The names of its methods are the contract's."""
 
     def __init__(
-        self, sessions: Sessions, backgrounds: Backgrounds, limits: Limits, security: Security | None = None
+        self,
+        config: GrpcConfig,
+        sessions: Sessions,
+        backgrounds: Backgrounds,
+        budget: PixelBudget,
+        security: Security | None = None,
     ) -> None:
-        self._sessions, self._backgrounds, self._limits = sessions, backgrounds, limits
+        self._config, self._sessions, self._backgrounds, self._budget = config, sessions, backgrounds, budget
         self._security = security or Security.allow_all()
 
-    async def Segment(  # noqa: N802  the name is the contract's
+    async def Segment(  # noqa: N802
         self, request: pb.SegmentRequest, context: grpc.aio.ServicerContext[Any, Any]
     ) -> pb.SegmentResponse:
         """One picture through a session of its own."""
         async with aborting(context):
-            output = read_output(request.output, await read_background(request.output, self._backgrounds))
-            codec = GrpcCodec(self._limits.still_pixels, self._sessions.models.pick(request.model))
-            async with self._sessions.open(
-                "grpc",
-                codec,
-                output.options,
-                request.model,
-                delivery=Delivery.STILL,
-                traceparent=traceparent(context),
-            ) as session:
-                processed = await session.process(Arrival(request.picture, output, 0), time.monotonic())
-            if processed.failure is not None:
-                raise processed.failure
+            background = await read_background(request.output, self._backgrounds, self._budget)
+            output = read_output(request.output, background)
+            most = self._config.max_still_pixels
+            codec = GrpcCodec(most, self._sessions.models.pick(request.model))
+            with await still_share(request.picture, self._budget, most, "picture") as share:
+                async with self._sessions.open(
+                    "grpc",
+                    codec,
+                    output.options,
+                    request.model,
+                    delivery=Delivery.STILL,
+                    pixels=share.pixels,
+                    traceparent=traceparent(context),
+                ) as session:
+                    processed = await session.process(IncomingPicture(request.picture, output, 0), time.monotonic())
+                if processed.failure is not None:
+                    raise processed.failure
+                keep_until_sent(share, len(processed.wire.picture.data), context)
             response = pb.SegmentResponse(work_time=duration(processed.worked))
             processed.wire.picture.write(response.picture)
             return response
         raise AssertionError("aborting() has raised")
 
-    async def ListModels(  # noqa: N802  the name is the contract's
+    async def ListModels(  # noqa: N802
         self,
         request: pb.ListModelsRequest,
         context: grpc.aio.ServicerContext[Any, Any],
@@ -87,9 +88,11 @@ class SegmentationServicer(pb_grpc.SegmentationServiceServicer):
     ) -> None:
         """One session for the length of the call."""
         async with aborting(context):
-            config, output = await read_config(request_iterator, self._limits.idle_seconds, self._backgrounds)
-            prior = read_prior(config.prior, self._limits.frame_pixels) if config.HasField("prior") else None
-            codec = GrpcCodec(self._limits.frame_pixels, self._sessions.models.pick(config.model))
+            config = await read_config(request_iterator, self._config.idle_seconds)
+            output = read_output(config.output, await read_background(config.output, self._backgrounds, self._budget))
+            most = self._config.max_frame_pixels
+            prior = read_prior(config.prior, most) if config.HasField("prior") else None
+            codec = GrpcCodec(most, self._sessions.models.pick(config.model))
             delivery = Delivery.EXACT if config.delivery == pb.DELIVERY_EVERY_FRAME else Delivery.LIVE
             async with self._sessions.open(
                 "grpc",
@@ -101,13 +104,13 @@ class SegmentationServicer(pb_grpc.SegmentationServiceServicer):
                 traceparent=traceparent(context),
             ) as session:
                 await context.write(pb.SegmentStreamResponse(info=self._info(session, config, output)))
-                stream = Stream(
+                stream = StreamCall(
                     session,
                     context,
                     config,
                     output,
-                    backgrounds=self._backgrounds,
-                    idle_seconds=self._limits.idle_seconds,
+                    read_background=lambda output: read_background(output, self._backgrounds, self._budget),
+                    idle_seconds=self._config.idle_seconds,
                 )
                 async with self._security.holding(authorization(context.invocation_metadata()), stream.expire):
                     await stream.run(request_iterator)
@@ -117,10 +120,10 @@ class SegmentationServicer(pb_grpc.SegmentationServiceServicer):
         return pb.StreamInfo(
             session_id=session.id,
             model=_model(session.model, self._sessions.models.default),
-            max_pixels=self._limits.frame_pixels,
-            max_message_bytes=self._limits.message_bytes,
+            max_pixels=self._config.max_frame_pixels,
+            max_message_bytes=self._config.max_message_bytes,
             max_in_flight=MAX_IN_FLIGHT,
-            idle_timeout=duration(self._limits.idle_seconds),
+            idle_timeout=duration(self._config.idle_seconds),
             delivery=config.delivery or pb.DELIVERY_NEWEST,
             output=pb.Output(
                 mode=options.mode,

@@ -21,6 +21,7 @@ from portrait.errors import (
     Refused,
     SegmentationHangs,
     SessionEnded,
+    TooManyPixels,
     TooManySessions,
     Unauthenticated,
 )
@@ -29,13 +30,14 @@ logger = logging.getLogger(__name__)
 
 DOMAIN = "portrait"
 
-# The first entry an error is an instance of decides.
+# The first entry that an error is an instance of applies.
 CODES: tuple[tuple[type[PortraitError], grpc.StatusCode], ...] = (
     (NotConfigured, grpc.StatusCode.FAILED_PRECONDITION),
     (MessageTooLarge, grpc.StatusCode.RESOURCE_EXHAUSTED),
     (BadInput, grpc.StatusCode.INVALID_ARGUMENT),
     (Unauthenticated, grpc.StatusCode.UNAUTHENTICATED),
     (TooManySessions, grpc.StatusCode.RESOURCE_EXHAUSTED),
+    (TooManyPixels, grpc.StatusCode.RESOURCE_EXHAUSTED),
     (Refused, grpc.StatusCode.UNAVAILABLE),
     (SegmentationHangs, grpc.StatusCode.UNAVAILABLE),
     (NoSuchSession, grpc.StatusCode.NOT_FOUND),
@@ -46,9 +48,9 @@ CODES: tuple[tuple[type[PortraitError], grpc.StatusCode], ...] = (
 
 
 def to_status(error: Exception) -> Any:
-    """A google.rpc.Status of an error: code, sentence, ErrorInfo, and BadRequest or RetryInfo where they apply.
+    """The google.rpc.Status of an error: code, message, ErrorInfo, and BadRequest or RetryInfo where they apply.
 
-    An error outside the tree becomes INTERNAL without its text, which might tell a stranger about the machine.
+    An error that is not a PortraitError becomes INTERNAL without its text, which may contain details of the machine.
     """
     if isinstance(error, PortraitError):
         code, reason, text = next(code for kind, code in CODES if isinstance(error, kind)), error.reason, str(error)
@@ -78,7 +80,7 @@ async def abort(context: grpc.aio.ServicerContext[Any, Any], error: Exception) -
 
 @asynccontextmanager
 async def aborting(context: grpc.aio.ServicerContext[Any, Any]) -> AsyncIterator[None]:
-    """Whatever goes wrong in the block ends the call with a status that has details."""
+    """End the call with a status that has details when the block raises."""
     try:
         yield
     except PortraitError as error:

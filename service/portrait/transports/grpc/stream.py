@@ -4,7 +4,7 @@ import asyncio
 import contextlib
 import time
 from asyncio import timeout
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass, replace
 from typing import TypeAlias
 
@@ -24,15 +24,17 @@ from portrait.errors import (
     SessionEnded,
     Unauthenticated,
 )
-from portrait.image.backgrounds import Backgrounds
+from portrait.image.clip import Clip
+from portrait.image.frame import Frame
 from portrait.sessions.newest_slot import Closed, NewestSlot
 from portrait.sessions.session import Session
-from portrait.transports.grpc.codec import Answer, Arrival, Output, read_background, read_output
-from portrait.transports.grpc.idle_timeout import Limit
+from portrait.transports.grpc.codec import EncodedResult, IncomingPicture, Output, read_output
+from portrait.transports.grpc.idle_timeout import IdleTimeout
 from portrait.transports.grpc.status import to_status
 from portrait.v1 import segmentation_pb2 as pb
 
-StreamSession: TypeAlias = Session[Arrival, Answer]
+StreamSession: TypeAlias = Session[IncomingPicture, EncodedResult]
+ReadBackground: TypeAlias = Callable[[pb.Output], Awaitable[Frame | Clip | None]]
 StreamContext: TypeAlias = grpc.aio.ServicerContext[pb.SegmentStreamRequest, pb.SegmentStreamResponse]
 
 MAX_PRIOR_EVERY = 1_000_000
@@ -41,11 +43,11 @@ QUALITIES = {quality: pb.Quality.Value(f"QUALITY_{quality.name}") for quality in
 
 
 @dataclass(frozen=True, slots=True)
-class Orders:
-    """What the client has asked for up to some frame; a control replaces it whole.
+class Controls:
+    """What the client has asked for up to some frame; a control message replaces it whole.
 
-    Resets and priors are counted, not flagged: an order that came before a frame which was given up holds for the frame
-    that was taken instead.
+    Resets and priors are counted: one that was asked for before a frame that is dropped holds for the newer frame that
+    is processed instead.
     """
 
     output: Output
@@ -54,45 +56,44 @@ class Orders:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Waiting:
-    """A frame between its arrival and its processed."""
+class WaitingFrame:
+    """A frame that has arrived and waits for the session."""
 
     frame: pb.Frame
-    orders: Orders
+    controls: Controls
+    """Those in force when it arrived."""
     arrived: float
     """Seconds on the monotonic clock."""
     received_at: float
     """Seconds of the epoch."""
 
 
-async def read_config(
-    requests: AsyncIterator[pb.SegmentStreamRequest], idle_seconds: float, backgrounds: Backgrounds
-) -> tuple[pb.StreamConfig, Output]:
-    """The first message of a stream.
+async def read_config(requests: AsyncIterator[pb.SegmentStreamRequest], idle_seconds: float) -> pb.StreamConfig:
+    """The configuration, which is the first message of a stream.
 
     Raises:
         NotConfigured: another message, or none.
-        BadOption, BadPicture: a field of it is wrong.
-        Idle: it did not come.
+        BadOption: a field of it is wrong.
+        Idle: no message within `idle_seconds`.
     """
     try:
         async with timeout(idle_seconds):
             first = await anext(requests, None)
     except TimeoutError:
-        raise Idle(f"no message for {idle_seconds:g} s; expected config") from None
+        raise Idle(f"got no message for {idle_seconds:g} s, expected config") from None
     kind = first.WhichOneof("message") if first is not None else None
     if first is None or kind != "config":
-        raise NotConfigured("message", f"the first message is {kind or 'empty'}; expected config")
+        raise NotConfigured("message", f"got {kind or 'nothing'} as the first message, expected config")
     config = first.config
     if config.delivery not in pb.Delivery.values():
-        raise BadOption("delivery", f"unknown delivery {config.delivery}; expected one of {pb.Delivery.keys()}")
+        raise BadOption("delivery", f"got {config.delivery}, expected one of {pb.Delivery.keys()}")
     if config.prior_every > MAX_PRIOR_EVERY:
-        raise BadOption("prior_every", f"{config.prior_every} came; expected 0 to {MAX_PRIOR_EVERY}")
-    return config, read_output(config.output, await read_background(config.output, backgrounds))
+        raise BadOption("prior_every", f"got {config.prior_every}, expected 0 to {MAX_PRIOR_EVERY}")
+    return config
 
 
-class Stream:
-    """The call after its configuration. `run` is the whole life."""
+class StreamCall:
+    """A SegmentStream call once its session is open. `run` answers its frames until it ends."""
 
     def __init__(
         self,
@@ -101,17 +102,17 @@ class Stream:
         config: pb.StreamConfig,
         output: Output,
         *,
-        backgrounds: Backgrounds,
+        read_background: ReadBackground,
         idle_seconds: float,
     ) -> None:
-        self._session, self._context, self._backgrounds = session, context, backgrounds
+        self._session, self._context, self._read_background = session, context, read_background
         self._every = config.delivery == pb.DELIVERY_EVERY_FRAME
         self._prior_every = config.prior_every if session.model.stateful else 0
         self._idle_seconds = idle_seconds
-        self._slot: NewestSlot[Waiting] = NewestSlot()
-        self._taking = Limit(idle_seconds)
+        self._slot: NewestSlot[WaitingFrame] = NewestSlot()
+        self._taking = IdleTimeout(idle_seconds)
         self._writing = asyncio.Lock()
-        self._applied = Orders(output)
+        self._applied = Controls(output)
         self._results = self._dropped = 0
         self._expired: Unauthenticated | None = None
 
@@ -125,25 +126,25 @@ class Stream:
 
         Raises:
             BadInput: a message that has no place here.
-            Idle: no frame for too long, or a result that was not taken for too long.
+            Idle: no frame for too long, or a result that the client did not take for too long.
             Draining, SegmentationHangs, SessionEnded, Unauthenticated: the session was ended.
         """
         reader = asyncio.create_task(self._read(requests), name="grpc-reader")
         ended = asyncio.create_task(self._close_at_end(), name="grpc-ended")
-        leaving = asyncio.create_task(self._say_goaway(), name="grpc-leaving")
+        leaving = asyncio.create_task(self._send_goaway(), name="grpc-leaving")
         try:
             async with self._taking:
                 while True:
                     await self._session.pace()
                     await self._answer(await self._slot.get())
         except TimeoutError:
-            raise Idle(f"a result was not taken for {self._idle_seconds:g} s") from None
+            raise Idle(f"the client took no result for {self._idle_seconds:g} s") from None
         except Closed:
             if self._expired is not None:
                 raise self._expired from None
             if ended.done():
-                kind = f"the stream was ended: {ended.result()}"
-                raise (Draining(kind, RETRY_AFTER) if self._session.leaving else SessionEnded(kind)) from None
+                reason = f"the stream was ended: {ended.result()}"
+                raise (Draining(reason, RETRY_AFTER) if self._session.leaving else SessionEnded(reason)) from None
             await reader
         finally:
             self._session.drop(self._slot.dropped - self._dropped)
@@ -153,9 +154,9 @@ class Stream:
 
     async def _read(self, requests: AsyncIterator[pb.SegmentStreamRequest]) -> None:
         """Put frames into the slot; nothing else happens here, so that the newest frame is never late."""
-        orders = self._applied
+        controls = self._applied
         try:
-            async with Limit(self._idle_seconds) as coming:
+            async with IdleTimeout(self._idle_seconds) as coming:
                 coming.begin()
                 async for request in requests:
                     kind = request.WhichOneof("message")
@@ -163,37 +164,37 @@ class Stream:
                         if self._every:
                             coming.end()  # a sender that is slowed down is not idle
                             await self._slot.wait_empty()
-                        self._slot.put(Waiting(request.frame, orders, time.monotonic(), time.time()))
+                        self._slot.put(WaitingFrame(request.frame, controls, time.monotonic(), time.time()))
                         coming.begin()
                     elif kind == "control":
-                        orders = await self._control(request.control, orders)
+                        controls = await self._control(request.control, controls)
                     else:
                         raise NotConfigured(
-                            "message", f"{kind or 'an empty message'} after the first; expected frame or control"
+                            "message", f"got {kind or 'nothing'} after the first message, expected frame or control"
                         )
         except TimeoutError:
-            raise Idle(f"no frame for {self._idle_seconds:g} s") from None
+            raise Idle(f"got no frame for {self._idle_seconds:g} s") from None
         except Closed:
             pass  # the session was ended
         finally:
             self._slot.close()
 
-    async def _control(self, control: pb.Control, orders: Orders) -> Orders:
-        output = orders.output
+    async def _control(self, control: pb.Control, controls: Controls) -> Controls:
+        output = controls.output
         if control.HasField("output"):
-            output = read_output(control.output, await read_background(control.output, self._backgrounds))
-            # Tried now, so that a bad one is refused here and not at the next frame.
+            output = read_output(control.output, await self._read_background(control.output))
+            # Checked now, so that a bad one is refused here and not at the next frame.
             self._session.check(output.options)
         return replace(
-            orders,
+            controls,
             output=output,
-            resets=orders.resets + control.reset_prior,
-            priors=orders.priors + control.send_prior,
+            resets=controls.resets + control.reset_prior,
+            priors=controls.priors + control.send_prior,
         )
 
-    async def _answer(self, waiting: Waiting) -> None:
+    async def _answer(self, waiting: WaitingFrame) -> None:
         lost, self._dropped = self._slot.dropped - self._dropped, self._slot.dropped
-        # Filled in where it is: a message that is given to another is copied, and this one holds a picture.
+        # Filled in in place: assigning one message to a field of another copies it, picture and all.
         response = pb.SegmentStreamResponse()
         result, frame = response.result, waiting.frame
         result.id, result.timestamp_us = frame.id, frame.timestamp_us
@@ -201,27 +202,27 @@ class Stream:
         if lost:
             self._session.drop(lost)
             result.dropped, result.drop_reason = lost, pb.DROP_REASON_NEWER_FRAME
-        await self._turn(waiting, self._apply(waiting.orders), result)
-        self._taking.begin()  # who takes no result must not keep the session
+        await self._process(waiting, self._apply(waiting.controls), result)
+        self._taking.begin()  # a client that takes no result must not keep the session
         await self._write(response)
         self._taking.end()
 
-    def _apply(self, orders: Orders) -> bool:
-        """Put in force what was asked for up to this frame; whether its result shall carry the prior."""
-        before, self._applied = self._applied, orders
-        if orders.output is not before.output:
-            self._session.change(orders.output.options)
-        if orders.resets > before.resets:
+    def _apply(self, controls: Controls) -> bool:
+        """Put in force what was asked for up to this frame; gives whether its result has to carry the prior."""
+        before, self._applied = self._applied, controls
+        if controls.output is not before.output:
+            self._session.change(controls.output.options)
+        if controls.resets > before.resets:
             self._session.reset()
         self._results += 1
         due = bool(self._prior_every) and self._results % self._prior_every == 0
-        return self._session.model.stateful and (due or orders.priors > before.priors)
+        return self._session.model.stateful and (due or controls.priors > before.priors)
 
-    async def _turn(self, waiting: Waiting, wants_prior: bool, result: pb.FrameResult) -> None:
+    async def _process(self, waiting: WaitingFrame, wants_prior: bool, result: pb.FrameResult) -> None:
         frame = waiting.frame
-        arrival = Arrival(frame.picture, waiting.orders.output, frame.timestamp_us, wants_prior)
+        picture = IncomingPicture(frame.picture, waiting.controls.output, frame.timestamp_us, wants_prior)
         try:
-            processed = await self._session.process(arrival, waiting.arrived)
+            processed = await self._session.process(picture, waiting.arrived)
         except SegmentationHangs:
             raise
         except PortraitError as error:
@@ -239,12 +240,12 @@ class Stream:
         set_seconds(result.work_time, processed.worked)
 
     async def _close_at_end(self) -> str:
-        """When somebody ends the session, wake the loop that waits for frames."""
+        """Wake the loop that waits for frames when the session is ended; gives the reason."""
         reason = await self._session.wait_ended()
         self._slot.close()
         return reason
 
-    async def _say_goaway(self) -> None:
+    async def _send_goaway(self) -> None:
         """Tell the client that the server is about to stop."""
         goaway = pb.Goaway(time_left=duration(await self._session.wait_leaving()))
         with contextlib.suppress(grpc.aio.UsageError, grpc.aio.InternalError):  # the call is over already
@@ -263,6 +264,6 @@ def duration(seconds: float) -> Duration:
 
 
 def set_seconds(message: Duration | Timestamp, seconds: float) -> None:
-    """Write seconds, 0 or more, to the microsecond. The messages' own way, by datetime, takes ten times as long."""
+    """Write seconds, 0 or more, to the microsecond. The methods of the messages take ten times as long."""
     whole, micros = divmod(round(seconds * 1e6), 1_000_000)
     message.seconds, message.nanos = whole, 1000 * micros

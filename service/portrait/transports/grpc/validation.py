@@ -1,53 +1,73 @@
-"""How many members a message has, counted in its bytes: each takes two of these, and up to eighty once it is parsed.
+"""Validation of every request, before it is parsed: ValidationInterceptor.
 
-Messages without lists too: one of several (oneof) that comes after another leaves that one's memory taken.
+A message that is small on the wire can be large in memory: an empty member takes two bytes as it arrives and up to
+eighty once it is parsed, and the parser holds Python's lock for as long as it runs, so that nothing else in the process
+makes progress. Members and packed lists are therefore counted on the bytes themselves (protobuf.dev, Encoding). A count
+of lists alone would not do: a member of a oneof that replaces another one leaves the memory of that one taken.
 """
 
-from collections.abc import AsyncIterator, Awaitable, Callable
-from typing import Any
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
+from typing import Any, NamedTuple
 
 import grpc
 import grpc.aio
-from google.protobuf.descriptor import Descriptor
+from google.protobuf.descriptor import Descriptor, FieldDescriptor
 from google.protobuf.message import DecodeError
 
 from portrait.errors import BadMessage, MessageTooLarge
 from portrait.transports.grpc.status import abort
 
 MOST_MEMBERS = 1000
-"""Of a message and those in it. A packed list counts once: it grows eightfold at most."""
+"""Members of a message and of the messages in it. A packed list is one member."""
+
+MOST_LIST_BYTES = 64 * 1024
+"""Bytes of a packed list of numbers. Parsing 60 MB of them would stop the process for 0.2 s."""
+
+MOST_FIELD_BYTES = 8190
+"""Bytes of one name or one value in the metadata, as in a head of HTTP."""
+
+MOST_METADATA_BYTES = 16 * 1024
+"""Bytes of all metadata of a call, with 32 for each entry (RFC 9113, section 6.5.2)."""
 
 VARINT, FIXED64, LENGTH, FIXED32 = 0, 1, 2, 5
-"""Wire types (protobuf.dev, Encoding)."""
+"""Wire types."""
+
+TEXTS = (FieldDescriptor.TYPE_STRING, FieldDescriptor.TYPE_BYTES)
+
+Parse = Callable[[bytes], Any]
+Handle = Callable[[Any, grpc.aio.ServicerContext[Any, Any]], Any]
 
 
-def count_members(data: bytes, contract: Descriptor) -> int:
-    """The members of a message and of those in it; no further than to MOST_MEMBERS + 1.
+class Member(NamedTuple):
+    """One member of an encoded message, by the positions of its bytes."""
 
-    Bytes that are no message are counted as far as they are one.
+    number: int
+    wire: int
+    start: int
+    """Where its tag begins."""
+    value: int
+    """Where its value begins."""
+    end: int
+
+
+def members(view: memoryview) -> Iterator[Member]:
+    """The members of an encoded message, without those in its members.
+
+    Bytes that are not a message are read as far as they are one; `end` may lie beyond the bytes.
     """
-    count = 0
-    waiting = [(memoryview(data), contract)]
-    while waiting:
-        view, kind = waiting.pop()
-        at = 0
-        while at < len(view):
-            count += 1
-            if count > MOST_MEMBERS:
-                return count
-            tag, at = _varint(view, at)
-            wire = tag & 7
-            if wire == LENGTH:
-                length, at = _varint(view, at)
-                field = kind.fields_by_number.get(tag >> 3)
-                if field is not None and field.message_type is not None:
-                    waiting.append((view[at : at + length], field.message_type))
-                at += length
-            elif wire == VARINT:
-                _, at = _varint(view, at)
-            else:
-                at += {FIXED64: 8, FIXED32: 4}.get(wire, 0)
-    return count
+    at = 0
+    while at < len(view):
+        start = at
+        tag, at = _varint(view, at)
+        wire, value = tag & 7, at
+        if wire == LENGTH:
+            length, value = _varint(view, at)
+            at = value + length
+        elif wire == VARINT:
+            _, at = _varint(view, at)
+        else:
+            at += {FIXED64: 8, FIXED32: 4}.get(wire, 0)
+        yield Member(tag >> 3, wire, start, value, at)
 
 
 def _varint(view: memoryview, at: int) -> tuple[int, int]:
@@ -62,6 +82,33 @@ def _varint(view: memoryview, at: int) -> tuple[int, int]:
     return value, at
 
 
+def check_members(data: bytes, contract: Descriptor, long_lists: frozenset[str] = frozenset()) -> None:
+    """Refuse an encoded message that would be large once it is parsed.
+
+    Lists whose full names are in `long_lists` may have any length.
+
+    Raises:
+        BadMessage: more than MOST_MEMBERS members, or a packed list of more than MOST_LIST_BYTES.
+    """
+    count = 0
+    waiting = [(memoryview(data), contract)]
+    while waiting:
+        view, kind = waiting.pop()
+        for member in members(view):
+            count += 1
+            if count > MOST_MEMBERS:
+                raise BadMessage("message", f"got more than {MOST_MEMBERS} members, expected at most as many")
+            field = kind.fields_by_number.get(member.number)
+            if member.wire != LENGTH or field is None:
+                continue
+            if field.message_type is not None:
+                waiting.append((view[member.value : member.end], field.message_type))
+            elif field.type not in TEXTS and field.full_name not in long_lists:
+                length = member.end - member.value
+                if length > MOST_LIST_BYTES:
+                    raise BadMessage(field.name, f"got a list of {length} bytes, expected at most {MOST_LIST_BYTES}")
+
+
 MAKERS = {
     (False, False): grpc.unary_unary_rpc_method_handler,
     (False, True): grpc.unary_stream_rpc_method_handler,
@@ -70,77 +117,97 @@ MAKERS = {
 }
 
 
-def behaviour(handler: Any) -> Callable[[Any, Any], Any]:
-    """What a handler does: a coroutine function, or one that gives an asynchronous iterator of responses."""
-    found: Callable[[Any, Any], Any] = (
-        handler.unary_unary or handler.unary_stream or handler.stream_unary or handler.stream_stream
-    )
-    return found
+def replaced(handler: Any, handle: Handle, parse: Parse | None = None) -> Any:
+    """A method handler of the same form with another behaviour.
 
-
-def replaced(handler: Any, does: Callable[[Any, Any], Any], parse: Callable[[bytes], Any] | None = None) -> Any:
-    """A handler of the same form that does something else; `parse` makes its requests, None: the bytes are them."""
+    `parse` makes its requests from bytes; with None they stay bytes.
+    """
     make: Any = MAKERS[handler.request_streaming, handler.response_streaming]
-    return make(does, parse, handler.response_serializer)
+    return make(handle, parse, handler.response_serializer)
 
 
-class Strict(grpc.aio.ServerInterceptor):
-    """Stands before every service, ours and those that come with gRPC. `max_bytes` is the largest legal message."""
+class ValidationInterceptor(grpc.aio.ServerInterceptor):
+    """Refuses requests that are too large or not of the contract, for every service, those of gRPC's packages too.
 
-    def __init__(self, max_bytes: int) -> None:
-        self._max_bytes = max_bytes
+    `max_bytes` is the size of the largest legal message. `parsers` replaces the parser of messages by their full names;
+    each of them checks the members itself and raises BadMessage.
+    """
+
+    def __init__(self, max_bytes: int, parsers: Mapping[str, Parse]) -> None:
+        self._max_bytes, self._parsers = max_bytes, parsers
 
     async def intercept_service(
         self,
         continuation: Callable[[grpc.HandlerCallDetails], Awaitable[Any]],
         handler_call_details: grpc.HandlerCallDetails,
     ) -> Any:
-        """The handler of the call, which sees messages only."""
+        """The handler of the call, which sees valid messages only, or one that refuses it."""
         handler = await continuation(handler_call_details)
         if handler is None:
             return handler
-        return replaced(handler, _strict(handler), _parser(handler.request_deserializer, self._max_bytes))
+        for name, value in handler_call_details.invocation_metadata or ():
+            if max(len(name), len(value)) > MOST_FIELD_BYTES:
+                return _refusing(handler, _long_field(name, len(value)))
+        return replaced(handler, _validated(handler), self._parser(handler.request_deserializer))
+
+    def _parser(self, deserialize: Parse) -> Parse:
+        """A parser that returns errors: one that it raises would not reach the handler."""
+        contract: Descriptor = deserialize.__self__.DESCRIPTOR  # type: ignore[attr-defined]  # a message's class method
+        parse = self._parsers.get(contract.full_name)
+
+        def checked(data: bytes) -> Any:
+            try:
+                if len(data) > self._max_bytes:
+                    raise MessageTooLarge("message", f"got {len(data)} bytes, expected at most {self._max_bytes}")
+                if parse is not None:
+                    return parse(data)
+                check_members(data, contract)
+                return deserialize(data)
+            except BadMessage as error:
+                return error
+            except DecodeError as error:
+                return BadMessage("message", f"got {len(data)} bytes that are not a {contract.name}: {error}")
+
+        return checked
 
 
-def _parser(deserialize: Callable[[bytes], Any], max_bytes: int) -> Callable[[bytes], Any]:
-    """A message, or the error: raised here, it would not reach the handler."""
-    contract = deserialize.__self__.DESCRIPTOR  # type: ignore[attr-defined]  # the class method of a message
+def _long_field(name: str, length: int) -> BadMessage:
+    return BadMessage(
+        "metadata", f"got {name[:80]!r} with a value of {length} bytes, expected names and values of at most "
+        f"{MOST_FIELD_BYTES}"
+    )  # fmt: skip
 
-    def parse(data: bytes) -> Any:
-        if len(data) > max_bytes:
-            return MessageTooLarge("message", f"{len(data)} bytes came; expected at most {max_bytes}")
-        if count_members(data, contract) > MOST_MEMBERS:
-            return BadMessage("message", f"more than {MOST_MEMBERS} members came; expected as many or fewer")
+
+def _refusing(handler: Any, error: BadMessage) -> Any:
+    async def refuse(_: Any, context: grpc.aio.ServicerContext[Any, Any]) -> None:
+        await abort(context, error)
+
+    return replaced(handler, refuse)
+
+
+def _validated(handler: Any) -> Handle:
+    """The behaviour of a handler, as a coroutine function that ends the call at the first bad request."""
+    handle: Handle = handler.unary_unary or handler.unary_stream or handler.stream_unary or handler.stream_stream
+
+    async def validated(request: Any, context: grpc.aio.ServicerContext[Any, Any]) -> Any:
         try:
-            return deserialize(data)
-        except DecodeError as error:
-            return BadMessage("message", f"{len(data)} bytes that are no message of the contract: {error}")
-
-    return parse
-
-
-def _strict(handler: Any) -> Callable[[Any, Any], Any]:
-    handle = behaviour(handler)
-
-    async def checked(request: Any, context: grpc.aio.ServicerContext[Any, Any]) -> Any:
-        try:
-            answer = handle(_checked(request) if handler.request_streaming else _check(request), context)
+            answer = handle(_each_valid(request) if handler.request_streaming else _valid(request), context)
             if not hasattr(answer, "__aiter__"):
                 return await answer
-            async for each in answer:
-                await context.write(each)
+            async for response in answer:
+                await context.write(response)
         except BadMessage as error:
             await abort(context, error)
 
-    return checked
+    return validated
 
 
-def _check(request: Any) -> Any:
+def _valid(request: Any) -> Any:
     if isinstance(request, BadMessage):
         raise request
     return request
 
 
-async def _checked(requests: AsyncIterator[Any]) -> AsyncIterator[Any]:
+async def _each_valid(requests: AsyncIterator[Any]) -> AsyncIterator[Any]:
     async for request in requests:
-        yield _check(request)
+        yield _valid(request)

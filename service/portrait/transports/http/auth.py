@@ -1,4 +1,4 @@
-"""The policy of security.py at the HTTP server's door."""
+"""Authentication of HTTP requests, by the rules of portrait.security."""
 
 from collections.abc import Awaitable, Callable
 from typing import TypeAlias
@@ -11,12 +11,12 @@ from portrait.security import Security
 Handler: TypeAlias = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 OPEN = ("/healthz", "/readyz", "/metrics", "/ca.crt", "/trust", "/web/page.css", "/web/page/theme.js", "/web/icon.svg")
-"""What a machine asks that has no credentials: they tell numbers, and nothing of any stream. And what somebody needs
-who does not trust the box yet."""
+"""Paths that need no credentials: probes and scrapes have none, and get numbers but nothing of any stream; and what a
+device needs that does not trust the box's certificate yet."""
 
 
-def guard(security: Security) -> Middleware:
-    """A middleware that lets nobody else pass, to no path but the open ones."""
+def authenticating(security: Security) -> Middleware:
+    """A middleware that refuses requests without valid credentials, but for the open paths."""
 
     @web.middleware
     async def check(request: web.Request, handler: Handler) -> web.StreamResponse:

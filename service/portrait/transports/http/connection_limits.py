@@ -1,4 +1,4 @@
-"""The door of the HTTP server: how many stand in it, for how long, and how much they carry.
+"""ConnectionLimiter: how many connections the HTTP server has, how long each may wait, and how much is in memory.
 
 aiohttp bounds none of it: a client that sends its request a byte a minute, or none at all, would hold a descriptor for
 ever, and every client at once could have a whole body in memory.
@@ -14,21 +14,23 @@ import time
 from asyncio import timeout
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
+from http import HTTPStatus
 
 from aiohttp import web
 from aiohttp.http_exceptions import HttpProcessingError
 from aiohttp.typedefs import Handler, Middleware
 
 from portrait.logs import tell_failure
+from portrait.transports.http.errors import problem
 
-MOST = 1000
-"""Connections open at once. One more takes the place of the one that has waited longest, if one waits."""
+MOST_CONNECTIONS = 1000
+"""Connections open at once. One more replaces the connection that has waited longest for a request, if any waits."""
 
-WAIT_SECONDS = 30.0
+HEAD_SECONDS = 30.0
 """How long a connection may be open without a whole request head."""
 
-KEPT_SECONDS = 75.0
-"""How long it may be after a request: longer than proxies keep theirs (nginx: 60 s), so that it is they who close."""
+KEEP_ALIVE_SECONDS = 75.0
+"""How long it may be idle after a request: longer than proxies keep theirs (nginx: 60 s), so that the proxy closes."""
 
 HANDSHAKE_SECONDS = 10.0
 
@@ -36,70 +38,108 @@ BODY_SECONDS = 60.0
 """How long a body may take: 32 MB at 4.5 Mbit/s."""
 
 ANSWER_SECONDS = 120.0
-"""How long a client may take to fetch an answer besides: the page's largest file at 25 KB/s."""
+"""How long a client may take to read a response: the page's largest file at 25 KB/s."""
 
-SMALL = 64 * 1024
-"""Bytes of a body that is read whoever else sends one; larger ones, and those of no known length, take a place."""
+SMALL_BODY = 64 * 1024
+"""Bytes of a body that is always read; larger ones, and those of unknown length, count as large."""
 
-PLACES = 8
+LARGE_BODIES = 8
 """Large bodies in memory at once; further ones wait in the kernel's buffers."""
 
-PLACE_SECONDS = 10.0
-"""How long a large body waits for its place."""
+LARGE_BODY_WAIT_SECONDS = 10.0
+"""How long a large body may wait for that."""
 
-LAST_SECONDS = 1.0
-"""How long a door that closes waits for the first request of those it has taken."""
+CLOSING_SECONDS = 1.0
+"""How long a server that closes waits for the first request of connections it has accepted."""
 
-FULL_PAUSE = 0.1
+NO_DESCRIPTOR_PAUSE = 0.1
 """Seconds until the next try when the process has no descriptor left."""
 
 
-def is_not_the_clients_doing(record: logging.LogRecord) -> bool:
-    """Whether a record of aiohttp's tells of something else than a request that is none: anybody may send those."""
+def is_server_fault(record: logging.LogRecord) -> bool:
+    """Whether a log record of aiohttp's is about anything but a malformed request, which anyone may send."""
     error = record.exc_info[1] if record.exc_info else None
     return not isinstance(error, HttpProcessingError)
 
 
-class Door:
-    """Takes the connections of an aiohttp server. Opened by `opened`."""
+class ProblemRequestHandler(web.RequestHandler):
+    """A connection whose malformed requests are answered in the form of all other errors."""
 
-    def __init__(self, tls: ssl.SSLContext | None) -> None:
-        self._tls = tls
+    def handle_error(
+        self,
+        request: web.BaseRequest,
+        status: int = 500,
+        exc: BaseException | None = None,
+        message: str | None = None,
+    ) -> web.StreamResponse:
+        """The answer to a request that has come to no handler. Closes the connection, as aiohttp's own does."""
+        plain = super().handle_error(request, status, exc, message)
+        if status == HTTPStatus.INTERNAL_SERVER_ERROR:
+            response = problem(status, "INTERNAL", "internal error")
+        else:
+            detail = (message or "").strip().partition("\n")[0]
+            response = problem(status, HTTPStatus(status).name, f"got a request that is not HTTP: {detail[:200]}")
+        if plain.keep_alive is False:
+            response.force_close()
+        return response
+
+
+async def send(request: web.Request, response: web.Response) -> None:
+    """Send a whole response, for handlers that have something to release afterwards.
+
+    A client that takes more than ANSWER_SECONDS to read it is disconnected.
+    """
+    try:
+        async with timeout(ANSWER_SECONDS):
+            await response.prepare(request)
+            await response.write_eof()
+    except ConnectionError:
+        pass  # the client has gone
+    except TimeoutError:
+        if request.transport is not None:
+            request.transport.abort()
+
+
+class ConnectionLimiter:
+    """Accepts the connections of an aiohttp server. Opened by `serving`."""
+
+    def __init__(self, tls: ssl.SSLContext | None, protocol_logger: logging.Logger) -> None:
+        self._tls, self._logger = tls, protocol_logger
         self._server: web.Server | None = None
-        self._greeted: dict[asyncio.Task[None], float] = {}
-        """TLS handshakes under way, the oldest first."""
+        self._handshakes: dict[asyncio.Task[None], float] = {}
+        """TLS handshakes that have not ended, the oldest first."""
         self._waiting: dict[web.RequestHandler, float] = {}
-        """Connections without a request under way, and when each has waited for too long."""
+        """Connections that wait for a request, and when each has waited for too long."""
         self._new: set[web.RequestHandler] = set()
         """Connections without a request so far."""
-        self._places = asyncio.Semaphore(PLACES)
+        self._large_bodies = asyncio.Semaphore(LARGE_BODIES)
 
     def __len__(self) -> int:
         assert self._server is not None
-        return len(self._greeted) + len(self._server.connections)
+        return len(self._handshakes) + len(self._server.connections)
 
-    async def take(self, server: web.Server, listening: socket.socket) -> None:
+    async def accept(self, server: web.Server, listening: socket.socket) -> None:
         """Give the server every connection that comes. Runs until cancelled."""
         self._server = server
         while True:
-            # Not the loop's sock_accept: cancelled in the turn in which one comes, it would lose it.
+            # Not the loop's sock_accept: cancelled in the step in which a connection comes, it would lose that one.
             await _readable(listening)
             try:
                 connection, _ = listening.accept()
                 connection.setblocking(False)
             except OSError as error:
                 if error.errno in (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM):
-                    self._send_one_away()
-                    await asyncio.sleep(FULL_PAUSE)
-                continue  # else it went away before it was taken, or another worker has taken it
-            if len(self) >= MOST and not self._send_one_away():
+                    self._drop_longest_waiting()
+                    await asyncio.sleep(NO_DESCRIPTOR_PAUSE)
+                continue  # else the client closed it before, or another worker has accepted it
+            if len(self) >= MOST_CONNECTIONS and not self._drop_longest_waiting():
                 connection.close()
                 continue
-            task = asyncio.create_task(self._greet(connection), name="http-greet")
-            self._greeted[task] = time.monotonic()
-            task.add_done_callback(lambda done: self._greeted.pop(done, None))
+            task = asyncio.create_task(self._open(connection), name="http-handshake")
+            self._handshakes[task] = time.monotonic()
+            task.add_done_callback(lambda done: self._handshakes.pop(done, None))
 
-    async def watch(self) -> None:
+    async def close_overdue(self) -> None:
         """Close the connections that have waited for too long. Runs until cancelled."""
         while True:
             await asyncio.sleep(1.0)
@@ -111,91 +151,95 @@ class Door:
                 self._close(one)
 
     async def close(self) -> None:
-        """Let those who have been taken ask, and cut the handshakes that are under way after that."""
-        until = time.monotonic() + LAST_SECONDS
-        while (self._greeted or self._silent()) and time.monotonic() < until:  # noqa: ASYNC110  many events, once
+        """Wait a moment for the first request of accepted connections, then cut the handshakes that have not ended."""
+        until = time.monotonic() + CLOSING_SECONDS
+        while (self._handshakes or self._silent()) and time.monotonic() < until:  # noqa: ASYNC110  many events, once
             await asyncio.sleep(0.01)
-        for task in list(self._greeted):
+        for task in list(self._handshakes):
             task.cancel()
-        await asyncio.gather(*self._greeted, return_exceptions=True)
+        await asyncio.gather(*self._handshakes, return_exceptions=True)
 
     def _silent(self) -> set[web.RequestHandler]:
-        """Those who have been taken and have asked nothing."""
+        """Connections that have been accepted and have sent no request."""
         return self._new.intersection(self._server.connections) if self._server is not None else set()
 
-    def keeper(self) -> Middleware:
-        """Knows who has a request under way."""
+    def track_requests(self) -> Middleware:
+        """A middleware that notes which connections have a request in work."""
 
         @web.middleware
-        async def keep(request: web.Request, handler: Handler) -> web.StreamResponse:
+        async def track(request: web.Request, handler: Handler) -> web.StreamResponse:
             self._waiting.pop(request.protocol, None)
             self._new.discard(request.protocol)
             until = 0.0
             try:
                 response = await handler(request)
-                # A body that is not sent yet is sent after this: its reader is not idle.
+                # A response that is not sent yet is sent after this: its reader is not idle.
                 until = 0.0 if response.prepared else ANSWER_SECONDS
                 return response
             finally:
                 if request.transport is not None:
-                    self._waiting[request.protocol] = time.monotonic() + KEPT_SECONDS + until
+                    self._waiting[request.protocol] = time.monotonic() + KEEP_ALIVE_SECONDS + until
 
-        return keep
+        return track
 
-    def porter(self) -> Middleware:
-        """Lets so many large bodies in at once, and none for longer than BODY_SECONDS."""
+    def limit_bodies(self) -> Middleware:
+        """A middleware that bounds the large bodies in memory, and the time each body may take."""
 
         @web.middleware
-        async def carry(request: web.Request, handler: Handler) -> web.StreamResponse:
+        async def limit(request: web.Request, handler: Handler) -> web.StreamResponse:
             if not request.body_exists:
                 return await handler(request)
             length = request.content_length
             async with contextlib.AsyncExitStack() as stack:
-                if length is None or length > SMALL:
-                    await stack.enter_async_context(self._place())
-                late = web.HTTPRequestTimeout(text=f"the body took more than {BODY_SECONDS:g} s")
-                timer = asyncio.get_running_loop().call_later(BODY_SECONDS, _give_up, request, late)
+                if length is None or length > SMALL_BODY:
+                    await stack.enter_async_context(self._large_body())
+                late = web.HTTPRequestTimeout(text=f"the body took longer than {BODY_SECONDS:g} s")
+                timer = asyncio.get_running_loop().call_later(BODY_SECONDS, _stop_reading, request, late)
                 stack.callback(timer.cancel)
                 return await handler(request)
 
-        return carry
+        return limit
 
     @asynccontextmanager
-    async def _place(self) -> AsyncIterator[None]:
+    async def _large_body(self) -> AsyncIterator[None]:
         try:
-            async with timeout(PLACE_SECONDS):
-                await self._places.acquire()
+            async with timeout(LARGE_BODY_WAIT_SECONDS):
+                await self._large_bodies.acquire()
         except TimeoutError:
             raise web.HTTPServiceUnavailable(
-                text=f"{PLACES} large requests are being read", headers={"Retry-After": "5"}
+                text=f"{LARGE_BODIES} large requests are in memory; try again later", headers={"Retry-After": "5"}
             ) from None
         try:
             yield
         finally:
-            self._places.release()
+            self._large_bodies.release()
 
-    async def _greet(self, connection: socket.socket) -> None:
+    async def _open(self, connection: socket.socket) -> None:
         assert self._server is not None
+        server, logger = self._server, self._logger
         handshake = HANDSHAKE_SECONDS if self._tls else None
         loop = asyncio.get_running_loop()
         try:
             _, protocol = await loop.connect_accepted_socket(
-                self._server, connection, ssl=self._tls, ssl_handshake_timeout=handshake
+                lambda: ProblemRequestHandler(server, loop=loop, access_log=None, logger=logger),  # type: ignore[arg-type]
+                connection,
+                ssl=self._tls,
+                ssl_handshake_timeout=handshake,
             )
-            self._waiting[protocol] = time.monotonic() + WAIT_SECONDS
+            self._waiting[protocol] = time.monotonic() + HEAD_SECONDS
             self._new.add(protocol)
-        except OSError:  # among them ssl.SSLError and a handshake that took too long
+        except OSError:  # such as ssl.SSLError and a handshake that took too long
             connection.close()
         except BaseException:
             connection.close()
             raise
 
-    def _send_one_away(self) -> bool:
-        """Close whoever has waited longest without a request; whether there was anybody."""
+    def _drop_longest_waiting(self) -> bool:
+        """Close the connection that has waited longest for a request; gives whether there was one."""
         if self._waiting:
             self._close(min(self._waiting, key=lambda one: self._waiting[one]))
             return True
-        for task in self._greeted:
+        for task in self._handshakes:
             task.cancel()
             return True
         return False
@@ -216,16 +260,16 @@ async def _readable(listening: socket.socket) -> None:
         loop.remove_reader(listening)
 
 
-def _give_up(request: web.Request, error: Exception) -> None:
+def _stop_reading(request: web.Request, error: Exception) -> None:
     if not request.content.is_eof():
         request.content.set_exception(error)
 
 
 def listen(host: str, port: int) -> Sequence[socket.socket]:
-    """Listening sockets on every address of `host`, on one port, any for 0.
+    """Listening sockets on every address of `host`, on one port; 0: any free one.
 
     Raises:
-        OSError: one cannot be bound; says which.
+        OSError: one cannot be bound; names it.
     """
     found: list[socket.socket] = []
     for family, kind, protocol, _, address in dict.fromkeys(
@@ -248,10 +292,12 @@ def listen(host: str, port: int) -> Sequence[socket.socket]:
 
 
 @asynccontextmanager
-async def opened(door: Door, server: web.Server, sockets: Sequence[socket.socket]) -> AsyncIterator[None]:
-    """Take connections of the sockets for the length of the block, and close them at its end."""
-    tasks = [asyncio.create_task(door.take(server, one), name="http-door") for one in sockets]
-    tasks.append(asyncio.create_task(door.watch(), name="http-watch"))
+async def serving(
+    limiter: ConnectionLimiter, server: web.Server, sockets: Sequence[socket.socket]
+) -> AsyncIterator[None]:
+    """Accept connections on the sockets for the length of the block, and close the sockets at its end."""
+    tasks = [asyncio.create_task(limiter.accept(server, one), name="http-accept") for one in sockets]
+    tasks.append(asyncio.create_task(limiter.close_overdue(), name="http-overdue"))
     for task in tasks:
         task.add_done_callback(tell_failure)
     try:
@@ -260,6 +306,6 @@ async def opened(door: Door, server: web.Server, sockets: Sequence[socket.socket
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
-        await door.close()
+        await limiter.close()
         for one in sockets:
             one.close()

@@ -1,4 +1,4 @@
-"""Pages of other origins (the Fetch standard's CORS protocol): who may read what the service answers."""
+"""CORS, of the Fetch standard: which pages of other origins may read the service's answers."""
 
 from collections.abc import Awaitable, Callable, Sequence
 
@@ -17,21 +17,21 @@ Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 
 def is_preflight(request: web.Request) -> bool:
-    """Whether a browser asks on its own, before the page's request and without its credentials."""
+    """Whether it is a browser's own question before a page's request, sent without credentials."""
     return request.method == "OPTIONS" and "Access-Control-Request-Method" in request.headers
 
 
 @web.middleware
 async def answer_preflights(request: web.Request, handler: Handler) -> web.StreamResponse:
-    """Answer preflights before anybody asks for credentials: the standard sends none with them."""
+    """A middleware that answers preflights before credentials are asked for: browsers send none with them."""
     if not is_preflight(request):
         return await handler(request)
     found = request.match_info
     return web.Response() if found.http_exception is not None else await found.handler(request)
 
 
-def allow(origins: Sequence[str]) -> Callable[[web.Request, web.StreamResponse], Awaitable[None]]:
-    """What adds the headers for pages of these origins, `*` for all, to every response."""
+def cors_headers(origins: Sequence[str]) -> Callable[[web.Request, web.StreamResponse], Awaitable[None]]:
+    """A signal handler that adds the headers for pages of these origins, `*` for all, to every response."""
 
     async def add(request: web.Request, response: web.StreamResponse) -> None:
         if not origins:

@@ -19,6 +19,7 @@ from portrait.errors import (
     SegmentationHangs,
     SessionEnded,
     StreamTaken,
+    TooManyPixels,
     TooManyRequests,
     TooManySessions,
     TooManyViewers,
@@ -31,7 +32,7 @@ SCHEMES = ("Bearer", "Basic")
 
 logger = logging.getLogger(__name__)
 
-# The first entry an error is an instance of decides.
+# The first entry that an error is an instance of applies.
 STATUSES: tuple[tuple[type[PortraitError], int], ...] = (
     (BadPicture, 422),
     (UnsupportedOffer, 422),
@@ -41,6 +42,7 @@ STATUSES: tuple[tuple[type[PortraitError], int], ...] = (
     (SessionEnded, 410),
     (Idle, 408),
     (TooManySessions, 503),
+    (TooManyPixels, 503),
     (WorkerLost, 503),
     (NoMediaPort, 503),
     (TooManyViewers, 503),
@@ -54,7 +56,7 @@ STATUSES: tuple[tuple[type[PortraitError], int], ...] = (
 
 
 @web.middleware
-async def problems(
+async def errors_as_problems(
     request: web.Request, handler: Callable[[web.Request], Awaitable[web.StreamResponse]]
 ) -> web.StreamResponse:
     """Answer every error in one form."""
@@ -66,7 +68,7 @@ async def problems(
         if isinstance(error, Refused):
             response.headers["Retry-After"] = f"{error.retry_after:.0f}"
         if isinstance(error, Unauthenticated):
-            # Basic as well: it is what makes a browser ask its user, who gives the token as the password.
+            # Basic as well: it makes a browser ask its user, who enters the token as the password.
             response.headers.extend([("WWW-Authenticate", f'{scheme} realm="portrait"') for scheme in SCHEMES])
         return response
     except web.HTTPException as error:
@@ -78,6 +80,8 @@ async def problems(
             if name in error.headers:
                 response.headers[name] = error.headers[name]
         return response
+    except ConnectionResetError:
+        raise  # the client has disconnected: aiohttp closes the connection
     except Exception:
         logger.exception("%s %r failed", request.method, request.path)
         return problem(500, "INTERNAL", "internal error")

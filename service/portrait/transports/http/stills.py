@@ -1,4 +1,4 @@
-"""POST /v1/segment: one picture in, its result out, at the picture's size."""
+"""POST /v1/segment: a still picture in, its result out, at the picture's size."""
 
 import time
 from dataclasses import dataclass
@@ -8,6 +8,7 @@ from aiohttp import web
 from aiohttp.http_exceptions import HttpProcessingError
 from aiohttp.multipart import BodyPartReader
 
+from portrait.admission.pixel_budget import PixelBudget, decode_background, result_pixels
 from portrait.admission.quality import Delivery
 from portrait.core.compositors import MODES, Options
 from portrait.core.compositors.blend import alpha, resize
@@ -19,16 +20,18 @@ from portrait.image.compressed import PictureFormat, decode_bgr, encode
 from portrait.image.convert import bgr_from_frame, bgra_from_frame, frame_from_bgr
 from portrait.image.frame import Frame, Timestamp
 from portrait.sessions.registry import Sessions
+from portrait.transports.http.connection_limits import send
 
 SUFFIXES: dict[str, PictureFormat] = {"image/png": ".png", "image/webp": ".webp", "image/jpeg": ".jpg"}
-"""What can be asked for by Accept, the preferred one first."""
+"""The types that Accept can ask for, the preferred one first."""
 
+CHECKBOXES = ("framing", "decontaminate")
 FIELDS = ("image", "mode", "color", "background", "threshold", "feather", "framing", "decontaminate", "model")
 
 
 @dataclass(frozen=True, slots=True)
-class Form:
-    """A request's parts: form fields win over query parameters."""
+class StillRequest:
+    """The fields of a request. Those of a form take precedence over those of the query."""
 
     image: bytes
     background_picture: bytes | None
@@ -65,42 +68,58 @@ class StillCodec:
             return encode(pixels, self._suffix)
 
 
-class Stills:
-    """The route."""
+class StillRoutes:
+    """The handler of the route."""
 
-    def __init__(self, sessions: Sessions, backgrounds: Backgrounds, max_pixels: int) -> None:
-        self._sessions, self._backgrounds, self._max_pixels = sessions, backgrounds, max_pixels
+    def __init__(self, sessions: Sessions, backgrounds: Backgrounds, budget: PixelBudget, max_pixels: int) -> None:
+        self._sessions, self._backgrounds, self._budget = sessions, backgrounds, budget
+        self._max_pixels = max_pixels
 
     @property
     def routes(self) -> list[web.RouteDef]:
-        """What the HTTP server shall serve."""
+        """The routes to add to the HTTP server."""
         return [web.post("/v1/segment", self._post)]
 
     async def _post(self, request: web.Request) -> web.Response:
         """A picture through a session of its own."""
-        form = await _read_form(request)
-        options = await self._options(form)
+        asked = await _read_request(request)
+        options = await self._options(asked)
         content_type = _negotiate(request.headers.get("Accept", "*/*"), options.mode)
         codec = StillCodec(self._max_pixels, SUFFIXES[content_type])
-        model, caller = form.texts.get("model"), request.headers.get("traceparent")
-        opening = self._sessions.open("http", codec, options, model, delivery=Delivery.STILL, traceparent=caller)
-        async with opening as session:
-            processed = await session.process(form.image, time.monotonic())
-        if processed.failure is not None:
-            raise processed.failure
+        model, caller = asked.texts.get("model"), request.headers.get("traceparent")
+        with await self._budget.take_picture(asked.image, self._max_pixels, "image") as share:
+            if request.transport is None:
+                raise ConnectionResetError("the client has disconnected")
+            opening = self._sessions.open(
+                "http",
+                codec,
+                options,
+                model,
+                delivery=Delivery.STILL,
+                pixels=share.pixels,
+                traceparent=caller,
+            )
+            async with opening as session:
+                processed = await session.process(asked.image, time.monotonic())
+            if processed.failure is not None:
+                raise processed.failure
+            sending = share.split(result_pixels(len(processed.wire)))
         timing = f"work;dur={processed.worked * 1000:.1f}"
-        return web.Response(body=processed.wire, content_type=content_type, headers={"Server-Timing": timing})
+        response = web.Response(body=processed.wire, content_type=content_type, headers={"Server-Timing": timing})
+        with sending:
+            await send(request, response)
+        return response
 
-    async def _options(self, form: Form) -> Options:
+    async def _options(self, asked: StillRequest) -> Options:
         background: Frame | Clip | None = None
-        if form.background_picture is not None:
-            background = await self._backgrounds.decode(form.background_picture)
-        elif name := form.texts.get("background"):
+        if asked.background_picture is not None:
+            background = await decode_background(asked.background_picture, self._backgrounds, self._budget)
+        elif name := asked.texts.get("background"):
             background = await self._backgrounds.pick(name)
-        return Options("cutout", background=background).changed(form.texts)
+        return Options("cutout", background=background).changed(asked.texts)
 
 
-async def _read_form(request: web.Request) -> Form:
+async def _read_request(request: web.Request) -> StillRequest:
     texts = dict(request.query)
     files: dict[str, bytes] = {}
     if request.content_type.startswith("image/"):
@@ -108,17 +127,23 @@ async def _read_form(request: web.Request) -> Form:
     elif request.content_type == "multipart/form-data":
         try:
             await _read_parts(request, texts, files)
-        except (ValueError, HttpProcessingError) as error:  # aiohttp's words for a body that is no multipart
-            raise BadOption("body", f"no multipart form: {error}") from error
+        except (ValueError, HttpProcessingError) as error:  # what aiohttp raises for a body that is not multipart
+            raise BadOption("body", f"not a multipart form: {error}") from error
     else:
         raise web.HTTPUnsupportedMediaType(
-            text=f"{request.content_type} came; expected multipart/form-data with a field image, or image/*"
+            text=f"got {request.content_type}, expected multipart/form-data with a field image, or image/*"
         )
     if unknown := (texts.keys() | files.keys()) - set(FIELDS):
-        raise BadOption(min(unknown), f"unknown field; expected {', '.join(FIELDS)}")
+        raise BadOption(min(unknown), f"unknown field, expected one of {', '.join(FIELDS)}")
     if "image" not in files:
-        raise BadPicture("image", "the field is missing; expected the bytes of a JPEG, PNG or WebP file")
-    return Form(files["image"], files.get("background"), texts)
+        raise BadPicture("image", "the field is missing, expected the bytes of a JPEG, PNG or WebP file")
+    return StillRequest(files["image"], files.get("background"), _without_empty(texts))
+
+
+def _without_empty(texts: dict[str, str]) -> dict[str, str]:
+    """The fields that a user has filled in: browsers send the others empty, and `on` for a checkbox that is ticked."""
+    filled = {name: text for name, text in texts.items() if text}
+    return filled | {name: "true" for name in CHECKBOXES if filled.get(name) == "on"}
 
 
 async def _read_parts(request: web.Request, texts: dict[str, str], files: dict[str, bytes]) -> None:
@@ -126,12 +151,12 @@ async def _read_parts(request: web.Request, texts: dict[str, str], files: dict[s
     reader = await request.multipart()
     while (part := await reader.next()) is not None:
         if not isinstance(part, BodyPartReader) or part.name is None:
-            raise BadOption("body", "a part without a name")
-        # Here and not at the end: parts without a body cost nothing to send, and there may be any number of them.
+            raise BadOption("body", "got a part without a name, expected form fields")
+        # Checked for each part: parts without a body cost nothing to send, and a request can have any number of them.
         if part.name not in FIELDS:
-            raise BadOption(part.name[:80], f"unknown field; expected {', '.join(FIELDS)}")
+            raise BadOption(part.name[:80], f"unknown field, expected one of {', '.join(FIELDS)}")
         if part.name in seen:
-            raise BadOption(part.name, "the field came twice; expected it once")
+            raise BadOption(part.name, "got the field twice, expected it once")
         seen.add(part.name)
         data = bytearray()
         while chunk := await part.read_chunk():
@@ -139,6 +164,8 @@ async def _read_parts(request: web.Request, texts: dict[str, str], files: dict[s
             if total > request.client_max_size:
                 raise web.HTTPRequestEntityTooLarge(max_size=request.client_max_size, actual_size=total)
             data += chunk
+        if part.filename == "" and not data:
+            continue  # a browser's file field in which no file was chosen
         # `background` is a name or a file: a file comes with a filename.
         if part.name == "image" or (part.name == "background" and part.filename is not None):
             files[part.name] = bytes(data)
@@ -147,7 +174,7 @@ async def _read_parts(request: web.Request, texts: dict[str, str], files: dict[s
 
 
 def _negotiate(accept: str, mode: str) -> str:
-    """The content type to answer with. JPEG has no alpha, so it is never a cutout."""
+    """The content type of the answer. Cutouts are never JPEG, which has no alpha."""
     possible = [kind for kind in SUFFIXES if mode != "cutout" or kind != "image/jpeg"]
     wanted = [part.split(";")[0].strip().lower() for part in accept.split(",")]
     for kind in wanted:
@@ -155,4 +182,4 @@ def _negotiate(accept: str, mode: str) -> str:
             return kind
         if kind in ("*/*", "image/*", ""):
             return possible[0]
-    raise web.HTTPNotAcceptable(text=f"{accept} was asked for; mode {mode} can be {', '.join(possible)}")
+    raise web.HTTPNotAcceptable(text=f"got Accept: {accept}, expected one of {', '.join(possible)} for mode {mode}")

@@ -74,7 +74,7 @@ RETRY_AFTER = 1.0
 
 
 class WorkerProxy:
-    """The other workers as this one sees them. Opened by `open_neighbours`."""
+    """The other workers as this one sees them. Opened by `open_worker_proxy`."""
 
     def __init__(self, board: SharedState, clients: dict[int, aiohttp.ClientSession]) -> None:
         self._board, self._clients = board, clients
@@ -201,13 +201,13 @@ def _passed_on(headers: Any) -> CIMultiDict[str]:
 
 
 @web.middleware
-async def believe_remote(request: web.Request, handler: Handler) -> web.StreamResponse:
+async def use_forwarded_address(request: web.Request, handler: Handler) -> web.StreamResponse:
     """The caller's address as the worker before has seen it."""
     return await handler(request.clone(remote=request.headers.get(REMOTE, "")))
 
 
 @asynccontextmanager
-async def open_neighbours(board: SharedState) -> AsyncIterator[WorkerProxy]:
+async def open_worker_proxy(board: SharedState) -> AsyncIterator[WorkerProxy]:
     """The other workers, for the length of the block."""
     # An event stream has no end, and a still may take long: only connecting is timed.
     waits = aiohttp.ClientTimeout(total=None, sock_connect=ANSWER_SECONDS)
@@ -228,11 +228,11 @@ async def open_neighbours(board: SharedState) -> AsyncIterator[WorkerProxy]:
 
 
 @asynccontextmanager
-async def serve_neighbours(
+async def serve_other_workers(
     path: Path, routes: Iterable[web.RouteDef], middlewares: Iterable[Middleware], max_body_bytes: int
 ) -> AsyncIterator[None]:
     """The routes on a Unix socket, for the length of the block. Who may call has been asked at the box's door."""
-    application = web.Application(middlewares=[*middlewares, believe_remote], client_max_size=max_body_bytes)
+    application = web.Application(middlewares=[*middlewares, use_forwarded_address], client_max_size=max_body_bytes)
     application.add_routes(routes)
     runner = web.AppRunner(application, access_log=None, handle_signals=False, shutdown_timeout=1.0)
     await runner.setup()

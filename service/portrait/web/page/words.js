@@ -41,6 +41,7 @@ export const REASONS = {
   OUT_OF_CPU: ["The box is full", `One more person would slow down the others. ${LATER} Or let this browser do the work, under “Work”.`],
   WORKER_LOST: ["A part of the box has failed", "It starts anew by itself. Try again in a moment."],
   NO_MEDIA_PORT: ["The box has no free port for your video", LATER],
+  TOO_MANY_PIXELS: ["Too many pictures are being worked on", LATER],
   TOO_MANY_VIEWERS: ["Too many people watch already", LATER],
   NOT_PUBLISHED: ["Nobody sends this stream now", "Try again when its camera is on."],
   STREAM_TAKEN: ["Somebody else sends under this name", "Take another name, or try again when they have stopped."],

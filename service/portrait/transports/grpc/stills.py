@@ -1,0 +1,37 @@
+"""What the calls for one picture share: Segment of portrait.v1 and ModelInfer of KServe."""
+
+from typing import Any
+
+import grpc.aio
+
+from portrait.admission.pixel_budget import PixelBudget, Share, result_pixels
+from portrait.image.frame import check_size
+from portrait.transports.grpc.codec import COMPRESSED, PictureFields
+
+
+async def still_share(picture: PictureFields, budget: PixelBudget, max_pixels: int, field: str) -> Share:
+    """Take a picture's pixels from the budget, by its header or by the size that came with it.
+
+    Raises:
+        BadPicture: not a picture, or one of more than `max_pixels`; names `field`.
+        TooManyPixels: there is no room in time.
+    """
+    if picture.format in COMPRESSED:
+        return await budget.take_picture(picture.data, max_pixels, field)
+    check_size(picture.width, picture.height, max_pixels, field)
+    return await budget.take(picture.width * picture.height)
+
+
+def keep_until_sent(share: Share, length: int, context: grpc.aio.ServicerContext[Any, Any]) -> None:
+    """Keep as much of a share as a result of `length` bytes stands for until the call is over.
+
+    gRPC holds a response until the client has taken it, which a client can put off for as long as it likes.
+    """
+    kept = share.split(result_pixels(length))
+    context.add_done_callback(lambda _: kept.release())  # type: ignore[arg-type]  # its stub wants a named argument
+
+
+def traceparent(context: grpc.aio.ServicerContext[Any, Any]) -> str | None:
+    """The caller's place in a trace (W3C Trace Context), if the metadata tell one."""
+    value = dict(context.invocation_metadata() or ()).get("traceparent")
+    return value if isinstance(value, str) else None
