@@ -14,7 +14,6 @@ from pathlib import Path
 import cv2
 import pytest
 
-from portrait.admission.cgroup import cpu_budget
 from portrait.cli import main
 from portrait.client import Client, ClientError, Picture
 from portrait.workers.environment import MALLOC, THREADS, default_workers, find_jemalloc, missing_variables
@@ -244,23 +243,6 @@ def test_doctor_finds_a_healthy_box_healthy_and_says_what_is_wrong(capsys: pytes
     assert not checks["http port"]["ok"]
     assert "Address already in use" in checks["http port"]["finding"]
     assert checks["model"]["ok"]
-
-
-@pytest.mark.parametrize(
-    ("files", "cores"),
-    [
-        ({"cpu.max": "50000 100000\n"}, 0.5),
-        ({"cpu.max": "max 100000\n"}, None),
-        ({"cpu/cpu.cfs_quota_us": "25000\n", "cpu/cpu.cfs_period_us": "100000\n"}, 0.25),
-        ({"cpu/cpu.cfs_quota_us": "-1\n", "cpu/cpu.cfs_period_us": "100000\n"}, None),
-        ({}, None),
-    ],
-)
-def test_the_cpu_budget_is_the_cgroups(tmp_path: Path, files: dict[str, str], cores: float | None) -> None:
-    (tmp_path / "cpu").mkdir()
-    for name, text in files.items():
-        (tmp_path / name).write_text(text)
-    assert cpu_budget(tmp_path) == (cores or len(os.sched_getaffinity(0)))
 
 
 def test_pinned_workers_share_the_cores_out(tmp_path: Path) -> None:

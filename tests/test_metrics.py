@@ -1,10 +1,7 @@
 """What a scrape says."""
 
-from pathlib import Path
-
 import pytest
 
-from portrait.admission.cgroup import Throttling, cpu_throttling
 from portrait.core.compositors import Options
 from portrait.metrics import Metrics
 from portrait.sessions.registry import Sessions
@@ -14,26 +11,6 @@ from tests.frames import GREEN, FrameCodec
 
 def scrape(metrics: Metrics) -> list[str]:
     return metrics.expose("")[0].decode().splitlines()
-
-
-@pytest.mark.parametrize(
-    ("file", "text"),
-    [
-        ("cpu.stat", "usage_usec 9\nnr_periods 40\nnr_throttled 7\nthrottled_usec 2500000\n"),
-        ("cpu/cpu.stat", "nr_periods 40\nnr_throttled 7\nthrottled_time 2500000000\n"),
-    ],
-    ids=["v2", "v1"],
-)
-def test_throttling_is_read_from_both_versions_of_control_groups(tmp_path: Path, file: str, text: str) -> None:
-    (tmp_path / file).parent.mkdir(exist_ok=True)
-    (tmp_path / file).write_text(text)
-    assert cpu_throttling(tmp_path) == Throttling(periods=40, throttled=7, seconds=2.5)
-
-
-def test_where_the_kernel_counts_no_throttling_there_is_none(tmp_path: Path) -> None:
-    assert cpu_throttling(tmp_path) is None
-    (tmp_path / "cpu.stat").write_text("usage_usec 9\nuser_usec 5\n")
-    assert cpu_throttling(tmp_path) is None
 
 
 async def test_sessions_are_counted_by_their_current_mode() -> None:
