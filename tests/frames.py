@@ -1,7 +1,5 @@
-"""Frames for the core, which knows no transport: one, the codec that leaves them as they are, and nobody who counts."""
+"""Frames for the core, which knows no transport: one, and the codec that leaves them as they are."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from fractions import Fraction
 
 from portrait.core.compositors import Options
@@ -27,11 +25,3 @@ class FrameCodec:
 
 def make_frame(arrived: float = 0.0, size: tuple[int, int] = (64, 48)) -> Frame:
     return frame_from_bgr(room(*size), Timestamp(0, Fraction(1)), arrived)
-
-
-class Silent:
-    """Records nothing."""
-
-    @contextmanager
-    def stage(self, name: str) -> Iterator[None]:
-        yield

@@ -15,10 +15,10 @@ from portrait.core.pipeline import Pipeline
 from portrait.core.segmenters import Model
 from portrait.image.convert import frame_from_i420
 from portrait.image.frame import Timestamp
+from portrait.metrics import Metrics
 from portrait.server.app import RunningService
 from portrait.settings import Settings
 from tests.boxes import serving
-from tests.frames import Silent
 from tests.people import Array, clip
 
 SIZE = (320, 240)
@@ -41,7 +41,7 @@ def frames() -> list[bytes]:
 @pytest.fixture(scope="module")
 def alone(model: Model, frames: list[bytes]) -> list[bytes]:
     """What the core says, with nothing around it."""
-    pipeline = Pipeline(model.open(), (model.width, model.height), Silent())
+    pipeline = Pipeline(model.open(), (model.width, model.height), Metrics())
     options = Options("mask")
     masks = []
     for number, data in enumerate(frames):

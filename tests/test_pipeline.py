@@ -7,12 +7,13 @@ from portrait.core.compositors import open_compositor
 from portrait.core.pipeline import Pipeline
 from portrait.image.frame import Frame
 from portrait.image.mask import Mask
+from portrait.metrics import Metrics
 from tests.fakes import FakeModel, failing, full_mask
-from tests.frames import GREEN, Silent, make_frame
+from tests.frames import GREEN, make_frame
 
 
 def pipeline(model: FakeModel) -> Pipeline:
-    return Pipeline(model.open(), (32, 32), Silent())
+    return Pipeline(model.open(), (32, 32), Metrics())
 
 
 @pytest.mark.parametrize(

@@ -324,8 +324,9 @@ def no_collector() -> Iterator[None]:
 async def test_an_ended_session_is_freed_at_once(no_collector: None, ending: str) -> None:
     """With its pipeline, its segmenter, its codec and its pictures; the collector may be minutes away."""
     gate = Gate()
-    works = {"failed": failing, "cancelled": gate, "hung": gate}.get(ending, full_mask)
-    model = FakeModel(works)
+    segment = {"failed": failing, "cancelled": gate, "hung": gate}.get(ending)
+
+    model = FakeModel(segment or full_mask)
     held = Sessions(only(model), 1, Metrics(), hang_seconds=0.2)
     seen: list[weakref.ref[object]] = []
 

@@ -1,6 +1,5 @@
 """A model file as clients of the service see it: through the service's own pipeline."""
 
-from contextlib import nullcontext
 from fractions import Fraction
 
 import cv2
@@ -11,6 +10,7 @@ from portrait.core.pipeline import Pipeline
 from portrait.core.segmenters import open_model
 from portrait.image.convert import frame_from_bgr
 from portrait.image.frame import Timestamp
+from portrait.metrics import Metrics
 
 FRAME_TIME = 1 / 30
 
@@ -20,14 +20,10 @@ class Stream:
 
     def __init__(self, path):
         model = open_model(path)
-        self._pipeline = Pipeline(model.open(), (model.width, model.height), self)
+        self._pipeline = Pipeline(model.open(), (model.width, model.height), Metrics())
         self._options = Options("mask")
         self._compositor = open_compositor(self._options)
         self._count = 0
-
-    def stage(self, name):
-        """Nothing is measured here."""
-        return nullcontext()
 
     def __call__(self, picture):
         """The mask of the next frame, 1/30 of a second after the one before."""

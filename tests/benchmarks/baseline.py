@@ -16,12 +16,12 @@ from aiohttp import web
 from aiortc import MediaStreamTrack, RTCConfiguration, RTCPeerConnection, RTCSessionDescription
 from aiortc.contrib.media import MediaRelay
 
-from portrait.bench.frame import Samples
 from portrait.core.compositors import Options, open_compositor
 from portrait.core.pipeline import Pipeline
 from portrait.core.segmenters import Model, load_models
 from portrait.image.convert import bgr_from_frame, frame_from_bgr
 from portrait.image.frame import Timestamp
+from portrait.metrics import Metrics
 
 
 class TransformTrack(MediaStreamTrack):
@@ -33,7 +33,7 @@ class TransformTrack(MediaStreamTrack):
         super().__init__()
         self._track, self._options = track, Options("blur")
         self._compositor = open_compositor(self._options)
-        self._pipeline = Pipeline(model.open(), (model.width, model.height), Samples())
+        self._pipeline = Pipeline(model.open(), (model.width, model.height), Metrics())
 
     async def recv(self) -> av.VideoFrame:
         frame = await self._track.recv()

@@ -3,7 +3,6 @@
 import json
 import sys
 import time
-from contextlib import AbstractContextManager, nullcontext
 from fractions import Fraction
 
 import cv2
@@ -14,14 +13,7 @@ from portrait.core.pipeline import Pipeline
 from portrait.core.segmenters import EMBEDDED, open_model
 from portrait.image.convert import frame_from_bgr
 from portrait.image.frame import Timestamp
-
-
-class Unmeasured:
-    """A recorder that records nothing."""
-
-    def stage(self, name: str) -> AbstractContextManager[None]:
-        """Nothing."""
-        return nullcontext()
+from portrait.metrics import Metrics
 
 
 def main() -> None:
@@ -32,7 +24,7 @@ def main() -> None:
         for i, rgb in enumerate(np.load(sys.argv[1]))
     ]
     model = open_model(EMBEDDED / "portrait.tflite")
-    pipeline = Pipeline(model.open(), (model.width, model.height), Unmeasured())
+    pipeline = Pipeline(model.open(), (model.width, model.height), Metrics())
     for line in sys.stdin:
         mode, count = line.split()
         options = Options(mode, background=frames[0])

@@ -2,8 +2,7 @@
 
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from fractions import Fraction
 
 import cv2
@@ -14,6 +13,7 @@ from portrait.core.pipeline import Pipeline
 from portrait.core.segmenters import Model
 from portrait.image.convert import frame_from_bgr
 from portrait.image.frame import Frame, Timestamp
+from portrait.metrics import Metrics
 
 SIZES = {"360p": (640, 360), "480p": (640, 480), "720p": (1280, 720)}
 MODES = ("mask only", "blur", "color", "image")
@@ -39,24 +39,6 @@ class Row:
     streams_per_core: float
 
 
-@dataclass
-class Samples:
-    """Records the CPU seconds of each stage."""
-
-    stages: dict[str, list[float]] = field(default_factory=dict)
-
-    @contextmanager
-    def stage(self, name: str) -> Iterator[None]:
-        """Measure the block."""
-        started = time.thread_time()
-        yield
-        self.stages.setdefault(name, []).append(time.thread_time() - started)
-
-    def milliseconds(self, name: str) -> float:
-        """Return the median of a stage; 0 where it never ran."""
-        return 1000 * float(np.median(self.stages.get(name, [0.0])))
-
-
 def bench(model: Model, frames: int) -> Iterator[Row]:
     """Measure each size and mode: I420 in, mask or I420 out, without codecs and transports."""
     cv2.setNumThreads(1)
@@ -68,28 +50,31 @@ def bench(model: Model, frames: int) -> Iterator[Row]:
 
 def _measure(model: Model, size: str, mode: str, pictures: Sequence[Frame], frames: int) -> Row:
     options = Options("mask" if mode == "mask only" else mode, background=pictures[0])
-    compositor, samples = open_compositor(options), Samples()
-    pipeline = Pipeline(model.open(), (model.width, model.height), samples)
-    walls, cpus = [], []
+    compositor = open_compositor(options)
+    pipeline = Pipeline(model.open(), (model.width, model.height), Metrics())
+    walls, segments, composes = [], [], []
     for i in range(frames + 5):
         time.sleep(PAUSE)
         wall, cpu = time.perf_counter(), time.thread_time()
         result = pipeline.run(pictures[i % len(pictures)], options, compositor)
+        segmented = time.thread_time()
         if mode != "mask only":
             result.compose()
-        walls.append(1000 * (time.perf_counter() - wall))
-        cpus.append(1000 * (time.thread_time() - cpu))
+        composes.append(time.thread_time() - segmented)
+        segments.append(segmented - cpu)
+        walls.append(time.perf_counter() - wall)
     pipeline.close()
-    walls, cpus = walls[5:], cpus[5:]  # the first runs fill caches and buffers
-    cpu_median = float(np.median(cpus))
+    # The first runs fill caches and buffers.
+    wall_ms, segment_ms, compose_ms = (1000 * np.array(seconds[5:]) for seconds in (walls, segments, composes))
+    cpu_median = float(np.median(segment_ms + compose_ms))
     return Row(
         size=size,
         mode=mode,
-        segment=round(samples.milliseconds("segment"), 3),
-        compose=round(samples.milliseconds("compose"), 3),
+        segment=round(float(np.median(segment_ms)), 3),
+        compose=round(float(np.median(compose_ms)), 3) if mode != "mask only" else 0.0,
         cpu=round(cpu_median, 3),
-        p50=round(float(np.median(walls)), 3),
-        p99=round(float(np.percentile(walls, 99)), 3),
+        p50=round(float(np.median(wall_ms)), 3),
+        p99=round(float(np.percentile(wall_ms, 99)), 3),
         streams_per_core=round(1000 / RATE / cpu_median, 1),
     )
 

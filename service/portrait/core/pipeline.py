@@ -1,9 +1,7 @@
 """The synchronous core: a frame in, its result out. No asyncio, no network."""
 
 from collections.abc import Callable
-from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
-from typing import Protocol
 
 import cv2
 import numpy as np
@@ -17,6 +15,7 @@ from portrait.core.segmenters import Segmenter
 from portrait.errors import BadOption
 from portrait.image.frame import Frame, Plane
 from portrait.image.mask import Mask
+from portrait.metrics import Metrics
 
 GAP = 1.0
 """Seconds without a frame after which the prior no longer says anything about the picture."""
@@ -31,13 +30,6 @@ WHOLE_ONLY = ("mask", "alpha")
 """The modes that are laid over the frame elsewhere, and so are never framed."""
 
 
-class Recorder(Protocol):
-    """What the core asks of metrics."""
-
-    def stage(self, name: str) -> AbstractContextManager[None]:
-        """Measure the block as one stage: wall time and this thread's CPU time."""
-
-
 @dataclass(frozen=True, slots=True)
 class Result:
     """A frame, the mask that belongs to it, and how to join them."""
@@ -48,7 +40,7 @@ class Result:
     """What the network said: the prior of the next frame. `mask` is it with its contour on the picture's edges."""
     options: Options
     compositor: Compositor
-    recorder: Recorder
+    recorder: Metrics
     failure: Exception | None = None
     """Why the mask is empty, if segmentation failed."""
     carried: Carried = ""
@@ -101,7 +93,7 @@ class Pipeline:
         self,
         segmenter: Segmenter,
         mask_size: tuple[int, int],
-        recorder: Recorder,
+        recorder: Metrics,
         open_smaller: Callable[[], Segmenter] | None = None,
         gap: float = GAP,
     ) -> None:
