@@ -29,7 +29,7 @@ FULL, STILL, ALTERNATE, SMALLER, SLOWER = Quality
 
 # What a stream costs.
 
-PARTS = {
+PARTS: dict[str, tuple[float, ...]] = {
     "segment big": (0.002, 0.002, 0.004),
     "segment small": (0.001, 0.001, 0.002),
     **{f"compose {mode} 32x32": (0.001, 0.001, 0.003) for mode in MODES},

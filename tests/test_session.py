@@ -6,7 +6,7 @@ import threading
 import time
 import weakref
 from asyncio import timeout
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 
 import numpy as np
@@ -324,9 +324,8 @@ def no_collector() -> Iterator[None]:
 async def test_an_ended_session_is_freed_at_once(no_collector: None, ending: str) -> None:
     """With its pipeline, its segmenter, its codec and its pictures; the collector may be minutes away."""
     gate = Gate()
-    segment = {"failed": failing, "cancelled": gate, "hung": gate}.get(ending)
-
-    model = FakeModel(segment or full_mask)
+    segments: dict[str, Callable[[Frame], Mask]] = {"failed": failing, "cancelled": gate, "hung": gate}
+    model = FakeModel(segments.get(ending, full_mask))
     held = Sessions(only(model), 1, Metrics(), hang_seconds=0.2)
     seen: list[weakref.ref[object]] = []
 

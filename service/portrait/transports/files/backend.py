@@ -4,7 +4,7 @@ import time
 from asyncio import Runner
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import AbstractContextManager, AsyncExitStack, contextmanager, nullcontext
+from contextlib import AsyncExitStack, contextmanager
 from typing import Any, TypeAlias
 
 from portrait.client import Client, Picture
@@ -17,24 +17,18 @@ from portrait.core.segmenters import Model
 from portrait.errors import SegmentationFailed
 from portrait.image.convert import frame_from_i420, recolored
 from portrait.image.frame import CAMERA, Frame, Timestamp, pack_i420
+from portrait.metrics import Metrics
 from portrait.v1 import segmentation_pb2 as pb
 
 Work: TypeAlias = Callable[[Iterable[Frame]], Iterator[Frame]]
 """Frames to their composed results: one for each, in their order. It may take a few frames before it gives a result."""
 
 
-class _Unmeasured:
-    """A recorder that measures nothing."""
-
-    def stage(self, _: str) -> AbstractContextManager[None]:
-        return nullcontext()
-
-
 @contextmanager
 def local_work(model: Model, options: Options) -> Iterator[Work]:
     """Work of a pipeline in this process."""
     compositor = open_compositor(options)
-    pipeline = Pipeline(model.open(), (model.width, model.height), _Unmeasured())
+    pipeline = Pipeline(model.open(), (model.width, model.height), Metrics())
 
     def compose(frame: Frame) -> Frame:
         result = pipeline.run(frame, options, compositor)
