@@ -18,6 +18,7 @@ from portrait.sessions.registry import Sessions
 from portrait.transports.http.config import HttpConfig
 from portrait.transports.http.routes import HttpRoutes
 from portrait.transports.http.server import serve_http
+from portrait.transports.webrtc.config import WebRTCConfig
 from portrait.transports.webrtc.server import serve_webrtc
 from portrait.transports.webrtc.turn import IceServers
 from tests.calls import budget_of
@@ -144,16 +145,11 @@ async def fake_service(
         serve_webrtc(
             sessions,
             backgrounds,
-            max_frame_pixels=max_frame_pixels,
-            idle_seconds=idle_seconds,
-            ports=ports,
-            advertised=advertised,
-            max_viewers=max_viewers,
-            ice=ice,
+            WebRTCConfig(max_frame_pixels, idle_seconds, ports, tuple(advertised), max_viewers, ice or IceServers()),
         ) as webrtc,
     ):
         routes: list[web.RouteDef] = [
-            *HttpRoutes(sessions, backgrounds, budget, metrics.expose, lambda: True, webrtc.resources.patches).routes,
+            *HttpRoutes(sessions, backgrounds, budget, metrics.expose, lambda: True, webrtc.patches).routes,
             *webrtc.routes,
         ]
         async with serve_http(routes, HttpConfig("127.0.0.1", 0, 2**20, 10**6, tuple(origins))) as port:

@@ -37,8 +37,8 @@ from portrait.transports.grpc.kserve import MASK, InferRequest, read_inputs
 from portrait.transports.http.changes import read_change
 from portrait.transports.http.stills import _read_request
 from portrait.transports.webrtc.aiortc_patches.video_decoders import BoundedH264Decoder, BoundedVp8Decoder
-from portrait.transports.webrtc.connection import blaming_the_offer, without_names
 from portrait.transports.webrtc.offer_limits import check_fragment, check_offer
+from portrait.transports.webrtc.session_description import parse_offer
 from portrait.v1 import segmentation_pb2 as pb
 
 CORPUS = Path(__file__).parent / "corpus"
@@ -96,8 +96,7 @@ def model() -> Model:
 def read_offer(data: bytes) -> None:
     offer = data.decode("utf-8", "replace")
     check_offer(offer)
-    with blaming_the_offer():
-        SessionDescription.parse(without_names(offer))
+    SessionDescription.parse(parse_offer(offer).text)
 
 
 def read_fragment(data: bytes) -> None:

@@ -6,11 +6,15 @@ import av
 import cv2
 import numpy as np
 import pytest
-from aiortc.codecs import vpx
+from aiortc.codecs import depayload, vpx
 from aiortc.jitterbuffer import JitterFrame
+from aiortc.rtcrtpparameters import RTCRtpCodecParameters
 
+from portrait.image.convert import frame_from_bgr
+from portrait.image.frame import Frame, Timestamp
 from portrait.transports.webrtc.aiortc_patches import video_encoders as encoders
-from tests.people import person, swaying
+from portrait.transports.webrtc.keyframes import is_keyframe
+from tests.people import person, room, swaying
 
 pytestmark = pytest.mark.usefixtures("no_sockets_left")
 
@@ -74,3 +78,51 @@ def test_what_the_settings_save_is_not_seen() -> None:
     assert ours > 42
     assert ours > theirs - 1
     assert size < 0.8 * most
+
+
+def codec(name: str, mode: str = "1") -> RTCRtpCodecParameters:
+    return RTCRtpCodecParameters(f"video/{name}", 90_000, payloadType=97, parameters={"packetization-mode": mode})
+
+
+def frame(number: int, width: int = 320, height: int = 240) -> Frame:
+    return frame_from_bgr(
+        np.roll(room(width, height), number, axis=1), Timestamp(3000 * number, Fraction(1, 90_000)), 0.0
+    )
+
+
+@pytest.mark.parametrize("name", ["VP8", "H264"])
+def test_a_keyframe_for_one_viewer_is_not_one_for_another_of_the_same_frame(name: str) -> None:
+    encoders_ = [encoders.PictureEncoder() for _ in range(2)]
+    for each in encoders_:
+        each.open(codec(name))
+    made: list[list[bool]] = [[], []]
+    for number in range(6):
+        shown = frame(number)
+        if number in (2, 4):
+            encoders_[0].want_keyframe()
+        for each, found in zip(encoders_, made, strict=True):
+            data = b"".join(depayload(codec(name), payload) for payload in each.encode(shown).payloads)
+            found.append(is_keyframe(data))
+    assert made == [[True, False, True, False, True, False], [True, False, False, False, False, False]]
+
+
+@pytest.mark.parametrize("size", [(321, 240), (320, 241), (321, 241), (17, 33)])
+def test_h264_of_an_odd_size_loses_its_last_row_and_column(size: tuple[int, int]) -> None:
+    encoder, decoder = encoders.PictureEncoder(), av.CodecContext.create("h264", "r")
+    encoder.open(codec("H264"))
+    for number in range(3):
+        made = encoder.encode(frame(number, *size))
+        data = b"".join(depayload(codec("H264"), payload) for payload in made.payloads)
+        (shown,) = decoder.decode(av.Packet(data))  # type: ignore[attr-defined]
+        assert (shown.width, shown.height) == (size[0] & ~1, size[1] & ~1)
+        assert made.timestamp == 3000 * number
+
+
+def test_h264_in_packetization_mode_0_sends_one_nal_unit_in_each_packet() -> None:
+    encoder, decoder = encoders.PictureEncoder(), av.CodecContext.create("h264", "r")
+    encoder.open(codec("H264", "0"))
+    payloads = encoder.encode(frame(0, 1280, 720)).payloads
+    assert len(payloads) > 5
+    assert all(1 <= payload[0] & 0x1F <= 23 and len(payload) <= 1300 for payload in payloads)
+    data = b"".join(b"\0\0\0\1" + payload for payload in payloads)
+    assert len(decoder.decode(av.Packet(data))) == 1  # type: ignore[attr-defined]

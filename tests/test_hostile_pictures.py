@@ -2,7 +2,6 @@
 
 import contextlib
 import zlib
-from collections.abc import Callable
 from fractions import Fraction
 from pathlib import Path
 
@@ -14,10 +13,13 @@ from aiortc.codecs.vpx import Vp8Encoder, vp8_depayload
 from aiortc.jitterbuffer import JitterFrame
 from aiortc.rtcrtpparameters import RTCRtpCodecParameters
 
+from portrait.core.compositors import Options
 from portrait.errors import BadPicture
 from portrait.image.backgrounds import load_background
 from portrait.image.compressed import decode_bgr
 from portrait.transports.webrtc.aiortc_patches import video_decoders as decoders
+from portrait.transports.webrtc.backlog import CodedPictures, Decoding
+from portrait.transports.webrtc.codec import CameraCodec
 from tests.claims import png
 from tests.people import room
 
@@ -102,31 +104,59 @@ def test_no_decoder_gives_a_picture_above_the_bound(codec: str, kind: type, monk
         kind().decode(JitterFrame(key_frame(codec, 640, 480), 0))
 
 
-def coded(*pictures: bytes, fail: Callable[[], None] = lambda: None) -> decoders.Coded:
+def coded(*pictures: bytes, decoding: Decoding | None = None) -> CodedPictures:
     codec = RTCRtpCodecParameters("video/VP8", 90_000, payloadType=97)
-    return decoders.Coded([(codec, JitterFrame(data, 3000 * number)) for number, data in enumerate(pictures)], fail)
+    frames = [(codec, JitterFrame(data, 3000 * number)) for number, data in enumerate(pictures)]
+    return CodedPictures(frames, 0.0, decoding or Decoding(lambda: None))
 
 
-def test_all_that_came_is_decoded_and_the_newest_is_given() -> None:
+def test_all_pictures_are_decoded_and_the_newest_is_returned() -> None:
     encoder = Vp8Encoder()
     pictures = []
     for number in range(4):
         picture = av.VideoFrame.from_ndarray(np.full((96, 64), 60 * number, np.uint8), format="yuv420p")
         picture.pts, picture.time_base = 3000 * number, Fraction(1, 90_000)
         pictures.append(b"".join(map(vp8_depayload, encoder.encode(picture)[0])))
-    decoder = decoders.CameraDecoder()
-    newest = decoder.decode(coded(*pictures))
-    assert newest.pts == 9000
-    # Each builds on the one before: the third left out would leave the second's grey.
-    assert newest.to_ndarray()[:64].mean() == pytest.approx(180, abs=8)
+    newest = CameraCodec(10**6).decode(coded(*pictures), 0.0, Options("mask"))
+    assert newest.timestamp.ticks == 9000
+    # Each builds on the one before: without the third the second's grey would stay.
+    assert newest.y.mean() == pytest.approx(180, abs=8)
 
 
-def test_what_cannot_be_decoded_is_named_a_key_frame_asked_for_and_the_next_one_shown() -> None:
-    decoder, key = decoders.CameraDecoder(), key_frame("libvpx", 64, 64)
-    failed: list[None] = []
+def test_what_cannot_be_decoded_is_named_a_keyframe_asked_for_and_the_next_one_shown() -> None:
+    codec, key = CameraCodec(10**6), key_frame("libvpx", 64, 64)
+    asked: list[None] = []
+    decoding = Decoding(lambda: asked.append(None))
+    garbage = b"garbage that is no picture"
     with pytest.raises(BadPicture, match=r"it cannot be decoded: .*Invalid"):
-        decoder.decode(coded(b"garbage that is no picture", fail=lambda: failed.append(None)))
-    assert len(failed) == 1
-    assert decoder.decode(coded(key)).width == 64
-    assert decoder.decode(coded(key, b"garbage that is no picture", fail=lambda: failed.append(None))).width == 64
-    assert len(failed) == 2
+        codec.decode(coded(garbage, decoding=decoding), 0.0, Options("mask"))
+    assert len(asked) == 1
+    assert decoding.failing_since is not None
+    assert codec.decode(coded(key, decoding=decoding), 0.0, Options("mask")).width == 64
+    assert decoding.failing_since is None
+    assert codec.decode(coded(key, garbage, decoding=decoding), 0.0, Options("mask")).width == 64
+    assert len(asked) == 2
+
+
+def test_a_decoder_that_takes_the_stream_for_ended_is_replaced(monkeypatch: pytest.MonkeyPatch) -> None:
+    """FFmpeg takes an empty packet for the end, and then refuses everything for ever."""
+    monkeypatch.setattr(decoders, "_decode", lambda codec, picture: codec.decode(av.Packet(picture.data)))
+    codec, key = CameraCodec(10**6), key_frame("libvpx", 64, 64)
+    decoding = Decoding(lambda: None)
+    for data in (b"", key):
+        with pytest.raises(BadPicture):
+            codec.decode(coded(data, decoding=decoding), 0.0, Options("mask"))
+    monkeypatch.undo()
+    assert codec.decode(coded(key, decoding=decoding), 0.0, Options("mask")).width == 64
+
+
+def test_a_decoder_that_cannot_decode_a_keyframe_is_replaced() -> None:
+    codec, key = CameraCodec(10**6), key_frame("libvpx", 64, 64)
+    decoding = Decoding(lambda: None)
+    codec.decode(coded(key, decoding=decoding), 0.0, Options("mask"))
+    before = codec._decoder
+    too_large = key[:6] + (2**14 - 1).to_bytes(2, "little") * 2 + key[10:]
+    with pytest.raises(BadPicture):
+        codec.decode(coded(too_large, decoding=decoding), 0.0, Options("mask"))
+    assert codec.decode(coded(key, decoding=decoding), 0.0, Options("mask")).width == 64
+    assert codec._decoder is not before

@@ -55,9 +55,9 @@ RECVONLY = "m=video 9 UDP/TLS/RTP/SAVPF 97\r\nc=IN IP4 0.0.0.0\r\na=recvonly\r\n
     [
         ("hello", "the body starts with 'hello'; expected an SDP offer"),
         ("", "the body starts with ''"),
-        ("v=0", "the offer sends no video"),
-        ("v=0\r\n\x00\xff garbage", "the offer sends no video"),
-        (OFFER, "the offer sends no video"),
+        ("v=0", "got an offer without video"),
+        ("v=0\r\n\x00\xff garbage", "got an offer without video"),
+        (OFFER, "got an offer without video"),
         (OFFER + "m=video nine\r\n", "the offer cannot be answered"),
         (OFFER + RECVONLY, "the offer cannot be answered"),
         ("v=0\r\n" + "a" * 70_000, "more than 65536 bytes"),

@@ -6,7 +6,7 @@ import socket
 import warnings
 from collections.abc import AsyncIterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from contextlib import asynccontextmanager
 from functools import partial
 
 import cv2
@@ -33,8 +33,8 @@ from portrait.transports.http.config import HttpConfig
 from portrait.transports.http.routes import HttpRoutes
 from portrait.transports.http.server import serve_http
 from portrait.transports.http.stills import StillRoutes
-from portrait.transports.webrtc.server import WebRTC, serve_webrtc
-from portrait.transports.webrtc.turn import IceServers
+from portrait.transports.webrtc.config import WebRTCConfig
+from portrait.transports.webrtc.server import serve_webrtc
 from portrait.workers.environment import tune_interpreter
 from portrait.workers.shared_state import SharedState
 
@@ -43,7 +43,7 @@ __all__ = ["RunningService", "run_service"]
 logger = logging.getLogger(__name__)
 
 CODEC_THREADS = 4
-"""Of the loop's default executor, on which aiortc encodes; by default it grows to 36 threads."""
+"""Threads of the event loop's default executor, which serves files and names; the standard one grows to 36."""
 
 LAST_WORD_SECONDS = 2.0
 """How long sessions that were ended have to tell their clients why before their connections close."""
@@ -114,12 +114,12 @@ async def _serve(
     grpc_config = GrpcConfig.of(settings, shared_port=sessions.board.count > 1)
     async with (
         PixelBudget(settings.max_pixels_in_flight, metrics.session_refused) as budget,
-        _open_webrtc(settings, sessions, backgrounds, security) as webrtc,
+        serve_webrtc(sessions, backgrounds, WebRTCConfig.of(settings), security) as webrtc,
     ):
         grpc_server = GrpcServer(grpc_config, sessions, backgrounds, budget, security)
         routes = [
             *HttpRoutes(
-                sessions, backgrounds, budget, metrics.expose, partial(_is_ready, sessions), webrtc.resources.patches
+                sessions, backgrounds, budget, metrics.expose, partial(_is_ready, sessions), webrtc.patches
             ).routes,
             *StillRoutes(sessions, backgrounds, budget, http_config.max_still_pixels).routes,
             *webrtc.routes,
@@ -140,22 +140,6 @@ async def _serve(
                 yield running
             finally:
                 await _drain(running, grpc_server)
-
-
-def _open_webrtc(
-    settings: Settings, sessions: Sessions, backgrounds: Backgrounds, security: Security
-) -> AbstractAsyncContextManager[WebRTC]:
-    return serve_webrtc(
-        sessions,
-        backgrounds,
-        max_frame_pixels=settings.max_frame_pixels,
-        idle_seconds=settings.idle_seconds,
-        ports=settings.media_port_range,
-        advertised=settings.advertised,
-        max_viewers=settings.max_viewers,
-        ice=IceServers(settings.ice_servers, settings.turn_secret.get_secret_value(), settings.turn_seconds),
-        security=security,
-    )
 
 
 async def _drain(running: RunningService, grpc_server: GrpcServer) -> None:

@@ -1,44 +1,43 @@
-"""Streams by name: one publisher, any number of viewers within the limit, each with a slot of its own."""
+"""Broadcasts: streams by name, each with one publisher and any number of viewers up to the limit."""
 
 import asyncio
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-import av
-
 from portrait.errors import NotPublished, StreamTaken, TooManyViewers
+from portrait.image.frame import Frame
 from portrait.sessions.newest_slot import NewestSlot
 from portrait.workers.shared_state import SharedState
 
 OUTPUTS = ("composite", "mask")
 
 RETRY_AFTER = 2.0
-"""Seconds after which a viewer may ask again for a stream that nobody publishes."""
+"""Seconds after which a viewer may ask again for a stream that is not published."""
 
 
-class Stream:
-    """What one publisher sends to its viewers."""
+class Broadcast:
+    """What one publisher sends to its viewers, each of whom has a slot."""
 
     def __init__(self, name: str) -> None:
         self.name = name
         self.ended = asyncio.Event()
-        self._slots: dict[str, set[NewestSlot[av.VideoFrame]]] = {output: set() for output in OUTPUTS}
+        self._slots: dict[str, set[NewestSlot[Frame]]] = {output: set() for output in OUTPUTS}
 
     @property
     def wanted(self) -> frozenset[str]:
-        """The outputs somebody watches."""
+        """The outputs that have viewers."""
         return frozenset(output for output, slots in self._slots.items() if slots)
 
-    def show(self, pictures: dict[str, av.VideoFrame]) -> None:
-        """Give every viewer the newest picture of its output."""
-        for output, picture in pictures.items():
+    def show(self, outputs: dict[str, Frame]) -> None:
+        """Give every viewer the newest frame of its output."""
+        for output, frame in outputs.items():
             for slot in self._slots[output]:
-                slot.put(picture)
+                slot.put(frame)
 
     @contextmanager
-    def watch(self, output: str) -> Iterator[NewestSlot[av.VideoFrame]]:
-        """A slot that holds the newest picture, for the length of the block."""
-        slot: NewestSlot[av.VideoFrame] = NewestSlot()
+    def watch(self, output: str) -> Iterator[NewestSlot[Frame]]:
+        """A slot that holds the newest frame, for the length of the block."""
+        slot: NewestSlot[Frame] = NewestSlot()
         self._slots[output].add(slot)
         try:
             yield slot
@@ -47,40 +46,40 @@ class Stream:
             slot.close()
 
 
-class Streams:
-    """The streams of the box."""
+class Broadcasts:
+    """The streams of this worker; their names and the number of viewers are the box's."""
 
     def __init__(self, max_viewers: int, board: SharedState) -> None:
         self._max_viewers, self._viewers, self._board = max_viewers, 0, board
-        self._streams: dict[str, Stream] = {}
+        self._broadcasts: dict[str, Broadcast] = {}
 
     @contextmanager
-    def publish(self, name: str) -> Iterator[Stream]:
-        """A stream of that name for the length of the block; its viewers' blocks are told when it ends.
+    def publish(self, name: str) -> Iterator[Broadcast]:
+        """A broadcast of that name for the length of the block; its viewers are told when it ends.
 
         Raises:
-            StreamTaken: somebody publishes it already.
+            StreamTaken: the name is published already.
         """
-        if name in self._streams or not self._board.stream_names.claim(name):
+        if name in self._broadcasts or not self._board.stream_names.claim(name):
             raise StreamTaken(f"{name!r} is published already", RETRY_AFTER)
-        stream = self._streams[name] = Stream(name)
+        broadcast = self._broadcasts[name] = Broadcast(name)
         try:
-            yield stream
+            yield broadcast
         finally:
-            del self._streams[name]
+            del self._broadcasts[name]
             self._board.stream_names.release(name)
-            stream.ended.set()
+            broadcast.ended.set()
 
     @contextmanager
-    def view(self, name: str) -> Iterator[Stream]:
-        """The stream of that name, counted as viewed for the length of the block.
+    def view(self, name: str) -> Iterator[Broadcast]:
+        """The broadcast of that name, with one more viewer for the length of the block.
 
         Raises:
-            NotPublished: nobody publishes it now.
+            NotPublished: the name is not published now.
             TooManyViewers: the limit is reached.
         """
-        if name not in self._streams:
-            raise NotPublished(f"nobody publishes {name!r} now", RETRY_AFTER)
+        if name not in self._broadcasts:
+            raise NotPublished(f"{name!r} is not published now", RETRY_AFTER)
         with self._board.locked():
             viewers = sum(row.viewers for row in self._board.rows)
             if viewers >= self._max_viewers:
@@ -88,7 +87,7 @@ class Streams:
             self._viewers += 1
             self._board.tell(viewers=self._viewers)
         try:
-            yield self._streams[name]
+            yield self._broadcasts[name]
         finally:
             self._viewers -= 1
             self._board.tell(viewers=self._viewers)

@@ -1,103 +1,130 @@
-"""The codecs of WebRTC sessions: a camera's pictures in, pictures to send or to encode out."""
+"""The codecs of WebRTC sessions, run on the session's thread: a camera's pictures in, what is sent out."""
 
 from collections.abc import Callable
 
 import av
 import cv2
 import numpy as np
+from aiortc.codecs.base import Decoder
 
 from portrait.core.compositors import MODES, Options
 from portrait.core.pipeline import Result
-from portrait.image.av_frame import av_from_frame, frame_from_av
+from portrait.errors import BadPicture
+from portrait.image.av_frame import frame_from_av
 from portrait.image.convert import recolored
 from portrait.image.frame import CAMERA, GREY, Frame, chroma_size
 from portrait.image.mask import Mask
-from portrait.transports.webrtc.aiortc_patches import TrackEncoder, rtp_time
-from portrait.transports.webrtc.aiortc_patches.video_decoders import CameraDecoder, Coded
-from portrait.transports.webrtc.aiortc_patches.video_encoders import Encoded
+from portrait.transports.webrtc.aiortc_patches.receiver import rtp_time
+from portrait.transports.webrtc.aiortc_patches.video_decoders import bounded_decoder
+from portrait.transports.webrtc.aiortc_patches.video_encoders import EncodedPicture, PictureEncoder
+from portrait.transports.webrtc.backlog import CodedPictures
+from portrait.transports.webrtc.keyframes import is_keyframe
 from portrait.transports.webrtc.mask_channel import MaskMessage
 
 
-class VideoCodec:
-    """Composed pictures out; `max_pixels` bounds what is worked on."""
+class CameraCodec:
+    """Decodes a camera; `max_pixels` is the limit of a frame that is worked on."""
 
     modes = tuple(mode for mode in MODES if mode != "cutout")  # a video track has no alpha
 
     def __init__(self, max_pixels: int) -> None:
-        self._max_pixels, self._decoder = max_pixels, CameraDecoder()
+        self._max_pixels = max_pixels
+        self._codec_name = ""
+        self._decoder: Decoder | None = None
 
-    def decode(self, picture: Coded, arrived: float, options: Options) -> Frame:
-        """The newest of what came.
+    def decode(self, picture: CodedPictures, arrived: float, options: Options) -> Frame:
+        """Decode all pictures and return the newest.
 
         Raises:
-            BadPicture: larger than the limit, or it cannot be decoded.
+            BadPicture: none could be decoded, or the newest is larger than the limit.
         """
-        return frame_from_av(self._decoder.decode(picture), self._max_pixels, arrived)
+        newest, error = None, "no keyframe has come yet"
+        for codec, coded in picture.pictures:
+            if self._decoder is None or codec.name != self._codec_name:
+                self._codec_name, self._decoder = codec.name, bounded_decoder(codec)
+            try:
+                frames = self._decoder.decode(coded)
+            except av.FFmpegError as failure:
+                error = failure.strerror or str(failure)
+                picture.decoding.failed(error)
+                # A new decoder could decode nothing before the next keyframe. One that cannot decode a keyframe, or
+                # takes the stream for ended, has nothing to lose.
+                if isinstance(failure, av.EOFError) or is_keyframe(coded.data):
+                    self._decoder = None
+            else:
+                newest = frames[-1] if frames else newest
+        if newest is None:
+            raise BadPicture("frame", f"it cannot be decoded: {error}")
+        picture.decoding.succeeded()
+        assert isinstance(newest, av.VideoFrame)
+        return frame_from_av(newest, self._max_pixels, arrived)
 
-    def encode(self, result: Result, picture: Coded) -> av.VideoFrame:
-        """The composed picture at the time of its input."""
-        frame = result.compose()
-        with result.recorder.stage("encode"):
-            return av_from_frame(recolored(frame, CAMERA))  # VP8 has these colours only (RFC 6386, 9.2)
+    def close(self) -> None:
+        """Free the decoder. Idempotent; after the session has closed."""
+        self._decoder = None
 
 
-class LoopCodec(VideoCodec):
-    """Composed pictures out, encoded."""
+class LoopbackCodec(CameraCodec):
+    """Composed frames out, encoded for the client that sent them."""
 
-    def __init__(self, max_pixels: int, encoder: TrackEncoder) -> None:
+    def __init__(self, max_pixels: int, encoder: PictureEncoder) -> None:
         super().__init__(max_pixels)
         self._encoder = encoder
 
-    def encode(self, result: Result, picture: Coded) -> Encoded:  # type: ignore[override]
-        """The composed picture at the time of its input."""
+    def encode(self, result: Result, picture: CodedPictures) -> EncodedPicture:
+        """Compose and encode, with the time of the input."""
         return self._encode(result.compose(), result)
 
-    def _encode(self, frame: Frame, result: Result) -> Encoded:
+    def close(self) -> None:
+        """Free decoder and encoder. Idempotent; after the session has closed."""
+        super().close()
+        self._encoder.close()
+
+    def _encode(self, frame: Frame, result: Result) -> EncodedPicture:
         with result.recorder.stage("encode"):
-            return self._encoder.encode(av_from_frame(recolored(frame, CAMERA)))
+            return self._encoder.encode(recolored(frame, CAMERA))  # VP8 has these colours only (RFC 6386 section 9.2)
 
 
-class MaskCodec(LoopCodec):
-    """The mask alone, for a client that composes by itself; no picture is made."""
+class MaskCodec(LoopbackCodec):
+    """The mask alone as a video, for a client that composes by itself."""
 
     modes = ("mask",)
 
-    def encode(self, result: Result, picture: Coded) -> Encoded:  # type: ignore[override]
-        """The mask as a picture at the time of its frame."""
-        return self._encode(mask_picture(result.mask, result.frame), result)
+    def encode(self, result: Result, picture: CodedPictures) -> EncodedPicture:
+        """Encode the mask, with the time of its frame."""
+        return self._encode(mask_frame(result.mask, result.frame), result)
 
 
-class DataCodec(VideoCodec):
+class MaskMessageCodec(CameraCodec):
     """The mask as a message for a data channel."""
 
     modes = ("mask",)
 
-    def encode(self, result: Result, picture: Coded) -> bytes:  # type: ignore[override]
+    def encode(self, result: Result, picture: CodedPictures) -> bytes:
         """The bytes of a `MaskMessage`."""
         with result.recorder.stage("encode"):
             return MaskMessage.of(result.mask, rtp_time(result.frame.timestamp.ticks)).pack()
 
 
-class StreamCodec(VideoCodec):
-    """What the viewers of a stream want: {"composite": picture, "mask": picture}, and nothing that nobody watches."""
+class BroadcastCodec(CameraCodec):
+    """The outputs that a stream's viewers watch, as frames; each viewer encodes its own."""
 
     def __init__(self, max_pixels: int, wanted: Callable[[], frozenset[str]]) -> None:
         super().__init__(max_pixels)
         self._wanted = wanted
 
-    def encode(self, result: Result, picture: Coded) -> dict[str, av.VideoFrame]:  # type: ignore[override]
-        """The pictures at the time of their input."""
+    def encode(self, result: Result, picture: CodedPictures) -> dict[str, Frame]:
+        """Make each output that is watched: {"composite": frame, "mask": frame}."""
         wanted, made = self._wanted(), {}
         if "composite" in wanted:
-            made["composite"] = super().encode(result, picture)
+            made["composite"] = recolored(result.compose(), CAMERA)
         if "mask" in wanted:
-            with result.recorder.stage("encode"):
-                made["mask"] = av_from_frame(mask_picture(result.mask, result.frame))
+            made["mask"] = mask_frame(result.mask, result.frame)
         return made
 
 
-def mask_picture(mask: Mask, frame: Frame) -> Frame:
-    """The mask at the model's size as a picture in video range: grey, 16 where nobody is and 235 where somebody is.
+def mask_frame(mask: Mask, frame: Frame) -> Frame:
+    """The mask at the model's size as a grey frame: luma 16 for probability 0, 235 for 1.
 
     A receiver that converts it to RGB, as browsers do, reads the probability as 0 to 255.
     """

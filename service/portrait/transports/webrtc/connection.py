@@ -1,4 +1,4 @@
-"""What every peer connection of the service shares: answering an offer, its ports, its end."""
+"""What all peer connections of the service share: answering an offer, watching the peer, closing."""
 
 import asyncio
 import logging
@@ -13,23 +13,26 @@ from aiortc.exceptions import OperationError
 from aiortc.sdp import candidate_from_sdp
 
 from portrait.errors import BadOffer, NoMediaPort, PortraitError, UnsupportedOffer
-from portrait.transports.webrtc import aiortc_patches
+from portrait.transports.webrtc.aiortc_patches.bandwidth import start_high
 from portrait.transports.webrtc.aiortc_patches.data_channels import read_nothing
+from portrait.transports.webrtc.aiortc_patches.release import release
 from portrait.transports.webrtc.offer_limits import MOST_CANDIDATES, check_fragment, check_offer
+from portrait.transports.webrtc.session_description import parse_offer
 
 logger = logging.getLogger(__name__)
 
 CONNECT_SECONDS = 10.0
-"""A peer that has not connected by then is gone; it holds ports until it is."""
+"""A peer that has not connected by then is given up: it holds ports meanwhile."""
 
 CLOSE_SECONDS = 5.0
-"""Closing sends a few packets. One of aiortc's tasks that has died would be waited for for ever, with its session."""
+"""Closing sends a few packets. aiortc waits without end for a task of its own that has died, and the session with
+it."""
 
 SILENT_SECONDS = 5.0
-"""A peer of which nothing comes for so long has vanished: media and its reports (RTCP) come every second. ICE's consent
-checks would notice after 30 s (RFC 7675)."""
+"""A peer from which nothing arrives for this long has vanished: media or reports (RTCP) arrive every second. ICE's
+consent checks would notice after 30 s (RFC 7675)."""
 
-LOOK_SECONDS = 0.5
+CHECK_SECONDS = 0.5
 
 NO_PORT_RETRY = 5.0
 """Seconds after which a client may try again when no UDP port was free."""
@@ -39,22 +42,25 @@ MDNS_CANDIDATE = re.compile(r"^a=candidate:\S+ \S+ \S+ \S+ \S+\.local .*\r?\n", 
 
 @contextmanager
 def blaming_the_offer() -> Iterator[None]:
-    """Checking as it goes, aiortc raises whatever its first wrong step raises, StopIteration included."""
+    """Turn whatever aiortc raises because of an offer into a BadOffer. Its words, which are Python's, go to the log."""
     try:
         yield
     except OSError:  # no port, no descriptor: the box's trouble, not the offer's
         raise
     except OperationError as error:
-        raise UnsupportedOffer("sdp", f"no codec in common ({error}); expected VP8 or H264") from error
+        raise UnsupportedOffer(
+            "sdp", "got no codec that can be used, expected VP8, or H264 in packetization mode 0 or 1"
+        ) from error
     except Exception as error:
-        raise BadOffer("sdp", f"the offer cannot be answered: {error or type(error).__name__}") from error
+        logger.info("an offer could not be answered: %r", error)
+        raise BadOffer("sdp", "the offer cannot be answered, expected one as browsers make it (RFC 8829)") from error
 
 
 @asynccontextmanager
 async def beside(end: Callable[[str], None], name: str, *lives: Coroutine[Any, Any, None]) -> AsyncIterator[None]:
-    """Run coroutines for the length of the block, in tasks of that name. `end` is told when one fails.
+    """Run coroutines for the length of the block, in tasks of that name; `end` is called when one fails.
 
-    Nobody awaits them before the end: without it a connection would go on without one of its parts, and say nothing.
+    They are not awaited before the end of the block: a connection would go on silently without one of its parts.
     """
 
     async def live(life: Coroutine[Any, Any, None]) -> None:
@@ -74,58 +80,46 @@ async def beside(end: Callable[[str], None], name: str, *lives: Coroutine[Any, A
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
         for life in lives:
-            life.close()  # one whose task had no turn yet
+            life.close()  # one whose task has not started yet
 
 
-def open_ways(transceiver: Any) -> set[str]:
+def directions_left(transceiver: Any) -> set[str]:
     """What the offer lets this side do with a media section: "send", "recv", both or neither."""
-    # aiortc keeps the offer's direction turned round already.
+    # aiortc has reversed the offer's direction already.
     return {way for way in ("send", "recv") if way in (transceiver._offerDirection or "")}
 
 
-def without_names(offer: str) -> str:
-    """An offer without the candidates that hide behind mDNS names, as those of browsers without camera permission do.
-
-    For them aioice would wait a second. The connection comes up without them, peer-reflexive: so the candidates are not
-    at their end either, or aioice, left with none, would gather none of its own.
-    """
-    found = MDNS_CANDIDATE.sub("", offer)
-    return found if found == offer else found.replace("a=end-of-candidates\r\n", "")
-
-
 class Connection:
-    """A peer connection that answers. `end` is told the reason when it cannot come up or has gone down."""
+    """A peer connection that answers. `end` is called with the reason when it cannot connect or is lost."""
 
     def __init__(self, end: Callable[[str], None]) -> None:
         self._end = end
-        # No servers: a box on premises asks nobody outside for its address.
+        # No servers: a box on premises asks none outside for its address.
         self.pc = RTCPeerConnection(RTCConfiguration(iceServers=[]))
         self.connected = asyncio.Event()
         self._trickled = 0
         self.pc.on("connectionstatechange", self._state_changed)
 
-    async def answer(self, offer: str, take: Callable[[list[Any]], None]) -> str:
-        """The SDP answer to an offer; `take` directs its transceivers, in order, or raises.
+    async def answer(self, offer: str, direct: Callable[[list[Any]], None]) -> str:
+        """The SDP answer to an offer; `direct` sets the directions of its transceivers, in order, or raises.
 
         Raises:
-            BadOffer: not SDP, nothing in common (UnsupportedOffer), or what `take` raises.
+            BadOffer: not SDP, no codec in common (UnsupportedOffer), or what `direct` raises.
             NoMediaPort: every UDP port for media is taken.
         """
-        if not offer.startswith("v=0"):
-            raise BadOffer("sdp", f"the body starts with {offer[:20]!r}; expected an SDP offer, v=0")
         check_offer(offer)
-        description = RTCSessionDescription(without_names(offer), "offer")
+        parsed = parse_offer(offer)
         with blaming_the_offer():
-            await self.pc.setRemoteDescription(description)
+            await self.pc.setRemoteDescription(RTCSessionDescription(parsed.text, "offer"))
         if self.pc.sctp is not None:
             read_nothing(self.pc.sctp)
-        take(self.pc.getTransceivers())
+        direct(self.pc.getTransceivers())
         with blaming_the_offer():
             await self.pc.setLocalDescription(await self.pc.createAnswer())
         answer = str(self.pc.localDescription.sdp)
         if "a=candidate:" not in answer:
             raise NoMediaPort("no UDP port for media is free", NO_PORT_RETRY)
-        return aiortc_patches.start_high(answer)
+        return parsed.complete(start_high(answer))
 
     @property
     def etag(self) -> str:
@@ -134,23 +128,23 @@ class Connection:
         return f'"{found[1] if found else "none"}"'
 
     async def add_candidates(self, fragment: str) -> None:
-        """Take the candidates of a trickle-ice-sdpfrag (RFC 8840); those that cannot be reached are left out.
+        """Take the candidates of a trickle-ice-sdpfrag (RFC 8840), except those behind mDNS.
 
         Raises:
-            BadOffer: the fragment restarts ICE or is none, or there are too many candidates.
+            BadOffer: not a fragment, it restarts ICE, or there are too many candidates.
         """
         check_fragment(fragment)
         parameters = dict(re.findall(r"^a=(ice-ufrag|ice-pwd):(\S+)", fragment, re.MULTILINE))
         if not parameters:
-            raise BadOffer("sdpfrag", "no a=ice-ufrag came; expected a trickle-ice-sdpfrag")
+            raise BadOffer("sdpfrag", "got no a=ice-ufrag, expected a trickle-ice-sdpfrag (RFC 8840)")
         remote = re.search(r"^a=ice-ufrag:(\S+)", self.pc.remoteDescription.sdp, re.MULTILINE)
         if remote is None or parameters.get("ice-ufrag") != remote[1]:
-            raise BadOffer("sdpfrag", "another a=ice-ufrag came; ICE restarts are not supported, connect anew")
+            raise BadOffer("sdpfrag", "got another a=ice-ufrag, expected the offer's: connect anew to restart ICE")
         middle = re.search(r"^a=mid:(\S+)", fragment, re.MULTILINE)
         lines = re.findall(r"^a=candidate:(.+?)\r?$", MDNS_CANDIDATE.sub("", fragment), re.MULTILINE)
         self._trickled += len(lines)
         if self._trickled > MOST_CANDIDATES:
-            raise BadOffer("sdpfrag", f"{self._trickled} candidates came; expected {MOST_CANDIDATES} at most")
+            raise BadOffer("sdpfrag", f"got {self._trickled} candidates, expected at most {MOST_CANDIDATES}")
         for line in lines:
             try:
                 candidate = candidate_from_sdp(line)
@@ -161,7 +155,7 @@ class Connection:
             await self.pc.addIceCandidate(candidate)
 
     async def watch(self, *, while_sending: bool = False) -> None:
-        """Give up on a peer that does not connect in time, or has vanished.
+        """End the connection when the peer does not connect in time, or vanishes.
 
         With `while_sending` silence counts only while this side sends media: a viewer has nothing else to report.
         """
@@ -173,37 +167,38 @@ class Connection:
             return
         heard, sent, silent = 0, 0, 0.0
         while silent < SILENT_SECONDS:
-            # Looks are counted, not seconds: on a box that stalls, what has come waits to be heard.
-            await asyncio.sleep(LOOK_SECONDS)
+            # Checks are counted, not seconds: on a box that stalls, packets that have arrived wait to be read.
+            await asyncio.sleep(CHECK_SECONDS)
             before = heard, sent
             heard, sent = await self._count_packets()
             if heard != before[0]:
                 silent = 0.0
             elif sent != before[1] or not while_sending:
-                silent += LOOK_SECONDS
-        self._end(f"nothing came for {SILENT_SECONDS:g} s")
+                silent += CHECK_SECONDS
+        self._end(f"nothing arrived for {SILENT_SECONDS:g} s")
 
     async def _count_packets(self) -> tuple[int, int]:
-        """(packets of any kind that came, packets of media that went) since the beginning."""
+        """(packets of any kind received, media packets sent) since the beginning."""
         statistics = [await transceiver.sender.getStats() for transceiver in self.pc.getTransceivers()]
         reports = [report for each in statistics for report in each.values()]
         heard = max((report.packetsReceived for report in reports if report.type == "transport"), default=0)
         return heard, sum(report.packetsSent for report in reports if report.type == "outbound-rtp")
 
     async def close(self) -> None:
-        """Close the connection; what of it does not end in time is left behind. Idempotent."""
-        # When its peer says goodbye it closes by itself. If that fails, whoever closes it again waits for ever.
+        """Close the connection; a part that does not close in time is abandoned. Idempotent."""
+        # aiortc closes by itself when the peer says goodbye. If that fails, every later `close` waits for it forever.
         own = self.pc._RTCPeerConnection__closeTask  # type: ignore[attr-defined]
         closing = own if own is not None else asyncio.ensure_future(self.pc.close())
         try:
             async with timeout(CLOSE_SECONDS):
-                await asyncio.shield(closing)  # cut off in the middle, it would keep its sockets
+                await asyncio.shield(closing)  # cancelled half-way, it would keep its sockets
                 await self.pc.close()
         except Exception:
             # It closes part after part and stops at one that an offer has left half made; the others hold sockets.
             logger.warning("a connection could not be closed in order", exc_info=True)
             transports = list(self.pc._RTCPeerConnection__iceTransports)  # type: ignore[attr-defined]
             await asyncio.gather(*(transport.stop() for transport in transports), return_exceptions=True)
+        release(self.pc)
 
     def _state_changed(self) -> None:
         state = self.pc.connectionState

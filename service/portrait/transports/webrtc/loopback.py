@@ -1,4 +1,4 @@
-"""The loopback: camera up and result down in one connection, by a session of its own."""
+"""The loopback: camera up and result down in one connection, with a session of its own."""
 
 import logging
 from typing import Any
@@ -9,26 +9,26 @@ from aiortc.mediastreams import MediaStreamError
 from portrait.errors import PortraitError, UnsupportedOffer
 from portrait.sessions.newest_slot import Closed
 from portrait.sessions.session import Session
-from portrait.transports.webrtc.aiortc_patches import TrackEncoder
-from portrait.transports.webrtc.aiortc_patches.video_decoders import Coded
-from portrait.transports.webrtc.aiortc_patches.video_encoders import Encoded
-from portrait.transports.webrtc.connection import open_ways
+from portrait.transports.webrtc.aiortc_patches.encoder_handover import hand_over
+from portrait.transports.webrtc.aiortc_patches.video_encoders import EncodedPicture, PictureEncoder
+from portrait.transports.webrtc.backlog import CodedPictures
+from portrait.transports.webrtc.connection import directions_left
 from portrait.transports.webrtc.uplink import Uplink
 
 logger = logging.getLogger(__name__)
 
 
 class ResultTrack(MediaStreamTrack):
-    """The outgoing video: pulls the newest camera frame through the session whenever the sender wants one."""
+    """The outgoing video: takes the newest camera frame through the session whenever the sender asks for one."""
 
     kind = "video"
 
-    def __init__(self, uplink: Uplink[Encoded]) -> None:
+    def __init__(self, uplink: Uplink[EncodedPicture]) -> None:
         super().__init__()
         self._uplink = uplink
 
-    async def recv(self) -> Encoded:  # type: ignore[override]  # a sender's `pack` takes it
-        """The next result, at the time of its input.
+    async def recv(self) -> EncodedPicture:  # type: ignore[override]  # its sender's encoder packs it
+        """The next result, with the time of its input.
 
         Raises:
             MediaStreamError: the camera's track has ended, or a frame could not be composed.
@@ -39,32 +39,34 @@ class ResultTrack(MediaStreamTrack):
             except Closed:
                 self.stop()
                 raise MediaStreamError from None
-            except PortraitError as error:  # the session has ended, and said why
+            except PortraitError as error:  # the session has been ended with the reason
                 raise MediaStreamError from error
             except Exception as error:
-                # aiortc would end the track and say nothing.
+                # aiortc would end the track without a word.
                 logger.exception("a frame could not be composed")
                 raise MediaStreamError from error
             if result is not None:
                 return result
 
 
-class Peer(Uplink[Encoded]):
-    """A connection that gets back what it sends."""
+class Loopback(Uplink[EncodedPicture]):
+    """A connection that gets back what becomes of its camera."""
 
-    def __init__(self, session: Session[Coded, Encoded], idle_seconds: float, encoder: TrackEncoder) -> None:
+    def __init__(
+        self, session: Session[CodedPictures, EncodedPicture], idle_seconds: float, encoder: PictureEncoder
+    ) -> None:
         super().__init__(session, idle_seconds)
         self._encoder = encoder
 
     def direct(self, transceivers: list[Any]) -> None:
-        """Answer the first video track and decline everything else: whatever is accepted must be drained."""
+        """Answer the first video section and decline everything else: what is accepted must be read."""
         for transceiver in transceivers:
-            if transceiver.kind == "video" and self.camera is None and open_ways(transceiver) == {"send", "recv"}:
+            if transceiver.kind == "video" and not self.backlog and directions_left(transceiver) == {"send", "recv"}:
                 self.take_camera(transceiver)
                 transceiver.sender.replaceTrack(ResultTrack(self))
-                self._encoder.take_over(transceiver)
+                hand_over(transceiver, self._encoder)
                 transceiver.direction = "sendrecv"
             else:
                 transceiver.direction = "inactive"
-        if self.camera is None:
-            raise UnsupportedOffer("sdp", "the offer sends no video, or takes none; expected one that is sendrecv")
+        if self.backlog is None:
+            raise UnsupportedOffer("sdp", "got an offer without a video that goes both ways, expected one sendrecv")

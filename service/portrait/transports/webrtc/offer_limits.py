@@ -1,4 +1,4 @@
-"""How much a session description may ask for: aiortc takes each of these in without a bound, on the event loop."""
+"""Limits of session descriptions and of requests: aiortc parses offers of any size on the event loop."""
 
 import re
 import time
@@ -12,18 +12,18 @@ from portrait.errors import BadOffer, TooManyRequests
 
 BURST = 100
 PER_SECOND = 10.0
-"""Requests that come at once, and in the long run. A proxy's address stands for all its clients; a trickling client
-sends some ten."""
+"""Requests of one address at once, and in the long run. A proxy's address stands for all its clients, and a client that
+trickles sends some ten."""
 
 FULL_SECONDS = BURST / PER_SECOND
-"""After so long without a request an address has everything again, and is forgotten."""
+"""After this long without a request an address has its whole burst again, and is forgotten."""
 
 MOST_ADDRESSES = 10_000
 
 
 @dataclass(slots=True)
 class Bucket:
-    """What one address has left, and since when."""
+    """How many requests one address has left, and since when."""
 
     left: float
     since: float
@@ -41,7 +41,7 @@ class Rate:
         """Count a request of that address.
 
         Raises:
-            TooManyRequests: it has asked too often; says when to ask again.
+            TooManyRequests: the address sends too many; says when to try again.
         """
         now = self._clock()
         if len(self._buckets) >= MOST_ADDRESSES or now - self._swept > FULL_SECONDS:
@@ -50,11 +50,11 @@ class Rate:
         bucket.left = min(BURST, bucket.left + (now - bucket.since) * PER_SECOND)
         bucket.since = now
         if bucket.left < 1:
-            raise TooManyRequests(f"more than {PER_SECOND:g} requests a second came from this address", 1.0)
+            raise TooManyRequests(f"got more than {PER_SECOND:g} requests a second from this address", 1.0)
         bucket.left -= 1
 
     def _forget(self, now: float) -> None:
-        """Forget whoever has been quiet for long enough to have everything again, or else everybody."""
+        """Forget the addresses that have their whole burst again, or all of them when those are too few."""
         self._swept = now
         self._buckets = {name: bucket for name, bucket in self._buckets.items() if now - bucket.since < FULL_SECONDS}
         if len(self._buckets) >= MOST_ADDRESSES:
@@ -62,41 +62,38 @@ class Rate:
 
 
 MOST = {"m=": 16, "a=candidate:": 100, "a=rtpmap:": 400, "a=ssrc:": 400, "a=rtcp-fb:": 1000, "": 3000}
-"""Lines of an offer by how they begin, at most. A browser's has three media sections, ten candidates and 150 codecs."""
+"""How many lines of an offer may begin like this. A browser's has three media sections, ten candidates and 150
+codecs."""
 
 MOST_CANDIDATES = 100
-"""Of a connection, those that came later among them: each is paired with every address of the box."""
+"""Candidates of one connection, trickled ones included: each is paired with every address of the box."""
 
 MAX_FRAGMENT = 32 * 1024
 """Characters of a trickle-ice-sdpfrag."""
 
 
 def check_offer(offer: str) -> None:
-    """Refuse an offer of more than any client's.
+    """Refuse an offer that is larger than any client's, or ambiguous.
 
     Raises:
-        BadOffer: says of what, and how much is expected.
+        BadOffer: says of what there is too much, and how much is expected.
     """
     for start, most in MOST.items():
         count = len(re.findall(f"^{start}", offer, re.MULTILINE))
         if count > most:
-            raise BadOffer("sdp", f"{count} lines {start or 'in all'}; expected {most} at most")
-    head, *sections = re.split("^m=", offer, flags=re.MULTILINE)
+            raise BadOffer("sdp", f"got {count} lines {start or 'in all'}, expected at most {most}")
+    _, *sections = re.split("^m=", offer, flags=re.MULTILINE)
     for section in sections:
         # aiortc answers with every mapping and each one's feedback: megabytes for kilobytes.
         if twice := _twice(re.findall(r"^a=rtpmap:(\S*)", section, re.MULTILINE)):
-            raise BadOffer("sdp", f"payload type {twice} is mapped twice in one section")
-    # Of sections that are bundled with none, aiortc keeps the transports half open.
+            raise BadOffer("sdp", f"got two a=rtpmap of payload type {twice} in one section, expected one")
     names = [name for section in sections for name in re.findall(r"^a=mid:(\S*)", section, re.MULTILINE)]
     if twice := _twice(names):
-        raise BadOffer("sdp", f"a=mid:{twice} is said twice")
-    for group in re.findall(r"^a=group:BUNDLE(.*)", head, re.MULTILINE):
-        if unknown := set(group.split()) - set(names):
-            raise BadOffer("sdp", f"a=group:BUNDLE names {min(unknown)[:40]!r}, which no section has as its a=mid")
+        raise BadOffer("sdp", f"got a=mid:{twice} twice, expected each once")
 
 
 def _twice(names: list[str]) -> str | None:
-    """One that is there more than once."""
+    """A name that occurs more than once."""
     return next((name[:40] for name, count in Counter(names).items() if count > 1), None)
 
 
@@ -104,10 +101,10 @@ def check_fragment(fragment: str) -> None:
     """Refuse a fragment that is longer than any client's.
 
     Raises:
-        BadOffer: says the length and the limit.
+        BadOffer: says length and limit.
     """
     if len(fragment) > MAX_FRAGMENT:
-        raise BadOffer("sdpfrag", f"{len(fragment)} characters; expected {MAX_FRAGMENT} at most")
+        raise BadOffer("sdpfrag", f"got {len(fragment)} characters, expected at most {MAX_FRAGMENT}")
 
 
 SDP = "application/sdp"
@@ -117,25 +114,25 @@ MAX_SDP = 64 * 1024
 
 
 async def read_offer(request: web.Request, rate: Rate) -> str:
-    """The offer of a request, whole.
+    """The whole offer in a request's body.
 
     Raises:
-        TooManyRequests: its address asks too often.
-        BadOffer: too long.
-        HTTPException: another content type came, or the client takes no SDP.
+        TooManyRequests: its address sends too many.
+        BadOffer: it is too long.
+        HTTPException: the content type is another, or the client does not accept SDP.
     """
     rate.take(request.remote)
     if request.content_type not in (SDP, "application/octet-stream"):
         raise web.HTTPUnsupportedMediaType(
-            text=f"{request.content_type} came; expected {SDP}", headers={"Accept-Post": SDP}
+            text=f"got {request.content_type}, expected {SDP}", headers={"Accept-Post": SDP}
         )
     accepted = request.headers.get("Accept", "*/*")
     if not any(wanted in accepted for wanted in (SDP, "application/*", "*/*")):
-        raise web.HTTPNotAcceptable(text=f"{accepted} is accepted; the answer is {SDP}")
+        raise web.HTTPNotAcceptable(text=f"got Accept: {accepted}, expected {SDP} in it")
     body = b""
-    # A single read gives what has come so far, which on a slow line is half an offer.
+    # A single read returns what has arrived so far, which on a slow line is half an offer.
     while part := await request.content.read(MAX_SDP + 1 - len(body)):
         body += part
         if len(body) > MAX_SDP:
-            raise BadOffer("sdp", f"more than {MAX_SDP} bytes")
+            raise BadOffer("sdp", f"got more than {MAX_SDP} bytes, expected fewer")
     return body.decode("utf-8", "replace")

@@ -1,9 +1,10 @@
-"""The WebRTC transport: signalling over HTTP, one peer connection per session or viewer."""
+"""The WebRTC transport: signalling over HTTP, and one peer connection per session or viewer."""
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Callable, Coroutine
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import asynccontextmanager, closing
 from contextvars import copy_context
 from functools import partial
 from typing import Any, TypeAlias, TypedDict
@@ -18,16 +19,16 @@ from portrait.security import Security
 from portrait.sessions.registry import Sessions
 from portrait.sessions.session import Session
 from portrait.transports.webrtc import aiortc_patches
-from portrait.transports.webrtc.aiortc_patches import TrackEncoder
 from portrait.transports.webrtc.aiortc_patches.media_ports import PORTS, advertise, media_ports
-from portrait.transports.webrtc.broadcasts import OUTPUTS, Streams
-from portrait.transports.webrtc.codec import DataCodec, LoopCodec, MaskCodec, StreamCodec, VideoCodec
+from portrait.transports.webrtc.aiortc_patches.video_encoders import PictureEncoder
+from portrait.transports.webrtc.broadcasts import OUTPUTS, Broadcasts
+from portrait.transports.webrtc.codec import BroadcastCodec, LoopbackCodec, MaskCodec, MaskMessageCodec
+from portrait.transports.webrtc.config import WebRTCConfig
 from portrait.transports.webrtc.connection import Connection
-from portrait.transports.webrtc.loopback import Peer
+from portrait.transports.webrtc.loopback import Loopback
 from portrait.transports.webrtc.mask_channel import MaskSender
 from portrait.transports.webrtc.offer_limits import SDP, Rate, read_offer
-from portrait.transports.webrtc.signalling import FRAGMENT, Resources
-from portrait.transports.webrtc.turn import IceServers
+from portrait.transports.webrtc.signalling import FRAGMENT, OpenConnections
 from portrait.transports.webrtc.uplink import Uplink
 from portrait.transports.webrtc.whep import Viewer
 from portrait.transports.webrtc.whip import Publisher
@@ -37,11 +38,15 @@ logger = logging.getLogger(__name__)
 
 CONNECTION = "webrtc-connection"
 
-LOOPS = ("composite", "mask", "data")
+RESULTS = ("composite", "mask", "data")
 """What a loopback may send back: a composed video, the mask as a video, or masks on a data channel."""
 
+ENCODER_THREADS = 4
+"""Threads that encode for viewers. Sessions encode on their own; the event loop's default executor serves files and
+names, which must not wait for videos."""
 
-class Wishes(TypedDict):
+
+class Opening(TypedDict):
     """What a session is opened with besides its options."""
 
     model: str | None
@@ -49,49 +54,48 @@ class Wishes(TypedDict):
 
 
 Answered: TypeAlias = asyncio.Future[tuple[str, Connection, str]]
-"""Set once with (resource path, connection, SDP answer)."""
-
+"""Set once to (resource path, connection, SDP answer)."""
 
 Life: TypeAlias = Callable[[], Coroutine[Any, Any, None]]
+"""The whole life of a connection."""
 
 
 class WebRTC:
-    """The signalling routes and the connections that came of them. Opened by `serve_webrtc`."""
+    """The signalling routes and the connections they have opened. Opened by `serve_webrtc`."""
 
     def __init__(
         self,
         sessions: Sessions,
         backgrounds: Backgrounds,
-        *,
-        max_frame_pixels: int,
-        idle_seconds: float,
-        ports: range,
-        advertised: Sequence[str],
-        max_viewers: int,
-        ice: IceServers,
+        config: WebRTCConfig,
         security: Security,
+        executor: ThreadPoolExecutor,
     ) -> None:
-        self._ports = ports
-        self._sessions, self._backgrounds, self._advertised, self._ice = sessions, backgrounds, advertised, ice
-        self._max_frame_pixels, self._idle_seconds = max_frame_pixels, idle_seconds
-        self._streams, self._security = Streams(max_viewers, sessions.board), security
+        self._sessions, self._backgrounds, self._config = sessions, backgrounds, config
+        self._security, self._executor = security, executor
+        self._broadcasts = Broadcasts(config.max_viewers, sessions.board)
         self._rate = Rate()
-        self.resources = Resources(ice, self._rate)
+        self._open = OpenConnections(config.ice, self._rate)
         self._tasks: set[asyncio.Task[None]] = set()
 
     @property
     def routes(self) -> list[web.RouteDef]:
-        """What the HTTP server shall serve."""
+        """The routes of the HTTP server."""
         return [
             web.post("/webrtc", self._loop_back),
             web.post("/whip/{stream}", self._publish),
             web.post("/whep/{stream}", self._view),
             web.post("/whep/{stream}/{output}", self._view),
-            *self.resources.routes,
+            *self._open.routes,
         ]
 
+    @property
+    def patches(self) -> dict[str, Any]:
+        """Handlers of PATCH on a session, by content type, besides the one that changes the session itself."""
+        return self._open.patches
+
     async def close(self) -> None:
-        """Close every connection and wait for it."""
+        """Close every connection, and wait until all are closed."""
         for task in self._tasks:
             if task.get_name() == CONNECTION:
                 task.cancel()
@@ -100,21 +104,21 @@ class WebRTC:
 
     async def _loop_back(self, request: web.Request) -> web.Response:
         offer, answered = await read_offer(request, self._rate), self._future()
-        if (result := request.query.get("result", "composite")) not in LOOPS:
-            raise BadOption("result", f"{result!r} came; expected one of {', '.join(LOOPS)}")
+        if (result := request.query.get("result", "composite")) not in RESULTS:
+            raise BadOption("result", f"got {result!r}, expected one of {', '.join(RESULTS)}")
         options = await self._options(request, "blur" if result == "composite" else "mask")
-        life = partial(self._run_loop, result, offer, options, _wishes(request), answered)
+        life = partial(self._run_loopback, result, offer, options, _opening(request), answered)
         return await self._answer(request, life, answered)
 
     async def _publish(self, request: web.Request) -> web.Response:
         offer, options, answered = await read_offer(request, self._rate), await self._options(request), self._future()
-        life = partial(self._run_publisher, request.match_info["stream"], offer, options, _wishes(request), answered)
+        life = partial(self._run_publisher, request.match_info["stream"], offer, options, _opening(request), answered)
         return await self._answer(request, life, answered)
 
     async def _view(self, request: web.Request) -> web.Response:
         output = request.match_info.get("output", "composite")
         if output not in OUTPUTS:
-            raise web.HTTPNotFound(text=f"{output!r} came; expected one of {', '.join(OUTPUTS)}")
+            raise web.HTTPNotFound(text=f"got {output!r}, expected one of {', '.join(OUTPUTS)}")
         offer, answered = await read_offer(request, self._rate), self._future()
         life = partial(self._run_viewer, request.match_info["stream"], output, offer, answered)
         return await self._answer(request, life, answered)
@@ -134,16 +138,16 @@ class WebRTC:
             task.cancel()
             raise
         if not answered.done():
-            await task  # it ended without an answer: raises why
+            await task  # it has ended without an answer: raises the reason
         location, connection, answer = answered.result()
         headers = {"Location": location, "ETag": connection.etag, "Accept-Patch": FRAGMENT}
-        answer = advertise(answer, self._advertised)
+        answer = advertise(answer, self._config.advertised)
         response = web.Response(status=201, text=answer, content_type=SDP, headers=headers)
-        response.headers.extend([("Link", link) for link in self._ice.links()])
+        response.headers.extend([("Link", link) for link in self._config.ice.links()])
         return response
 
     async def _hold(self, life: Life, authorization: str | None) -> None:
-        """A connection's life. It ends with the credentials that opened it."""
+        """Run a connection's life until its credentials expire."""
         task = asyncio.current_task()
         assert task is not None
 
@@ -154,54 +158,64 @@ class WebRTC:
         async with self._security.holding(authorization, end):
             await life()
 
-    async def _run_loop(self, result: str, offer: str, options: Options, wishes: Wishes, answered: Answered) -> None:
-        codec, make_uplink = _loop(result, self._max_frame_pixels)
-        async with self._sessions.open("webrtc", codec, options, **wishes) as session:
-            peer = make_uplink(session, self._idle_seconds)
-            async with self._connected(peer.connection, session.id, peer.close):
-                answered.set_result((f"/v1/sessions/{session.id}", peer.connection, await peer.answer(offer)))
-                await peer.run()
+    async def _run_loopback(
+        self, result: str, offer: str, options: Options, opening: Opening, answered: Answered
+    ) -> None:
+        codec, make_uplink = _loopback(result, self._config.max_frame_pixels)
+        with closing(codec):
+            async with self._sessions.open("webrtc", codec, options, **opening) as session:
+                uplink = make_uplink(session, self._config.idle_seconds)
+                async with self._connected(uplink.connection, session.id, uplink.close):
+                    answer = await uplink.answer(offer)
+                    answered.set_result((f"/v1/sessions/{session.id}", uplink.connection, answer))
+                    await uplink.run()
 
-    async def _run_publisher(self, name: str, offer: str, options: Options, wishes: Wishes, answered: Answered) -> None:
-        with self._streams.publish(name) as stream:
-            codec = StreamCodec(self._max_frame_pixels, lambda: stream.wanted)
-            async with self._sessions.open("webrtc", codec, options, **wishes) as session:
-                publisher = Publisher(session, stream, self._idle_seconds)
+    async def _run_publisher(
+        self, name: str, offer: str, options: Options, opening: Opening, answered: Answered
+    ) -> None:
+        with (
+            self._broadcasts.publish(name) as broadcast,
+            closing(BroadcastCodec(self._config.max_frame_pixels, lambda: broadcast.wanted)) as codec,
+        ):
+            async with self._sessions.open("webrtc", codec, options, **opening) as session:
+                publisher = Publisher(session, broadcast, self._config.idle_seconds)
                 async with self._connected(publisher.connection, session.id, publisher.close):
                     answer = await publisher.answer(offer)
                     answered.set_result((f"/v1/sessions/{session.id}", publisher.connection, answer))
                     await publisher.run(publisher.show())
 
     async def _run_viewer(self, name: str, output: str, offer: str, answered: Answered) -> None:
-        with self._streams.view(name) as stream, stream.watch(output) as slot:
-            viewer = Viewer(new_id(self._sessions.board.index), stream, output)
-            async with self._connected(viewer.connection, viewer.id, viewer.connection.close):
-                self.resources.viewers[viewer.id] = viewer
-                reason = "not answered, or cut off"
+        with self._broadcasts.view(name) as broadcast, broadcast.watch(output) as slot:
+            viewer = Viewer(new_id(self._sessions.board.index), broadcast, output)
+            async with self._connected(viewer.connection, viewer.id, viewer.close):
+                self._open.viewers[viewer.id] = viewer
+                reason = "not answered, or cancelled"
                 log_event(logger, logging.INFO, "viewer opened", viewer=viewer.id[:6], stream=name)
                 try:
-                    answer = await viewer.answer(offer, slot)
+                    answer = await viewer.answer(offer, slot, self._executor)
                     answered.set_result((f"/v1/viewers/{viewer.id}", viewer.connection, answer))
                     reason = await viewer.run()
                 finally:
-                    del self.resources.viewers[viewer.id]
+                    del self._open.viewers[viewer.id]
                     log_event(logger, logging.INFO, "viewer closed", viewer=viewer.id[:6], reason=reason)
 
     @asynccontextmanager
-    async def _connected(self, connection: Connection, name: str, close: Any) -> AsyncIterator[None]:
-        """The connection known by a name for the length of the block, and closed at its end."""
-        self.resources.connections[name] = connection
+    async def _connected(
+        self, connection: Connection, name: str, close: Callable[[], Coroutine[Any, Any, None]]
+    ) -> AsyncIterator[None]:
+        """Make the connection known by a name for the length of the block, and close it at the end."""
+        self._open.connections[name] = connection
         try:
             yield
         finally:
-            del self.resources.connections[name]
-            # A task of its own: cancelled half-way, aiortc would leave its sockets open.
+            del self._open.connections[name]
+            # In a task of its own: cancelled half-way, aiortc would leave its sockets open.
             await asyncio.shield(self._start(close(), "webrtc-close"))
 
     def _start(self, coroutine: Coroutine[Any, Any, None], name: str) -> asyncio.Task[None]:
-        """A task that is held here until it is done: the loop keeps only weak references."""
+        """Start a task and hold it until it is done: the loop has only weak references."""
         context = copy_context()
-        context.run(PORTS.set, self._ports)
+        context.run(PORTS.set, self._config.ports)
         task = context.run(asyncio.create_task, coroutine, name=name)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
@@ -211,51 +225,30 @@ class WebRTC:
         return asyncio.get_running_loop().create_future()
 
 
-def _loop(result: str, max_pixels: int) -> tuple[VideoCodec, Callable[[Session[Any, Any], float], Uplink[Any]]]:
-    """What a session needs to send `result` back: its codec, and the connection it is carried by."""
+def _loopback(result: str, max_pixels: int) -> tuple[Any, Callable[[Session[Any, Any], float], Uplink[Any]]]:
+    """What a session needs to send `result` back: its codec, and the connection that carries it."""
     if result == "data":
-        return DataCodec(max_pixels), MaskSender
-    encoder = TrackEncoder()
-    make_codec = MaskCodec if result == "mask" else LoopCodec
-    return make_codec(max_pixels, encoder), partial(Peer, encoder=encoder)
+        return MaskMessageCodec(max_pixels), MaskSender
+    encoder = PictureEncoder()
+    make_codec = MaskCodec if result == "mask" else LoopbackCodec
+    return make_codec(max_pixels, encoder), partial(Loopback, encoder=encoder)
 
 
-def _wishes(request: web.Request) -> Wishes:
+def _opening(request: web.Request) -> Opening:
     return {"model": request.query.get("model"), "traceparent": request.headers.get("traceparent")}
 
 
 @asynccontextmanager
 async def serve_webrtc(
-    sessions: Sessions,
-    backgrounds: Backgrounds,
-    *,
-    max_frame_pixels: int,
-    idle_seconds: float,
-    ports: range = range(0),
-    advertised: Sequence[str] = (),
-    max_viewers: int = 32,
-    ice: IceServers | None = None,
-    security: Security | None = None,
+    sessions: Sessions, backgrounds: Backgrounds, config: WebRTCConfig, security: Security | None = None
 ) -> AsyncIterator[WebRTC]:
-    """The transport for the length of the block. Without `security` connections last as long as they like.
-
-    Media arrives on UDP `ports` (an empty range: any), on the machine's addresses; `advertised` are further ones it is
-    reached by; clients are told of the servers of `ice`.
-    """
+    """The transport for the length of the block. Without `security` connections need no credentials."""
     aiortc_patches.install()
-    webrtc = WebRTC(
-        sessions,
-        backgrounds,
-        max_frame_pixels=max_frame_pixels,
-        idle_seconds=idle_seconds,
-        ports=ports,
-        advertised=advertised,
-        max_viewers=max_viewers,
-        ice=ice or IceServers(),
-        security=security or Security.allow_all(),
-    )
-    with media_ports(asyncio.get_running_loop(), ports):
+    executor = ThreadPoolExecutor(ENCODER_THREADS, thread_name_prefix="viewer-encoder")
+    webrtc = WebRTC(sessions, backgrounds, config, security or Security.allow_all(), executor)
+    with media_ports(asyncio.get_running_loop(), config.ports):
         try:
             yield webrtc
         finally:
             await webrtc.close()
+            executor.shutdown(wait=False)

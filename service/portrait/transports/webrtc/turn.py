@@ -1,6 +1,6 @@
-"""The STUN and TURN servers clients are told of: the operator's own, with credentials that expire.
+"""The STUN and TURN servers that clients are told to use: the operator's own, with credentials that expire.
 
-This side uses none: a client's relayed address reaches the host candidates of the answer.
+The service uses none: a client's relayed address reaches the host candidates of the answer.
 """
 
 import base64
@@ -16,14 +16,14 @@ URL = re.compile(r"(stuns?|turns?):(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9.-]+)(:\d{1,5})
 """RFC 7064 and RFC 7065."""
 
 NAME = "portrait"
-"""The part of the user name that says who asks; the part before it says until when."""
+"""The second part of the user name; the first is the time at which it expires."""
 
 
 class IceServers:
-    """What `Link: rel="ice-server"` says (RFC 9725 section 4.6).
+    """The servers, as `Link: rel="ice-server"` headers name them (RFC 9725 section 4.6).
 
     Raises:
-        BadSettings: an address of another form, or TURN without a secret, or a secret without TURN.
+        BadSettings: an address of another form, TURN without a secret, or a secret without TURN.
     """
 
     def __init__(
@@ -32,7 +32,7 @@ class IceServers:
         for url in urls:
             if URL.fullmatch(url) is None or (url.startswith("stun") and "?" in url):
                 expected = "stun:HOST[:PORT] or turn:HOST[:PORT][?transport=udp|tcp], with stuns: and turns: for TLS"
-                raise BadSettings(f"PORTRAIT_ICE_URLS: {url!r} came; expected {expected}")
+                raise BadSettings(f"PORTRAIT_ICE_URLS: got {url!r}, expected {expected}")
         if any(url.startswith("turn") for url in urls) != bool(secret):
             raise BadSettings("PORTRAIT_TURN_SECRET and a turn: address in PORTRAIT_ICE_URLS go together")
         self.urls = tuple(urls)

@@ -1,39 +1,46 @@
-"""The way up, which the loopback and WHIP share: a camera's newest frames into a session."""
+"""The receiving half of a connection, shared by loopback and WHIP: a camera's newest frames into a session."""
 
 import asyncio
 import json
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Coroutine
-from contextlib import suppress
+from functools import partial
 from typing import Any, Generic, TypeVar
 
 from aiortc import RTCDataChannel
 
 from portrait.errors import BadPicture, SegmentationHangs
-from portrait.sessions.newest_slot import Closed, NewestSlot
 from portrait.sessions.session import Session
-from portrait.transports.webrtc import aiortc_patches
-from portrait.transports.webrtc.aiortc_patches.video_decoders import Coded, Undecoded
+from portrait.transports.webrtc.aiortc_patches.bandwidth import Bandwidth
+from portrait.transports.webrtc.aiortc_patches.receiver import receive_undecoded
+from portrait.transports.webrtc.backlog import Backlog, CodedPictures
 from portrait.transports.webrtc.connection import Connection, beside
 
 W = TypeVar("W")
 
 EVENTS = "events"
-"""Label of the channel on which a client that opens it is told what concerns its session."""
+"""Label of the data channel on which a client that opens it is told what happens to its session."""
+
+UNDECODABLE_SECONDS = 8.0
+"""A session of which no picture can be decoded for this long ends. Its client is told after the first one; some senders
+take several seconds to their next keyframe."""
+
+TELL_SECONDS = 2.0
+"""How often a client is told at most that its frames are refused."""
+
+CHECK_SECONDS = 1.0
 
 
 class Uplink(ABC, Generic[W]):
-    """A connection whose camera feeds a session. The session's end is the connection's; `run` is the whole life."""
+    """A connection whose camera feeds a session. It ends with the session; `run` is its whole life."""
 
-    def __init__(self, session: Session[Coded, W], idle_seconds: float) -> None:
+    def __init__(self, session: Session[CodedPictures, W], idle_seconds: float) -> None:
         self.session, self._idle_seconds = session, idle_seconds
         self.connection = Connection(session.end)
-        self.camera: Undecoded | None = None
-        self._bandwidth: aiortc_patches.Bandwidth | None = None
-        self._slot: NewestSlot[float] = NewestSlot()
-        """When the newest picture came. The pictures themselves wait at the camera: not one may be left out."""
-        self._dropped, self._heard = 0, 0.0
+        self.backlog: Backlog | None = None
+        self._bandwidth: Bandwidth | None = None
+        self._told_at = 0.0
         self._events: asyncio.Future[RTCDataChannel] = asyncio.get_running_loop().create_future()
         self.connection.pc.on("datachannel", self.take_channel)
 
@@ -41,101 +48,111 @@ class Uplink(ABC, Generic[W]):
         """The SDP answer to an offer.
 
         Raises:
-            BadOffer: not SDP, not the media this connection is for, or nothing in common.
+            BadOffer: not SDP, not the media this connection is for, or no codec in common.
             NoMediaPort: every UDP port for media is taken.
         """
         return await self.connection.answer(offer, self.direct)
 
     @abstractmethod
     def direct(self, transceivers: list[Any]) -> None:
-        """Say of every media section what becomes of it; exactly one is given to `take_camera`.
+        """Set the direction of each media section, and pass exactly one to `take_camera`.
 
         Raises:
             UnsupportedOffer: the sections are not what this connection is for.
         """
 
     def take_camera(self, transceiver: Any) -> None:
-        """Let this section's track be the camera."""
-        self.camera = aiortc_patches.leave_undecoded(transceiver.receiver, self._came, self._gone)
-        self._bandwidth = aiortc_patches.steer(transceiver.receiver)
+        """Use this section's track as the camera."""
+        ended = partial(self.session.end, "the camera's track ended")
+        self.backlog, self._bandwidth = receive_undecoded(transceiver, ended)
 
     def take_channel(self, channel: RTCDataChannel) -> None:
-        """Keep a channel that the client has opened, or close it: nobody would answer there."""
+        """Keep the events channel that the client has opened; close any other."""
         if channel.label == EVENTS and not self._events.done():
             self._events.set_result(channel)
         else:
             channel.close()
 
     async def run(self, *work: Coroutine[Any, Any, None]) -> None:
-        """Carry frames, and do `work` beside it, until the session is ended or the other side goes away."""
-        lives = (self.connection.watch(), self._watch_idle(), self._say_goaway(), *work)
+        """Carry frames, with `work` beside it, until the session is ended or the client goes away."""
+        lives = (self.connection.watch(), self._watch_camera(), self._send_goaway(), *work)
         async with beside(self.session.end, "webrtc-uplink", *lives):
-            await self.session.wait_ended()
+            reason = await self.session.wait_ended()
+            self._send_event(closed=reason)
+            await asyncio.sleep(0)  # the channel sends in a task of its own
 
-    async def newest(self) -> float:
-        """When the newest picture came, on the monotonic clock; those it replaced are counted.
-
-        To be followed at once by `result` or `skip`.
+    async def newest(self) -> CodedPictures:
+        """Wait for the newest picture and all it builds on; those it replaces are counted as dropped.
 
         Raises:
             Closed: the connection is being closed.
         """
+        assert self.backlog is not None
         await self.session.pace()
-        arrived = await self._slot.get()
-        self.session.drop(self._slot.dropped - self._dropped)
-        self._dropped = self._slot.dropped
-        return arrived
+        coded = await self.backlog.take()
+        if lost := self.backlog.take_lost():
+            self.session.drop(lost, "backlog_cleared")
+        if replaced := len(coded.pictures) - 1:
+            self.session.drop(replaced)
+        return coded
 
-    async def result(self, arrived: float) -> W | None:
-        """What the session makes of the newest picture; None when it is refused.
+    async def result(self, coded: CodedPictures) -> W | None:
+        """The session's result for the newest picture; None when it is refused.
 
         Raises:
-            Exception: it could not be composed; the session is ended with the reason.
+            Exception: it could not be composed; the session has been ended with the reason.
         """
-        assert self.camera is not None
         assert self._bandwidth is not None
         try:
-            wire = (await self.session.process(self.camera.take(), arrived)).wire
-            self._bandwidth.allow(self.session.load.width * self.session.load.height)
-            return wire
-        except BadPicture:  # counted by the session
+            wire = (await self.session.process(coded, coded.arrived)).wire
+        except BadPicture as error:  # counted by the session
+            self._tell_refusal(error)
             return None
-        except SegmentationHangs:  # the session has ended, and said why
+        except SegmentationHangs:  # the session has been ended with the reason
             raise
         except Exception as error:
             self.session.end(f"a frame could not be composed: {error}")
             raise
+        self._bandwidth.allow(self.session.load.width * self.session.load.height)
+        return wire
 
-    async def skip(self, arrived: float, reason: str) -> None:
-        """Give the newest picture up."""
-        assert self.camera is not None
-        await self.session.skip(self.camera.take(), arrived, reason)
+    async def skip(self, coded: CodedPictures, reason: str) -> None:
+        """Decode the newest picture, since later ones build on it, and drop it."""
+        await self.session.skip(coded, coded.arrived, reason)
 
     async def close(self) -> None:
         """Close the connection. Idempotent."""
-        self._slot.close()
+        if self.backlog is not None:
+            self.backlog.close()
         await self.connection.close()
 
-    async def _say_goaway(self) -> None:
+    def _tell_refusal(self, error: BadPicture) -> None:
+        now = time.monotonic()
+        if now - self._told_at >= TELL_SECONDS and self._send_event(refused=str(error)):
+            self._told_at = now
+
+    def _send_event(self, **event: Any) -> bool:
+        """Send an event to a client that listens. Returns whether it does."""
+        if not self._events.done() or (channel := self._events.result()).readyState != "open":
+            return False
+        channel.send(json.dumps(event))
+        return True
+
+    async def _send_goaway(self) -> None:
         """Tell the client that the session will be ended, while it still goes on."""
         seconds = await self.session.wait_leaving()
-        channel = await self._events
-        if channel.readyState == "open":
-            channel.send(json.dumps({"goaway": seconds}))
+        await self._events
+        self._send_event(goaway=seconds)
 
-    def _came(self) -> None:
-        self._heard = time.monotonic()
-        with suppress(Closed):  # the last packets of a connection that is being closed
-            self._slot.put(self._heard)
-
-    def _gone(self) -> None:
-        self.session.end("the camera's track ended")
-
-    async def _watch_idle(self) -> None:
+    async def _watch_camera(self) -> None:
+        """End the session when no picture arrives any more, or none of those that arrive can be decoded."""
         await self.connection.connected.wait()
-        self._heard = time.monotonic()
-        left = self._idle_seconds
-        while left > 0:
-            await asyncio.sleep(left)
-            left = self._heard + self._idle_seconds - time.monotonic()
+        assert self.backlog is not None
+        self.backlog.heard = time.monotonic()
+        while (silent := time.monotonic() - self.backlog.heard) < self._idle_seconds:
+            decoding, now = self.backlog.decoding, time.monotonic()
+            since = decoding.failing_since
+            if since is not None and decoding.failed_at - since >= UNDECODABLE_SECONDS and now - decoding.failed_at < 2:
+                self.session.end(f"no picture could be decoded for {UNDECODABLE_SECONDS:g} s: {decoding.error}")
+            await asyncio.sleep(min(CHECK_SECONDS, self._idle_seconds - silent))
         self.session.end(f"no frame for {self._idle_seconds:g} s")

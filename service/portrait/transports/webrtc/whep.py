@@ -1,81 +1,103 @@
-"""WHEP (draft-ietf-wish-whep): a stream's result down, to one viewer."""
+"""WHEP (draft-ietf-wish-whep): one output of a stream down, to one viewer."""
 
 import asyncio
+import logging
+from collections.abc import Callable
+from concurrent.futures import Executor
 from typing import Any
 
-import av
 from aiortc import MediaStreamTrack
 from aiortc.mediastreams import MediaStreamError
 
 from portrait.errors import UnsupportedOffer
+from portrait.image.frame import Frame
 from portrait.sessions.newest_slot import Closed, NewestSlot
-from portrait.transports.webrtc.broadcasts import Stream
-from portrait.transports.webrtc.connection import Connection, beside, open_ways
+from portrait.transports.webrtc.aiortc_patches.encoder_handover import hand_over
+from portrait.transports.webrtc.aiortc_patches.video_encoders import EncodedPicture, PictureEncoder
+from portrait.transports.webrtc.broadcasts import Broadcast
+from portrait.transports.webrtc.connection import Connection, beside, directions_left
+
+logger = logging.getLogger(__name__)
 
 
-class SlotTrack(MediaStreamTrack):
-    """The newest picture of a slot whenever the sender wants one."""
+class ViewerTrack(MediaStreamTrack):
+    """The newest frame of a slot whenever the sender asks for one, encoded for its viewer alone."""
 
     kind = "video"
 
-    def __init__(self, slot: NewestSlot[av.VideoFrame]) -> None:
+    def __init__(
+        self, slot: NewestSlot[Frame], encoder: PictureEncoder, executor: Executor, end: Callable[[str], None]
+    ) -> None:
         super().__init__()
-        self._slot = slot
+        self._slot, self._encoder, self._executor, self._end = slot, encoder, executor, end
 
-    async def recv(self) -> av.VideoFrame:
-        """The next picture, at the time of its frame.
+    async def recv(self) -> EncodedPicture:  # type: ignore[override]  # its sender's encoder packs it
+        """The next picture, with the time of its frame.
 
         Raises:
-            MediaStreamError: the stream has ended.
+            MediaStreamError: the stream has ended, or a picture could not be encoded; the viewer has been ended.
         """
         try:
-            return await self._slot.get()
+            frame = await self._slot.get()
+            return await asyncio.get_running_loop().run_in_executor(self._executor, self._encoder.encode, frame)
         except Closed:
             self.stop()
+            raise MediaStreamError from None
+        except Exception as error:
+            # aiortc would end the track, and leave the viewer connected to nothing.
+            logger.exception("a picture could not be encoded")
+            self._end(f"a picture could not be encoded: {error}")
             raise MediaStreamError from None
 
 
 class Viewer:
-    """A connection that shows one output of a stream; `run` is the whole life."""
+    """A connection that shows one output of a broadcast; `run` is its whole life."""
 
-    def __init__(self, name: str, stream: Stream, output: str) -> None:
+    def __init__(self, name: str, broadcast: Broadcast, output: str) -> None:
         self.id = name
-        self.stream, self.output = stream, output
+        self.broadcast, self.output = broadcast, output
+        self._encoder = PictureEncoder()
         self._ended: asyncio.Future[str] = asyncio.get_running_loop().create_future()
         self.connection = Connection(self.end)
 
     def end(self, reason: str) -> None:
-        """Ask `run` to come to its end. Idempotent: the first reason stands."""
+        """Make `run` return the reason. Idempotent: the first reason stands."""
         if not self._ended.done():
             self._ended.set_result(reason)
 
-    async def answer(self, offer: str, slot: NewestSlot[av.VideoFrame]) -> str:
-        """The SDP answer to an offer; it sends the pictures of `slot` and nothing else.
+    async def answer(self, offer: str, slot: NewestSlot[Frame], executor: Executor) -> str:
+        """The SDP answer to an offer: it sends the frames of `slot`, encoded by `executor`, and nothing else.
 
         Raises:
-            BadOffer: not SDP, no video to send, or nothing in common.
+            BadOffer: not SDP, no video to receive, or no codec in common.
             NoMediaPort: every UDP port for media is taken.
         """
 
-        def give_video(transceivers: list[Any]) -> None:
-            track: MediaStreamTrack | None = None
+        def direct(transceivers: list[Any]) -> None:
+            found = False
             for transceiver in transceivers:
-                if transceiver.kind == "video" and "send" in open_ways(transceiver) and track is None:
-                    track = SlotTrack(slot)
-                    transceiver.sender.replaceTrack(track)
+                if transceiver.kind == "video" and "send" in directions_left(transceiver) and not found:
+                    found = True
+                    transceiver.sender.replaceTrack(ViewerTrack(slot, self._encoder, executor, self.end))
+                    hand_over(transceiver, self._encoder)
                     transceiver.direction = "sendonly"
                 else:
                     transceiver.direction = "inactive"
-            if track is None:
-                raise UnsupportedOffer("sdp", "the offer wants no video; expected one video section that is recvonly")
+            if not found:
+                raise UnsupportedOffer("sdp", "got an offer that takes no video, expected one video section, recvonly")
 
-        return await self.connection.answer(offer, give_video)
+        return await self.connection.answer(offer, direct)
 
     async def run(self) -> str:
-        """Show pictures until the stream ends, the viewer leaves or is told to; why."""
-        async with beside(self.end, "whep-viewer", self.connection.watch(while_sending=True), self._watch_stream()):
+        """Show frames until the stream ends, the viewer leaves or `end` is called. Returns the reason."""
+        async with beside(self.end, "whep-viewer", self.connection.watch(while_sending=True), self._watch_broadcast()):
             return await self._ended
 
-    async def _watch_stream(self) -> None:
-        await self.stream.ended.wait()
+    async def close(self) -> None:
+        """Close the connection and free the encoder. Idempotent."""
+        await self.connection.close()
+        self._encoder.close()
+
+    async def _watch_broadcast(self) -> None:
+        await self.broadcast.ended.wait()
         self.end("the stream ended")

@@ -1,48 +1,47 @@
-"""WHIP (RFC 9725): a camera up; what becomes of it goes to the stream's viewers."""
+"""WHIP (RFC 9725): a camera up, and its results to the viewers of its stream."""
 
 from typing import Any, TypeAlias
 
-import av
-
 from portrait.errors import UnsupportedOffer
+from portrait.image.frame import Frame
 from portrait.sessions.newest_slot import Closed
 from portrait.sessions.session import Session
-from portrait.transports.webrtc.aiortc_patches.video_decoders import Coded
-from portrait.transports.webrtc.broadcasts import Stream
-from portrait.transports.webrtc.connection import open_ways
+from portrait.transports.webrtc.backlog import CodedPictures
+from portrait.transports.webrtc.broadcasts import Broadcast
+from portrait.transports.webrtc.connection import directions_left
 from portrait.transports.webrtc.uplink import Uplink
 
-Pictures: TypeAlias = dict[str, av.VideoFrame]
+Outputs: TypeAlias = dict[str, Frame]
 
 
-class Publisher(Uplink[Pictures]):
-    """A connection that only sends, bound to a stream."""
+class Publisher(Uplink[Outputs]):
+    """A connection that only sends, and whose results are broadcast."""
 
-    def __init__(self, session: Session[Coded, Pictures], stream: Stream, idle_seconds: float) -> None:
+    def __init__(self, session: Session[CodedPictures, Outputs], broadcast: Broadcast, idle_seconds: float) -> None:
         super().__init__(session, idle_seconds)
-        self._stream = stream
+        self._broadcast = broadcast
 
     def direct(self, transceivers: list[Any]) -> None:
-        """Answer the one video track with recvonly; a second one is refused, sound declined."""
+        """Answer the one video section with recvonly; refuse a second one, and decline sound."""
         for transceiver in transceivers:
-            if transceiver.kind != "video" or "recv" not in open_ways(transceiver):
+            if transceiver.kind != "video" or "recv" not in directions_left(transceiver):
                 transceiver.direction = "inactive"
                 continue
-            if self.camera is not None:
-                raise UnsupportedOffer("sdp", "more than one video came; expected one (RFC 9725 section 4.4)")
+            if self.backlog is not None:
+                raise UnsupportedOffer("sdp", "got more than one video, expected one (RFC 9725 section 4.4)")
             self.take_camera(transceiver)
             transceiver.direction = "recvonly"
-        if self.camera is None:
-            raise UnsupportedOffer("sdp", "the offer sends no video; expected one video section that is sendonly")
+        if self.backlog is None:
+            raise UnsupportedOffer("sdp", "got an offer that sends no video, expected one video section, sendonly")
 
     async def show(self) -> None:
-        """Every newest frame through the session and to the viewers; without viewers a frame is decoded and no more."""
+        """Take every newest frame through the session to the viewers; without viewers only decode it."""
         while True:
             try:
-                arrived = await self.newest()
+                coded = await self.newest()
             except Closed:
                 return
-            if not self._stream.wanted:
-                await self.skip(arrived, "no_viewer")
-            elif (pictures := await self.result(arrived)) is not None:
-                self._stream.show(pictures)
+            if not self._broadcast.wanted:
+                await self.skip(coded, "no_viewer")
+            elif (outputs := await self.result(coded)) is not None:
+                self._broadcast.show(outputs)

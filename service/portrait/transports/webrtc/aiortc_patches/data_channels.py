@@ -1,6 +1,6 @@
-"""What clients send on data channels: nobody reads it, so nothing is kept of it.
+"""Messages of clients on data channels, which the service does not read and therefore does not keep.
 
-aiortc keeps the parts of a message until all have come, without a bound, and looks at every part again with each.
+aiortc keeps the parts of a message until all have arrived, without a bound, and scans all parts again for each.
 """
 
 import struct
@@ -19,18 +19,18 @@ from aiortc.rtcsctptransport import (
 )
 
 WHOLE = SCTP_DATA_FIRST_FRAG | SCTP_DATA_LAST_FRAG
-"""Flags of a message of one packet."""
+"""Flags of a message in one packet."""
 
 MOST_CHANNELS = 16
-"""That a client may have open at once."""
+"""Channels that a client may have open at once."""
 
 MOST_MISORDERED = 256
-"""Packets that came before an earlier one; further ones are not acknowledged, as where there is no room for them (RFC
+"""Packets that have arrived before an earlier one. Further ones are not acknowledged, as when a buffer is full (RFC
 9260 section 6.2)."""
 
 
 def read_nothing(sctp: RTCSctpTransport) -> None:
-    """Let clients open and close channels, and acknowledge and forget all else they send."""
+    """Let clients open and close channels; acknowledge everything else they send, and drop it."""
     sctp._receive_data_chunk = partial(_receive, sctp)  # type: ignore[method-assign]
 
 
@@ -44,6 +44,6 @@ async def _receive(sctp: Any, chunk: DataChunk) -> None:
     channels: dict[int, RTCDataChannel] = sctp._data_channels
     known = chunk.stream_id in channels or len(channels) < MOST_CHANNELS
     if chunk.protocol == WEBRTC_DCEP and chunk.flags & WHOLE == WHOLE and known:
-        with suppress(AssertionError, ValueError, struct.error):  # as it answers what is no opening
+        with suppress(AssertionError, ValueError, struct.error):  # raised for messages that open no channel
             await sctp._receive(chunk.stream_id, chunk.protocol, chunk.user_data)
     await sctp._reset_deferred_streams()

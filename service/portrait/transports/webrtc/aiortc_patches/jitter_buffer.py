@@ -1,67 +1,214 @@
-"""The jitter buffer of a live camera."""
+"""A live camera's packets: asked for again when they are lost, put in order, and given up in time."""
 
 import threading
 import time
+from collections.abc import Callable
 from typing import Any
 
 from aiortc.jitterbuffer import JitterBuffer, JitterFrame
+from aiortc.rtp import RTP_HISTORY_SIZE, RtpPacket
+from aiortc.utils import uint16_add, uint16_gt
 
-from portrait.transports.webrtc.aiortc_patches.nack import GIVE_UP_SECONDS
+from portrait.transports.webrtc.keyframes import is_keyframe
 
 CAPACITY = 512
-"""Packets, a power of 2: more than come in GIVE_UP_SECONDS of 3 Mbit/s."""
+"""Packets, a power of 2: more than arrive within GIVE_UP_SECONDS at 3 Mbit/s."""
+
+ASK_SECONDS = 0.08
+"""A lost packet is asked for again at this interval: more than a round trip on a LAN, and too short for a viewer to
+notice that the picture stands still."""
+
+REORDER_SECONDS = 0.1
+"""Without NACK nothing lost comes again. A packet that is this late was lost, and did not merely take another route."""
+
+UNKNOWN_SECONDS = 0.5
+"""How long a lost packet is awaited while no retransmission has come yet that would tell the round trip."""
+
+GIVE_UP_SECONDS = 1.0
+"""The longest that a lost packet is awaited."""
+
+SHORTEST_WAIT = 0.2
+"""The shortest that a lost packet is awaited with NACK: two requests and their answers."""
+
+KEYFRAME_SECONDS = 0.5
+"""Keyframes are asked for at most this often."""
+
+
+class LostPackets:
+    """Which packets a receiver asks for again (RFC 4585 section 6.2.1). Replaces aiortc's NackGenerator.
+
+    The work for a packet is bounded by the sender's history of RTP_HISTORY_SIZE packets, however far sequence numbers
+    jump.
+    """
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self._newest: int | None = None
+        self._asked: dict[int, float] = {}
+        """Missing packets, and when each was last asked for."""
+        self._missed: dict[int, float] = {}
+        """Missing packets, and when each was found missing."""
+        self._answer_seconds: float | None = None
+        """How long retransmissions take, smoothed."""
+        self.missing: set[int] = set()
+        """What to ask for now; aiortc reads it when `add` returns true."""
+
+    @property
+    def patience(self) -> float:
+        """Seconds after which a lost packet is not awaited any longer: four times what retransmissions take."""
+        if self._answer_seconds is None:
+            return UNKNOWN_SECONDS
+        return min(GIVE_UP_SECONDS, max(SHORTEST_WAIT, 4 * self._answer_seconds))
+
+    def add(self, packet: RtpPacket) -> bool:
+        """Register a packet. Returns whether there is something to ask for."""
+        number, now = packet.sequence_number, self._clock()
+        if self._newest is None:
+            self._newest = number
+        elif uint16_gt(number, self._newest):
+            self._register_gap(number, now)
+        elif number in self._asked:
+            del self._asked[number]
+            self._register_answer(now - self._missed.pop(number))
+        self.missing = {lost for lost, asked in self._asked.items() if now - asked >= ASK_SECONDS}
+        self._asked.update(dict.fromkeys(self.missing, now))
+        return bool(self.missing)
+
+    def _register_gap(self, number: int, now: float) -> None:
+        """Note what is missing before `number`, and forget what its sender has forgotten."""
+        assert self._newest is not None
+        oldest = uint16_add(number, -RTP_HISTORY_SIZE)
+        following = uint16_add(self._newest, 1)
+        if uint16_gt(oldest, self._newest):
+            following = uint16_add(oldest, 1)
+        while following != number:
+            self._asked[following], self._missed[following] = -ASK_SECONDS, now
+            following = uint16_add(following, 1)
+        self._newest = number
+        self._missed = {
+            lost: missed
+            for lost, missed in self._missed.items()
+            if uint16_gt(lost, oldest) and now - missed < self.patience
+        }
+        self._asked = {lost: self._asked[lost] for lost in self._missed}
+
+    def _register_answer(self, seconds: float) -> None:
+        before = seconds if self._answer_seconds is None else self._answer_seconds
+        self._answer_seconds = before + 0.2 * (seconds - before)
 
 
 class LiveJitterBuffer(JitterBuffer):
-    """aiortc's, which hands a picture over with its last packet, and does not wait for what will not come."""
+    """Puts packets in order and hands each picture over with its last packet. Replaces aiortc's.
 
-    def __init__(self) -> None:
+    A packet without payload (padding of libwebrtc's bandwidth probes, a bare payload descriptor, a retransmission of
+    one of these) only moves the sequence number on: it neither ends a picture nor is one. When something has been
+    missing for `patience()` seconds, the pictures it belongs to are given up and a keyframe is asked for, if the client
+    agreed to be asked.
+    """
+
+    def __init__(
+        self,
+        patience: Callable[[], float] = lambda: REORDER_SECONDS,
+        asks_keyframes: bool = True,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
         super().__init__(capacity=CAPACITY, is_video=True)
+        self._patience, self._asks_keyframes, self._clock = patience, asks_keyframes, clock
         self._stuck_since: float | None = None
-        self._failed = threading.Event()
+        self._is_headless = False
+        """Whether the next picture may lack its first packets."""
+        self._newest: RtpPacket | None = None
+        self._wants_keyframe = threading.Event()
+        self._asked_at = -KEYFRAME_SECONDS
 
-    def fail(self) -> None:
-        """Have a key frame asked for with the next packet: a picture could not be decoded. By any thread."""
-        self._failed.set()
+    def want_keyframe(self) -> None:
+        """Ask for a keyframe with the next packet that arrives. By any thread."""
+        self._wants_keyframe.set()
 
-    def add(self, packet: Any) -> tuple[bool, JitterFrame | None]:
-        """(a key frame is wanted, a picture) for a packet: as stock, or a new beginning.
+    def add(self, packet: RtpPacket) -> tuple[bool, JitterFrame | None]:
+        """Take a packet. Returns whether to ask for a keyframe now, and a picture when one is whole."""
+        earlier = self._packets[packet.sequence_number % self._capacity]
+        if earlier is not None and earlier.sequence_number == packet.sequence_number:
+            return self._is_keyframe_due(), None  # a duplicate, which must not replace a picture's bytes by padding
+        lost, frame = super().add(packet)
+        if lost:
+            self.want_keyframe()
+        if self._newest is None or uint16_gt(packet.sequence_number, self._newest.sequence_number):
+            self._newest = packet
+        frame = frame or self._give_up_late()
+        return self._is_keyframe_due(), frame
 
-        That is when something before it has been missing for GIVE_UP_SECONDS.
-        """
-        wanted, frame = super().add(packet)
-        if self._failed.is_set():
-            self._failed.clear()
-            wanted = True
-        assert self._origin is not None  # since the first packet
-        first = self._packets[self._origin % self._capacity]
-        if frame is not None or (first is not None and first.timestamp == packet.timestamp):
+    def _give_up_late(self) -> JitterFrame | None:
+        """Give up what has been missing for too long; the first picture behind it that is whole."""
+        assert self._origin is not None  # set by the first packet
+        assert self._newest is not None
+        # Packets of a picture that is merely not complete yet follow each other without a gap.
+        waiting = uint16_add(self._newest.sequence_number, -self._origin) + 1
+        if waiting > self._capacity or self._first_gap(waiting) is None:
             self._stuck_since = None
-            return wanted, frame
-        now = time.monotonic()
+            return None
+        now = self._clock()
         if self._stuck_since is None:
             self._stuck_since = now
-        elif now - self._stuck_since >= GIVE_UP_SECONDS:
-            self._stuck_since = None
-            self.remove(self._capacity)
-            self._origin = packet.sequence_number
-            _, frame = super().add(packet)
-            wanted = True
-        return wanted, frame
+        if now - self._stuck_since < self._patience():
+            return None
+        self._stuck_since = None
+        self.want_keyframe()
+        gap = self._first_gap(waiting)
+        assert gap is not None
+        self.remove(gap)
+        while self._packets[self._origin % self._capacity] is None:
+            self._origin = uint16_add(self._origin, 1)
+        self._is_headless = True
+        return self._remove_frame(self._origin)
+
+    def _first_gap(self, count: int) -> int | None:
+        """How many packets from the origin on are here without a gap; None when all `count` are."""
+        for number in range(count):
+            if self._packets[(self._origin + number) % self._capacity] is None:  # type: ignore[operator]
+                return number
+        return None
 
     def _remove_frame(self, sequence_number: int) -> JitterFrame | None:
-        """The first picture that is whole: as stock, or all its packets are here and the last one bears the marker."""
-        frame = super()._remove_frame(sequence_number)
-        if frame is not None:
-            return frame
-        assert self._origin is not None
-        packets: list[Any] = []  # RtpPacket, with the payload aiortc adds to it
-        for count in range(self._capacity):
-            packet = self._packets[(self._origin + count) % self._capacity]
-            if packet is None or (packets and packet.timestamp != packets[0].timestamp):
-                return None
-            packets.append(packet)
-            if packet.marker:
-                self.remove(len(packets))
-                return JitterFrame(b"".join(p._data or b"" for p in packets), packet.timestamp)
+        """The first picture that is whole: all packets up to its marker, or up to the next picture, have come."""
+        while (found := self._next_picture()) is not None:
+            count, frame = found
+            self.remove(count)
+            if not frame.data:
+                continue
+            is_headless, self._is_headless = self._is_headless, False
+            if not is_headless or is_keyframe(frame.data):
+                return frame
         return None
+
+    def _next_picture(self) -> tuple[int, JitterFrame] | None:
+        """How many packets make up the first picture, those without payload before it included, and the picture."""
+        assert self._origin is not None
+        parts: list[bytes] = []
+        timestamp: int | None = None
+        for count in range(self._capacity):
+            packet: Any = self._packets[(self._origin + count) % self._capacity]
+            if packet is None:
+                return None
+            data = packet._data  # aiortc adds it: the payload without its descriptor
+            if data:
+                if timestamp is not None and packet.timestamp != timestamp:
+                    return count, JitterFrame(b"".join(parts), timestamp)
+                timestamp = packet.timestamp
+                parts.append(data)
+            if packet.marker and packet.timestamp == timestamp:
+                return count + 1, JitterFrame(b"".join(parts), packet.timestamp)
+            if timestamp is None:
+                # Nothing but padding so far: no reason to keep it.
+                return count + 1, JitterFrame(b"", packet.timestamp)
+        return None
+
+    def _is_keyframe_due(self) -> bool:
+        if not self._wants_keyframe.is_set():
+            return False
+        now = self._clock()
+        if not self._asks_keyframes or now - self._asked_at < KEYFRAME_SECONDS:
+            return False
+        self._wants_keyframe.clear()
+        self._asked_at = now
+        return True

@@ -1,4 +1,4 @@
-"""Where media arrives: the UDP ports a box opens, and the addresses it is known by outside."""
+"""Where media arrives: the UDP ports that a box opens, and the addresses by which it is reached from outside."""
 
 import asyncio
 import random
@@ -15,17 +15,17 @@ HOST_CANDIDATE = re.compile(r"^a=candidate:(\S+) (\d+) udp (\d+) (\S+) (\d+) typ
 REPLACED = "create_datagram_endpoint"
 
 PORTS: ContextVar[range | None] = ContextVar("media ports", default=None)
-"""The range of the service that the running task belongs to: two services on one loop keep each to its own."""
+"""The port range of the service that the running task belongs to: two services on one loop keep to their own."""
 
 
 @contextmanager
 def media_ports(loop: asyncio.AbstractEventLoop, ports: range) -> Iterator[None]:
     """For the length of the block, UDP sockets that would take any port are `MediaSocket`s on a free one of `ports`.
 
-    An empty range: on any. That holds in tasks of `loop` in whose context PORTS is this very range.
+    An empty range means any port. This applies to tasks of `loop` in whose context PORTS is this very range.
 
     aioice binds to port 0 and has no setting for it; it asks the running loop, and nothing else in the service binds
-    UDP sockets. With every port taken, binding raises the OSError it would raise for a port in use.
+    UDP sockets. When every port is taken, binding raises the OSError of a port in use.
     """
     stock, inherited = loop.create_datagram_endpoint, vars(loop).get(REPLACED)
     in_force = True
@@ -34,7 +34,7 @@ def media_ports(loop: asyncio.AbstractEventLoop, ports: range) -> Iterator[None]
         if not in_force or PORTS.get() is not ports or local_addr is None or local_addr[1] != 0:
             return await stock(protocol_factory, local_addr=local_addr, **options)
         error = OSError("no media ports")
-        # At random: a port just given up may still receive its last peer's packets.
+        # At random: a port that was just closed may still receive its last peer's packets.
         for port in random.sample(ports, len(ports)) if ports else [0]:
             try:
                 opened = open_socket(local_addr[0], port)
@@ -50,7 +50,7 @@ def media_ports(loop: asyncio.AbstractEventLoop, ports: range) -> Iterator[None]
         yield
     finally:
         in_force = False
-        # Where a second service has replaced it again, ours stays below, and lets everything pass.
+        # Where a second service has replaced it again, ours stays underneath and passes everything on.
         if vars(loop).get(REPLACED) is bind:
             del loop.create_datagram_endpoint
             if inherited is not None:
@@ -58,11 +58,11 @@ def media_ports(loop: asyncio.AbstractEventLoop, ports: range) -> Iterator[None]
 
 
 def advertise(answer: str, addresses: Sequence[str]) -> str:
-    """The answer with a further host candidate for every address and port: how the box is reached through a bridge.
+    """The answer with a further host candidate for each of `addresses` and each port, for a box behind a bridge.
 
-    A container on a bridge network sees an address of the bridge; its UDP ports are published one to one on the host,
-    whose address is what a client must be told. Priorities are those of the candidates they go with, less one, so that
-    a client beside the box keeps the direct way (RFC 8445 section 5.1.2).
+    A container on a bridge network sees the bridge's address; its UDP ports are published one to one on the host, whose
+    address clients need. Each has the priority of the candidate it stands for less one, so that a client beside the box
+    uses the direct route (RFC 8445 section 5.1.2).
     """
     if not addresses:
         return answer

@@ -1,7 +1,7 @@
-"""The UDP sockets of media: all that has come is read at once.
+"""UDP sockets for media, which read all waiting datagrams at once.
 
-asyncio reads one datagram and then looks at all of its sockets and timers again, which costs as much as the datagram
-does. A picture is three datagrams or more that come together.
+asyncio reads one datagram and then polls all of its sockets and timers again, which costs as much as the datagram
+itself. A picture is three or more datagrams that arrive together.
 """
 
 import asyncio
@@ -10,18 +10,18 @@ from collections import deque
 from typing import Any
 
 LARGEST = 4096
-"""Bytes of a datagram; of a larger one the rest is lost, and nobody can decrypt it. Media, DTLS and STUN keep to what
-passes whole everywhere, 1500 bytes as a rule."""
+"""Bytes of a datagram; a larger one is truncated and cannot be decrypted. Media, DTLS and STUN keep to what passes
+networks unfragmented, 1500 bytes as a rule."""
 
 AT_ONCE = 64
-"""Datagrams read from one socket before another may have its turn."""
+"""Datagrams read from one socket before others are served."""
 
 WAITING = 2**20
-"""Bytes that may wait for room at the kernel; what would be more is lost, as it would be further on."""
+"""Bytes that may wait for space in the kernel's buffer; more are lost, as they would be in the network."""
 
 
 class MediaSocket(asyncio.DatagramTransport):
-    """A bound socket and what it is read for. Who opens it closes it."""
+    """A bound socket and its protocol. The code that opens it closes it."""
 
     def __init__(
         self, loop: asyncio.AbstractEventLoop, opened: socket.socket, protocol: asyncio.DatagramProtocol
@@ -38,7 +38,7 @@ class MediaSocket(asyncio.DatagramTransport):
         return self._closing
 
     def close(self) -> None:
-        """Close it as soon as nothing waits. Idempotent."""
+        """Close it as soon as nothing waits to be sent. Idempotent."""
         if not self._closing:
             self._closing = True
             self._loop.remove_reader(self._socket)
@@ -46,15 +46,15 @@ class MediaSocket(asyncio.DatagramTransport):
                 self._loop.call_soon(self._end)
 
     def abort(self) -> None:
-        """Close it, whatever waits."""
-        if self._closing and self._waiting:  # `close` has left the end to who would have sent the last of them
+        """Close it now, and drop what waits to be sent."""
+        if self._closing and self._waiting:  # `close` has left the end to `_write`
             self._loop.call_soon(self._end)
         self._waiting.clear()
         self._loop.remove_writer(self._socket)
         self.close()
 
     def sendto(self, data: Any, addr: Any = None) -> None:
-        """Send a datagram, or let it wait behind others."""
+        """Send a datagram, or queue it behind others."""
         if self._waiting:
             self._wait(data, addr)
             return

@@ -1,11 +1,12 @@
-"""Video encoders for live pictures, in the place of aiortc's own.
+"""Video encoders for live pictures, in place of aiortc's own.
 
 aiortc 1.16 encodes VP8 with the denoiser on (36 % of the time at 720p) and H.264 with x264's preset "medium" (five to
 eight times the CPU of "superfast" at the same PSNR), takes as many threads as the machine has cores, and throws the
-encoder away, with a key frame, whenever the receiver's bandwidth estimate moves by a tenth. The subclasses reach into
-`codec`, which is not aiortc's public interface: `aiortc_patches` says which version they are for.
+encoder away, with a keyframe, whenever the receiver's bandwidth estimate moves by a tenth. The subclasses reach into
+`codec`, which is not part of aiortc's public interface: `aiortc_patches` says which version they are for.
 """
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from fractions import Fraction
 
@@ -15,48 +16,56 @@ from aiortc.codecs import h264, vpx
 from aiortc.codecs.base import Encoder
 from aiortc.mediastreams import VIDEO_TIME_BASE
 from aiortc.rtcrtpparameters import RTCRtpCodecParameters
-from av.frame import Frame
+from av.frame import Frame as AvFrame
 from av.packet import Packet
 from av.video.codeccontext import VideoCodecContext
 
-STEP = 1.5
-"""The encoder is rebuilt when the bandwidth estimate leaves its rate by this factor, up or down."""
+from portrait.image.av_frame import av_from_frame
+from portrait.image.frame import Frame
 
-ENOUGH = "500"
-"""libvpx' `static-thresh`: a block of 16x16 pixels is not sent anew while its squared errors sum up to less, which is
-45 dB and not seen. Most of a call is a room that stands still: -43 % of the time at 1280x720, -19 % at 640x360, for
+STEP = 1.5
+"""The encoder is rebuilt when the bandwidth estimate differs from its rate by this factor, up or down."""
+
+STATIC_THRESHOLD = "500"
+"""libvpx' `static-thresh`: a block of 16x16 pixels is not sent again while its squared errors sum up to less, which is
+45 dB and not visible. Most of a call is a room that stands still: -43 % of the time at 1280x720, -19 % at 640x360, for
 0.4 to 1.6 dB of 48 to 51."""
 
-
 FINEST = 16
-"""libvpx' `min-quantizer`. With a finer one it spends all the rate there is on what nobody sees: a person before a
-blurred room at 640x360 and 1 Mbit/s takes twice the bits, and packets, for 1.2 dB above 44."""
+"""libvpx' `min-quantizer`. With a finer one it spends the whole rate on invisible detail: a person before a blurred
+room at 640x360 and 1 Mbit/s takes twice the bits, and packets, for 1.2 dB above 44."""
 
 FAST = "-12"
-"""libvpx' `cpu-used` at the realtime deadline: against -8 a fifth less time for 0.3 dB. Both together stay above what
-aiortc's settings give of the same pictures (44.4 dB and 44.3)."""
+"""libvpx' `cpu-used` at the realtime deadline: a fifth less time than -8 for 0.3 dB. With both settings the quality
+stays above that of aiortc's (44.4 dB and 44.3)."""
+
+SLICE_BYTES = 1200
+"""Size of a slice that fits one packet, for receivers that take single NAL units only (RFC 6184 packetization mode
+0)."""
 
 
 def stepped(current: int, wanted: int) -> int:
-    """The rate to encode at: `current` until `wanted` is STEP times more or less."""
+    """The rate to encode at: `current` until `wanted` differs from it by STEP times."""
     return current if current / STEP < wanted < current * STEP else wanted
 
 
 @dataclass(frozen=True, slots=True)
-class Encoded:
-    """A picture that is encoded already."""
+class EncodedPicture:
+    """A picture as its sender packs it."""
 
     payloads: list[bytes]
-    """Of its RTP packets."""
+    """The payloads of its RTP packets."""
     timestamp: int
     """RTP timestamp."""
 
 
 class LiveEncoder:
-    """What the encoders share. The bandwidth estimate moves them in steps, and what is encoded already passes them."""
+    """What both encoders share: the bandwidth estimate moves them in steps, and encoded pictures pass through."""
 
     codec_limits = vpx
     """The module of aiortc that holds the codec's DEFAULT_, MIN_ and MAX_BITRATE."""
+    needs_even_size = False
+    """Whether pictures of an odd width or height cannot be encoded."""
 
     def __init__(self) -> None:
         self._rate = self.codec_limits.DEFAULT_BITRATE
@@ -72,16 +81,16 @@ class LiveEncoder:
         limits = self.codec_limits
         self._rate = stepped(self._rate, max(limits.MIN_BITRATE, min(bitrate, limits.MAX_BITRATE)))
 
-    def pack(self, packet: Packet | Encoded) -> tuple[list[bytes], int]:  # type: ignore[type-arg]  # in its stubs only
-        """RTP payloads and timestamp of what a track gave instead of a frame."""
-        assert isinstance(packet, Encoded)
+    def pack(self, packet: Packet | EncodedPicture) -> tuple[list[bytes], int]:  # type: ignore[type-arg]  # in its stubs only
+        """RTP payloads and timestamp of a picture that its track has encoded."""
+        assert isinstance(packet, EncodedPicture)
         return packet.payloads, packet.timestamp
 
 
 class LiveVp8Encoder(LiveEncoder, vpx.Vp8Encoder):
-    """VP8 without denoiser, one thread, rebuilt only when the rate changes much."""
+    """VP8 without the denoiser, single-threaded, rebuilt only when the rate changes much."""
 
-    def encode(self, frame: Frame, force_keyframe: bool = False) -> tuple[list[bytes], int]:
+    def encode(self, frame: AvFrame, force_keyframe: bool = False) -> tuple[list[bytes], int]:
         """RTP payloads and timestamp of a frame."""
         assert isinstance(frame, av.VideoFrame)
         if not _fits(self.codec, frame, self._rate):
@@ -93,7 +102,7 @@ class LiveVp8Encoder(LiveEncoder, vpx.Vp8Encoder):
                 "cpu-used": FAST,
                 "lag-in-frames": "0",
                 "noise-sensitivity": "0",
-                "static-thresh": ENOUGH,
+                "static-thresh": STATIC_THRESHOLD,
                 "bufsize": rate,
                 "minrate": rate,
                 "maxrate": rate,
@@ -104,29 +113,90 @@ class LiveVp8Encoder(LiveEncoder, vpx.Vp8Encoder):
 
 
 class LiveH264Encoder(LiveEncoder, h264.H264Encoder):
-    """x264 superfast, one thread, rebuilt only when the rate changes much."""
+    """H.264 by x264's preset superfast, single-threaded, rebuilt only when the rate changes much.
+
+    Always constrained baseline, which every H.264 decoder takes whatever profile it offered.
+    """
 
     codec_limits = h264
+    needs_even_size = True
 
-    def encode(self, frame: Frame, force_keyframe: bool = False) -> tuple[list[bytes], int]:
+    def __init__(self, single_nal_units: bool = False) -> None:
+        super().__init__()
+        self._single_nal_units = single_nal_units
+
+    def encode(self, frame: AvFrame, force_keyframe: bool = False) -> tuple[list[bytes], int]:
         """RTP payloads and timestamp of a frame."""
         assert isinstance(frame, av.VideoFrame)
         if not _fits(self.codec, frame, self._rate):
             self.buffer_data, self.buffer_pts = b"", None
             self.codec = _open("libx264", frame, self._rate)
             self.codec.framerate = Fraction(h264.MAX_FRAME_RATE)
-            self.codec.options = {"preset": "superfast", "tune": "zerolatency", "level": "31"}
+            options = {"preset": "superfast", "tune": "zerolatency", "level": "31"}
+            if self._single_nal_units:
+                options["x264-params"] = f"slice-max-size={SLICE_BYTES}"
+            self.codec.options = options
             self.codec.profile = "Baseline"
         return super().encode(frame, force_keyframe)
 
+    def _packetize(self, packages: Iterable[bytes]) -> list[bytes]:  # type: ignore[override]  # a class method there
+        return list(packages) if self._single_nal_units else super()._packetize(packages)
+
+
+class PictureEncoder:
+    """Encodes one sender's pictures on whatever thread makes them; one picture at a time."""
+
+    def __init__(self) -> None:
+        self._encoder: Encoder | None = None
+        self._wanted = self._made = 0
+        """Keyframes. The event loop counts requests, the encoding thread what it has answered: none is lost between."""
+
+    def open(self, codec: RTCRtpCodecParameters) -> Encoder:
+        """Make the encoder of a negotiated codec, before the first `encode`."""
+        self._encoder = live_encoder(codec)
+        return self._encoder
+
+    def want_keyframe(self) -> None:
+        """Make the next picture a keyframe."""
+        self._wanted += 1
+
+    def encode(self, frame: Frame) -> EncodedPicture:
+        """Encode a frame, cropped by a row or a column where the codec needs an even size.
+
+        Raises:
+            av.FFmpegError: the codec refuses it.
+        """
+        encoder = self._encoder
+        assert encoder is not None, "encode() before open() or after close()"
+        if getattr(encoder, "needs_even_size", False):
+            frame = even(frame)
+        wanted = self._wanted
+        # The encoder's own copy: it marks keyframes in it, which other viewers of the same frame must not see.
+        payloads, timestamp = encoder.encode(av_from_frame(frame), wanted != self._made)
+        self._made = wanted
+        return EncodedPicture(payloads, timestamp)
+
+    def close(self) -> None:
+        """Free the encoder. Idempotent."""
+        self._encoder = None
+
+
+def even(frame: Frame) -> Frame:
+    """The frame without its last row and column where their number is odd; the planes are views."""
+    width, height = frame.width & ~1, frame.height & ~1
+    if (width, height) == (frame.width, frame.height):
+        return frame
+    chroma = frame.u[: height // 2, : width // 2], frame.v[: height // 2, : width // 2]
+    return frame.with_planes(frame.y[:height, :width], *chroma)
+
 
 def live_encoder(codec: RTCRtpCodecParameters) -> Encoder:
-    """The encoder of a negotiated codec."""
+    """The encoder of a negotiated codec; audio's is aiortc's."""
     match codec.mimeType.lower():
         case "video/vp8":
             return LiveVp8Encoder()
         case "video/h264":
-            return LiveH264Encoder()
+            return LiveH264Encoder(codec.parameters.get("packetization-mode", "0") != "1")
     return stock_encoder(codec)
 
 
@@ -139,7 +209,7 @@ def _open(name: str, frame: av.VideoFrame, rate: int) -> VideoCodecContext:
     assert isinstance(codec, VideoCodecContext)
     codec.width, codec.height, codec.bit_rate = frame.width, frame.height, rate
     codec.pix_fmt = "yuv420p"
-    # PyAV moves the frame itself to the codec's clock: on a coarser one its RTP timestamp would not be the camera's.
+    # PyAV converts the frame's time to the codec's time base; in a coarser one it would no longer be the camera's.
     codec.time_base = VIDEO_TIME_BASE
     codec.thread_count = 1
     return codec
