@@ -190,7 +190,7 @@ async def test_a_backlog_never_grows_old_and_waits_for_a_keyframe_when_it_was_cl
     backlog = Backlog(lambda: asked.append(now), lambda: None)
     lost, oldest = 0, 0.0
     for number in range(300):
-        backlog.put((VP8, JitterFrame(DELTA if number % 50 else KEYFRAME, 3000 * number)))
+        backlog.put((VP8, JitterFrame(DELTA if number % 25 else KEYFRAME, 3000 * number)))
         now += 1 / 30
         if number % 20 == 19 and backlog._pictures:  # a batch takes 0.67 s
             taken = await backlog.take()

@@ -30,8 +30,9 @@ window.kit = {
   async connect(options, size = [640, 360]) {
     const { connect } = await import("/portrait.js");
     kit.events = [];
-    kit.session = await connect(kit.camera(...size), options);
-    for (const type of ["state", "retry", "closed"]) {
+    kit.stream = kit.camera(...size);
+    kit.session = await connect(kit.stream, options);
+    for (const type of ["state", "retry", "refused", "closed"]) {
       kit.session.addEventListener(type, ({ detail }) => kit.events.push([type, detail]));
     }
     const { where, result, reason, state } = kit.session;

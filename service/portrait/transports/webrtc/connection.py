@@ -199,6 +199,7 @@ class Connection:
             transports = list(self.pc._RTCPeerConnection__iceTransports)  # type: ignore[attr-defined]
             await asyncio.gather(*(transport.stop() for transport in transports), return_exceptions=True)
         release(self.pc)
+        self._end = _end_nothing  # it belongs to the connection's owner, which would never be freed
 
     def _state_changed(self) -> None:
         state = self.pc.connectionState
@@ -206,3 +207,7 @@ class Connection:
             self.connected.set()
         elif state in ("failed", "closed"):
             self._end(f"the connection is {state}")
+
+
+def _end_nothing(_: str) -> None:
+    """For a connection that is closed already."""

@@ -22,22 +22,30 @@ export function readFrames(track, take) {
   return MediaStreamTrackProcessor ? readStream(track, take) : readVideo(track, take);
 }
 
+/** Milliseconds that frames under way may take to arrive when reading or writing ends. */
+const LINGER = 250;
+
 /** @type {typeof readFrames} */
 function readStream(track, take) {
   const reader = new MediaStreamTrackProcessor({ track }).readable.getReader();
+  let reading = true;
   const read = async () => {
     for (;;) {
       const { value: frame, done } = await reader.read();
       if (done) return;
       try {
-        take(frame, frame.displayWidth, frame.displayHeight, frame.metadata?.().rtpTimestamp);
+        if (reading) take(frame, frame.displayWidth, frame.displayHeight, frame.metadata?.().rtpTimestamp);
       } finally {
         frame.close(); // a camera has few buffers and waits for them
       }
     }
   };
   read().catch((error) => reportError(error));
-  return () => void reader.cancel();
+  return () => {
+    reading = false;
+    // Cancelled at once, the reader would drop the frames under way without closing them.
+    setTimeout(() => void reader.cancel().catch(() => {}), LINGER);
+  };
 }
 
 /** @type {typeof readFrames} */
@@ -87,10 +95,14 @@ export class FrameWriter {
   write() {
     if (this.#writer === null) return this.#source.requestFrame();
     const frame = new VideoFrame(this.canvas, { timestamp: Math.round(performance.now() * 1000) });
-    this.#writer.write(frame).catch(() => frame.close()); // the track was stopped
+    // The track closes the frame once it is written; it does not when the track was stopped before.
+    this.#writer.write(frame).catch(() => {}).finally(() => frame.close());
   }
 
   close() {
-    this.track.stop();
+    if (this.#writer === null) return this.track.stop();
+    const stop = () => this.track.stop();
+    this.#writer.close().then(stop, stop); // after the frames under way
+    setTimeout(stop, LINGER);
   }
 }

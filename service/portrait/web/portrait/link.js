@@ -10,18 +10,18 @@ import { PortraitError } from "./signalling.js";
 /** Milliseconds an offer waits for candidates; hosts on a LAN are known at once, the others are sent after it. */
 const GATHERING = 500;
 
-/** Milliseconds a connection may stand still before it counts as lost: a phone changes its network in less. */
+/** Milliseconds a connection may be silent before it counts as lost: a phone changes its network in less. */
 const PATIENCE = 3000;
 
-/** Milliseconds without a packet of the box's after which it is asked whether it still knows the session. */
+/** Milliseconds without a packet from the box after which it is asked whether the session still exists. */
 const SILENCE = 500;
 
-/** The label of the data channel on which the box tells what concerns the session. */
+/** The label of the data channel on which the box reports what happens to the session. */
 const EVENTS = "events";
 
 /**
- * Events: "track" (detail: MediaStreamTrack), "message" (detail: ArrayBuffer), "sent" (detail: RTP), "goaway" (detail:
- * seconds until the box ends the session), "lost" (why).
+ * Events: "track" (detail: MediaStreamTrack), "message" (detail: ArrayBuffer), "sent" (detail: RTP timestamp), "goaway"
+ * (detail: seconds until the box ends the session), "refused" (detail: why frames are refused), "lost" (detail: reason).
  */
 export class Link extends EventTarget {
   #box;
@@ -43,8 +43,10 @@ export class Link extends EventTarget {
   /** @type {Promise<void>} fulfilled when the first result has come, rejected when the connection is lost before */
   flowing;
   #flow = () => {};
-  /** @type {Look | null} what the box was last told of how the result looks */
+  /** @type {Look | null} the look that the box was last told */
   look = null;
+  /** Why the connection ends when it does. */
+  #reason = "the box has ended the session";
 
   /** @param {Box} box @param {RTCIceServer[]} iceServers */
   constructor(box, iceServers) {
@@ -55,7 +57,7 @@ export class Link extends EventTarget {
       this.#flow = resolve;
       this.addEventListener("lost", reject, { once: true });
     });
-    this.flowing.catch(() => {}); // who waits for it is told; nobody need wait
+    this.flowing.catch(() => {}); // not every caller waits for it
     this.#connection.addEventListener("track", ({ track }) => {
       this.track = track;
       track.addEventListener("unmute", this.#flow, { once: true });
@@ -65,7 +67,7 @@ export class Link extends EventTarget {
   }
 
   /**
-   * Connect; the box has answered when this returns.
+   * Connect. The box has answered when this returns.
    *
    * @param {Box} box
    * @param {MediaStreamTrack} track
@@ -96,11 +98,11 @@ export class Link extends EventTarget {
   }
 
   /**
-   * Let the result look so from now on.
+   * Change how the result looks.
    *
    * @param {Look} look
    * @throws {PortraitError} the box refuses; nothing has changed then
-   * @throws {DOMException} it was closed meanwhile: a box that is gone may never answer
+   * @throws {DOMException} it was closed meanwhile: a box that has stopped may never answer
    */
   async wear(look) {
     const changes = await changesBetween(this.look, look);
@@ -111,7 +113,7 @@ export class Link extends EventTarget {
     this.look = look;
   }
 
-  /** Seconds of a round trip and of the jitter buffer since the call before, and the video that comes down. */
+  /** Seconds of a round trip and, since the last call, in the jitter buffer; and the size and rate of the video. */
   async statistics() {
     const found = { framesPerSecond: 0, width: 0, height: 0, roundTrip: 0, buffered: 0, relayed: false };
     const reports = await this.#connection.getStats();
@@ -134,27 +136,6 @@ export class Link extends EventTarget {
     return found;
   }
 
-  /**
-   * ICE restart (RFC 9725 section 4.3.3), for a network that has changed.
-   *
-   * @throws {Error} the box refuses: connect anew
-   */
-  async restart() {
-    const connection = this.#connection;
-    this.#late = [];
-    await connection.setLocalDescription(await connection.createOffer({ iceRestart: true }));
-    const offer = /** @type {RTCSessionDescription} */ (connection.localDescription).sdp;
-    const response = await this.#box.trickle(this.#resource, "*", fragment(offer, candidates(offer)));
-    this.#etag = response.headers.get("ETag") ?? this.#etag;
-    const theirs = await response.text();
-    const answer = /** @type {RTCSessionDescription} */ (connection.remoteDescription).sdp
-      .replace(/^a=candidate:.*\r\n/gm, "")
-      .replace(/^a=ice-ufrag:.*$/gm, line(theirs, "ice-ufrag"))
-      .replace(/^a=ice-pwd:.*$/gm, `${line(theirs, "ice-pwd")}\r\n${candidates(theirs).join("\r\n")}`);
-    await connection.setRemoteDescription({ type: "answer", sdp: answer.replace(/(\r\n)+/g, "\r\n") });
-    this.#sendLate();
-  }
-
   /** Close here and on the box. Idempotent. */
   close() {
     if (this.#ended.signal.aborted) return;
@@ -171,13 +152,15 @@ export class Link extends EventTarget {
     const connection = this.#connection;
     const direction = result === "data" ? "sendonly" : "sendrecv";
     const { sender, receiver } = connection.addTransceiver(track, { direction });
-    // Masks are no film: each is wanted as soon as it is there, however unevenly they come.
+    // Each mask is wanted as soon as it arrives, however unevenly they do.
     if (result === "mask") Object.assign(receiver, { jitterBufferTarget: 0 });
     if (result !== "composite") this.#watchSent(sender);
     if (result === "data") this.#listen(connection.createDataChannel(LABEL, { ordered: false, maxRetransmits: 0 }));
     connection.createDataChannel(EVENTS).addEventListener("message", ({ data }) => {
-      const { goaway } = JSON.parse(data);
+      const { goaway, refused, closed } = JSON.parse(data);
       if (goaway !== undefined) this.#tell("goaway", goaway);
+      if (refused !== undefined) this.#tell("refused", refused);
+      if (closed !== undefined) this.#reason = closed;
     });
     connection.addEventListener("icecandidate", ({ candidate }) => candidate && this.#found(candidate));
     await connection.setLocalDescription();
@@ -190,15 +173,15 @@ export class Link extends EventTarget {
     if (this.#ended.signal.aborted) throw new DOMException("closed while it connected", "AbortError");
     if (iceServers.length) connection.setConfiguration({ iceServers, bundlePolicy: "max-bundle" });
     await connection.setRemoteDescription({ type: "answer", sdp: answer });
-    // The box said good-bye: the connection itself goes on as "connected" until ICE gives up.
+    // The box has closed the connection, which remains "connected" here until ICE gives up.
     sender.transport?.addEventListener("statechange", () => {
-      if (sender.transport?.state === "closed") this.#tell("lost", "the box has ended the session");
+      if (sender.transport?.state === "closed") this.#tell("lost", this.#reason);
     });
     this.#sendLate();
     this.#watchSilence();
   }
 
-  /** A worker of the box that was killed says no good-bye, and ICE would wait many seconds for one; the others know. */
+  /** A worker of the box that was killed closes nothing, and ICE takes many seconds to notice; the other workers know. */
   #watchSilence() {
     let before = 0;
     this.#watch = setInterval(async () => {
@@ -225,11 +208,11 @@ export class Link extends EventTarget {
   #found(/** @type {RTCIceCandidate} */ candidate) {
     if (this.#late) return void this.#late.push(candidate);
     const offer = this.#connection.localDescription?.sdp ?? "";
-    // Refused or too late: those of the offer are all there is.
+    // When it is refused or too late, the candidates of the offer have to do.
     this.#box.trickle(this.#resource, this.#etag, fragment(offer, [`a=${candidate.candidate}`])).catch(() => {});
   }
 
-  /** The RTP timestamps of what is sent, from a worker: the only place where a page is told. */
+  /** Report the RTP timestamps of what is sent. Only a worker can read them. */
   #watchSent(/** @type {RTCRtpSender} */ sender) {
     if (!("RTCRtpScriptTransform" in globalThis)) return;
     const worker = openWorker(new URL("./rtp-worker.js", import.meta.url));

@@ -1,4 +1,4 @@
-/** A session: a camera, where its masks are made, and what comes of it; it lives on through lost connections. */
+/** A session: a camera, where its masks are made, and the result. It outlives lost connections. */
 
 import { MODES } from "./compositor.js";
 import { Link } from "./link.js";
@@ -13,6 +13,11 @@ import { Studio } from "./studio.js";
 
 /** Milliseconds between attempts: the first, and the longest. */
 const [FIRST_WAIT, LONGEST_WAIT] = [300, 10_000];
+
+/** Milliseconds between two looks at the camera's track: no event tells that the page itself has stopped it. */
+const CAMERA_CHECK = 500;
+
+const CAMERA_ENDED = "the camera's track ended";
 
 /**
  * Put a camera before another background.
@@ -38,8 +43,9 @@ export async function connect(stream, options = {}) {
  * Made by `connect`.
  *
  * Events: "state" (detail: {state, reason}) whenever the state changes; "where" (detail: {where, result, reason}) when it
- * is known where masks are made; "retry" (detail: {error, seconds}) when an attempt to come back has failed, and how long
- * it is to the next; "closed" (detail: why), once.
+ * is known where masks are made; "retry" (detail: {error, seconds}) when an attempt to reconnect has failed, with the time
+ * to the next; "refused" (detail: reason), every few seconds while the box refuses the camera's frames; "closed" (detail:
+ * reason), once.
  */
 export class PortraitSession extends EventTarget {
   /** The composed video; the same stream through every reconnection. */
@@ -50,9 +56,9 @@ export class PortraitSession extends EventTarget {
   where = "box";
   /** @type {Result} */
   result;
-  /** Why it is made there, for people; "" where it was asked for. */
+  /** Why they are made there, for people; "" if the options say where. */
   reason = "";
-  /** @type {PortraitError | null} what the box refused when that ended the session */
+  /** @type {PortraitError | null} the refusal of the box that ended the session */
   error = null;
   #box;
   #camera;
@@ -65,6 +71,7 @@ export class PortraitSession extends EventTarget {
   #look;
   #worn = Promise.resolve();
   #model = "";
+  #refusal = "";
   #ended = new AbortController();
 
   /**
@@ -74,7 +81,8 @@ export class PortraitSession extends EventTarget {
   constructor(stream, options) {
     super();
     [this.#camera] = stream.getVideoTracks();
-    if (!this.#camera) throw new TypeError("the stream has no video track");
+    if (!this.#camera) throw new TypeError("got a stream without video, expected one with a video track");
+    if (this.#camera.readyState === "ended") throw new TypeError("got a video track that has ended, expected a live one");
     this.#options = options;
     this.result = options.result ?? "composite";
     this.#look = lookOf(options);
@@ -96,13 +104,21 @@ export class PortraitSession extends EventTarget {
       this.output.addTrack(this.#studio.composed.track);
       await dress(this.#studio.compositor, this.#look, this.#box);
     }
-    const { signal } = this.#ended;
-    this.#camera.addEventListener("ended", () => this.close("the camera's track ended"), { signal });
+    this.#watchCamera();
     if (this.where === "box") {
       await this.#connect();
-      watchNetwork(() => this.#restart(), signal);
+      // The connection would find another way only after many seconds, if at all; the server restarts no ICE.
+      watchNetwork(() => this.state === "live" && this.#reconnect("the network has changed"), this.#ended.signal);
     }
     this.#change("live", "");
+  }
+
+  #watchCamera() {
+    const { signal } = this.#ended;
+    const check = () => this.#camera.readyState === "ended" && this.close(CAMERA_ENDED);
+    const timer = setInterval(check, CAMERA_CHECK);
+    signal.addEventListener("abort", () => clearInterval(timer));
+    this.#camera.addEventListener("ended", check, { signal });
   }
 
   /** @param {Mode} mode */
@@ -120,13 +136,14 @@ export class PortraitSession extends EventTarget {
     await this.wear({ background });
   }
 
-  /** @returns {Promise<Stats>} since the call before */
+  /** @returns {Promise<Stats>} rates and latencies since the last call */
   async stats() {
     const link = this.#link;
     const [numbers, network] = link ? await Promise.all([link.numbers(), link.statistics()]) : [null, null];
     const { roundTrip = 0, relayed = false } = network ?? {};
     const { quality = "full", model = this.#model } = numbers ?? {};
-    const common = { where: this.where, result: this.result, roundTrip, relayed };
+    const refused = numbers?.frames_refused ?? 0;
+    const common = { where: this.where, result: this.result, roundTrip, relayed, refused, refusal: this.#refusal };
     const dropped = (numbers?.frames_dropped ?? 0) + (this.#studio?.dropped ?? 0);
     if (this.#studio) return { ...common, ...this.#studio.statistics(), dropped, quality, model };
     const { framesPerSecond = 0, width = 0, height = 0, buffered = 0 } = network ?? {};
@@ -135,10 +152,10 @@ export class PortraitSession extends EventTarget {
   }
 
   /**
-   * End it here and on the box. Idempotent.
+   * End the session here and on the box. Idempotent.
    *
    * @param {string} [why]
-   * @param {PortraitError | null} [error] the session's own to give
+   * @param {PortraitError | null} [error] internal: the refusal that ended it
    */
   close(why = "closed here", error = null) {
     if (this.state === "closed") return;
@@ -150,9 +167,10 @@ export class PortraitSession extends EventTarget {
     this.#tell("closed", why);
   }
 
-  /** One connection to the box, in the place of none. */
+  /** Connect to the box, where there is no connection. */
   async #connect() {
     this.#studio?.restart();
+    this.#refusal = "";
     const link = await this.#open();
     if (this.#ended.signal.aborted) return link.close();
     this.#link = link;
@@ -161,7 +179,7 @@ export class PortraitSession extends EventTarget {
   async #open() {
     const studio = this.#studio;
     const look = { ...this.#look };
-    // A picture that is no name follows once there is a session, and mode image is refused without one.
+    // A background that has no name on the box is sent once there is a session; mode image would be refused until then.
     if (!isName(look.background)) Object.assign(look, { background: "", ...(look.mode === "image" && { mode: "blur" }) });
     const { background, ...others } = look;
     /** @type {Record<string, string>} */
@@ -177,20 +195,24 @@ export class PortraitSession extends EventTarget {
     return link;
   }
 
-  /** Let the box make it look as it shall now, which may change again meanwhile. */
+  /** Tell the box the present look, again if it changes meanwhile. */
   async #tellLook(/** @type {Link} */ link) {
     while (!this.#studio && link.look !== this.#look) await link.wear(this.#look);
   }
 
   #listen(/** @type {Link} */ link) {
     const { signal } = this.#ended;
-    // A link that is to take over is heard once it has.
+    // A link that is to take over is listened to once it has.
     const on = (/** @type {string} */ type, /** @type {(detail: any) => void} */ take) =>
       link.addEventListener(type, (event) => {
         if (link === (this.#link ?? link)) take(/** @type {CustomEvent} */ (event).detail);
       }, { signal });
     on("lost", (why) => link === this.#link && this.#reconnect(why));
     on("goaway", () => this.#move());
+    on("refused", (why) => {
+      this.#refusal = why;
+      this.#tell("refused", why);
+    });
     on("track", (track) => this.#show(track));
     const studio = this.#studio;
     if (studio === null) return;
@@ -211,9 +233,10 @@ export class PortraitSession extends EventTarget {
     this.output.addTrack(track);
   }
 
-  /** Connect anew until it is done, each time after a longer wait. */
+  /** Connect again until it succeeds, each time after a longer wait. */
   async #reconnect(/** @type {string} */ why) {
     if (this.state === "closed" || this.state === "reconnecting") return;
+    if (this.#camera.readyState === "ended") return this.close(CAMERA_ENDED);
     if (this.#options.reconnect === false) return this.close(why);
     this.#change("reconnecting", why);
     for (let wait = FIRST_WAIT; !this.#ended.signal.aborted; wait = Math.min(2 * wait, LONGEST_WAIT)) {
@@ -225,7 +248,7 @@ export class PortraitSession extends EventTarget {
       } catch (error) {
         const refusal = error instanceof PortraitError ? error : null;
         if (refusal && !refusal.passing) return this.close(refusal.message, refusal);
-        // Not all at the same moment, after a box that has started anew.
+        // At random, so that not all clients of a box that has restarted connect in the same moment.
         const seconds = Math.max(wait / 1000, refusal?.retryAfter ?? 0) * (1 + Math.random() / 4);
         this.#tell("retry", { error, seconds });
         await pause(seconds * 1000, this.#ended.signal);
@@ -233,7 +256,7 @@ export class PortraitSession extends EventTarget {
     }
   }
 
-  /** The box is about to stop: another session beside this one, which takes over as soon as its results come. */
+  /** The box is about to stop: open another session beside this one, which takes over when its results arrive. */
   async #move() {
     const old = this.#link;
     for (let wait = FIRST_WAIT; old !== null && old === this.#link && this.#options.reconnect !== false; wait *= 2) {
@@ -248,26 +271,15 @@ export class PortraitSession extends EventTarget {
         if (fresh.track) this.#show(fresh.track);
         return old.close();
       } catch {
-        fresh?.close(); // nobody has room yet: at the end of this session it is looked for as after any other
+        fresh?.close(); // no box has capacity yet: when this session ends it reconnects as after any loss
         await pause(wait, this.#ended.signal);
       }
     }
   }
 
-  /** The network has changed: an ICE restart, or where the box refuses that a new connection, at once. */
-  async #restart() {
-    const link = this.#link;
-    if (link === null || this.state !== "live") return;
-    try {
-      await link.restart();
-    } catch {
-      if (link === this.#link) this.#reconnect("the network has changed");
-    }
-  }
-
   /** @param {Partial<Look>} changes any of the options that say how the result looks */
   wear(changes) {
-    // One after the other, so that the last one holds, however long a picture is on its way.
+    // One after the other, so that the last one counts, however long a picture takes to load.
     const worn = this.#worn.then(() => this.#wear(changes));
     this.#worn = worn.catch(() => {});
     return worn;
@@ -275,7 +287,7 @@ export class PortraitSession extends EventTarget {
 
   async #wear(/** @type {Partial<Look>} */ changes) {
     const { mode } = changes;
-    if (mode && !MODES.includes(mode)) throw new TypeError(`mode ${mode} came; expected one of ${MODES.join(", ")}`);
+    if (mode && !MODES.includes(mode)) throw new TypeError(`got mode ${mode}, expected one of ${MODES.join(", ")}`);
     const [before, link] = [this.#look, this.#link];
     this.#look = { ...before, ...changes };
     try {

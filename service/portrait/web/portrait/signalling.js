@@ -2,7 +2,7 @@
 
 const FRAGMENT = "application/trickle-ice-sdpfrag";
 
-/** What the service answered instead of what was asked for. */
+/** A refusal of the service. */
 export class PortraitError extends Error {
   /**
    * @param {{title?: string, detail?: string, status?: number}} problem RFC 9457
@@ -17,13 +17,13 @@ export class PortraitError extends Error {
     this.retryAfter = retryAfter;
   }
 
-  /** Whether the same request may be granted later. */
+  /** Whether the same request may succeed later. */
   get passing() {
     return this.status >= 500 || this.status === 408 || this.status === 409 || this.status === 429;
   }
 }
 
-/** The box as HTTP shows it. */
+/** The HTTP API of the box. */
 export class Box {
   /**
    * @param {string} server origin, "" for the page's own
@@ -49,7 +49,7 @@ export class Box {
     try {
       problem = await response.json();
     } catch {
-      // Not the box's: a proxy's page, say. The status is all there is.
+      // Not from the box but, for example, a proxy: the status is all there is.
     }
     throw new PortraitError(problem, wait > 0 ? wait : undefined);
   }
@@ -80,10 +80,10 @@ export class Box {
   }
 
   /**
-   * PATCH with candidates, or with the credentials of an ICE restart; the answer's body is empty or the box's own.
+   * PATCH with candidates.
    *
    * @param {string} resource
-   * @param {string} etag "*" for a restart
+   * @param {string} etag the answer's
    * @param {string} fragment RFC 8840
    */
   async trickle(resource, etag, fragment) {

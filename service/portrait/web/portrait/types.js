@@ -1,4 +1,4 @@
-/** The types of what a page says and is told. */
+/** The types of a page's options and of what it is told. */
 
 /** @typedef {"composite" | "mask" | "data"} Result */
 /** @typedef {"box" | "browser"} Where */
@@ -33,7 +33,9 @@
  * @property {number} height
  * @property {number} latency seconds from a camera's frame to its picture; with "composite" what service, network and
  *   jitter buffer take
- * @property {number} dropped frames given up, of this connection
+ * @property {number} dropped frames that were dropped, on this connection
+ * @property {number} refused frames that the box refused, on this connection
+ * @property {string} refusal why it refused the last one; "" if none
  * @property {string} quality the step in force on the box, docs/reference/behaviour.md; "full" in the browser
  * @property {string} model the network in use
  * @property {number} roundTrip seconds, 0 without a box
