@@ -3,10 +3,11 @@
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from fractions import Fraction
 from pathlib import Path
+from typing import Any
 
 import av
 import cv2
@@ -120,3 +121,39 @@ def rtsp_camera(shown: Path) -> Iterator[str]:
 
 def size_of(path: Path) -> int:
     return path.stat().st_size if path.exists() else 0
+
+
+def write_at(
+    path: Path, times: Sequence[float], codec: str = "libx264", time_base: Fraction = Fraction(1, 90_000), **looks: Any
+) -> Path:
+    """A small video whose pictures have these times, in seconds; `looks` are attributes of its encoder's context."""
+    with av.open(str(path), "w") as container:
+        video: Any = container.add_stream(codec, rate=30)
+        video.width, video.height, video.pix_fmt = looks.pop("width", 160), looks.pop("height", 120), "yuv420p"
+        if codec == "mjpeg":
+            video.pix_fmt = "yuvj420p"
+        for name, value in (looks | {"time_base": time_base}).items():
+            setattr(video.codec_context, name, value)
+        for i, at in enumerate(times):
+            picture = cv2.resize(SHOWN.frames[i % len(SHOWN.frames)], (video.width, video.height))
+            frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(picture), format="bgr24")
+            doubled = i > 0 and at == times[i - 1]
+            frame.pts, frame.time_base = round(at / time_base) + doubled, time_base
+            packets = video.encode(frame)
+            for packet in packets if doubled else []:  # which no encoder takes
+                packet.pts = packet.dts = packet.pts - 1
+            container.mux(packets)
+        container.mux(video.encode())
+    return path
+
+
+def times_of(path: Path) -> list[float]:
+    """The times of a video's pictures, in seconds."""
+    with av.open(str(path)) as container:
+        return [float(frame.time or 0.0) for frame in container.decode(video=0)]
+
+
+def ffmpeg(*arguments: object) -> None:
+    """Run the ffmpeg command."""
+    assert FFMPEG is not None
+    subprocess.run([FFMPEG, "-v", "error", "-y", *map(str, arguments)], check=True, timeout=60)

@@ -18,9 +18,10 @@ from portrait.core.compositors import Options
 from portrait.core.segmenters import Model
 from portrait.image.convert import frame_from_bgr
 from portrait.image.frame import Frame, Timestamp
+from portrait.metrics import Metrics
 from portrait.server.app import RunningService
 from portrait.transports.files import Work, local_work, remote_work
-from tests.films import SHOWN, read_video, write_video
+from tests.films import SHOWN, read_video, times_of, write_video
 from tests.people import Array, iou
 
 COLOR = (0xC0, 0x40, 0x20)
@@ -29,11 +30,6 @@ COLOR = (0xC0, 0x40, 0x20)
 def sound_of(path: Path) -> list[bytes]:
     with av.open(str(path)) as container:
         return [bytes(packet) for packet in container.demux(audio=0) if packet.size]
-
-
-def times_of(path: Path) -> list[float]:
-    with av.open(str(path)) as container:
-        return [float(frame.time or 0.0) for frame in container.decode(video=0)]
 
 
 def room_is(frame: Array, color: tuple[int, int, int]) -> bool:
@@ -128,7 +124,7 @@ async def test_a_running_service_gives_the_very_frames_a_pipeline_here_gives(
         with work as opened:
             return list(opened(shown))
 
-    here = await asyncio.to_thread(through, local_work(model, Options("color", "#2040c0")))
+    here = await asyncio.to_thread(through, local_work(model, Options("color", "#2040c0"), Metrics()))
     there = await asyncio.to_thread(through, remote_work(Client(address), "", mode="color", color="#2040c0"))
     for one, other in zip(here, there, strict=True):
         assert one.timestamp == other.timestamp

@@ -22,6 +22,7 @@ from portrait.errors import BadOption
 from portrait.image.backgrounds import Backgrounds, load_background
 from portrait.image.clip import Clip, is_clip, load_clip
 from portrait.image.frame import Frame
+from portrait.metrics import Metrics
 from portrait.settings import Settings
 from portrait.transports.files import (
     PIPE,
@@ -174,7 +175,8 @@ def _opening(parsed: argparse.Namespace, settings: Settings) -> Callable[[], Abs
     )
     open_compositor(options)  # a mode that lacks something is refused before anything is opened
     model = load_models(settings.model, settings.runtime).pick(None)
-    return lambda: local_work(model, options)
+    metrics = Metrics()  # one for all files
+    return lambda: local_work(model, options, metrics)
 
 
 def _read_token(path: Path) -> str:

@@ -25,10 +25,10 @@ Work: TypeAlias = Callable[[Iterable[Frame]], Iterator[Frame]]
 
 
 @contextmanager
-def local_work(model: Model, options: Options) -> Iterator[Work]:
-    """Work of a pipeline in this process."""
+def local_work(model: Model, options: Options, metrics: Metrics) -> Iterator[Work]:
+    """Work of a pipeline in this process; `metrics` may be shared with others."""
     compositor = open_compositor(options)
-    pipeline = Pipeline(model.open(), (model.width, model.height), Metrics())
+    pipeline = Pipeline(model.open(), (model.width, model.height), metrics)
 
     def compose(frame: Frame) -> Frame:
         result = pipeline.run(frame, options, compositor)
