@@ -124,7 +124,12 @@ def size_of(path: Path) -> int:
 
 
 def write_at(
-    path: Path, times: Sequence[float], codec: str = "libx264", time_base: Fraction = Fraction(1, 90_000), **looks: Any
+    path: Path,
+    times: Sequence[float],
+    codec: str = "libx264",
+    time_base: Fraction = Fraction(1, 90_000),
+    rotation: int = 0,
+    **looks: Any,
 ) -> Path:
     """A small video whose pictures have these times, in seconds; `looks` are attributes of its encoder's context."""
     with av.open(str(path), "w") as container:
@@ -132,6 +137,8 @@ def write_at(
         video.width, video.height, video.pix_fmt = looks.pop("width", 160), looks.pop("height", 120), "yuv420p"
         if codec == "mjpeg":
             video.pix_fmt = "yuvj420p"
+        if rotation:
+            video.set_display_rotation(rotation)
         for name, value in (looks | {"time_base": time_base}).items():
             setattr(video.codec_context, name, value)
         for i, at in enumerate(times):

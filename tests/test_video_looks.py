@@ -1,7 +1,7 @@
 """`portrait process`: what a video says beside its pixels goes along, and colours are shown as they were."""
 
+from fractions import Fraction
 from pathlib import Path
-from typing import Any
 
 import av
 import numpy as np
@@ -9,9 +9,10 @@ import pytest
 from numpy.typing import NDArray
 
 from portrait.cli import main
-from tests.films import ffmpeg, needs_ffmpeg, write_at
+from tests.films import ffmpeg, needs_ffmpeg, write_at, write_video
 
 GREEN = (0, 177, 64)
+GRID = [i / 30 for i in range(15)]
 SHARES = {1: (0.2126, 0.0722), 5: (0.299, 0.114), 6: (0.299, 0.114), 9: (0.2627, 0.0593)}
 """Of red and blue in luma, by FFmpeg's number of the matrix (ITU-T H.273, 8.3)."""
 
@@ -55,9 +56,7 @@ def test_colours_are_composed_and_tagged_as_the_source_says(
     tmp_path: Path, height: int, tags: tuple[int, int, int, int], suffix: str
 ) -> None:
     names = ("colorspace", "color_range", "color_primaries", "color_trc")
-    source = write_at(
-        tmp_path / "in.mp4", [0, 1 / 30], width=320, height=height, **dict(zip(names, tags, strict=True))
-    )
+    source = write_at(tmp_path / "in.mp4", [0, 1 / 30], width=320, height=height, **dict(zip(names, tags, strict=True)))
     target = done(source, tmp_path / f"out{suffix}", "--mode", "color", "--color", "#00b140")
     assert looks(target) == looks(source) == tags
     assert shown(first(target)) == pytest.approx(GREEN, abs=5)
@@ -101,8 +100,8 @@ def test_greys_are_shown_as_before(tmp_path: Path, name: str, options: list[str]
 def test_hdr_becomes_a_picture_of_standard_range(tmp_path: Path, transfer: str) -> None:
     source = tmp_path / "in.mp4"
     kind = f"log-level=error:colorprim=bt2020:transfer={transfer}:colormatrix=bt2020nc"
-    grey = ["-f", "lavfi", "-i", "color=gray:s=160x120:d=0.1", "-vf", "scale=out_color_matrix=bt2020,format=yuv420p10le"]
-    ffmpeg(*grey, "-c:v", "libx265", "-x265-params", kind, "-color_trc", transfer, source)
+    grey = ["-f", "lavfi", "-i", "color=gray:s=160x120:d=0.1", "-vf", "scale=out_color_matrix=bt2020"]
+    ffmpeg(*grey, "-pix_fmt", "yuv420p10le", "-c:v", "libx265", "-x265-params", kind, "-color_trc", transfer, source)
     frame = first(done(source, tmp_path / "out.mp4"))
     assert (frame.colorspace, frame.color_primaries, frame.color_trc) == (1, 1, 1)
     red, green, blue = shown(frame)
@@ -113,21 +112,42 @@ def test_hdr_becomes_a_picture_of_standard_range(tmp_path: Path, transfer: str) 
 @pytest.mark.parametrize("suffix", [".mp4", ".mkv", ".mov", ".ts"])
 @pytest.mark.parametrize("ratio", [(64, 45), (8, 9), (4, 3)])
 def test_pixels_keep_their_shape(tmp_path: Path, ratio: tuple[int, int], suffix: str) -> None:
-    from fractions import Fraction
-
     source = write_at(tmp_path / "in.mp4", [0, 1 / 30], sample_aspect_ratio=Fraction(*ratio))
     with av.open(str(done(source, tmp_path / f"out{suffix}"))) as container:
         assert container.streams.video[0].sample_aspect_ratio == Fraction(*ratio)
 
 
-@needs_ffmpeg
-def test_the_shape_of_pixels_turns_with_the_picture(tmp_path: Path) -> None:
-    from fractions import Fraction
+@pytest.mark.parametrize(("rotation", "size", "ratio"), [(90, (120, 160), (3, 4)), (180, (160, 120), (4, 3))])
+def test_the_shape_of_pixels_turns_with_the_picture(
+    tmp_path: Path, rotation: int, size: tuple[int, int], ratio: tuple[int, int]
+) -> None:
+    source = write_at(tmp_path / "in.mp4", [0, 1 / 30], rotation=rotation, sample_aspect_ratio=Fraction(4, 3))
+    with av.open(str(done(source, tmp_path / "out.mp4"))) as container:
+        video = container.streams.video[0]
+        assert (video.width, video.height) == size
+        assert video.sample_aspect_ratio == Fraction(*ratio)
+        assert next(container.decode(video=0)).rotation == 0
 
-    plain = write_at(tmp_path / "plain.mp4", [0, 1 / 30], sample_aspect_ratio=Fraction(4, 3))
-    ffmpeg("-display_rotation", "90", "-i", plain, "-c", "copy", tmp_path / "in.mp4") if _rotates() else ffmpeg(
-        "-i", plain, "-c", "copy", "-metadata:s:v:0", "rotate=90", tmp_path / "in.mp4"
-    )
-    with av.open(str(done(tmp_path / "in.mp4", tmp_path / "out.mp4"))) as container:
-        video: Any = container.streams.video[0]
-        assert (video.width, video.height, video.sample_aspect_ratio) == (120, 160, Fraction(3, 4))
+
+@needs_ffmpeg
+@pytest.mark.parametrize("suffix", [".mp4", ".mkv"])
+def test_text_and_chapters_are_kept(tmp_path: Path, suffix: str) -> None:
+    texts = {"title": "A holiday", "comment": "At the sea", "date": "2026-05-01"}
+    chapter = ["[CHAPTER]", "TIMEBASE=1/1000", "START=0", "END=500", "title=Morning"]
+    lines = [";FFMETADATA1", *(f"{name}={text}" for name, text in texts.items()), *chapter]
+    (tmp_path / "texts").write_text("\n".join(lines))
+    plain, source = write_at(tmp_path / "plain.mkv", GRID), tmp_path / "in.mkv"
+    ffmpeg("-i", plain, "-f", "ffmetadata", "-i", tmp_path / "texts", "-map_metadata", 1, "-c", "copy", source)
+    with av.open(str(done(source, tmp_path / f"out{suffix}"))) as container:
+        found = {name.lower(): value for name, value in container.metadata.items()}
+        assert texts.items() <= found.items()
+        assert [each["metadata"]["title"] for each in container.chapters()] == ["Morning"]
+
+
+def test_an_mp4_can_be_played_while_it_loads(tmp_path: Path) -> None:
+    """Its index (moov) is before its pictures (mdat), which are the first stream."""
+    write_video(tmp_path / "in.mp4")
+    data = done(tmp_path / "in.mp4", tmp_path / "out.mp4").read_bytes()
+    assert 0 < data.index(b"moov") < data.index(b"mdat")
+    with av.open(str(tmp_path / "out.mp4")) as container:
+        assert [stream.type for stream in container.streams] == ["video", "audio"]

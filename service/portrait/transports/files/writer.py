@@ -10,7 +10,7 @@ import av
 from av.codec.context import Flags
 
 from portrait.errors import BadOption
-from portrait.image.av_frame import av_from_frame
+from portrait.image.av_frame import MATRICES, av_from_frame
 from portrait.image.frame import Frame
 from portrait.transports.files.clock import Pace
 from portrait.transports.files.places import CAMERA, PIPE, ffmpeg_url, is_live, reason, without_secrets
@@ -174,10 +174,12 @@ class _Grid:
 
 def _tag(context: Any, first: Frame, reader: Reader) -> None:
     """Say of the result's colours what the source says of its own."""
-    picture = av_from_frame(first)
+    picture, source = av_from_frame(first), reader.last
     context.colorspace, context.color_range = picture.colorspace, picture.color_range
-    if reader.last is not None:
-        context.color_primaries, context.color_trc = reader.last.color_primaries, reader.last.color_trc
+    if source is not None:
+        context.color_primaries, context.color_trc = source.color_primaries, source.color_trc
+        if MATRICES.get(source.colorspace) is first.colors.matrix:  # which has several numbers
+            context.colorspace = source.colorspace
 
 
 def _kept(metadata: dict[str, str]) -> dict[str, str]:
