@@ -12,6 +12,9 @@ import numpy as np
 from aiohttp import web
 from aiortc import MediaStreamTrack, RTCConfiguration, RTCPeerConnection, RTCSessionDescription
 
+from portrait.admission.capacity import Capacity, Limits
+from portrait.admission.cost_model import CostModel
+from portrait.admission.quality import Quality
 from portrait.image.backgrounds import Backgrounds
 from portrait.metrics import Metrics
 from portrait.sessions.registry import Sessions
@@ -21,6 +24,7 @@ from portrait.transports.http.server import serve_http
 from portrait.transports.webrtc.config import WebRTCConfig
 from portrait.transports.webrtc.server import serve_webrtc
 from portrait.transports.webrtc.turn import IceServers
+from portrait.workers.shared_state import SharedState
 from tests.calls import budget_of
 from tests.fakes import FakeModel, only
 from tests.people import Array, Clip
@@ -136,11 +140,14 @@ async def fake_service(
     max_viewers: int = 8,
     ice: IceServers | None = None,
     origins: Sequence[str] = (),
+    costs: CostModel | None = None,
 ) -> AsyncIterator[tuple[str, Sessions]]:
-    """Real signalling and media around a fake network."""
-    metrics, backgrounds = Metrics(), Backgrounds()
+    """Real signalling and media around a fake network; with `costs`, on a twentieth of a core."""
+    metrics, backgrounds, board = Metrics(), Backgrounds(), SharedState()
+    limits = Limits(budget=0.05, share=1.0, lowest=Quality.FULL)
+    capacity = Capacity(costs, board, metrics, limits) if costs is not None else None
     async with (
-        Sessions(only(model), 4, metrics) as sessions,
+        Sessions(only(model), 4, metrics, board, capacity) as sessions,
         budget_of(10**6) as budget,
         serve_webrtc(
             sessions,

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from portrait.admission.capacity import Capacity, Limits
-from portrait.admission.cost_model import PIXELS, SIZES, CostModel, Demand, assumed_demand
+from portrait.admission.cost_model import PIXELS, SIZES, CostModel, Demand, assumed_demand, viewer_demand
 from portrait.admission.quality import Delivery, Quality
 from portrait.admission.stream_load import StreamLoad
 from portrait.core.compositors import MODES, Options
@@ -72,6 +72,28 @@ def test_each_step_makes_a_stream_cheaper_or_leaves_it(costs: CostModel, transpo
 
 def test_a_mask_costs_less_than_a_picture(costs: CostModel) -> None:
     assert costs.cores(Demand("grpc", "mask", "big"), FULL) < costs.cores(Demand("grpc", "blur", "big"), FULL)
+
+
+def test_viewers_are_charged_for_their_encoding(costs: CostModel) -> None:
+    session, viewer = Demand("webrtc", "blur", "big"), viewer_demand()
+    assert 30 * costs.part("encode vp8", viewer.pixels) < costs.cores(viewer, FULL) < costs.cores(session, FULL) / 1.5
+    assert costs.cores(viewer_demand(1280 * 720), FULL) > 2 * costs.cores(viewer, FULL)
+    capacity = make_capacity(costs, SharedState())
+    alone, _ = fill(capacity, viewer)
+    beside, _ = fill(make_capacity(costs, SharedState(), StreamLoad(session, OPENED)), viewer)
+    assert beside < alone, "a session leaves less for viewers"
+    assert capacity.refusal(session) is not None, "and viewers leave less for sessions"
+
+
+def test_viewers_do_not_make_sessions_dearer(costs: CostModel) -> None:
+    """Their encoders' time was taken for the sessions', whose price rose threefold."""
+    now, session, viewer = OPENED + 10, Demand("webrtc", "blur", "big"), viewer_demand()
+    loads = [running(session, now=now), *(running(viewer, now=now) for _ in range(30))]
+    capacity = make_capacity(costs, SharedState(), *loads)
+    used = costs.cores(session, FULL) + 30 * costs.cores(viewer, FULL)
+    for _ in range(50):
+        capacity._correct(now, used)
+    assert capacity._correction == pytest.approx(1.0, abs=0.1)
 
 
 # Admission.

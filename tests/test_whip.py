@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from aiortc.mediastreams import AudioStreamTrack
 
+from portrait.admission.cost_model import CostModel
 from portrait.image.frame import Frame
 from portrait.image.mask import Mask
 from portrait.server.app import RunningService
@@ -159,6 +160,20 @@ async def test_viewers_over_the_limit_are_refused_and_leave_nothing(shown: Clip)
         async with timeout(60):
             while (await three.post(three.pc.localDescription.sdp, "/whep/desk")).status != 201:
                 await asyncio.sleep(0.05)
+
+
+async def test_a_viewer_is_refused_where_its_encoding_does_not_fit(shown: Clip) -> None:
+    parts = dict.fromkeys(("segment fake", "decode vp8", "encode vp8"), (0.001, 0.001, 0.001))
+    costs = CostModel(parts, "fake", {}, {"fake": "32x32"})
+    async with (
+        fake_service(FakeModel(full_mask), costs=costs) as (url, _),
+        publisher(url, shown) as one,
+        watcher(url) as two,
+    ):
+        await one.connect("/whip/desk")
+        response = await two.post(await two.offer(), "/whep/desk")
+        assert (response.status, (await response.json())["title"]) == (503, "OUT_OF_CPU")
+        assert int(response.headers["Retry-After"]) > 0
 
 
 async def test_candidates_may_come_after_the_offer(shown: Clip) -> None:

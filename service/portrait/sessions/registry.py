@@ -2,14 +2,16 @@
 
 import asyncio
 import logging
+import time
 from asyncio import timeout
-from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager, suppress
+from collections.abc import AsyncIterator, Iterator, Mapping
+from contextlib import asynccontextmanager, contextmanager, suppress
 from typing import Any, TypeVar
 
 from portrait.admission.capacity import RETRY_AFTER, Capacity
-from portrait.admission.cost_model import NOMINAL_PIXELS, Demand, assumed_demand
+from portrait.admission.cost_model import NOMINAL_PIXELS, Demand, assumed_demand, viewer_demand
 from portrait.admission.quality import Delivery
+from portrait.admission.stream_load import StreamLoad
 from portrait.core.compositors import Options
 from portrait.core.segmenters import Model, Models
 from portrait.errors import Draining, NoSuchSession, PortraitError, TooManySessions
@@ -135,6 +137,28 @@ class Sessions:
         finally:
             # Shielded: a cancelled transport must still close the thread and the interpreter.
             await asyncio.shield(self._close(session))
+
+    @contextmanager
+    def admit_viewer(self, pixels: int) -> Iterator[StreamLoad]:
+        """Charge for a viewer of pictures of `pixels`, 0 if unknown, for the length of the block.
+
+        Raises:
+            OutOfCpu: encoding for one more viewer does not fit.
+        """
+        demand = viewer_demand(pixels)
+        load = StreamLoad(demand, time.monotonic())
+        with self.board.locked():
+            refusal = self._capacity.refusal(demand)
+            if refusal is None:
+                self._capacity.add(load)
+        if refusal is not None:
+            self.metrics.session_refused(refusal.reason, "webrtc")
+            log_event(logger, logging.WARNING, "viewer refused", reason=str(refusal))
+            raise refusal
+        try:
+            yield load
+        finally:
+            self._capacity.remove(load)
 
     @property
     def draining(self) -> bool:

@@ -21,6 +21,8 @@ class Broadcast:
     def __init__(self, name: str) -> None:
         self.name = name
         self.ended = asyncio.Event()
+        self.pixels = dict.fromkeys(OUTPUTS, 0)
+        """Size of each output's last frame; 0 before the first."""
         self._slots: dict[str, set[NewestSlot[Frame]]] = {output: set() for output in OUTPUTS}
 
     @property
@@ -31,6 +33,7 @@ class Broadcast:
     def show(self, outputs: dict[str, Frame]) -> None:
         """Give every viewer the newest frame of its output."""
         for output, frame in outputs.items():
+            self.pixels[output] = frame.width * frame.height
             for slot in self._slots[output]:
                 slot.put(frame)
 

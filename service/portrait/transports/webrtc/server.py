@@ -185,14 +185,18 @@ class WebRTC:
                     await publisher.run(publisher.show())
 
     async def _run_viewer(self, name: str, output: str, offer: str, answered: Answered) -> None:
-        with self._broadcasts.view(name) as broadcast, broadcast.watch(output) as slot:
+        with (
+            self._broadcasts.view(name) as broadcast,
+            self._sessions.admit_viewer(broadcast.pixels[output]) as load,
+            broadcast.watch(output) as slot,
+        ):
             viewer = Viewer(new_id(self._sessions.board.index), broadcast, output)
             async with self._connected(viewer.connection, viewer.id, viewer.close):
                 self._open.viewers[viewer.id] = viewer
                 reason = "not answered, or cancelled"
                 log_event(logger, logging.INFO, "viewer opened", viewer=viewer.id[:6], stream=name)
                 try:
-                    answer = await viewer.answer(offer, slot, self._executor)
+                    answer = await viewer.answer(offer, slot, self._executor, load)
                     answered.set_result((f"/v1/viewers/{viewer.id}", viewer.connection, answer))
                     reason = await viewer.run()
                 finally:

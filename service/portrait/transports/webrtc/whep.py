@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import time
 from collections.abc import Callable
 from concurrent.futures import Executor
 from typing import Any
@@ -9,6 +10,7 @@ from typing import Any
 from aiortc import MediaStreamTrack
 from aiortc.mediastreams import MediaStreamError
 
+from portrait.admission.stream_load import StreamLoad
 from portrait.errors import UnsupportedOffer
 from portrait.image.frame import Frame
 from portrait.sessions.newest_slot import Closed, NewestSlot
@@ -26,10 +28,16 @@ class ViewerTrack(MediaStreamTrack):
     kind = "video"
 
     def __init__(
-        self, slot: NewestSlot[Frame], encoder: PictureEncoder, executor: Executor, end: Callable[[str], None]
+        self,
+        slot: NewestSlot[Frame],
+        encoder: PictureEncoder,
+        executor: Executor,
+        load: StreamLoad,
+        end: Callable[[str], None],
     ) -> None:
         super().__init__()
-        self._slot, self._encoder, self._executor, self._end = slot, encoder, executor, end
+        self._slot, self._encoder, self._executor = slot, encoder, executor
+        self._load, self._end = load, end
 
     async def recv(self) -> EncodedPicture:  # type: ignore[override]  # its sender's encoder packs it
         """The next picture, with the time of its frame.
@@ -39,7 +47,10 @@ class ViewerTrack(MediaStreamTrack):
         """
         try:
             frame = await self._slot.get()
-            return await asyncio.get_running_loop().run_in_executor(self._executor, self._encoder.encode, frame)
+            loop = asyncio.get_running_loop()
+            encoded = await loop.run_in_executor(self._executor, self._encoder.encode, frame)
+            self._load.add_result(time.monotonic(), frame.arrived, (frame.width, frame.height))
+            return encoded
         except Closed:
             self.stop()
             raise MediaStreamError from None
@@ -65,8 +76,10 @@ class Viewer:
         if not self._ended.done():
             self._ended.set_result(reason)
 
-    async def answer(self, offer: str, slot: NewestSlot[Frame], executor: Executor) -> str:
+    async def answer(self, offer: str, slot: NewestSlot[Frame], executor: Executor, load: StreamLoad) -> str:
         """The SDP answer to an offer: it sends the frames of `slot`, encoded by `executor`, and nothing else.
+
+        `load` is what admission charges for the viewer.
 
         Raises:
             BadOffer: not SDP, no video to receive, or no codec in common.
@@ -78,7 +91,7 @@ class Viewer:
             for transceiver in transceivers:
                 if transceiver.kind == "video" and "send" in directions_left(transceiver) and not found:
                     found = True
-                    transceiver.sender.replaceTrack(ViewerTrack(slot, self._encoder, executor, self.end))
+                    transceiver.sender.replaceTrack(ViewerTrack(slot, self._encoder, executor, load, self.end))
                     hand_over(transceiver, self._encoder)
                     transceiver.direction = "sendonly"
                 else:
