@@ -27,6 +27,7 @@ OPENING = bytes([DATA_CHANNEL_OPEN]) + bytes(11)
 async def sctp() -> AsyncIterator[Any]:
     """The service's end of an association, about to hear of packet 1."""
     client = RTCPeerConnection(RTCConfiguration(iceServers=[]))
+    client.addTransceiver("video")
     client.createDataChannel("events")
     await client.setLocalDescription(await client.createOffer())
     connection = Connection(lambda _: None)
