@@ -1,4 +1,4 @@
-# One file for x86-64 and arm64. What is in the image, and why, stands in docs/operate/deployment.md.
+# One file for x86-64 and arm64. docs/operate/deployment.md says what is in the image and why.
 ARG BASE=python:3.11-slim-bookworm
 
 FROM ${BASE} AS build
@@ -7,7 +7,7 @@ WORKDIR /src
 # hadolint ignore=DL3008
 RUN apt-get update && apt-get install -y --no-install-recommends binutils && rm -rf /var/lib/apt/lists/*
 COPY deploy/build.lock deploy/requirements.lock deploy/
-# Two environments: what builds stays here, what runs is copied. Only wheels whose hash is in the lock are installed.
+# Two environments: the build tools stay here, the service's own is copied. Only wheels with a hash in the lock are installed.
 RUN python3 -m venv /opt/tools && python3 -m venv --without-pip /opt/portrait \
  && /opt/tools/bin/pip install --require-hashes --only-binary :all: -r deploy/build.lock \
  && /opt/tools/bin/pip --python /opt/portrait/bin/python install \
@@ -18,20 +18,20 @@ RUN /opt/tools/bin/pip wheel --no-deps --no-build-isolation --wheel-dir /wheel .
  && /opt/tools/bin/pip --python /opt/portrait/bin/python install --no-deps --no-index /wheel/*.whl \
  && /opt/tools/bin/cyclonedx-py environment /opt/portrait/bin/python \
       --output-reproducible --output-format JSON --output-file /opt/portrait/sbom.cdx.json
-# Parts of the wheels that a service on a CPU never loads: LiteRT's GPU backend and compilers, NumPy's tests and bridge to
-# Fortran, types for checkers, the symbols of extension modules. What lies in *.libs was patched after it was linked, and
-# strip would break it. Not every architecture has all of them. The imports at the end are the proof that nothing was needed; a
-# network is not run, since LiteRT ends where another architecture is emulated with this one's /sys.
+# Remove what a service on a CPU never loads: LiteRT's GPU backend and compilers, NumPy's tests and Fortran bridge, type stubs,
+# symbols of extension modules. Libraries in *.libs were patched after linking, and strip would break them. Not every
+# architecture has all of these. The imports at the end prove that nothing needed is gone; no model is run, since LiteRT crashes
+# where another architecture is emulated with this one's /sys.
 RUN set -- /opt/portrait/lib/python3*/site-packages \
  && rm -rf "$1"/ai_edge_litert/libLiteRtWebGpuAccelerator.so "$1"/ai_edge_litert/tools "$1"/ai_edge_litert/vendors \
       "$1"/numpy/f2py "$1"/numpy/distutils "$1"/numpy/_core/include \
  && find "$1"/numpy -type d -name tests -prune -exec rm -r {} + \
  && find "$1" -name '*.pyi' -delete \
  && find "$1" -name '*.so' -not -path '*.libs/*' -exec strip --strip-unneeded {} + \
- && /opt/portrait/bin/python -c "import ai_edge_litert.interpreter, portrait.server.app, portrait.cli.commands, portrait.cli.process"
+ && /opt/portrait/bin/python -c "import ai_edge_litert.interpreter, portrait.server.app, portrait.cli.process, portrait.cli.tools"
 
 FROM ${BASE}
-# Debian's own security updates reach an image built anew; pinned versions would only make the build fail.
+# Unpinned, so that a new build gets Debian's security updates; a pinned version would fail once it is superseded.
 # hadolint ignore=DL3008
 RUN apt-get update \
  && apt-get install -y --no-install-recommends libjemalloc2 tini \
@@ -41,9 +41,9 @@ RUN apt-get update \
  && install --directory --owner portrait --group portrait --mode 0700 /var/lib/portrait
 COPY --from=build /opt/portrait /opt/portrait
 COPY deploy/healthcheck.py /opt/portrait/
-# In a container there is no other way in than all addresses; who may come in that way is decided where its ports are
-# published. PORTRAIT_INSECURE=false refuses to start without tokens and TLS. A volume that is new gets the owner of the folder
-# at which it is mounted, so PORTRAIT_DATA is there. jemalloc is found by its name on every architecture.
+# A container is reached only if it listens on all addresses; where its ports are published decides who can reach it.
+# PORTRAIT_INSECURE=false refuses to start without tokens and TLS. A new volume gets the owner of the folder it is mounted
+# over, so the folder of PORTRAIT_DATA exists. The loader finds jemalloc by its name on each architecture.
 ENV PATH=/opt/portrait/bin:$PATH \
     LD_PRELOAD=libjemalloc.so.2 \
     PYTHONDONTWRITEBYTECODE=1 \

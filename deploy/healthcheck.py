@@ -1,7 +1,7 @@
-"""The image's health check: whether the service says that it is ready.
+"""The image's health check: whether the service is ready.
 
-It asks the container's own loopback, by TLS where the service speaks it: a variable may have asked for that, a flag or
-the settings file. The certificate is not looked at, since an operator's own need not be the loopback's.
+It asks over the loopback, without TLS and then with it, since variables, flags or a settings file may turn TLS on.
+The certificate is not verified: it need not name the loopback address.
 """
 
 import contextlib
@@ -15,9 +15,9 @@ PORT = os.environ.get("PORTRAIT_HTTP_PORT", "8080")
 
 
 def main() -> int:
-    """Ask; the exit status: 0 ready, 1 not."""
+    """Ask; returns the exit status: 0 when ready, else 1."""
     for scheme in ("http", "https"):
-        # To plain HTTP a TLS port answers with an alert, which is no HTTP, or not at all.
+        # A TLS port answers plain HTTP with an alert, which is not HTTP, or not at all.
         with contextlib.suppress(OSError, http.client.HTTPException):
             url = f"{scheme}://127.0.0.1:{PORT}/readyz"
             urllib.request.urlopen(url, timeout=1, context=ssl._create_unverified_context())

@@ -1,5 +1,6 @@
 """The Dockerfile and what it pins."""
 
+import importlib.util
 import re
 import subprocess
 import tomllib
@@ -23,6 +24,14 @@ def pinned(lock: Path) -> dict[str, list[str]]:
     for name, version in re.findall(r"^([\w.-]+)==([\w.]+)", lock.read_text(), re.MULTILINE):
         found.setdefault(canonicalize_name(name), []).append(version)
     return found
+
+
+def test_the_modules_that_the_build_imports_are_there() -> None:
+    """The last step of the build proves by them that nothing needed was removed."""
+    imported = re.findall(r"portrait(?:\.\w+)+", re.findall(r'-c "import (.*?)"', (ROOT / "Dockerfile").read_text())[0])
+    assert len(imported) >= 3
+    for name in imported:
+        assert importlib.util.find_spec(name) is not None, name
 
 
 def test_the_dockerfile_passes_its_linter() -> None:
