@@ -63,7 +63,7 @@ async def test_the_node_client_says_what_was_refused(service: RunningService, fr
     target = f"127.0.0.1:{service.grpc_port}"
     status, said = await run(NODE, EXAMPLES / "node" / "stream.mjs", target, *frames[:3])
     assert status == 1
-    assert "01.jpg: data: 5 bytes that are no picture" in said
+    assert "01.jpg: data: got 5 bytes that are no picture" in said
     assert frames[2].with_suffix(".pgm").exists()
 
 

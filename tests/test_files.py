@@ -137,7 +137,7 @@ async def test_a_running_service_gives_the_very_frames_a_pipeline_here_gives(
     [
         ("text.mp4", "o.mp4", [], "no video"),
         ("missing.mp4", "o.mp4", [], "no video"),
-        ("text.png", "o.png", [], "5 bytes that are no picture"),
+        ("text.png", "o.png", [], "got 5 bytes that are no picture"),
         ("me.png", "o.jpg", ["--mode", "cutout"], "o.jpg cannot hold the result; expected a name in .png or .webp"),
         ("me.png", "o.bmp", [], "o.bmp cannot hold the result; expected a name in .jpg"),
         ("me.png", "o.png", ["--mode", "image"], "mode image was asked for without one"),

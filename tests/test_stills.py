@@ -78,7 +78,7 @@ async def test_a_background_is_a_name_or_a_file(http: aiohttp.ClientSession, bac
 
 
 BAD_STILLS: dict[str, tuple[bytes, str]] = {
-    "no picture": (b"hello", "5 bytes that are no picture; expected one of JPEG, PNG, WEBP"),
+    "no picture": (b"hello", "got 5 bytes that are no picture, expected one of JPEG, PNG, WEBP"),
     "cut short": (encoded(room(320, 240))[:5000], "damaged or cut short after 5000 bytes"),
     "0x0": (png(0, 0), "no picture"),
     "a huge header": (png(20_000, 20_000), "400000000 pixels"),

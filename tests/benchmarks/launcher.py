@@ -32,8 +32,8 @@ def frames() -> dict[str, float]:
     from portrait.core.compositors import Options, open_compositor
     from portrait.core.pipeline import Pipeline
     from portrait.core.segmenters import load_models
-    from portrait.image.compressed import decode_bgr, encode
-    from portrait.image.convert import bgr_from_frame, frame_from_bgr
+    from portrait.image.compressed import decode_frame, encode
+    from portrait.image.convert import bgr_from_frame
     from portrait.metrics import Metrics
 
     cv2.setNumThreads(1)
@@ -45,7 +45,7 @@ def frames() -> dict[str, float]:
 
     def work(i: int) -> None:
         arrived = shown[i % len(shown)]
-        frame = frame_from_bgr(decode_bgr(jpegs[i % len(jpegs)], 2**26, "data"), arrived.timestamp, arrived.arrived)
+        frame = decode_frame(jpegs[i % len(jpegs)], 2**26, "data", arrived.timestamp, arrived.arrived)
         encode(bgr_from_frame(pipeline.run(frame, options, compositor).compose()), ".jpg")
 
     for i in range(20):

@@ -110,6 +110,7 @@ def show(window: Window, frame: Frame, mask: Mask) -> tuple[Frame, Mask]:
     top = min(round(window.top * frame.u.shape[0]), frame.u.shape[0] - height)
     y = _part(frame.y, 2 * left, 2 * top, 2 * width, 2 * height)
     u, v = (_part(plane, left, top, width, height) for plane in (frame.u, frame.v))
+    alpha = None if frame.alpha is None else _part(frame.alpha, 2 * left, 2 * top, 2 * width, 2 * height)
     across, down = mask.width / frame.width, mask.height / frame.height
     sides = min(2 * width, frame.width - 2 * left), min(2 * height, frame.height - 2 * top)
     scale = sides[0] / frame.width, sides[1] / frame.height
@@ -122,7 +123,7 @@ def show(window: Window, frame: Frame, mask: Mask) -> tuple[Frame, Mask]:
     )
     flags, size = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP, (mask.width, mask.height)
     values = cv2.warpAffine(mask.values, matrix, size, flags=flags, borderMode=cv2.BORDER_REPLICATE)
-    return frame.with_planes(y, u, v), Mask(np.asarray(values, np.uint8))
+    return frame.with_planes(y, u, v, alpha), Mask(np.asarray(values, np.uint8))
 
 
 def _part(plane: Plane, left: int, top: int, width: int, height: int) -> Plane:

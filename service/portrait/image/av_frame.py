@@ -7,7 +7,8 @@ import numpy as np
 from av.video.reformatter import ColorRange
 
 from portrait.errors import BadPicture
-from portrait.image.frame import Colors, Frame, Matrix, Plane, Range, Timestamp, check_size
+from portrait.image.convert import hidden
+from portrait.image.frame import GREY, Colors, Frame, Matrix, Plane, Range, Timestamp, check_size
 
 MATRICES: Mapping[int, Matrix] = {
     1: Matrix.BT709,
@@ -30,7 +31,7 @@ def frame_from_av(picture: av.VideoFrame, max_pixels: int, arrived: float, unkno
     """A Frame over the planes of `picture`, without copying them; other formats than planar 4:2:0 are converted first.
 
     Its colours are the picture's; the matrix is `unknown` where the picture names none, the range is limited where it
-    says nothing of full range. A picture in RGB becomes one of `unknown` in limited range.
+    says nothing of full range. A picture in RGB becomes one of `unknown` in limited range. Pixels of alpha 0 are grey.
 
     Raises:
         BadPicture: larger than `max_pixels`, or without a timestamp.
@@ -40,18 +41,22 @@ def frame_from_av(picture: av.VideoFrame, max_pixels: int, arrived: float, unkno
         raise BadPicture("frame", "got a picture without a timestamp")
     timestamp = Timestamp(picture.pts, picture.time_base)
     name = picture.format.name
+    has_alpha = name not in PLANAR and any(component.is_alpha for component in picture.format.components)
     matrix = MATRICES.get(picture.colorspace, unknown)
     full = picture.color_range == ColorRange.JPEG or name.startswith("yuvj")
-    if name not in PLANAR:
+    if name not in (*PLANAR, "yuva420p"):
         # RGB and grey are always of full range, whatever their tag says, and become limited.
         full = full and name.startswith("yuv")
         source, target = (ColorRange.JPEG, ColorRange.JPEG) if full else (None, ColorRange.MPEG)
-        space = COLORSPACES[matrix]
         picture = picture.reformat(
-            format="yuv420p", dst_colorspace=space, src_color_range=source, dst_color_range=target
+            format="yuva420p" if has_alpha else "yuv420p",
+            dst_colorspace=COLORSPACES[matrix],
+            src_color_range=source,
+            dst_color_range=target,
         )
-    y, u, v = (_view(plane) for plane in picture.planes)
-    return Frame(y, u, v, timestamp, arrived, colors=Colors(matrix, Range.FULL if full else Range.LIMITED))
+    y, u, v, *alpha = (_view(plane) for plane in picture.planes)
+    frame = Frame(y, u, v, timestamp, arrived, colors=Colors(matrix, Range.FULL if full else Range.LIMITED))
+    return hidden(frame, alpha[0].copy(), GREY) if alpha else frame
 
 
 def av_from_frame(frame: Frame) -> av.VideoFrame:

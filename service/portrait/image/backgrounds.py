@@ -8,13 +8,10 @@ from fractions import Fraction
 from pathlib import Path
 from weakref import WeakValueDictionary
 
-import cv2
-import numpy as np
-
 from portrait.errors import BadOption, BadPicture
 from portrait.image.clip import Clip, first_picture, is_clip, load_clip
-from portrait.image.compressed import decode_bgr, encode
-from portrait.image.convert import bgr_from_frame, frame_from_bgr
+from portrait.image.compressed import decode_frame, encode
+from portrait.image.convert import fit_cover, flattened
 from portrait.image.frame import Frame, Timestamp
 
 EMBEDDED = Path(__file__).parents[1] / "scenes"
@@ -45,12 +42,14 @@ class Backgrounds:
         files = (path for place in folders for path in sorted(place.iterdir()))
         self._paths = {path.stem: path for path in files if path.suffix.lower() in PICTURES or is_clip(path)}
         self._films: WeakValueDictionary[Path, Clip] = WeakValueDictionary()
+        self._stills: dict[Path, tuple[int, bytes]] = {}
+        """For each path asked for: when the file was changed, in ns, and the JPEG made of it then, some 20 KB."""
         self._one_film = ThreadPoolExecutor(1, thread_name_prefix="film")
         self._some_pictures = ThreadPoolExecutor(PICTURE_THREADS, thread_name_prefix="background")
 
     def take_over(self, other: "Backgrounds") -> None:
         """Have the pictures of `other` from now on."""
-        self._paths, self._films = other._paths, other._films
+        self._paths, self._films, self._stills = other._paths, other._films, other._stills
 
     @property
     def names(self) -> list[str]:
@@ -95,7 +94,16 @@ class Backgrounds:
             BadOption: there is none.
             BadPicture: its file cannot be used.
         """
-        return await asyncio.get_running_loop().run_in_executor(self._some_pictures, _still, self.path(name))
+        return await asyncio.get_running_loop().run_in_executor(self._some_pictures, self._still, self.path(name))
+
+    def _still(self, path: Path) -> bytes:
+        with _reading(path):
+            status = path.stat()
+        changed, still = self._stills.get(path, (0, b""))
+        if changed != status.st_mtime_ns:
+            still = encode(_scaled(_picture(path), STILL_SIDE), ".jpg")
+            self._stills[path] = status.st_mtime_ns, still
+        return still
 
     def _film(self, path: Path) -> Clip:
         film = self._films.get(path)
@@ -111,12 +119,8 @@ def load_background(data: bytes) -> Frame:
     Raises:
         BadPicture: not a picture, or too large a one.
     """
-    pixels = decode_bgr(data, MAX_PIXELS, "background")
-    scale = KEPT_SIDE / max(pixels.shape[:2])
-    if scale < 1:
-        size = max(1, round(pixels.shape[1] * scale)), max(1, round(pixels.shape[0] * scale))
-        pixels = np.asarray(cv2.resize(pixels, size, interpolation=cv2.INTER_AREA), np.uint8)
-    return frame_from_bgr(pixels, Timestamp(0, Fraction(1)), 0.0)
+    frame = flattened(decode_frame(data, MAX_PIXELS, "background", Timestamp(0, Fraction(1)), 0.0))
+    return _scaled(frame, KEPT_SIDE)
 
 
 def _picture(path: Path) -> Frame:
@@ -124,11 +128,12 @@ def _picture(path: Path) -> Frame:
         return first_picture(path) if is_clip(path) else load_background(path.read_bytes())
 
 
-def _still(path: Path) -> bytes:
-    pixels = bgr_from_frame(_picture(path))
-    scale = min(1.0, STILL_SIDE / max(pixels.shape[:2]))
-    size = max(1, round(pixels.shape[1] * scale)), max(1, round(pixels.shape[0] * scale))
-    return encode(np.asarray(cv2.resize(pixels, size, interpolation=cv2.INTER_AREA), np.uint8), ".jpg")
+def _scaled(frame: Frame, side: int) -> Frame:
+    """The frame with `side` on its longer side, or as it is where it is smaller."""
+    scale = side / max(frame.width, frame.height)
+    if scale >= 1:
+        return frame
+    return fit_cover(frame, max(1, round(frame.width * scale)), max(1, round(frame.height * scale)))
 
 
 @contextmanager

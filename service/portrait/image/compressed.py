@@ -1,32 +1,28 @@
-"""Compressed pictures to and from pixels: JPEG, PNG and WebP. A picture is checked before it costs memory."""
+"""Compressed pictures to and from frames: JPEG, PNG and WebP, shown as a viewer shows them.
+
+A Frame made here is upright (EXIF), in sRGB (ICC profiles), 8 bits deep, and holds nothing of what was erased. A
+picture is checked before it costs memory, and a large one is converted in strips: no copy of all its pixels is made.
+"""
 
 import io
+import struct
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
+from fractions import Fraction
 from typing import Literal
 
+import av
 import cv2
 import numpy as np
-from PIL import Image, UnidentifiedImageError
+from PIL import Image, ImageCms
 
 from portrait.errors import BadPicture
-from portrait.image.convert import frame_from_bgr
+from portrait.image.av_frame import frame_from_av
+from portrait.image.convert import bgr_from_frame, frame_from_bgr, frame_from_rows, pixels_of, turned
 from portrait.image.frame import Frame, Plane, Timestamp, check_size
-
-FORMATS = ("JPEG", "PNG", "WEBP")
-"""The compressed formats taken; named in every refusal."""
-
-JPEG_START, JPEG_END = b"\xff\xd8", b"\xff\xd9"
-JPEG_FRAMES = (0xC0, 0xC1, 0xC2)
-JPEG_TABLES = (0xC4, 0xDB, 0xDD, *range(0xE0, 0xF0), 0xFE)
-"""Markers (ITU-T T.81, table B.1): of a frame's header (baseline, extended, progressive), and of the segments usual
-before one. All have a length."""
-
-PNG_START, PNG_END = b"\x89PNG\r\n\x1a\n", b"IEND"
-
-MOST_CHUNKS = 2**16
-"""Of a PNG; encoders make one for each 8 KB or more."""
+from portrait.image.headers import EXIF, JPEG_END, JPEG_SCAN, Header, Jpeg, WebP, picture_format, read_header, webp_file
 
 DECODINGS = {
     1: cv2.IMREAD_COLOR,
@@ -36,131 +32,262 @@ DECODINGS = {
 }
 """How many times smaller a picture can be decoded: JPEG's transform of 8x8 pixels has these sizes, too."""
 
+ORIENTATION = 0x0112
+"""The EXIF tag: how the picture is to be turned, 1 (not at all) to 8."""
+
+SAME_LEVELS = 2
+"""By how much a profile's colours may differ from sRGB's and need no conversion."""
+
+DAMAGED = (
+    OSError,
+    ValueError,
+    SyntaxError,
+    IndexError,
+    OverflowError,
+    Image.DecompressionBombError,
+    av.error.FFmpegError,
+)
+"""What Pillow and FFmpeg raise for pictures that are damaged or cut short."""
+
 PictureFormat = Literal[".jpg", ".png", ".webp"]
 
 
 def read_size(data: bytes, max_pixels: int, field: str) -> tuple[int, int]:
-    """(width, height) as the header says, without decoding.
+    """(width, height) as the header says, before any turn; nothing is decoded.
 
     Raises:
-        BadPicture: not a picture of the formats taken, or one so large that the library will not look at it.
+        BadPicture: no JPEG, PNG or WebP file, cut short within its header, or larger than `max_pixels`.
     """
-    if (size := _jpeg_size(data)) is not None:
-        return size
-    try:
-        # Pillow warns about large headers; the limit is ours and is checked by the caller.
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            with Image.open(io.BytesIO(data), formats=FORMATS) as header:
-                width, height = header.size
-                return width, height
-    except Image.DecompressionBombError as error:
-        raise BadPicture(field, f"{error}; expected at most {max_pixels} pixels") from error
-    except (UnidentifiedImageError, OSError, ValueError, SyntaxError) as error:
-        kinds = ", ".join(FORMATS)
-        raise BadPicture(field, f"{len(data)} bytes that are no picture; expected one of {kinds}") from error
-
-
-def _jpeg_size(data: bytes) -> tuple[int, int] | None:
-    """(width, height) of a JPEG's frame header (ITU-T T.81, B.2.2); None where the way to it is in the least unusual.
-
-    Pillow, which then decides, takes twenty times as long: as much as the resizing of a small frame.
-    """
-    at = len(JPEG_START)
-    while data.startswith(JPEG_START) and data[at : at + 1] == b"\xff" and len(data) >= at + 9:
-        marker = data[at + 1]
-        if marker in JPEG_FRAMES:
-            return int.from_bytes(data[at + 7 : at + 9], "big"), int.from_bytes(data[at + 5 : at + 7], "big")
-        if marker not in JPEG_TABLES:
-            return None
-        at += 2 + int.from_bytes(data[at + 2 : at + 4], "big")
-    return None
-
-
-def decode_bgr(data: bytes, max_pixels: int, field: str = "image") -> Plane:
-    """(H,W,3) uint8 BGR of a compressed picture, turned upright as its EXIF orientation says.
-
-    Raises:
-        BadPicture: not a picture, cut short, or larger than `max_pixels` (found out before decoding).
-    """
-    return _decode(data, _read_checked(data, max_pixels, field), 1, field)
+    header = _read_header(data, field)
+    check_size(header.width, header.height, max_pixels, field)
+    return header.width, header.height
 
 
 def decode_frame(
     data: bytes, max_pixels: int, field: str, timestamp: Timestamp, arrived: float, least: int | None = None
 ) -> Frame:
-    """A Frame of a compressed picture, as `decode_bgr`; of a JPEG no more than is needed.
+    """A Frame of a JPEG, PNG or WebP file, with its alpha if it has one; the first picture of an animation.
 
-    `least` is how many pixels each side needs, None all of them: a larger JPEG is decoded at a half, a quarter or an
-    eighth of its size, which spares the transform and the colours of pixels that would be averaged away.
+    `least` is for a Frame that only a network sees: how many pixels each side needs, None all of them. A larger JPEG is
+    decoded at a half, a quarter or an eighth of its size, which spares the transform and the colours of pixels that
+    would be averaged away, and its profile is left out of account.
 
     Raises:
-        BadPicture: as `decode_bgr`.
+        BadPicture: another format, damaged or cut short, or larger than `max_pixels` (found out before decoding).
     """
-    width, height = _read_checked(data, max_pixels, field)
-    reduction = 1
-    if least is not None and data.startswith(JPEG_START):
+    header = _read_header(data, field)
+    check_size(header.width, header.height, max_pixels, field)
+    try:
+        frame, orientation = _decode(data, header, least, timestamp, arrived)
+    except DAMAGED as error:
+        raise _damaged(data, header, field) from error
+    return turned(frame, orientation)
+
+
+def decode_bgr(data: bytes, max_pixels: int, field: str = "image") -> Plane:
+    """(H,W,3) uint8 BGR of a JPEG, PNG or WebP file, as `decode_frame`."""
+    return bgr_from_frame(decode_frame(data, max_pixels, field, Timestamp(0, Fraction(1)), 0.0))
+
+
+def _read_header(data: bytes, field: str) -> Header:
+    header = read_header(data, field)
+    if not isinstance(header, Jpeg) or header.usual:
+        return header
+    try:
+        with _opened(data) as image:
+            return replace(header, width=image.width, height=image.height)
+    except DAMAGED as error:
+        raise BadPicture(field, "got a JPEG picture that is damaged or cut short in its header") from error
+
+
+def _damaged(data: bytes, header: Header, field: str) -> BadPicture:
+    size = f"{header.width}x{header.height}"
+    return BadPicture(field, f"got a {size} picture that is damaged or cut short after {len(data)} bytes")
+
+
+def _decode(data: bytes, header: Header, least: int | None, timestamp: Timestamp, arrived: float) -> tuple[Frame, int]:
+    """The picture as it lies in the file, and its orientation."""
+    if isinstance(header, WebP):
+        return _decode_webp(header, timestamp, arrived), _orientation(header.exif)
+    if not isinstance(header, Jpeg):
+        with _opened(data) as image:
+            return _decode_image(image, timestamp, arrived)
+    data = _whole_jpeg(data)
+    # OpenCV decodes JPEG at smaller sizes, but without profiles and inks.
+    converted = least is None and _to_srgb(header.profile, "RGB") is not None
+    if header.usual and header.components in (1, 3) and not converted:
+        return _decode_jpeg(data, header, least, timestamp, arrived), _orientation(header.exif)
+    with _opened(data) as image:
+        return _decode_image(image, timestamp, arrived)
+
+
+def _decode_jpeg(data: bytes, header: Jpeg, least: int | None, timestamp: Timestamp, arrived: float) -> Frame:
+    width, height, reduction = header.width, header.height, 1
+    if least is not None:
         reduction = max((by for by in DECODINGS if min(width, height) >= by * least), default=1)
-    pixels = _decode(data, (width, height), reduction, field)
-    frame = frame_from_bgr(pixels, timestamp, arrived)
-    if reduction == 1:
+    flags = DECODINGS[reduction] | cv2.IMREAD_IGNORE_ORIENTATION
+    pixels = cv2.imdecode(np.frombuffer(data, np.uint8), flags)
+    if pixels is None:
+        raise ValueError("OpenCV cannot decode it")
+    frame = frame_from_bgr(np.asarray(pixels, np.uint8), timestamp, arrived)
+    return frame if reduction == 1 else replace(frame, full_size=(width, height))
+
+
+def _whole_jpeg(data: bytes) -> bytes:
+    """A JPEG with its end-of-image marker, which is added where it lacks and every row is there.
+
+    The marker cannot occur inside entropy-coded data (ITU-T T.81, B.1.1.5); a preview in the header ends with one too,
+    but lies before the last start of scan. Some builds of OpenCV fill what is missing with grey and report success, so
+    FFmpeg tells: with `explode` it refuses a scan that is not whole.
+
+    Raises:
+        FFmpegError: it is cut short.
+    """
+    if data.endswith(JPEG_END) or data.rfind(JPEG_END) > data.rfind(JPEG_SCAN):
+        return data  # looking for the markers costs a twentieth of decoding
+    _decode_av("mjpeg", data, err_detect="explode")
+    return data + JPEG_END
+
+
+def _decode_av(codec: str, data: bytes, **options: str) -> av.VideoFrame:
+    """The picture that FFmpeg makes of a file."""
+    context = av.CodecContext.create(codec, "r")
+    assert isinstance(context, av.VideoCodecContext)
+    context.thread_count, context.options = 1, options
+    for picture in (*context.decode(av.Packet(data)), *context.decode(None)):
+        if isinstance(picture, av.VideoFrame):
+            return picture
+    raise ValueError("no picture")
+
+
+def _decode_webp(header: WebP, timestamp: Timestamp, arrived: float) -> Frame:
+    """By FFmpeg, which gives a lossy picture's own planes and needs a tenth of the memory that libwebp does."""
+    most = (header.width + 127) * (header.height + 127)  # FFmpeg counts whole blocks
+    picture = _decode_av("webp", webp_file(header), max_pixels=str(most))
+    if (picture.width, picture.height) != (header.width, header.height):
+        raise ValueError("the picture has another size than its header says")
+    transform = _to_srgb(header.profile, "RGB")
+    if picture.format.name == "argb":
+        packed = np.frombuffer(memoryview(picture.planes[0]), np.uint8).reshape(picture.height, -1, 4)
+
+        def rows(top: int, bottom: int) -> Plane:
+            argb = packed[top:bottom, : picture.width]
+            return _recolored(np.ascontiguousarray(argb[..., (1, 2, 3, 0)]), transform)
+
+        return frame_from_rows(rows, picture.width, picture.height, timestamp, arrived)
+    picture.pts, picture.time_base = timestamp.ticks, timestamp.time_base
+    frame = frame_from_av(picture, most, arrived)
+    if transform is None:
         return frame
-    lying = (pixels.shape[1] > pixels.shape[0]) != (width > height)
-    return replace(frame, full_size=(height, width) if lying else (width, height))
+
+    def strip(top: int, bottom: int) -> Plane:
+        pixels = pixels_of(frame, top, bottom)
+        return _recolored(np.ascontiguousarray(pixels[..., (2, 1, 0, 3)[: pixels.shape[2]]]), transform)
+
+    return frame_from_rows(strip, frame.width, frame.height, timestamp, arrived)
 
 
-def _read_checked(data: bytes, max_pixels: int, field: str) -> tuple[int, int]:
-    width, height = read_size(data, max_pixels, field)
-    check_size(width, height, max_pixels, field)
-    if data.startswith(PNG_START):
-        _check_chunks(data, field)
-    return width, height
+@contextmanager
+def _no_warnings() -> Iterator[None]:
+    """Pillow warns of large headers, whose limit is ours, and of damaged EXIF, which is ignored."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        yield
 
 
-def _check_chunks(data: bytes, field: str) -> None:
-    """Refuse a PNG with a chunk that is longer than what is left (PNG, section 5.3).
+def _opened(data: bytes) -> Image.Image:
+    with _no_warnings():
+        return Image.open(io.BytesIO(data), formats=(picture_format(data) or "",))
 
-    OpenCV makes room for whatever length a chunk says, up to 4 GB, and only then looks whether it is there.
+
+def _decode_image(image: Image.Image, timestamp: Timestamp, arrived: float) -> tuple[Frame, int]:
+    """What Pillow decodes, and its orientation: every kind of PNG, and JPEGs with profiles or inks."""
+    with _no_warnings():
+        image.load()
+    mode = {"1": "L", "P": "RGB", "PA": "RGBA", "I": "I;16"}.get(image.mode, image.mode)
+    if image.has_transparency_data:
+        mode = {"L": "LA", "RGB": "RGBA"}.get(mode, mode)
+    opaque = {"LA": "L", "RGBA": "RGB", "I;16": "L"}.get(mode, mode)
+    transform = _to_srgb(image.info.get("icc_profile", b""), opaque)
+
+    def rows(top: int, bottom: int) -> Plane:
+        part = image.crop((0, top, image.width, bottom))
+        if mode == "I;16":
+            part = Image.fromarray(np.asarray(np.asarray(part) >> 8, np.uint8))
+        elif part.mode != mode:
+            part = part.convert(mode)
+        plain = part if mode in (opaque, "I;16") else part.convert(opaque)
+        shown = plain.convert("RGB") if transform is None else _applied(plain, transform)
+        if mode in ("LA", "RGBA"):
+            shown.putalpha(part.getchannel("A"))
+        return np.array(shown, np.uint8)
+
+    return frame_from_rows(rows, image.width, image.height, timestamp, arrived), _orientation(
+        image.info.get("exif", b"")
+    )
+
+
+def _orientation(exif: bytes) -> int:
+    """How the picture is to be turned, 1 to 8; 1 where EXIF does not say, or is damaged."""
+    if not exif:
+        return 1
+    tags = Image.Exif()
+    try:
+        with _no_warnings():
+            tags.load(exif if exif.startswith(EXIF) else EXIF + exif)
+            return int(tags.get(ORIENTATION, 1))
+    except (*DAMAGED, TypeError, struct.error):
+        return 1
+
+
+def _to_srgb(profile: bytes, mode: str) -> ImageCms.ImageCmsTransform | None:
+    """From the colours of an ICC profile to sRGB; None where they are the same, and where the profile is of no use.
+
+    Viewers show a picture with a broken profile, or with one of another kind of pixels, as if it had none.
     """
-    at, frame = len(PNG_START), 12  # a length, a name and a checksum around each
-    for _ in range(MOST_CHUNKS):
-        length, name = int.from_bytes(data[at : at + 4], "big"), data[at + 4 : at + 8]
-        at += frame + length
-        if length and at > len(data):
-            raise BadPicture(field, f"a PNG that is damaged or cut short: a chunk of {length} bytes in {len(data)}")
-        if name == PNG_END or at >= len(data):
-            return
-    raise BadPicture(field, f"a PNG of more than {MOST_CHUNKS} chunks")
+    if not profile:
+        return None
+    try:
+        source, target = ImageCms.ImageCmsProfile(io.BytesIO(profile)), ImageCms.createProfile("sRGB")
+        transform = ImageCms.buildTransform(source, target, mode, "RGB")
+    except (ImageCms.PyCMSError, OSError, ValueError, TypeError):
+        return None
+    if mode == "RGB":
+        levels = np.linspace(0, 255, 6).astype(np.uint8)
+        colors = np.stack(np.meshgrid(levels, levels, levels), -1).reshape(1, -1, 3)
+        made = np.asarray(_applied(Image.fromarray(colors), transform), np.int16)
+        if np.abs(made - colors).max() <= SAME_LEVELS:
+            return None
+    return transform
 
 
-def _decode(data: bytes, size: tuple[int, int], reduction: int, field: str) -> Plane:
-    pixels = cv2.imdecode(np.frombuffer(data, np.uint8), DECODINGS[reduction])
-    if pixels is None or _cut_short(data):
-        raise BadPicture(field, f"a {size[0]}x{size[1]} picture that is damaged or cut short after {len(data)} bytes")
-    return np.asarray(pixels, np.uint8)
+def _recolored(rows: Plane, transform: ImageCms.ImageCmsTransform | None) -> Plane:
+    """RGB or RGBA rows in sRGB."""
+    if transform is not None:
+        rgb = np.ascontiguousarray(rows[..., :3])
+        rows[..., :3] = np.asarray(_applied(Image.fromarray(rgb), transform), np.uint8)
+    return rows
 
 
-def _cut_short(data: bytes) -> bool:
-    """Whether a JPEG lacks its end: some builds of OpenCV fill the missing part with grey and report success.
-
-    The end-of-image marker cannot occur inside entropy-coded data (ITU-T T.81, B.1.1.5); a preview in the header ends
-    with one too, but lies before the last start of scan.
-    """
-    if not data.startswith(JPEG_START) or data.endswith(JPEG_END):
-        return False  # looking for the markers costs a twentieth of decoding
-    return data.rfind(JPEG_END) < data.rfind(b"\xff\xda")
+def _applied(image: Image.Image, transform: ImageCms.ImageCmsTransform) -> Image.Image:
+    made = ImageCms.applyTransform(image, transform)
+    assert made is not None  # as the picture is not changed in place
+    return made
 
 
-def encode(pixels: Plane, suffix: PictureFormat, quality: int = 90) -> bytes:
-    """`pixels` (grey, BGR or BGRA) as a compressed picture; JPEG drops the alpha."""
+def encode(picture: Plane | Frame, suffix: PictureFormat, quality: int = 90) -> bytes:
+    """A grey, BGR or BGRA picture, or a Frame, as a compressed picture; JPEG drops the alpha."""
     parameters: Sequence[int] = {
         ".jpg": (cv2.IMWRITE_JPEG_QUALITY, quality),
         ".webp": (cv2.IMWRITE_WEBP_QUALITY, quality),
         ".png": (cv2.IMWRITE_PNG_COMPRESSION, 3),
     }[suffix]
+    pixels = pixels_of(picture) if isinstance(picture, Frame) else picture
     if suffix == ".jpg" and pixels.ndim == 3 and pixels.shape[2] == 4:
         pixels = np.asarray(cv2.cvtColor(pixels, cv2.COLOR_BGRA2BGR), np.uint8)
     done, data = cv2.imencode(suffix, pixels, parameters)
     if not done:
-        raise BadPicture("image", f"{pixels.shape[1]}x{pixels.shape[0]} cannot be written as {suffix}")
+        raise BadPicture(
+            "image", f"got a {pixels.shape[1]}x{pixels.shape[0]} result, which cannot be written as {suffix}"
+        )
     return data.tobytes()

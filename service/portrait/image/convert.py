@@ -3,7 +3,9 @@
 Frames made here have the colours of a camera, BT.601 in limited range; a frame with others is converted rightly.
 """
 
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
+from typing import TypeAlias
 
 import cv2
 import numpy as np
@@ -17,16 +19,85 @@ from portrait.image.frame import (
     Frame,
     Matrix,
     Plane,
+    Planes,
     Timestamp,
     chroma_size,
     i420_length,
     split_i420,
 )
 
+Rows: TypeAlias = Callable[[int, int], Plane]
+"""(rows, width, 3 or 4) uint8, RGB or RGBA, of a picture's rows from the first number up to the second."""
+
+STRIP_PIXELS = 2**20
+"""Converted at once. Frames up to 720p are one strip."""
+
+ORIENTATIONS: Mapping[int, tuple[bool, int | None]] = {
+    2: (False, 1),
+    3: (False, -1),
+    4: (False, 0),
+    5: (True, None),
+    6: (True, 1),
+    7: (True, -1),
+    8: (True, 0),
+}
+"""Of EXIF: whether rows become columns, and how OpenCV then flips (0 upside down, 1 left to right, -1 both)."""
+
 
 def frame_from_bgr(pixels: Plane, timestamp: Timestamp, arrived: float) -> Frame:
     """A Frame of (H,W,3) uint8 BGR; odd sizes too."""
-    return _convert(pixels, cv2.COLOR_BGR2YUV_I420, timestamp, arrived)
+    return _frame_from(pixels.__getitem__, cv2.COLOR_BGR2YUV_I420, pixels.shape[1], pixels.shape[0], timestamp, arrived)
+
+
+def frame_from_rows(rows: Rows, width: int, height: int, timestamp: Timestamp, arrived: float) -> Frame:
+    """A Frame of RGB or RGBA, asked for in strips, from top to bottom; with RGBA it has an alpha.
+
+    Pixels of alpha 0 are grey: what was erased is often still in the file. The arrays that `rows` returns are changed.
+    """
+    alpha: Plane | None = None
+
+    def strip(part: slice) -> Plane:
+        nonlocal alpha
+        pixels = rows(part.start, part.stop)
+        if pixels.shape[2] == 3:
+            return pixels
+        if alpha is None:
+            alpha = np.empty((height, width), np.uint8)
+        alpha[part] = pixels[..., 3]
+        pixels[alpha[part] == 0] = GREY
+        return np.asarray(cv2.cvtColor(pixels, cv2.COLOR_RGBA2RGB), np.uint8)
+
+    frame = _frame_from(strip, cv2.COLOR_RGB2YUV_I420, width, height, timestamp, arrived)
+    return replace(frame, alpha=alpha)
+
+
+def _frame_from(
+    strip: Callable[[slice], Plane], code: int, width: int, height: int, timestamp: Timestamp, arrived: float
+) -> Frame:
+    strips = list(_strips(width, height))
+    if len(strips) == 1:
+        return _convert(strip(strips[0]), code, timestamp, arrived)
+    frame = _new_frame(width, height, timestamp, arrived)
+    for part in strips:
+        half, made = _halved(part), _convert(strip(part), code, timestamp, arrived)
+        frame.y[part], frame.u[half], frame.v[half] = made.y, made.u, made.v
+    return frame
+
+
+def _strips(width: int, height: int) -> Iterator[slice]:
+    """Parts of the rows, all but the last of an even number."""
+    rows = max(2, STRIP_PIXELS // width // 2 * 2)
+    return (slice(top, min(top + rows, height)) for top in range(0, height, rows))
+
+
+def _halved(part: slice) -> slice:
+    return slice(part.start // 2, (part.stop + 1) // 2)
+
+
+def _new_frame(width: int, height: int, timestamp: Timestamp, arrived: float) -> Frame:
+    chroma = chroma_size(width, height)[::-1]
+    y, u, v = np.empty((height, width), np.uint8), np.empty(chroma, np.uint8), np.empty(chroma, np.uint8)
+    return Frame(y, u, v, timestamp, arrived)
 
 
 def _convert(pixels: Plane, code: int, timestamp: Timestamp, arrived: float) -> Frame:
@@ -40,18 +111,30 @@ def _convert(pixels: Plane, code: int, timestamp: Timestamp, arrived: float) -> 
     return Frame(y[:height, :width], u, v, timestamp, arrived)
 
 
-def bgr_from_frame(frame: Frame) -> Plane:
-    """(H,W,3) uint8 BGR of a Frame; odd sizes too."""
-    frame = recolored(frame, CAMERA)
-    width, height = frame.width + frame.width % 2, frame.height + frame.height % 2
+def bgr_from_frame(frame: Frame, top: int = 0, bottom: int | None = None) -> Plane:
+    """(H,W,3) uint8 BGR of a Frame, or of its rows from `top`, an even number, up to `bottom`; odd sizes too."""
+    part = slice(top, frame.height if bottom is None else bottom)
+    pixels: Plane = np.empty((part.stop - top, frame.width, 3), np.uint8)
+    for strip in _strips(frame.width, part.stop - top):
+        _bgr_into(pixels[strip], frame, slice(top + strip.start, top + strip.stop))
+    return pixels
+
+
+def _bgr_into(pixels: Plane, frame: Frame, part: slice) -> None:
+    half = _halved(part)
+    strip = recolored(replace(frame, y=frame.y[part], u=frame.u[half], v=frame.v[half], alpha=None), CAMERA)
+    width, height = strip.width + strip.width % 2, strip.height + strip.height % 2
     packed: Plane = np.empty(i420_length(width, height), np.uint8)
     y, u, v = split_i420(packed, width, height)
-    y[: frame.height, : frame.width] = frame.y
-    y[frame.height :, : frame.width] = frame.y[-1]
-    y[:, frame.width :] = y[:, frame.width - 1 : frame.width]
-    u[:], v[:] = frame.u, frame.v
-    pixels = cv2.cvtColor(packed.reshape(height * 3 // 2, width), cv2.COLOR_YUV2BGR_I420)
-    return np.asarray(pixels[: frame.height, : frame.width], np.uint8)
+    y[: strip.height, : strip.width] = strip.y
+    y[strip.height :, : strip.width] = strip.y[-1]
+    y[:, strip.width :] = y[:, strip.width - 1 : strip.width]
+    u[:], v[:] = strip.u, strip.v
+    i420 = packed.reshape(height * 3 // 2, width)
+    if (width, height) == (strip.width, strip.height):
+        cv2.cvtColor(i420, cv2.COLOR_YUV2BGR_I420, dst=pixels)
+    else:
+        pixels[:] = cv2.cvtColor(i420, cv2.COLOR_YUV2BGR_I420)[: strip.height, : strip.width]
 
 
 def frame_from_i420(data: bytes, width: int, height: int, timestamp: Timestamp, arrived: float) -> Frame:
@@ -79,14 +162,78 @@ def frame_from_rgb24(data: bytes, width: int, height: int, timestamp: Timestamp,
     return _convert(rgb, cv2.COLOR_RGB2YUV_I420, timestamp, arrived)
 
 
-def bgra_from_frame(frame: Frame) -> Plane:
-    """(H,W,4) uint8 BGRA of a Frame; opaque where it has no alpha plane, all zero where that is zero."""
-    pixels = cv2.cvtColor(bgr_from_frame(frame), cv2.COLOR_BGR2BGRA)
-    if frame.alpha is not None:
-        pixels[..., 3] = frame.alpha
-        # A chroma sample covers four pixels: beside the person it still colours the hidden ones.
-        pixels[frame.alpha == 0] = 0
-    return np.asarray(pixels, np.uint8)
+def bgra_from_frame(frame: Frame, top: int = 0, bottom: int | None = None) -> Plane:
+    """(H,W,4) uint8 BGRA, as `bgr_from_frame`; opaque where it has no alpha plane, all zero where that is zero."""
+    part = slice(top, frame.height if bottom is None else bottom)
+    pixels: Plane = np.empty((part.stop - top, frame.width, 4), np.uint8)
+    for strip in _strips(frame.width, part.stop - top):
+        rows = slice(top + strip.start, top + strip.stop)
+        cv2.cvtColor(bgr_from_frame(frame, rows.start, rows.stop), cv2.COLOR_BGR2BGRA, dst=pixels[strip])
+        if frame.alpha is not None:
+            pixels[strip, :, 3] = frame.alpha[rows]
+            # A chroma sample covers four pixels: beside the person it still colours the hidden ones.
+            pixels[strip][frame.alpha[rows] == 0] = 0
+    return pixels
+
+
+def pixels_of(frame: Frame, top: int = 0, bottom: int | None = None) -> Plane:
+    """(H,W,4) uint8 BGRA of a Frame with alpha, (H,W,3) BGR of one without; rows as in `bgr_from_frame`."""
+    return (bgr_from_frame if frame.alpha is None else bgra_from_frame)(frame, top, bottom)
+
+
+def hidden(frame: Frame, shown: Plane, grey: int) -> Frame:
+    """`frame` with the alpha `shown`, (H,W) uint8, and its pixels of a grey of 0..255 where that is 0."""
+    # A chroma sample belongs to four pixels and is kept if any of them shows: the largest of a pixel and of those
+    # right, below, and right below.
+    any_of_four = np.asarray(cv2.dilate(shown, np.ones((2, 2), np.uint8), anchor=(0, 0)), np.uint8)
+    chroma = np.ascontiguousarray(any_of_four[::2, ::2])
+    y = _where(shown, frame.y, frame.colors.luma(grey))
+    return frame.with_planes(y, _where(chroma, frame.u, GREY), _where(chroma, frame.v, GREY), shown)
+
+
+def _where(shown: Plane, plane: Plane, otherwise: int) -> Plane:
+    return np.asarray(cv2.copyTo(plane, shown, np.full_like(plane, otherwise)), np.uint8)
+
+
+def flattened(frame: Frame) -> Frame:
+    """`frame` without its alpha, over grey."""
+    if frame.alpha is None:
+        return frame
+    levels = frame.colors.luma(GREY), GREY, GREY
+    y, u, v = (np.full_like(plane, level) for plane, level in zip((frame.y, frame.u, frame.v), levels, strict=True))
+    return laid_over((y, u, v), frame, frame.alpha)
+
+
+def laid_over(behind: Planes, frame: Frame, share: Plane) -> Frame:
+    """`frame` over planes of its own sizes, which become the result's, with (H,W) uint8 of its share in each pixel."""
+    for background, plane in zip(behind, (frame.y, frame.u, frame.v), strict=True):
+        taken = cv2.resize(share, (plane.shape[1], plane.shape[0]), interpolation=cv2.INTER_LINEAR)
+        shown = cv2.multiply(plane, taken, scale=1 / 255)
+        rest = cv2.multiply(background, cv2.bitwise_not(taken), scale=1 / 255)
+        cv2.add(shown, rest, dst=background)
+    return frame.with_planes(*behind)
+
+
+def turned(frame: Frame, orientation: int) -> Frame:
+    """`frame` turned as an EXIF orientation of 1 (not at all) to 8 says (JEITA CP-3451, tag 0x0112).
+
+    Numbers beyond are taken for 1.
+    """
+    transposed, flip = ORIENTATIONS.get(orientation, (False, None))
+    if not transposed and flip is None:
+        return frame
+
+    def turn(plane: Plane) -> Plane:
+        made = cv2.transpose(plane) if transposed else plane
+        return np.asarray(made if flip is None else cv2.flip(made, flip), np.uint8)
+
+    full = frame.full_size
+    return replace(
+        frame.with_planes(
+            turn(frame.y), turn(frame.u), turn(frame.v), None if frame.alpha is None else turn(frame.alpha)
+        ),
+        full_size=full[::-1] if full and transposed else full,
+    )
 
 
 def fit_cover(frame: Frame, width: int, height: int) -> Frame:

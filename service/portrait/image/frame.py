@@ -11,9 +11,11 @@ from numpy.typing import NDArray
 from portrait.errors import BadPicture
 
 Plane: TypeAlias = NDArray[np.uint8]
+Planes: TypeAlias = tuple[Plane, Plane, Plane]
+"""Y, U and V."""
 
 GREY = 128
-"""The chroma of a picture without colour."""
+"""The chroma of a picture without colour, and red, green and blue of what shows nothing."""
 
 
 class Matrix(Enum):
@@ -38,10 +40,10 @@ class Colors:
     matrix: Matrix = Matrix.BT601
     range: Range = Range.LIMITED
 
-    @property
-    def black(self) -> int:
-        """The luma of black."""
-        return self.range.value[0]
+    def luma(self, grey: int) -> int:
+        """The luma of a grey of 0..255."""
+        black, levels, _ = self.range.value
+        return round(black + grey * levels / 255)
 
 
 CAMERA = Colors()
@@ -74,7 +76,7 @@ class Frame:
     arrived: float
     """Seconds on the monotonic clock."""
     alpha: Plane | None = None
-    """(height, width) uint8, 255 = opaque; only in cutouts."""
+    """(height, width) uint8, 255 = opaque, of a cutout or of a source that has one; its pixels of 0 have no colour."""
     full_size: tuple[int, int] | None = None
     """(width, height) of the source picture, where it was decoded smaller; None: it was decoded at its own size."""
     colors: Colors = CAMERA

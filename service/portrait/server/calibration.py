@@ -23,7 +23,7 @@ from portrait.core.compositors import MODES, Options, open_compositor
 from portrait.core.guided_filter import follow_edges, make_guide
 from portrait.core.segmenters import Model, Models, Segmenter
 from portrait.image.av_frame import av_from_frame, frame_from_av
-from portrait.image.compressed import decode_bgr, encode
+from portrait.image.compressed import decode_frame, encode
 from portrait.image.convert import bgr_from_frame, frame_from_bgr
 from portrait.image.frame import Frame, Timestamp
 from portrait.image.mask import Mask
@@ -116,7 +116,7 @@ class _Scene:
         self.jpeg = encode(self.pixels, ".jpg")
 
     def decode_jpeg(self) -> Frame:
-        return frame_from_bgr(decode_bgr(self.jpeg, 2**26, "data"), Timestamp(0, Fraction(1)), 0.0)
+        return decode_frame(self.jpeg, 2**26, "data", Timestamp(0, Fraction(1)), 0.0)
 
     def encode_jpeg(self) -> bytes:
         return encode(self.pixels, ".jpg")

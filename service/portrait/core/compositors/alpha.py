@@ -1,6 +1,6 @@
 """Mode alpha: the share of the person in every pixel, as the composing modes use it."""
 
-from portrait.core.compositors.blend import alpha, grey_frame
+from portrait.core.compositors.blend import grey_frame, matte
 from portrait.core.compositors.options import Options
 from portrait.image.frame import Frame
 from portrait.image.mask import Mask
@@ -14,4 +14,4 @@ class AlphaCompositor:
 
     def compose(self, frame: Frame, mask: Mask) -> Frame:
         """The share of the person as luma, without colour."""
-        return grey_frame(frame, alpha(mask, frame.width, frame.height, self._steep))
+        return grey_frame(frame, matte(frame, mask, self._steep))

@@ -7,8 +7,9 @@ from typing import Protocol
 import cv2
 import numpy as np
 
-from portrait.core.compositors.decontaminate import SQUARE, Planes, additions
-from portrait.image.frame import GREY, Frame, Plane, Range, chroma_size
+from portrait.core.compositors.decontaminate import SQUARE, additions
+from portrait.image.convert import laid_over
+from portrait.image.frame import GREY, Frame, Plane, Planes, Range, chroma_size
 from portrait.image.mask import Mask
 
 
@@ -34,16 +35,24 @@ def resize(plane: Plane, width: int, height: int) -> Plane:
     return np.asarray(cv2.resize(plane, (width, height), interpolation=cv2.INTER_LINEAR), np.uint8)
 
 
+def matte(frame: Frame, mask: Mask, steep: Plane) -> Plane:
+    """(height, width) uint8: the share of the person at the frame's size, nowhere more than the frame's own alpha."""
+    share = alpha(mask, frame.width, frame.height, steep)
+    return share if frame.alpha is None else np.asarray(cv2.min(share, frame.alpha), np.uint8)
+
+
 def blend_into(room: Planes, frame: Frame, mask: Mask, steep: Plane, own_colors: bool = False) -> Frame:
     """The person of `frame` over `room`, plane by plane, without colour conversion, by the table `Options.steep`.
 
-    The planes of `room` have the frame's sizes; they are written to and are the result's. With `own_colors` the
-    person's edge is freed of the old room's light (fringe.py).
+    The planes of `room` have the frame's sizes and colours; they are written to and are the result's. Where the frame
+    is transparent, the room shows through the person. With `own_colors` the person's edge is freed of the old room's
+    light (decontaminate.py).
     """
     share = np.asarray(cv2.LUT(mask.values, steep), np.uint8)
     x, y, width, height = cv2.boundingRect(share)
     if not width:
         return frame.with_planes(*room)
+    behind = None if frame.alpha is None else (room[0].copy(), room[1].copy(), room[2].copy())
     weight = np.asarray(cv2.LUT(share, SQUARE), np.uint8) if own_colors else share
     added: Sequence[Plane | None] = additions(frame, room, share) if own_colors else (None, None, None)
     for person, background, more in zip((frame.y, frame.u, frame.v), room, added, strict=True):
@@ -56,7 +65,8 @@ def blend_into(room: Planes, frame: Frame, mask: Mask, steep: Plane, own_colors:
             weight[rows, columns],
             None if more is None else more[rows, columns],
         )
-    return frame.with_planes(*room)
+    made = frame.with_planes(*room)
+    return made if behind is None or frame.alpha is None else laid_over(behind, made, frame.alpha)
 
 
 def _window(first: int, count: int, side: int, target: int) -> tuple[slice, slice]:

@@ -6,6 +6,7 @@ from numpy.typing import NDArray
 
 from portrait.core.compositors.blend import alpha, blend_into, resize
 from portrait.core.compositors.options import Options
+from portrait.image.convert import flattened
 from portrait.image.frame import Frame, Plane
 from portrait.image.mask import Mask
 
@@ -27,6 +28,7 @@ class BlurCompositor:
 
     def compose(self, frame: Frame, mask: Mask) -> Frame:
         """The person over the blurred room."""
+        frame = flattened(frame)
         scale = max(1.0, min(frame.width, frame.height) / SHORT_SIDE)
         width, height = max(1, round(frame.width / scale)), max(1, round(frame.height / scale))
         weight = np.float32(1 + FAR) - alpha(mask, width, height, self._steep) * np.float32(1 / 255)

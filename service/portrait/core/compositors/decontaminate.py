@@ -14,16 +14,13 @@ whose last term changes so slowly that it is made at the mask's size. It is 0 wh
 """
 
 from collections.abc import Callable, Iterator
-from typing import TypeAlias
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from portrait.image.frame import Frame, Plane
+from portrait.image.frame import Frame, Plane, Planes
 from portrait.image.mask import Mask
-
-Planes: TypeAlias = tuple[Plane, Plane, Plane]
 
 SIDE = 64
 """Both sides of the size the means are made at."""

@@ -8,8 +8,8 @@ from pathlib import Path
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from portrait.errors import BadOption, BadPicture
-from portrait.image.compressed import PictureFormat, decode_bgr, encode
-from portrait.image.convert import bgr_from_frame, bgra_from_frame, frame_from_bgr
+from portrait.image.compressed import PictureFormat, decode_frame, encode
+from portrait.image.convert import pixels_of
 from portrait.image.frame import Timestamp
 from portrait.transports.files.backend import Work
 from portrait.transports.files.kinds import STILLS
@@ -34,9 +34,9 @@ def process_still(source: str, target: Path, work: Work, mode: str) -> Done:
         BadPicture: the source is no picture.
     """
     data = sys.stdin.buffer.read() if source == PIPE else Path(source).read_bytes()
-    pixels = decode_bgr(data if data.startswith(DECODED) else _as_png(data), MAX_PIXELS)
-    [result] = work([frame_from_bgr(pixels, Timestamp(0, Fraction(1)), 0.0)])
-    shown = bgr_from_frame(result) if result.alpha is None else bgra_from_frame(result)
+    data = data if data.startswith(DECODED) else _as_png(data)
+    [result] = work([decode_frame(data, MAX_PIXELS, "image", Timestamp(0, Fraction(1)), 0.0)])
+    shown = pixels_of(result)
     target.write_bytes(encode(shown[..., 0] if mode in GREY_MODES else shown, _suffix(target)))
     return Done(1)
 

@@ -16,8 +16,8 @@ from portrait.core.pipeline import Result
 from portrait.errors import BadOption, BadPicture
 from portrait.image.backgrounds import Backgrounds
 from portrait.image.clip import Clip
-from portrait.image.compressed import PictureFormat, decode_bgr, encode
-from portrait.image.convert import bgr_from_frame, bgra_from_frame, frame_from_bgr
+from portrait.image.compressed import PictureFormat, decode_frame, encode
+from portrait.image.convert import pixels_of
 from portrait.image.frame import Frame, Timestamp
 from portrait.sessions.registry import Sessions
 from portrait.transports.http.connection_limits import send
@@ -52,7 +52,7 @@ class StillCodec:
         Raises:
             BadPicture: not one of these, cut short, or too large.
         """
-        return frame_from_bgr(decode_bgr(picture, self._max_pixels), Timestamp(0, Fraction(1)), arrived)
+        return decode_frame(picture, self._max_pixels, "image", Timestamp(0, Fraction(1)), arrived)
 
     def encode(self, result: Result, picture: bytes) -> bytes:
         """The result as a picture of the input's size: grey for mask and alpha, with alpha for cutout."""
@@ -63,7 +63,7 @@ class StillCodec:
             pixels = alpha(result.mask, width, height, result.options.steep)
         else:
             frame = result.compose()
-            pixels = bgr_from_frame(frame) if frame.alpha is None else bgra_from_frame(frame)
+            pixels = pixels_of(frame)
         with result.recorder.stage("encode"):
             return encode(pixels, self._suffix)
 
