@@ -143,11 +143,11 @@ async def fake_service(
     costs: CostModel | None = None,
 ) -> AsyncIterator[tuple[str, Sessions]]:
     """Real signalling and media around a fake network; with `costs`, on a twentieth of a core."""
-    metrics, backgrounds, board = Metrics(), Backgrounds(), SharedState()
+    metrics, backgrounds, shared = Metrics(), Backgrounds(), SharedState()
     limits = Limits(budget=0.05, share=1.0, lowest=Quality.FULL)
-    capacity = Capacity(costs, board, metrics, limits) if costs is not None else None
+    capacity = Capacity(costs, shared, metrics, limits) if costs is not None else None
     async with (
-        Sessions(only(model), 4, metrics, board, capacity) as sessions,
+        Sessions(only(model), 4, metrics, shared, capacity) as sessions,
         budget_of(10**6) as budget,
         serve_webrtc(
             sessions,

@@ -182,15 +182,15 @@ async def test_a_large_still_is_refused_where_a_small_one_fits(costs: CostModel)
 
 
 def test_what_the_other_workers_hold_counts(costs: CostModel, tmp_path: Path) -> None:
-    boards = [SharedState(tmp_path, index, 2) for index in range(2)]
+    states = [SharedState(tmp_path, index, 2) for index in range(2)]
     demand = Demand("webrtc", "blur", "big")
-    capacity = make_capacity(costs, boards[0])
-    boards[1].tell(committed=1.55)
+    capacity = make_capacity(costs, states[0])
+    states[1].tell(committed=1.55)
     assert capacity.refusal(demand) is not None
-    boards[1].tell(committed=1.0)
+    states[1].tell(committed=1.0)
     assert capacity.refusal(demand) is None
-    for board in boards:
-        board.close()
+    for state in states:
+        state.close()
 
 
 def test_what_streams_really_take_corrects_what_was_expected(costs: CostModel) -> None:

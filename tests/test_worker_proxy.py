@@ -92,7 +92,7 @@ async def test_bodies_flow_through_another_worker_as_they_come_and_its_answer_is
             await answer.write(line)
         return answer
 
-    boards = [SharedState(tmp_path, index, 2) for index in range(2)]
+    states = [SharedState(tmp_path, index, 2) for index in range(2)]
     routes = [web.patch("/v1/sessions/{id}", echo)]
     lines: asyncio.Queue[bytes] = asyncio.Queue()
 
@@ -102,8 +102,8 @@ async def test_bodies_flow_through_another_worker_as_they_come_and_its_answer_is
 
     async with timeout(60), AsyncExitStack() as stack:
         ports = [
-            await stack.enter_async_context(serve_http(routes, HttpConfig("127.0.0.1", 0, 2**20, 10**6), board=board))
-            for board in boards
+            await stack.enter_async_context(serve_http(routes, HttpConfig("127.0.0.1", 0, 2**20, 10**6), shared=state))
+            for state in states
         ]
         http = await stack.enter_async_context(aiohttp.ClientSession())
         url = f"http://127.0.0.1:{ports[0]}/v1/sessions/1-x"
@@ -117,5 +117,5 @@ async def test_bodies_flow_through_another_worker_as_they_come_and_its_answer_is
             with pytest.raises(aiohttp.ClientError):
                 await answer.read()
             lines.put_nowait(b"")
-    for board in boards:
-        board.close()
+    for state in states:
+        state.close()

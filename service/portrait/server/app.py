@@ -111,7 +111,7 @@ async def _serve(
     listening: socket.socket | None,
 ) -> AsyncIterator[RunningService]:
     http_config = HttpConfig.of(settings)
-    grpc_config = GrpcConfig.of(settings, shared_port=sessions.board.count > 1)
+    grpc_config = GrpcConfig.of(settings, shared_port=sessions.shared.count > 1)
     async with (
         PixelBudget(settings.max_pixels_in_flight, metrics.session_refused) as budget,
         serve_webrtc(sessions, backgrounds, WebRTCConfig.of(settings), security) as webrtc,
@@ -127,11 +127,13 @@ async def _serve(
             *BoxInfo(security, http_config.max_body_bytes, grpc_server.port).routes,
         ]
         async with (
-            serve_http(routes, http_config, security=security, board=sessions.board, listening=listening) as http_port,
+            serve_http(
+                routes, http_config, security=security, shared=sessions.shared, listening=listening
+            ) as http_port,
             grpc_server,
         ):
             running = RunningService(settings, sessions, backgrounds, capacity, metrics, (http_port, grpc_server.port))
-            sessions.board.tell(ready=True)
+            sessions.shared.tell(ready=True)
             try:
                 log_event(
                     logger, logging.INFO, "serving", version=__version__, http_port=http_port,
@@ -146,7 +148,7 @@ async def _drain(running: RunningService, grpc_server: GrpcServer) -> None:
     """Refuse new sessions, let the open ones continue for `drain_seconds`, and end those left."""
     sessions, seconds = running.sessions, running.settings.drain_seconds
     await grpc_server.report_not_serving()
-    if sessions.board.others_serve:
+    if sessions.shared.others_serve:
         grpc_server.refuse_connections(seconds)
     cut = await sessions.drain(seconds)
     await sessions.wait_closed(LAST_WORD_SECONDS)
@@ -155,7 +157,7 @@ async def _drain(running: RunningService, grpc_server: GrpcServer) -> None:
 
 def _is_ready(sessions: Sessions) -> bool:
     """Whether every transport accepts work; HTTP, which is asked, opens before gRPC."""
-    own = sessions.board.rows[sessions.board.index]
+    own = sessions.shared.rows[sessions.shared.index]
     return own.ready and not own.draining
 
 

@@ -56,7 +56,7 @@ class RunningService:
         await asyncio.to_thread(warm, models.pick(None))
         pictures = await asyncio.to_thread(Backgrounds, settings.backgrounds)
         counts = self._capacity.counts_cores
-        costs = await asyncio.to_thread(load_costs, models, self.sessions.board.folder) if counts else None
+        costs = await asyncio.to_thread(load_costs, models, self.sessions.shared.folder) if counts else None
         if costs is not None:
             self._capacity.update_costs(costs)
         self.sessions.models = models

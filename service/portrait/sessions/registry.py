@@ -43,14 +43,14 @@ class Sessions:
         models: Models,
         limit: int,
         metrics: Metrics,
-        board: SharedState | None = None,
+        shared: SharedState | None = None,
         capacity: Capacity | None = None,
         tracing: Traces | None = None,
         hang_seconds: float = HANG_SECONDS,
     ) -> None:
         self.models, self.limit, self.metrics = models, limit, metrics
-        self.board = board or SharedState()
-        self._capacity = capacity or Capacity(None, self.board, metrics)
+        self.shared = shared or SharedState()
+        self._capacity = capacity or Capacity(None, self.shared, metrics)
         self._tracing, self._hang_seconds = tracing, hang_seconds
         self._open: dict[str, Session[Any, Any]] = {}
         self._draining = False
@@ -112,7 +112,7 @@ class Sessions:
         """
         picked = self.models.pick(model)
         demand = assumed_demand(transport, options.mode, picked.name, delivery, pixels)
-        with self.board.locked():
+        with self.shared.locked():
             refusal = self._refusal(demand)
             if refusal is None:
                 session = self._make(picked, codec, options, demand, delivery, traceparent)
@@ -147,7 +147,7 @@ class Sessions:
         """
         demand = viewer_demand(pixels)
         load = StreamLoad(demand, time.monotonic())
-        with self.board.locked():
+        with self.shared.locked():
             refusal = self._capacity.refusal(demand)
             if refusal is None:
                 self._capacity.add(load)
@@ -171,7 +171,7 @@ class Sessions:
         Returns how many had to be ended.
         """
         self._draining = True
-        self.board.tell(draining=True)
+        self.shared.tell(draining=True)
         for session in self._open.values():
             session.leave(seconds)
         if await self.wait_closed(seconds):
@@ -191,7 +191,7 @@ class Sessions:
     def _refusal(self, demand: Demand) -> TooManySessions | Draining | None:
         if self._draining:
             return Draining("the service stops; connect elsewhere or later", RETRY_AFTER)
-        count = sum(row.sessions for row in self.board.rows)
+        count = sum(row.sessions for row in self.shared.rows)
         if count >= self.limit:
             return TooManySessions(f"{count} of {self.limit} sessions are open", RETRY_AFTER)
         return self._capacity.refusal(demand)
@@ -208,7 +208,7 @@ class Sessions:
         """A session that is registered and charged for."""
         cheaper, tracing = self._capacity.cheaper_model(model.name), self._tracing
         session = Session(
-            new_id(self.board.index),
+            new_id(self.shared.index),
             model,
             options,
             codec,
@@ -223,7 +223,7 @@ class Sessions:
         self._open[session.id] = session
         self._none_left.clear()
         self._capacity.add(session.load)
-        self.board.tell(sessions=len(self._open))
+        self.shared.tell(sessions=len(self._open))
         return session
 
     async def _close(self, session: Session[Any, Any]) -> None:
@@ -232,7 +232,7 @@ class Sessions:
         finally:
             del self._open[session.id]
             self._capacity.remove(session.load)
-            self.board.tell(sessions=len(self._open))
+            self.shared.tell(sessions=len(self._open))
             if not self._open:
                 self._none_left.set()
             self.metrics.session_closed(session.transport, session.options.mode)

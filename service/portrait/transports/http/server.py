@@ -42,12 +42,12 @@ async def serve_http(
     config: HttpConfig,
     *,
     security: Security | None = None,
-    board: SharedState | None = None,
+    shared: SharedState | None = None,
     listening: socket | None = None,
 ) -> AsyncIterator[int]:
     """Serve the routes for the length of the block; gives the TCP port in use. Without `security` everyone may call.
 
-    With several workers at the `board`, each of them answers for all, and all take connections from one `listening`
+    With several workers (`shared`) each of them answers for all, and all take connections from one `listening`
     socket.
 
     Raises:
@@ -64,12 +64,12 @@ async def serve_http(
         limiter.limit_bodies(),
     ]
     async with AsyncExitStack() as stack:
-        if board is not None and board.count > 1:
-            own = board.socket(board.index)
+        if shared is not None and shared.count > 1:
+            own = shared.socket(shared.index)
             await stack.enter_async_context(
                 serve_other_workers(own, routes, [errors_as_problems], config.max_body_bytes)
             )
-            middlewares.append((await stack.enter_async_context(open_worker_proxy(board))).middleware)
+            middlewares.append((await stack.enter_async_context(open_worker_proxy(shared))).middleware)
         application = web.Application(middlewares=middlewares, client_max_size=config.max_body_bytes)
         application.on_response_prepare.append(_add_headers)
         application.on_response_prepare.append(cors_headers(config.origins))

@@ -1,6 +1,6 @@
 """Several workers behind one port: whoever takes a connection answers for the box.
 
-Each worker also listens on a Unix socket of the board's folder, which only the others can enter. A request about a
+Each worker also listens on a Unix socket in the box's shared folder, which only the others can enter. A request about a
 session goes to the worker that holds it, a new session to the one with the most room, and what concerns the whole box
 is asked of everybody.
 """
@@ -76,8 +76,8 @@ RETRY_AFTER = 1.0
 class WorkerProxy:
     """The other workers as this one sees them. Opened by `open_worker_proxy`."""
 
-    def __init__(self, board: SharedState, clients: dict[int, aiohttp.ClientSession]) -> None:
-        self._board, self._clients = board, clients
+    def __init__(self, shared: SharedState, clients: dict[int, aiohttp.ClientSession]) -> None:
+        self._shared, self._clients = shared, clients
 
     @property
     def middleware(self) -> Middleware:
@@ -93,7 +93,7 @@ class WorkerProxy:
                 case "GET", "/readyz":
                     return self._ready()
             index = self._place(request)
-            if index == self._board.index or index not in self._clients:
+            if index == self._shared.index or index not in self._clients:
                 return await handler(request)
             return await self._forward(request, index)
 
@@ -103,29 +103,29 @@ class WorkerProxy:
         """The worker that shall answer."""
         known = request.match_info
         if "id" in known:
-            owner = owner_of_id(known["id"], self._board.places)
-            return self._board.index if owner is None else owner
-        if "stream" in known and (owner := self._board.stream_names.owner(known["stream"])) is not None:
+            owner = owner_of_id(known["id"], self._shared.places)
+            return self._shared.index if owner is None else owner
+        if "stream" in known and (owner := self._shared.stream_names.owner(known["stream"])) is not None:
             return owner
         resource = known.route.resource
         if request.method == "POST" and resource is not None and resource.canonical in PLACED:
             return self._roomiest()
-        return self._board.index
+        return self._shared.index
 
     def _roomiest(self) -> int:
         """The worker with the least to do; this one among equals, which saves the way."""
-        rows = self._board.rows
+        rows = self._shared.rows
         ready = [i for i, row in enumerate(rows) if row.ready and not row.draining]
         return min(
-            ready or [self._board.index],
-            key=lambda i: (rows[i].committed, rows[i].sessions, i != self._board.index),
+            ready or [self._shared.index],
+            key=lambda i: (rows[i].committed, rows[i].sessions, i != self._shared.index),
         )
 
     def _ready(self) -> web.Response:
         """Ready once every worker has come up, and from then on while one of them accepts work."""
-        ready = [row.ready and not row.draining for row in self._board.rows if row.alive_at]
-        ready += [False] * (self._board.count - len(ready))
-        serving = self._board.started and any(ready)
+        ready = [row.ready and not row.draining for row in self._shared.rows if row.alive_at]
+        ready += [False] * (self._shared.count - len(ready))
+        serving = self._shared.started and any(ready)
         document = {"status": "ready" if serving else "not ready", "workers": ready}
         return web.json_response(document, status=200 if serving else 503)
 
@@ -207,22 +207,22 @@ async def use_forwarded_address(request: web.Request, handler: Handler) -> web.S
 
 
 @asynccontextmanager
-async def open_worker_proxy(board: SharedState) -> AsyncIterator[WorkerProxy]:
+async def open_worker_proxy(shared: SharedState) -> AsyncIterator[WorkerProxy]:
     """The other workers, for the length of the block."""
     # An event stream has no end, and a still may take long: only connecting is timed.
     waits = aiohttp.ClientTimeout(total=None, sock_connect=ANSWER_SECONDS)
     clients = {
         index: aiohttp.ClientSession(
-            connector=aiohttp.UnixConnector(str(board.socket(index)), limit=0),
+            connector=aiohttp.UnixConnector(str(shared.socket(index)), limit=0),
             timeout=waits,
             auto_decompress=False,
             cookie_jar=aiohttp.DummyCookieJar(),
         )
-        for index in range(board.places)
-        if index != board.index
+        for index in range(shared.places)
+        if index != shared.index
     }
     try:
-        yield WorkerProxy(board, clients)
+        yield WorkerProxy(shared, clients)
     finally:
         await asyncio.gather(*(client.close() for client in clients.values()))
 

@@ -52,8 +52,8 @@ class Broadcast:
 class Broadcasts:
     """The streams of this worker; their names and the number of viewers are the box's."""
 
-    def __init__(self, max_viewers: int, board: SharedState) -> None:
-        self._max_viewers, self._viewers, self._board = max_viewers, 0, board
+    def __init__(self, max_viewers: int, shared: SharedState) -> None:
+        self._max_viewers, self._viewers, self._shared = max_viewers, 0, shared
         self._broadcasts: dict[str, Broadcast] = {}
 
     @contextmanager
@@ -63,14 +63,14 @@ class Broadcasts:
         Raises:
             StreamTaken: the name is published already.
         """
-        if name in self._broadcasts or not self._board.stream_names.claim(name):
+        if name in self._broadcasts or not self._shared.stream_names.claim(name):
             raise StreamTaken(f"{name!r} is published already", RETRY_AFTER)
         broadcast = self._broadcasts[name] = Broadcast(name)
         try:
             yield broadcast
         finally:
             del self._broadcasts[name]
-            self._board.stream_names.release(name)
+            self._shared.stream_names.release(name)
             broadcast.ended.set()
 
     @contextmanager
@@ -83,14 +83,14 @@ class Broadcasts:
         """
         if name not in self._broadcasts:
             raise NotPublished(f"{name!r} is not published now", RETRY_AFTER)
-        with self._board.locked():
-            viewers = sum(row.viewers for row in self._board.rows)
+        with self._shared.locked():
+            viewers = sum(row.viewers for row in self._shared.rows)
             if viewers >= self._max_viewers:
                 raise TooManyViewers(f"{viewers} of {self._max_viewers} viewers are connected", RETRY_AFTER)
             self._viewers += 1
-            self._board.tell(viewers=self._viewers)
+            self._shared.tell(viewers=self._viewers)
         try:
             yield self._broadcasts[name]
         finally:
             self._viewers -= 1
-            self._board.tell(viewers=self._viewers)
+            self._shared.tell(viewers=self._viewers)

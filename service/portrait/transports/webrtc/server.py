@@ -73,7 +73,7 @@ class WebRTC:
     ) -> None:
         self._sessions, self._backgrounds, self._config = sessions, backgrounds, config
         self._security, self._executor = security, executor
-        self._broadcasts = Broadcasts(config.max_viewers, sessions.board)
+        self._broadcasts = Broadcasts(config.max_viewers, sessions.shared)
         self._rate = Rate()
         self._open = OpenConnections(config.ice, self._rate)
         self._tasks: set[asyncio.Task[None]] = set()
@@ -190,7 +190,7 @@ class WebRTC:
             self._sessions.admit_viewer(broadcast.pixels[output]) as load,
             broadcast.watch(output) as slot,
         ):
-            viewer = Viewer(new_id(self._sessions.board.index), broadcast, output)
+            viewer = Viewer(new_id(self._sessions.shared.index), broadcast, output)
             async with self._connected(viewer.connection, viewer.id, viewer.close):
                 self._open.viewers[viewer.id] = viewer
                 reason = "not answered, or cancelled"
