@@ -1,4 +1,4 @@
-"""A service that is ready is warm: nobody reaches it before its network has worked once."""
+"""A service that is ready is warm: no client reaches it before its model has run once."""
 
 import asyncio
 from asyncio import timeout
@@ -14,7 +14,7 @@ from tests.ports import free_ports
 
 
 async def reached(port: int) -> bool:
-    """Whether somebody listens."""
+    """Whether a server listens."""
     try:
         _, writer = await asyncio.open_connection("127.0.0.1", port)
     except ConnectionRefusedError:

@@ -133,12 +133,13 @@ def test_workers_that_cannot_start_are_not_tried_again(arguments: list[str], sta
     assert "Traceback" not in done.stderr
 
 
-def test_a_worker_whose_files_have_gone_says_so_in_one_line(settings: Settings, tmp_path: Path) -> None:
-    """As one that is started again does, hours after the settings were looked at."""
+@pytest.mark.parametrize("module", ["portrait.workers.main", "portrait.worker"])
+def test_a_worker_whose_files_have_gone_says_so_in_one_line(module: str, settings: Settings, tmp_path: Path) -> None:
+    """It may be started again hours after the settings were checked. Its former name works as well."""
     gone = settings.model_dump(mode="json") | {"turn_secret": "", "tokens": str(tmp_path / "tokens")}
     config = WorkerConfig(gone, str(tmp_path), index=0, place=0, count=1, http_socket=0, restarts=1)
     done = subprocess.run(
-        [sys.executable, "-m", "portrait.workers.main"],
+        [sys.executable, "-m", module],
         input=json.dumps(asdict(config)) + "\n", capture_output=True, text=True, timeout=60, check=False,
     )  # fmt: skip
     assert done.returncode == 2, done.stderr
@@ -396,7 +397,7 @@ def test_the_first_time_a_box_is_ready_every_worker_is() -> None:
                 asked.append(get(f"http://127.0.0.1:{port}/readyz"))
             return bool(asked)
 
-        wait_for(ready)
+        wait_for(ready, 180)
     assert asked == [{"status": "ready", "workers": [True, True]}]
 
 

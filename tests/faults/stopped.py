@@ -27,7 +27,7 @@ def threads(process: int) -> dict[int, int]:
 async def wait_idle(process: int, thread: int) -> None:
     """Wait until a thread waits for work: it sleeps, and has not been woken for long.
 
-    One that waits for Python's lock is woken every 5 ms. Stopped then, it would hold up whoever gives the lock up.
+    One that waits for the GIL is woken every 5 ms. Stopped then, it would block the thread that hands the GIL over.
     """
     path, before = Path(f"/proc/{process}/task/{thread}/status"), None
     while True:
@@ -53,7 +53,7 @@ def stopped(thread: int) -> Iterator[Callable[[], bool]]:
     which is also to ask for the end: before that the process cannot end.
 
     Raises:
-        PermissionError: the kernel lets nobody trace here.
+        PermissionError: the kernel does not allow tracing here.
     """
     _ptrace(SEIZE, thread)
     _ptrace(INTERRUPT, thread)

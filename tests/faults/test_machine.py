@@ -64,7 +64,7 @@ def fill(disk: Path) -> None:
 
 
 def lock(disk: Path) -> None:
-    """Let nobody write any more."""
+    """Make it read-only."""
     subprocess.run(["mount", "-o", "remount,ro", disk], check=True)
 
 
@@ -74,7 +74,7 @@ def names(disk: Path) -> list[str]:
 
 
 def on(disk: Path) -> dict[str, str]:
-    """The environment of a service that puts there whatever it writes: what it has measured, and where workers meet."""
+    """The environment of a service that writes everything there: its measurements and the workers' folder."""
     places = {name: str(disk) for name in ("TMPDIR", "XDG_CACHE_HOME", "XDG_RUNTIME_DIR", "HOME")}
     return {**places, "PORTRAIT_CPU_SHARE": "0.8"}
 

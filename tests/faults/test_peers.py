@@ -61,7 +61,7 @@ class Rate(MediaStreamTrack):
 
 @dataclass
 class Neighbour:
-    """Somebody whose stream runs beside the trouble, and is looked at all the time."""
+    """A client whose stream runs beside the trouble and is checked all the time."""
 
     viewer: Viewer
     frames: int = 0

@@ -67,7 +67,7 @@ async def test_an_interpreter_that_hangs_costs_its_session_only_and_its_place_is
                 with pytest.raises(ClientError, match="gave nothing for 1 s") as hung:
                     await unlucky.receive()
                 assert (hung.value.code, hung.value.reason) == ("UNAVAILABLE", "SEGMENTATION_HANGS")
-                # It stands still to this moment; its place is somebody else's.
+                # It still hangs, and another session may have its place.
                 async with client.open_stream() as third:
                     await answer(third)
                     await answer(neighbour)

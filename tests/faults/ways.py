@@ -57,7 +57,7 @@ class Found:
     wanted: int
     frames: int = 0
     with_person: int = 0
-    """Those in which somebody is shown: the others are closed."""
+    """Those in which a person is shown: the others are closed."""
     leaks: int = 0
     strongest: float = 0.0
     sessions: int = 0
