@@ -169,7 +169,7 @@ def test_bench_loads_a_box_up_to_refusal_and_beyond(tmp_path: Path) -> None:
     done = subprocess.run(
         [sys.executable, "-m", "portrait", "bench", "--json", "--load", "grpc,360p,mask only", "--seconds", "0.5",
          "--cpu-share", "0.001", "--quality-steps", "0"],
-        capture_output=True, text=True, timeout=120, check=True, env={**os.environ, **environment},
+        capture_output=True, text=True, timeout=300, check=True, env={**os.environ, **environment},
     )  # fmt: skip
     levels = json.loads(done.stdout)["load"]
     assert [(level["asked"], level["admitted"]) for level in levels] == [(1, 1), (2, 1), (3, 1)]
