@@ -55,8 +55,7 @@ async def client(service: RunningService) -> AsyncIterator[Client]:
 
 
 def budget_of(pixels: int, wait_seconds: float = 10.0) -> PixelBudget:
-    """A budget whose refusals are not counted."""
-    return PixelBudget(pixels, lambda _: None, wait_seconds)
+    return PixelBudget(pixels, wait_seconds)
 
 
 @asynccontextmanager

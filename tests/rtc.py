@@ -159,5 +159,6 @@ async def fake_service(
             *HttpRoutes(sessions, backgrounds, budget, metrics.expose, lambda: True, webrtc.patches).routes,
             *webrtc.routes,
         ]
-        async with serve_http(routes, HttpConfig("127.0.0.1", 0, 2**20, 10**6, tuple(origins))) as port:
+        config = HttpConfig("127.0.0.1", 0, 2**20, 10**6, tuple(origins))
+        async with serve_http(routes, config, metrics=metrics) as port:
             yield f"http://127.0.0.1:{port}", sessions

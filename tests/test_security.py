@@ -65,10 +65,9 @@ async def test_nothing_is_worked_on_for_a_stranger(settings: Settings, tokens: P
                 ]
                 assert (await response.json())["type"] == "urn:portrait:UNAUTHENTICATED"
         async with http.get(base + "/metrics") as response:
-            assert (
-                'portrait_admission_refused_total{reason="unauthenticated",transport="http"} 6.0'
-                in await response.text()
-            )
+            text = await response.text()
+        for transport in ("http", "webrtc"):
+            assert f'portrait_admission_refused_total{{reason="unauthenticated",transport="{transport}"}} 3.0' in text
 
 
 async def test_grpc_lets_known_tokens_pass_only(settings: Settings, tokens: Path) -> None:

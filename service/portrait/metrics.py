@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import partial
 
 from prometheus_client import (
@@ -17,7 +18,7 @@ from prometheus_client.core import CounterMetricFamily, Metric
 from prometheus_client.exposition import choose_encoder
 from prometheus_client.registry import Collector
 
-from portrait.errors import PortraitError, Refused, Unauthenticated
+from portrait.errors import BadPicture, PortraitError, Refused, Unauthenticated
 from portrait.logs import dropped_lines
 
 STAGES = ("decode", "segment", "compose", "encode")
@@ -198,9 +199,14 @@ class Metrics:
         if isinstance(error, Refused | Unauthenticated):
             self._refused.labels(error.reason.lower(), transport).inc()
 
-    def session_refused(self, reason: str, transport: str = "http") -> None:
-        """Count a refusal by its reason."""
-        self._refused.labels(reason.lower(), transport).inc()
+    @contextmanager
+    def counting_refused(self, transport: str) -> Iterator[None]:
+        """Count a picture that the block refuses before a session has it: a session counts those that it is given."""
+        try:
+            yield
+        except BadPicture as error:
+            self.frame(transport, "refused", error.reason.lower())
+            raise
 
     def certificate(self, name: str, expiry: Callable[[], float]) -> None:
         """Show when a certificate expires: `expiry` gives seconds of the epoch at every scrape."""

@@ -3,7 +3,6 @@
 import asyncio
 from asyncio import timeout
 from collections import deque
-from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from types import TracebackType
 
@@ -63,9 +62,9 @@ class PixelBudget:
     one waiting for ever. Used on one event loop; an async context manager, which ends its threads.
     """
 
-    def __init__(self, pixels: int, refused: Callable[[str], None], wait_seconds: float = WAIT_SECONDS) -> None:
-        """`pixels` is the bound; a larger picture has the budget to itself. `refused` counts refusals by reason."""
-        self._bound, self._refused, self._wait_seconds = pixels, refused, wait_seconds
+    def __init__(self, pixels: int, wait_seconds: float = WAIT_SECONDS) -> None:
+        """`pixels` is the bound; a larger picture has the budget to itself."""
+        self._bound, self._wait_seconds = pixels, wait_seconds
         self._taken = 0
         self._waiting: deque[tuple[int, asyncio.Future[None]]] = deque()
         # The event loop's own executor encodes the video of viewers.
@@ -127,7 +126,6 @@ class PixelBudget:
                 self.give_back(0)  # the next one may fit where this one did not
             if not isinstance(error, TimeoutError):
                 raise
-            self._refused(TooManyPixels.reason)
             raise TooManyPixels(
                 f"no room for {pixels} more pixels within {self._wait_seconds:g} s: pictures of {self._taken} of "
                 f"{self._bound} pixels are in memory; try again later",

@@ -32,16 +32,13 @@ CHECK_SECONDS = 2.0
 class Security:
     """Decides who may call. Opened by `open_security`."""
 
-    def __init__(
-        self, certificates: Certificates | None, bearers: Sequence[Bearer], refused: Callable[[str], None]
-    ) -> None:
-        self.certificates = certificates
-        self._bearers, self._refused = bearers, refused
+    def __init__(self, certificates: Certificates | None, bearers: Sequence[Bearer]) -> None:
+        self.certificates, self._bearers = certificates, bearers
 
     @classmethod
     def allow_all(cls) -> "Security":
         """Return the policy of an open service."""
-        return cls(None, [], lambda _: None)
+        return cls(None, [])
 
     @property
     def open(self) -> bool:
@@ -64,11 +61,17 @@ class Security:
         Raises:
             Unauthenticated: says what is missing; never repeats a credential.
         """
-        try:
-            self._check(authorization, has_certificate)
-        except Unauthenticated as error:
-            self._refused(error.reason)
-            raise
+        if self.certificates is not None and self.certificates.mutual and not has_certificate:
+            raise Unauthenticated("got no client certificate, expected one of a trusted authority")
+        if not self._bearers:
+            return
+        if authorization is None:
+            raise Unauthenticated("got no credentials, expected Authorization: Bearer TOKEN")
+        token = _token(authorization)
+        if token is None:
+            raise Unauthenticated("got credentials of another form, expected Authorization: Bearer TOKEN")
+        if all(bearer.name_of(token) is None for bearer in self._bearers):
+            raise Unauthenticated("the token is unknown, not valid yet or no longer valid")
 
     @asynccontextmanager
     async def holding(self, authorization: str | None, end: Callable[[Unauthenticated], None]) -> AsyncIterator[None]:
@@ -82,7 +85,7 @@ class Security:
             while True:
                 await asyncio.sleep(CHECK_SECONDS)
                 try:
-                    self._check(authorization, has_certificate=True)
+                    self.check(authorization, has_certificate=True)
                 except Unauthenticated as error:
                     end(error)
                     return
@@ -103,24 +106,9 @@ class Security:
             checking.cancel()
             await asyncio.gather(checking, return_exceptions=True)
 
-    def _check(self, authorization: str | None, has_certificate: bool) -> None:
-        if self.certificates is not None and self.certificates.mutual and not has_certificate:
-            raise Unauthenticated("got no client certificate, expected one of a trusted authority")
-        if not self._bearers:
-            return
-        if authorization is None:
-            raise Unauthenticated("got no credentials, expected Authorization: Bearer TOKEN")
-        token = _token(authorization)
-        if token is None:
-            raise Unauthenticated("got credentials of another form, expected Authorization: Bearer TOKEN")
-        if all(bearer.name_of(token) is None for bearer in self._bearers):
-            raise Unauthenticated("the token is unknown, not valid yet or no longer valid")
 
-
-def open_security(
-    settings: Settings, refused: Callable[[str], None] = lambda _: None, *, create: bool = True
-) -> Security:
-    """Build the policy from the settings; `refused` is called with the reason of every refusal.
+def open_security(settings: Settings, *, create: bool = True) -> Security:
+    """Build the policy from the settings.
 
     With `create=False` nothing is written: `certificates` is None while the site's own authority has not been made.
 
@@ -136,7 +124,7 @@ def open_security(
         bearers.append(Tokens(settings.tokens))
     if settings.jwt_keys is not None:
         bearers.append(SignedTokens(settings.jwt_keys, settings.jwt_audience, settings.jwt_issuer))
-    security = Security(certificates, bearers, refused)
+    security = Security(certificates, bearers)
     _check_exposure(security, settings)
     return security
 

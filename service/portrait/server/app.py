@@ -74,7 +74,7 @@ async def run_service(
     metrics.registry.register(CpuGrants())
     metrics.registry.register(DroppedLines())
     metrics.restarts.inc(restarts)
-    security = open_security(settings, metrics.session_refused)
+    security = open_security(settings)
     if security.certificates is not None:
         for name in security.certificates.expiries():
             metrics.certificate(name, partial(_expiry, security.certificates, name))
@@ -113,7 +113,7 @@ async def _serve(
     http_config = HttpConfig.of(settings)
     grpc_config = GrpcConfig.of(settings, shared_port=sessions.shared.count > 1)
     async with (
-        PixelBudget(settings.max_pixels_in_flight, metrics.session_refused) as budget,
+        PixelBudget(settings.max_pixels_in_flight) as budget,
         serve_webrtc(sessions, backgrounds, WebRTCConfig.of(settings), security) as webrtc,
     ):
         grpc_server = GrpcServer(grpc_config, sessions, backgrounds, budget, security)
@@ -128,7 +128,7 @@ async def _serve(
         ]
         async with (
             serve_http(
-                routes, http_config, security=security, shared=sessions.shared, listening=listening
+                routes, http_config, metrics=metrics, security=security, shared=sessions.shared, listening=listening
             ) as http_port,
             grpc_server,
         ):

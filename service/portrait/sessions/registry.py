@@ -117,7 +117,6 @@ class Sessions:
             if refusal is None:
                 session = self._make(picked, codec, options, demand, delivery, traceparent)
         if refusal is not None:  # logged outside the lock, for which every worker's event loop waits
-            self.metrics.session_refused(refusal.reason, transport)
             log_event(logger, logging.WARNING, "session refused", transport=transport, reason=str(refusal))
             raise refusal
         self.metrics.session_opened(transport, options.mode)

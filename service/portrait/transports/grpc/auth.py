@@ -7,6 +7,7 @@ import grpc
 import grpc.aio
 
 from portrait.errors import Unauthenticated
+from portrait.metrics import Metrics
 from portrait.security import Certificates, Pem, Security
 from portrait.transports.grpc.status import abort
 from portrait.transports.grpc.validation import replaced
@@ -16,10 +17,10 @@ OPEN = "/grpc.health.v1.Health/"
 
 
 class AuthInterceptor(grpc.aio.ServerInterceptor):
-    """Refuses calls without valid credentials. A client certificate has been required by the handshake already."""
+    """Refuses and counts calls without valid credentials. A client certificate has been required by the handshake."""
 
-    def __init__(self, security: Security) -> None:
-        self._security = security
+    def __init__(self, security: Security, metrics: Metrics) -> None:
+        self._security, self._metrics = security, metrics
 
     async def intercept_service(
         self,
@@ -33,6 +34,7 @@ class AuthInterceptor(grpc.aio.ServerInterceptor):
         try:
             self._security.check(authorization(handler_call_details.invocation_metadata), has_certificate=True)
         except Unauthenticated as error:
+            self._metrics.refused("grpc", error)
             return _refusing(handler, error)
         return handler
 

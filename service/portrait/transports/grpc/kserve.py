@@ -82,7 +82,7 @@ class InferenceServicer(pb_grpc.GRPCInferenceServiceServicer):
         self, request: pb.ModelMetadataRequest, context: grpc.aio.ServicerContext[Any, Any]
     ) -> pb.ModelMetadataResponse:
         """The tensors of a model."""
-        async with aborting(context):
+        async with aborting(context, self._sessions.metrics):
             model = self._pick(request.name, request.version)
             tensor = pb.ModelMetadataResponse.TensorMetadata
             mask = [1, model.height, model.width, 1]
@@ -99,12 +99,14 @@ class InferenceServicer(pb_grpc.GRPCInferenceServiceServicer):
         self, request: "InferRequest", context: grpc.aio.ServicerContext[Any, Any]
     ) -> pb.ModelInferResponse:
         """One picture to its mask."""
-        async with aborting(context):
+        async with aborting(context, self._sessions.metrics):
             message = request.message
             model = self._pick(message.model_name, message.model_version)
-            picture, prior = read_inputs(request, self._max_pixels, model.width * model.height)
             codec = GrpcCodec(self._max_pixels, model)
-            with await still_share(picture, self._budget, self._max_pixels, "image") as share:
+            with self._sessions.metrics.counting_refused("grpc"):
+                picture, prior = read_inputs(request, self._max_pixels, model.width * model.height)
+                share = await still_share(picture, self._budget, self._max_pixels, "image")
+            with share:
                 async with self._sessions.open(
                     "grpc",
                     codec,

@@ -78,7 +78,7 @@ class GrpcServer:
         security: Security | None = None,
     ) -> None:
         interceptors = [
-            *([AuthInterceptor(security)] if security else []),
+            *([AuthInterceptor(security, sessions.metrics)] if security else []),
             ValidationInterceptor(config.max_message_bytes, PARSERS),
         ]
         self._server = grpc.aio.server(

@@ -50,12 +50,14 @@ class SegmentationServicer(pb_grpc.SegmentationServiceServicer):
         self, request: pb.SegmentRequest, context: grpc.aio.ServicerContext[Any, Any]
     ) -> pb.SegmentResponse:
         """One picture through a session of its own."""
-        async with aborting(context):
+        async with aborting(context, self._sessions.metrics):
             background = await read_background(request.output, self._backgrounds, self._budget)
             output = read_output(request.output, background)
             most = self._config.max_still_pixels
             codec = GrpcCodec(most, self._sessions.models.pick(request.model))
-            with await still_share(request.picture, self._budget, most, "picture") as share:
+            with self._sessions.metrics.counting_refused("grpc"):
+                share = await still_share(request.picture, self._budget, most, "picture")
+            with share:
                 async with self._sessions.open(
                     "grpc",
                     codec,
@@ -87,7 +89,7 @@ class SegmentationServicer(pb_grpc.SegmentationServiceServicer):
         self, request_iterator: AsyncIterator[pb.SegmentStreamRequest], context: StreamContext
     ) -> None:
         """One session for the length of the call."""
-        async with aborting(context):
+        async with aborting(context, self._sessions.metrics):
             config = await read_config(request_iterator, self._config.idle_seconds)
             output = read_output(config.output, await read_background(config.output, self._backgrounds, self._budget))
             most = self._config.max_frame_pixels

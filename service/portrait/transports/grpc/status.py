@@ -25,6 +25,7 @@ from portrait.errors import (
     TooManySessions,
     Unauthenticated,
 )
+from portrait.metrics import Metrics
 
 logger = logging.getLogger(__name__)
 
@@ -79,11 +80,12 @@ async def abort(context: grpc.aio.ServicerContext[Any, Any], error: Exception) -
 
 
 @asynccontextmanager
-async def aborting(context: grpc.aio.ServicerContext[Any, Any]) -> AsyncIterator[None]:
-    """End the call with a status that has details when the block raises."""
+async def aborting(context: grpc.aio.ServicerContext[Any, Any], metrics: Metrics) -> AsyncIterator[None]:
+    """End the call with a status that has details when the block raises; count it if it is a refusal."""
     try:
         yield
     except PortraitError as error:
+        metrics.refused("grpc", error)
         await abort(context, error)
     except grpc.aio.AbortError:
         raise

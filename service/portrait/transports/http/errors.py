@@ -3,8 +3,10 @@
 import logging
 import re
 from collections.abc import Awaitable, Callable
+from typing import TypeAlias
 
 from aiohttp import web
+from aiohttp.typedefs import Middleware
 
 from portrait.errors import (
     BadInput,
@@ -27,6 +29,9 @@ from portrait.errors import (
     UnsupportedOffer,
     WorkerLost,
 )
+from portrait.metrics import Metrics
+
+Handler: TypeAlias = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 SCHEMES = ("Bearer", "Basic")
 
@@ -55,36 +60,46 @@ STATUSES: tuple[tuple[type[PortraitError], int], ...] = (
 )
 
 
-@web.middleware
-async def errors_as_problems(
-    request: web.Request, handler: Callable[[web.Request], Awaitable[web.StreamResponse]]
-) -> web.StreamResponse:
-    """Answer every error in one form."""
-    try:
-        return await handler(request)
-    except PortraitError as error:
-        status = next(status for kind, status in STATUSES if isinstance(error, kind))
-        response = problem(status, error.reason, str(error))
-        if isinstance(error, Refused):
-            response.headers["Retry-After"] = f"{error.retry_after:.0f}"
-        if isinstance(error, Unauthenticated):
-            # Basic as well: it makes a browser ask its user, who enters the token as the password.
-            response.headers.extend([("WWW-Authenticate", f'{scheme} realm="portrait"') for scheme in SCHEMES])
-        return response
-    except web.HTTPException as error:
-        if error.status < 400:
-            raise
-        detail = error.text or error.reason
-        response = problem(error.status, _reason(error), detail)
-        for name in ("Allow", "Accept-Patch", "Accept-Post", "Retry-After"):
-            if name in error.headers:
-                response.headers[name] = error.headers[name]
-        return response
-    except ConnectionResetError:
-        raise  # the client has disconnected: aiohttp closes the connection
-    except Exception:
-        logger.exception("%s %r failed", request.method, request.path)
-        return problem(500, "INTERNAL", "internal error")
+WEBRTC_PATHS = ("/webrtc", "/whip/", "/whep/")
+
+
+def errors_as_problems(metrics: Metrics) -> Middleware:
+    """A middleware that answers every error in one form, and counts the refusals."""
+
+    @web.middleware
+    async def middleware(request: web.Request, handler: Handler) -> web.StreamResponse:
+        try:
+            return await handler(request)
+        except PortraitError as error:
+            metrics.refused("webrtc" if request.path.startswith(WEBRTC_PATHS) else "http", error)
+            return _problem_of(error)
+        except web.HTTPException as error:
+            if error.status < 400:
+                raise
+            detail = error.text or error.reason
+            response = problem(error.status, _reason(error), detail)
+            for name in ("Allow", "Accept-Patch", "Accept-Post", "Retry-After"):
+                if name in error.headers:
+                    response.headers[name] = error.headers[name]
+            return response
+        except ConnectionResetError:
+            raise  # the client has disconnected: aiohttp closes the connection
+        except Exception:
+            logger.exception("%s %r failed", request.method, request.path)
+            return problem(500, "INTERNAL", "internal error")
+
+    return middleware
+
+
+def _problem_of(error: PortraitError) -> web.Response:
+    status = next(status for kind, status in STATUSES if isinstance(error, kind))
+    response = problem(status, error.reason, str(error))
+    if isinstance(error, Refused):
+        response.headers["Retry-After"] = f"{error.retry_after:.0f}"
+    if isinstance(error, Unauthenticated):
+        # Basic as well: it makes a browser ask its user, who enters the token as the password.
+        response.headers.extend([("WWW-Authenticate", f'{scheme} realm="portrait"') for scheme in SCHEMES])
+    return response
 
 
 def _reason(error: web.HTTPException) -> str:

@@ -7,6 +7,7 @@ from socket import socket
 
 from aiohttp import web
 
+from portrait.metrics import Metrics
 from portrait.security import Security
 from portrait.transports.http.auth import authenticating
 from portrait.transports.http.config import HttpConfig
@@ -41,35 +42,48 @@ async def serve_http(
     routes: Iterable[web.RouteDef],
     config: HttpConfig,
     *,
+    metrics: Metrics | None = None,
     security: Security | None = None,
     shared: SharedState | None = None,
     listening: socket | None = None,
 ) -> AsyncIterator[int]:
     """Serve the routes for the length of the block; gives the TCP port in use. Without `security` everyone may call.
 
+<<<<<<< HEAD
     With several workers (`shared`) each of them answers for all, and all take connections from one `listening`
+=======
+    `metrics` counts the refusals.
+    With several workers at the `board`, each of them answers for all, and all take connections from one `listening`
+>>>>>>> 1107914 (metrics: count every refusal where a client is told)
     socket.
 
     Raises:
         OSError: the address cannot be bound.
     """
-    routes = list(routes)
+    routes, problems = list(routes), errors_as_problems(metrics or Metrics())
     certificates = security.certificates if security else None
     limiter = ConnectionLimiter(certificates.context() if certificates else None, protocol_logger)
     middlewares = [
         limiter.track_requests(),
-        errors_as_problems,
+        problems,
         answer_preflights,
         *([authenticating(security)] if security else []),
         limiter.limit_bodies(),
     ]
     async with AsyncExitStack() as stack:
+<<<<<<< HEAD
         if shared is not None and shared.count > 1:
             own = shared.socket(shared.index)
             await stack.enter_async_context(
                 serve_other_workers(own, routes, [errors_as_problems], config.max_body_bytes)
             )
             middlewares.append((await stack.enter_async_context(open_worker_proxy(shared))).middleware)
+=======
+        if board is not None and board.count > 1:
+            own = board.socket(board.index)
+            await stack.enter_async_context(serve_other_workers(own, routes, [problems], config.max_body_bytes))
+            middlewares.append((await stack.enter_async_context(open_worker_proxy(board))).middleware)
+>>>>>>> 1107914 (metrics: count every refusal where a client is told)
         application = web.Application(middlewares=middlewares, client_max_size=config.max_body_bytes)
         application.on_response_prepare.append(_add_headers)
         application.on_response_prepare.append(cors_headers(config.origins))

@@ -87,7 +87,9 @@ class StillRoutes:
         content_type = _negotiate(request.headers.get("Accept", "*/*"), options.mode)
         codec = StillCodec(self._max_pixels, SUFFIXES[content_type])
         model, caller = asked.texts.get("model"), request.headers.get("traceparent")
-        with await self._budget.take_picture(asked.image, self._max_pixels, "image") as share:
+        with self._sessions.metrics.counting_refused("http"):
+            share = await self._budget.take_picture(asked.image, self._max_pixels, "image")
+        with share:
             if request.transport is None:
                 raise ConnectionResetError("the client has disconnected")
             opening = self._sessions.open(

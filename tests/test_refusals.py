@@ -1,0 +1,101 @@
+"""Every refusal and every refused picture is counted where it is told, by its transport."""
+
+import aiohttp
+import grpc.aio
+import pytest
+from prometheus_client.parser import text_string_to_metric_families
+
+from portrait.client import Client, ClientError, Picture
+from portrait.kserve import inference_pb2 as kserve
+from portrait.kserve import inference_pb2_grpc as kserve_grpc
+from portrait.server.app import RunningService, run_service
+from portrait.settings import Settings
+from portrait.transports.webrtc import offer_limits
+from tests.calls import jpeg
+from tests.people import Clip
+from tests.ports import free_ports
+from tests.rtc import Camera, viewer
+from tests.whip import publisher, shown, watcher
+
+__all__ = ["shown"]
+
+
+async def counts(running: RunningService, name: str, *labels: str) -> dict[tuple[str, ...], float]:
+    """Values of a counter by these labels, as a scrape tells them; without zeros."""
+    async with aiohttp.ClientSession() as http, http.get(f"http://127.0.0.1:{running.http_port}/metrics") as answer:
+        text = await answer.text()
+    return {
+        tuple(sample.labels[label] for label in labels): sample.value
+        for family in text_string_to_metric_families(text)
+        for sample in family.samples
+        if sample.name == name and sample.value
+    }
+
+
+async def refusals(running: RunningService) -> dict[tuple[str, ...], float]:
+    return await counts(running, "portrait_admission_refused_total", "transport", "reason")
+
+
+async def test_every_refusal_is_counted(settings: Settings, shown: Clip, monkeypatch: pytest.MonkeyPatch) -> None:
+    # The offers are made outside: inside the clients' own sockets would take the port, being on the same loop.
+    async with (
+        publisher("", shown) as first,
+        publisher("", shown) as second,
+        watcher("") as third,
+        viewer("", Camera(shown)) as fourth,
+    ):
+        clients = [first, second, third, fourth]
+        offers = [await client.offer() for client in clients]
+        [port] = free_ports(1)
+        limits = {"media_ports": f"{port}-{port}", "max_viewers": 0, "max_sessions": 2}
+        async with run_service(settings.model_copy(update=limits)) as running:
+            for client in clients:
+                client.url = f"http://127.0.0.1:{running.http_port}"
+            assert (await first.post(offers[0], "/whip/desk")).status == 201
+            assert (await second.post(offers[1], "/whip/desk")).status == 409
+            assert (await third.post(offers[2], "/whep/desk")).status == 503
+            assert (await third.post(offers[2], "/whep/elsewhere")).status == 409
+            assert (await fourth.post(offers[3], "/webrtc")).status == 503
+            told = ("stream_taken", "too_many_viewers", "not_published", "no_media_port")
+            expected = {("webrtc", reason): 1.0 for reason in told}
+            assert await refusals(running) == expected
+            picture = jpeg(shown.frames[0])
+            async with Client(f"127.0.0.1:{running.grpc_port}") as client, client.open_stream():
+                with pytest.raises(ClientError, match="2 of 2 sessions are open"):
+                    await client.segment(picture)
+                url, headers = f"{first.url}/v1/segment", {"Content-Type": "image/jpeg"}
+                async with first.http.post(url, data=picture.message.data, headers=headers) as answer:
+                    assert answer.status == 503
+                assert (await fourth.post(offers[3], "/webrtc")).status == 503
+            monkeypatch.setattr(offer_limits, "BURST", 0)
+            assert (await fourth.post(offers[3], "/webrtc")).status == 429
+            expected |= {(transport, "too_many_sessions"): 1.0 for transport in ("grpc", "http", "webrtc")}
+            expected |= {("webrtc", "too_many_requests"): 1.0}
+            assert await refusals(running) == expected
+            await running.sessions.drain(0.0)
+            async with Client(f"127.0.0.1:{running.grpc_port}") as client:
+                with pytest.raises(ClientError, match="the service stops"):
+                    await client.segment(picture)
+            assert await refusals(running) == {**expected, ("grpc", "draining"): 1.0}
+
+
+async def test_every_refused_still_is_counted(service: RunningService) -> None:
+    data = b"no picture"
+    tensor = kserve.ModelInferRequest.InferInputTensor(name="image", datatype="UINT8", shape=[1, 48, 64, 3])
+    request = kserve.ModelInferRequest(model_name="portrait", inputs=[tensor], raw_input_contents=[data])
+    address = f"127.0.0.1:{service.grpc_port}"
+    async with aiohttp.ClientSession() as http:
+        url, headers = f"http://127.0.0.1:{service.http_port}/v1/segment", {"Content-Type": "image/jpeg"}
+        async with http.post(url, data=data, headers=headers) as answer:
+            assert answer.status == 422
+    async with Client(address) as client, grpc.aio.insecure_channel(address) as channel:
+        for picture in (Picture.jpeg(data), Picture.i420(data, 64, 48)):
+            with pytest.raises(ClientError) as refused:
+                await client.segment(picture)
+            assert refused.value.reason == "BAD_PICTURE"
+        with pytest.raises(grpc.aio.AioRpcError, match="expected"):
+            await kserve_grpc.GRPCInferenceServiceStub(channel).ModelInfer(request)
+    assert await counts(service, "portrait_frames_total", "result", "transport") == {
+        ("refused", "http"): 1.0,
+        ("refused", "grpc"): 3.0,
+    }
