@@ -1,4 +1,4 @@
-"""Calibration: what the parts of a frame cost on this machine. A few seconds of work, done once and kept in a file."""
+"""Calibration: measures what the parts of a frame cost on this machine, in a few seconds, and caches the figures."""
 
 import hashlib
 import json
@@ -33,19 +33,19 @@ from portrait.transports.webrtc.aiortc_patches.video_encoders import LiveVp8Enco
 logger = logging.getLogger(__name__)
 
 RUNS, UNCOUNTED = 7, 2
-"""Times each part is measured; the first ones fill caches and buffers. The median counts."""
+"""Each part is measured RUNS times, after UNCOUNTED runs that fill caches and buffers; the median counts."""
 
 PAUSE = 0.005
-"""Seconds before each time, as between a camera's frames: without them all would be found cheaper than streams are."""
+"""Seconds between two runs, as between a camera's frames. Without a pause parts measure cheaper than in a stream."""
 
 CHEAPER = 0.85
-"""A model is worth changing to from this share of the other's time on."""
+"""A model replaces another under pressure only if it takes less than this share of its time."""
 
 
 def load_costs(models: Models, folder: Path | None = None) -> CostModel:
-    """The costs on this machine: from `folder` or the user's cache, where they are; else measured, and kept there.
+    """The costs on this machine: read from `folder` or the user's cache, or else measured and stored there.
 
-    They hold for one version of the service, one processor, one set of models and one allocator.
+    They are valid for one version of the service, processor, set of models and allocator.
     """
     name = f"costs-{_key(models)}.json"
     places = [place / name for place in (folder, _cache()) if place is not None]
@@ -56,19 +56,19 @@ def load_costs(models: Models, folder: Path | None = None) -> CostModel:
     parts = dict(measure(models))
     log_event(logger, logging.INFO, "calibrated", seconds=round(time.perf_counter() - started, 1))
     for place in places:
-        with suppress(OSError):  # a read-only container has no cache: it measures at every start
+        with suppress(OSError):  # a read-only container has no cache and measures at every start
             place.parent.mkdir(parents=True, exist_ok=True)
             whole = place.with_suffix(f".{os.getpid()}")
             try:
                 whole.write_text(json.dumps(parts))
                 whole.replace(place)
             finally:
-                whole.unlink(missing_ok=True)  # a full disk has room for its name
+                whole.unlink(missing_ok=True)  # a full disk may have taken the name but no content
     return make_costs(parts, models)
 
 
 def make_costs(parts: dict[str, tuple[float, ...]], models: Models) -> CostModel:
-    """CostModel of measured parts, and what follows of which model can stand in for which."""
+    """The CostModel of measured parts; a model's cheaper stand-in is the cheapest with masks of the same size."""
     cheaper = {}
     for name, model in models.by_name.items():
         like = [
@@ -84,7 +84,7 @@ def make_costs(parts: dict[str, tuple[float, ...]], models: Models) -> CostModel
 
 
 def measure(models: Models) -> Iterator[tuple[str, tuple[float, ...]]]:
-    """Every part with the seconds of CPU it takes at each of SIZES, in this thread."""
+    """(part, seconds of CPU at each of SIZES) of every part, measured in this thread."""
     cv2.setNumThreads(1)
     scenes = [_Scene(width, height) for width, height in SIZES]
     for model in models.by_name.values():
@@ -100,7 +100,7 @@ def measure(models: Models) -> Iterator[tuple[str, tuple[float, ...]]]:
 
 
 class _Scene:
-    """A textured room with an oval in it, moving and noisy as cameras are, at one size."""
+    """Frames of one size: a textured background with an oval that moves, and a camera's noise."""
 
     def __init__(self, width: int, height: int) -> None:
         noise = np.random.default_rng(1)
@@ -164,7 +164,7 @@ def _make_mask(width: int, height: int) -> Mask:
 
 
 def _time(work: Callable[[], Any]) -> float:
-    """Seconds of this thread's CPU that `work` takes; neighbours disturb that least."""
+    """Seconds of this thread's CPU time that `work` takes, which other programs disturb least."""
     taken = []
     for _ in range(RUNS + UNCOUNTED):
         time.sleep(PAUSE)
@@ -177,7 +177,7 @@ def _time(work: Callable[[], Any]) -> float:
 def _read(text: str, models: Models) -> CostModel:
     document = json.loads(text)
     if not isinstance(document, dict):
-        raise ValueError("no table of parts")
+        raise ValueError("expected a JSON object of parts")
     parts = {str(name): tuple(float(figure) for figure in figures) for name, figures in document.items()}
     if parts.keys() != _part_names(models) or any(len(figures) != len(SIZES) for figures in parts.values()):
         raise ValueError("a figure is missing")
@@ -195,7 +195,7 @@ def _part_names(models: Models) -> set[str]:
 
 
 def _key(models: Models) -> str:
-    """What the figures depend on."""
+    """A hash of everything that the figures depend on."""
     files: Sequence[tuple[str, str, str]] = [
         (name, model.runtime, hashlib.sha256(Path(model.path).read_bytes()).hexdigest())
         for name, model in sorted(models.by_name.items())
@@ -214,7 +214,7 @@ def _processor() -> str:
 
 
 def _cache() -> Path | None:
-    """The user's cache folder; None where there is no home."""
+    """The user's cache folder; None if there is no home."""
     with suppress(RuntimeError):
         return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "portrait"
     return None

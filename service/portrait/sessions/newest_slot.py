@@ -1,4 +1,4 @@
-"""NewestSlot: the slot of one between arrival and work. Newest wins, every loss is counted."""
+"""NewestSlot: a slot for one item between arrival and processing. The newest item wins, and every loss is counted."""
 
 import asyncio
 from typing import Generic, TypeVar
@@ -7,18 +7,18 @@ T = TypeVar("T")
 
 
 class Closed(Exception):
-    """The slot was closed and is empty."""
+    """The slot is closed and empty."""
 
 
 class NewestSlot(Generic[T]):
-    """Holds the newest item until somebody takes it; used on one event loop.
+    """Holds the newest item until it is taken. Used on one event loop.
 
-    This is the only buffer between the wire and the work. A queue here would turn every slow moment into lasting delay.
+    It is the only buffer between the wire and the session: a queue would turn each slow moment into lasting delay.
     """
 
     def __init__(self) -> None:
         self.dropped = 0
-        """Items replaced before anybody took them."""
+        """Items that were replaced before they were taken."""
         self._item: list[T] = []
         self._ready = asyncio.Event()
         self._empty = asyncio.Event()
@@ -26,26 +26,26 @@ class NewestSlot(Generic[T]):
         self._closed = False
 
     def put(self, item: T) -> bool:
-        """Place an item, replacing one not yet taken. Returns False when another was lost to it. Never blocks.
+        """Store an item in place of one that has not been taken. Returns False if it replaced one. Never blocks.
 
         Raises:
             Closed: after `close`.
         """
         if self._closed:
             raise Closed
-        lost = bool(self._item)
-        self.dropped += lost
+        replaces = bool(self._item)
+        self.dropped += replaces
         self._item = [item]
         self._empty.clear()
         self._ready.set()
-        return not lost
+        return not replaces
 
     async def wait_empty(self) -> None:
-        """Wait until the slot is free, for who may lose nothing and slows its sender down instead."""
+        """Wait until the slot is empty: a sender that must lose nothing is slowed down by it."""
         await self._empty.wait()
 
     async def get(self) -> T:
-        """Wait for an item and take it. Cancelling is safe: nothing is lost.
+        """Wait for an item and take it. Cancelling loses no item.
 
         Raises:
             Closed: after `close`, once the last item has been taken.
@@ -59,6 +59,6 @@ class NewestSlot(Generic[T]):
         return self._item.pop()
 
     def close(self) -> None:
-        """No more items will come; whoever waits in `get` is told. Idempotent."""
+        """Accept no more items, and raise Closed in `get` once the slot is empty. Idempotent."""
         self._closed = True
         self._ready.set()
