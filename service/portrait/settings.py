@@ -117,7 +117,7 @@ class Settings(BaseSettings):
     )
     max_still_bytes: int = Field(32 * 2**20, ge=1024, le=2**30, description="Bytes of an HTTP request, at most.")
     idle_seconds: float = Field(15.0, gt=0, le=3600, description="A stream ends after this long without a frame.")
-    hang_seconds: float = Field(20.0, gt=0, le=3600, description="A model that gives nothing for this long ends its session.")
+    hang_seconds: float = Field(20.0, gt=0, le=3600, description="A model silent for this long ends its session.")
     drain_seconds: float = Field(5.0, ge=0, le=3600, description="How long open sessions may continue after SIGTERM.")
     tls: Literal["files", "auto"] = Field("files", description="TLS from the files below, or an own authority.")
     tls_names: Names = Field("", description="More names and addresses for that authority, comma-separated.")

@@ -151,7 +151,6 @@ class Sessions:
             if refusal is None:
                 self._capacity.add(load)
         if refusal is not None:
-            self.metrics.session_refused(refusal.reason, "webrtc")
             log_event(logger, logging.WARNING, "viewer refused", reason=str(refusal))
             raise refusal
         try:

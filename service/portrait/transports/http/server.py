@@ -49,12 +49,10 @@ async def serve_http(
 ) -> AsyncIterator[int]:
     """Serve the routes for the length of the block; gives the TCP port in use. Without `security` everyone may call.
 
-<<<<<<< HEAD
-    With several workers (`shared`) each of them answers for all, and all take connections from one `listening`
-=======
-    `metrics` counts the refusals.
-    With several workers at the `board`, each of them answers for all, and all take connections from one `listening`
->>>>>>> 1107914 (metrics: count every refusal where a client is told)
+        if shared is not None and shared.count > 1:
+            own = shared.socket(shared.index)
+            await stack.enter_async_context(serve_other_workers(own, routes, [problems], config.max_body_bytes))
+            middlewares.append((await stack.enter_async_context(open_worker_proxy(shared))).middleware)
     socket.
 
     Raises:
@@ -71,19 +69,10 @@ async def serve_http(
         limiter.limit_bodies(),
     ]
     async with AsyncExitStack() as stack:
-<<<<<<< HEAD
         if shared is not None and shared.count > 1:
             own = shared.socket(shared.index)
-            await stack.enter_async_context(
-                serve_other_workers(own, routes, [errors_as_problems], config.max_body_bytes)
-            )
-            middlewares.append((await stack.enter_async_context(open_worker_proxy(shared))).middleware)
-=======
-        if board is not None and board.count > 1:
-            own = board.socket(board.index)
             await stack.enter_async_context(serve_other_workers(own, routes, [problems], config.max_body_bytes))
-            middlewares.append((await stack.enter_async_context(open_worker_proxy(board))).middleware)
->>>>>>> 1107914 (metrics: count every refusal where a client is told)
+            middlewares.append((await stack.enter_async_context(open_worker_proxy(shared))).middleware)
         application = web.Application(middlewares=middlewares, client_max_size=config.max_body_bytes)
         application.on_response_prepare.append(_add_headers)
         application.on_response_prepare.append(cors_headers(config.origins))
