@@ -55,6 +55,7 @@ async def client(service: RunningService) -> AsyncIterator[Client]:
 
 
 def budget_of(pixels: int, wait_seconds: float = 10.0) -> PixelBudget:
+    """A budget for pictures of tests."""
     return PixelBudget(pixels, wait_seconds)
 
 

@@ -19,18 +19,18 @@ CERTIFICATE = b"-----BEGIN CERTIFICATE-----\n"
 @pytest.mark.parametrize(
     ("given", "came"),
     [
-        (None, "NoneType came"),
-        (b"\xff\xd8", "bytes came"),
-        ("me.jpg", "str came"),
-        (np.zeros((48, 64), np.uint8), r"uint8 \(48, 64\) came"),
-        (np.zeros((48, 64, 4), np.uint8), r"uint8 \(48, 64, 4\) came"),
-        (np.zeros((1, 48, 64, 3), np.uint8), r"uint8 \(1, 48, 64, 3\) came"),
-        (np.zeros((48, 64, 3), np.float32), r"float32 \(48, 64, 3\) came"),
+        (None, "got NoneType"),
+        (b"\xff\xd8", "got bytes"),
+        ("me.jpg", "got str"),
+        (np.zeros((48, 64), np.uint8), r"got uint8 \(48, 64\)"),
+        (np.zeros((48, 64, 4), np.uint8), r"got uint8 \(48, 64, 4\)"),
+        (np.zeros((1, 48, 64, 3), np.uint8), r"got uint8 \(1, 48, 64, 3\)"),
+        (np.zeros((48, 64, 3), np.float32), r"got float32 \(48, 64, 3\)"),
     ],
 )
 async def test_a_frame_that_is_none_is_refused_here(client: Client, given: Any, came: str) -> None:
     """None among them: what cv2.imread gives for a file that is not there would look like the end of the frames."""
-    expected = rf"{came}; expected a Picture, .* or pixels, \(H, W, 3\) uint8 RGB"
+    expected = rf"{came}, expected a Picture, .* or pixels, \(H, W, 3\) uint8 RGB"
     with pytest.raises(TypeError, match=expected):
         await client.segment(given)
     with pytest.raises(TypeError, match=expected):
@@ -40,7 +40,7 @@ async def test_a_frame_that_is_none_is_refused_here(client: Client, given: Any, 
 
 @pytest.mark.parametrize("given", [np.zeros((48, 64), np.float32), np.zeros((48, 64, 1), np.uint8)])
 def test_a_prior_that_is_none_is_refused_here(given: Any) -> None:
-    with pytest.raises(TypeError, match=r"prior: \w+ \(48, .* came; expected a mask, \(H, W\) uint8"):
+    with pytest.raises(TypeError, match=r"prior: got \w+ \(48, .*, expected a mask, \(H, W\) uint8"):
         make_prior(given)
 
 
@@ -66,7 +66,7 @@ async def test_a_frame_that_was_refused_has_an_error_and_no_array(client: Client
     [("localhost", ValueError), ("http://localhost:50051", ValueError), (50051, TypeError), (["a:1"], TypeError)],
 )
 def test_a_target_of_another_form_is_refused(target: Any, error: type[Exception]) -> None:
-    with pytest.raises(error, match=r"target: .* came; expected host:port"):
+    with pytest.raises(error, match=r"target: got .*, expected host:port"):
         Client(target)
 
 
@@ -80,10 +80,10 @@ def test_a_token_that_no_header_carries_is_refused_and_not_told(token: str) -> N
 @pytest.mark.parametrize(
     ("given", "said"),
     [
-        ({"roots": "ca.crt"}, "roots: str"),
-        ({"roots": b"\x30\x82"}, "roots: bytes without"),
-        ({"certificate": CERTIFICATE}, "key: None came"),
-        ({"key": CERTIFICATE}, "certificate: None came"),
+        ({"roots": "ca.crt"}, "roots: got str"),
+        ({"roots": b"\x30\x82"}, "roots: got bytes without"),
+        ({"certificate": CERTIFICATE}, "key: got None"),
+        ({"key": CERTIFICATE}, "certificate: got None"),
     ],
 )
 def test_credentials_that_are_none_are_refused(given: dict[str, Any], said: str) -> None:
@@ -93,7 +93,7 @@ def test_credentials_that_are_none_are_refused(given: dict[str, Any], said: str)
 
 
 async def test_no_frame_in_flight_is_no_stream(client: Client) -> None:
-    with pytest.raises(ValueError, match="max_in_flight: 0 came; expected 1 or more"):
+    with pytest.raises(ValueError, match="max_in_flight: got 0, expected 1 or more"):
         async for _ in client.stream([room(64, 48)], max_in_flight=0):
             pass
 

@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator
 import pytest
 
 from portrait.client import Client
-from portrait.client.flow_control import Window
+from portrait.client.flow_control import FlowControl
 from portrait.image.frame import Frame
 from portrait.image.mask import Mask
 from tests.calls import fake_service
@@ -17,41 +17,41 @@ from tests.timing import at_most
 
 
 def test_a_window_grows_by_one_in_a_window_of_quick_replies() -> None:
-    window = Window(2, 8)
+    flow = FlowControl(2, 8)
     for _ in range(2):
-        window.replied(0.01, 0.005, 0)
-    assert window.size == 2
-    window.replied(0.01, 0.005, 0)
-    assert window.size == 3
+        flow.replied(0.01, 0.005, 0)
+    assert flow.window == 2
+    flow.replied(0.01, 0.005, 0)
+    assert flow.window == 3
     for _ in range(100):
-        window.replied(0.01, 0.005, 0)
-    assert window.size == 8
+        flow.replied(0.01, 0.005, 0)
+    assert flow.window == 8
 
 
 @pytest.mark.parametrize("reply", [(0.001, 0.001, 3), (0.1, 0.005, 0)], ids=["frames dropped", "waited behind others"])
 def test_a_window_is_halved_once_for_one_moment(reply: tuple[float, float, int]) -> None:
-    window = Window(8, 8)
-    window.replied(0.001, 0.005, 0)
+    flow = FlowControl(8, 8)
+    flow.replied(0.001, 0.005, 0)
     for _ in range(8):  # what was on its way already
-        window.replied(*reply)
-    assert window.size == 4
+        flow.replied(*reply)
+    assert flow.window == 4
     for _ in range(40):
-        window.replied(*reply)
-    assert window.size == 1
+        flow.replied(*reply)
+    assert flow.window == 1
 
 
 def test_a_server_says_how_much_is_of_use() -> None:
-    window = Window(2, 64)
-    window.limit(1)
-    assert window.size == 1
+    flow = FlowControl(2, 64)
+    flow.limit(1)
+    assert flow.window == 1
 
 
 def test_no_server_makes_a_window_larger_than_its_client_wants() -> None:
-    window = Window(1, 1)
-    window.limit(8)
+    flow = FlowControl(1, 1)
+    flow.limit(8)
     for _ in range(100):
-        window.replied(0.01, 0.005, 0)
-    assert window.size == 1
+        flow.replied(0.01, 0.005, 0)
+    assert flow.window == 1
 
 
 async def most_in_flight(client: Client, enough: int, frames: int) -> int:

@@ -2,6 +2,8 @@
 
 import asyncio
 import base64
+import io
+import json
 import threading
 from unittest.mock import patch
 
@@ -14,6 +16,7 @@ from portrait.client import Client, Picture
 from portrait.image.backgrounds import load_background
 from portrait.image.frame import Frame
 from portrait.server.app import RunningService
+from portrait.transports.http.changes import MOST_BYTES
 from tests.people import room
 from tests.posts import SHOWN, encoded, form, http, problem_of
 
@@ -95,12 +98,61 @@ async def test_a_bad_change_is_refused_and_changes_nothing(
             assert (await response.json())["mode"] == "mask"
 
 
+HEADS: dict[str, bytes] = {
+    "a long target": b"GET /" + b"a" * 9000 + b" HTTP/1.1\r\nHost: x\r\n\r\n",
+    "a long field": b"GET / HTTP/1.1\r\nHost: x\r\nX: " + b"y" * 9000 + b"\r\n\r\n",
+    "a long name": b"GET / HTTP/1.1\r\nHost: x\r\n" + b"y" * 9000 + b": 1\r\n\r\n",
+    "many fields": b"GET / HTTP/1.1\r\nHost: x\r\n" + b"X: y\r\n" * 200 + b"\r\n",
+    "no HTTP": b"\x16\x03\x01 garbage\r\n\r\n",
+    "an encoding": b"POST /v1/segment HTTP/1.1\r\nHost: x\r\nContent-Encoding: snappy\r\nContent-Type: image/png\r\n"
+    b"Content-Length: 3\r\n\r\nabc",
+    "a compressed body that is none": b"POST /v1/segment HTTP/1.1\r\nHost: x\r\nContent-Encoding: gzip\r\n"
+    b"Content-Type: image/png\r\nContent-Length: 3\r\n\r\nabc",
+}
+
+
+@pytest.mark.parametrize("name", HEADS)
+async def test_a_request_that_cannot_be_read_is_answered_with_a_problem_too(service: RunningService, name: str) -> None:
+    reader, writer = await asyncio.open_connection("127.0.0.1", service.http_port)
+    writer.write(HEADS[name])
+    try:
+        head = (await asyncio.wait_for(reader.readuntil(b"\r\n\r\n"), 60)).decode()
+        length = int(head.lower().partition("content-length: ")[2].partition("\r\n")[0])
+        document = json.loads(await reader.readexactly(length))
+    finally:
+        writer.close()
+    status = int(head.split(" ", 2)[1])
+    assert 400 <= status < 500
+    assert "content-type: application/problem+json" in head.lower()
+    assert (document["status"], document["type"]) == (status, f"urn:portrait:{document['title']}")
+    assert len(document["detail"]) < 1000
+
+
 async def test_a_background_can_come_as_a_data_url(service: RunningService, http: aiohttp.ClientSession) -> None:
-    url = "data:image/jpeg;base64," + base64.b64encode(encoded(room(64, 64))).decode()
+    url = "data:image/jpeg;base64," + base64.b64encode(encoded(room(2000, 2000))).decode()
+    assert len(url) > MOST_BYTES  # the JSON beside it has this bound
+    body = json.dumps({"mode": "image", "background": url})
     async with Client(f"127.0.0.1:{service.grpc_port}") as client, client.open_stream() as stream:
         target = f"/v1/sessions/{stream.info.session_id}"
-        async with http.patch(target, json={"mode": "image", "background": url}) as response:
-            assert (await response.json())["mode"] == "image"
+        headers = {"Content-Type": "application/json"}
+        for text in (body, body.replace("/", "\\/")):  # some encoders write slashes so
+            async with http.patch(target, data=io.BytesIO(text.encode()), headers=headers) as response:
+                assert (await response.json())["mode"] == "image"
+            async with http.patch(target, json={"mode": "mask"}) as response:
+                assert (await response.json())["mode"] == "mask"
+
+
+@pytest.mark.parametrize(
+    "body",
+    ['{"mode": "data:,QUJD"}', '{"color": "data:,QUJD", "background": "dusk"}', '{"background": "data:"}', '"data:'],
+)
+async def test_a_data_url_that_is_no_background_is_refused(
+    service: RunningService, http: aiohttp.ClientSession, body: str
+) -> None:
+    async with Client(f"127.0.0.1:{service.grpc_port}") as client, client.open_stream() as stream:
+        target = f"/v1/sessions/{stream.info.session_id}"
+        async with http.patch(target, data=body, headers={"Content-Type": "application/json"}) as response:
+            assert response.status in (400, 422)
 
 
 @pytest.mark.parametrize(

@@ -114,6 +114,50 @@ async def test_bad_fields_are_refused_naming_them(
         assert message in await problem_of(response, status, reason)
 
 
+def browser_form(*parts: tuple[str, bytes]) -> dict[str, Any]:
+    """The body and headers of a form as browsers send it; `image` is filled in."""
+    image = ('form-data; name="image"; filename="a.jpg"\r\nContent-Type: image/jpeg', encoded(SHOWN.frames[0]))
+    boundary = "----WebKitFormBoundary0"
+    body = b"".join(
+        f"--{boundary}\r\nContent-Disposition: {head}\r\n\r\n".encode() + data + b"\r\n"
+        for head, data in (image, *parts)
+    )
+    headers = {"Content-Type": f"multipart/form-data; boundary={boundary}"}
+    return {"data": body + f"--{boundary}--\r\n".encode(), "headers": headers}
+
+
+NO_FILE = ('form-data; name="background"; filename=""\r\nContent-Type: application/octet-stream', b"")
+
+
+@pytest.mark.parametrize("name", ["mode", "color", "background", "threshold", "feather", "framing", "model"])
+async def test_a_field_that_is_left_empty_is_as_if_it_were_absent(http: aiohttp.ClientSession, name: str) -> None:
+    empty = NO_FILE if name == "background" else (f'form-data; name="{name}"', b"")
+    async with http.post("/v1/segment", **browser_form(empty)) as response:
+        assert (await picture_of(response)).shape == (360, 640, 4)
+    async with http.post(f"/v1/segment?{name}=", **browser_form()) as response:
+        assert (await picture_of(response)).shape == (360, 640, 4)
+
+
+async def test_a_ticked_checkbox_is_true(http: aiohttp.ClientSession) -> None:
+    pictures = []
+    for value in (b"on", b"true", b"false"):
+        fields = browser_form(('form-data; name="mode"', b"color"), ('form-data; name="decontaminate"', value))
+        async with http.post("/v1/segment", **fields) as response:
+            pictures.append((await picture_of(response)).tobytes())
+    assert pictures[0] == pictures[1] != pictures[2]
+    async with http.post("/v1/segment", **browser_form(('form-data; name="mode"', b"on"))) as response:
+        await problem_of(response, 400, "BAD_OPTION")
+
+
+async def test_a_form_without_a_chosen_image_is_refused_and_an_empty_file_too(http: aiohttp.ClientSession) -> None:
+    nothing = b'--x\r\nContent-Disposition: form-data; name="image"; filename="%s"\r\n\r\n\r\n--x--\r\n'
+    headers = {"Content-Type": "multipart/form-data; boundary=x"}
+    async with http.post("/v1/segment", data=nothing % b"", headers=headers) as response:
+        assert "image: the field is missing" in await problem_of(response, 422, "BAD_PICTURE")
+    async with http.post("/v1/segment", data=nothing % b"a.jpg", headers=headers) as response:
+        assert "0 bytes that are no picture" in await problem_of(response, 422, "BAD_PICTURE")
+
+
 async def test_a_request_without_a_form_or_an_image_is_refused(http: aiohttp.ClientSession) -> None:
     async with http.post("/v1/segment", json={}) as response:
         assert "got application/json, expected multipart" in await problem_of(response, 415, "UNSUPPORTED_MEDIA_TYPE")

@@ -1,31 +1,33 @@
-"""Client: a service to call."""
+"""Client: the calls of the service, with asyncio."""
 
-from collections.abc import AsyncGenerator, AsyncIterator, Sequence
+import asyncio
+import itertools
+from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import AsyncExitStack, aclosing, asynccontextmanager
 from typing import Any, Unpack
 
 import grpc
 import grpc.aio
 
-from portrait.client.failover import Failover, Frames, Patience
-from portrait.client.flow_control import Window
-from portrait.client.grpc_call import Call
+from portrait.client.failover import Failover, Frames, Timeouts
+from portrait.client.flow_control import FlowControl
+from portrait.client.grpc_call import StreamCall
 from portrait.client.stream import Stream, make_output, make_prior, make_reply
 from portrait.client.types import Array, ClientError, OutputFields, Picture, Reply, Tls
 from portrait.v1 import segmentation_pb2 as pb
 from portrait.v1 import segmentation_pb2_grpc as pb_grpc
 
 START_IN_FLIGHT = 2
-"""Frames sent and not yet answered, to begin with: one being worked on, one on its way."""
+"""Unanswered frames at first: one in work, one on its way."""
 
 MOST_IN_FLIGHT = 64
-"""Whatever a server says."""
+"""Unanswered frames at most, whatever a server allows."""
 
 PRIOR_EVERY = 15
-"""Results between two priors, kept in case the stream is lost: half a second of video."""
+"""Every how many results one carries its prior, kept in case the stream is lost: half a second of video."""
 
-# See WINDOW_OPTIONS of the server: the client's end of the same windows. Subchannels of its own let every stream have a
-# connection of its own, which a balancer can place.
+# See WINDOW_OPTIONS of the server: the client's side of the same windows. A subchannel pool of its own gives every
+# stream a connection of its own, so that a load balancer can place each.
 OPTIONS: list[tuple[str, Any]] = [
     ("grpc.http2.bdp_probe", 0),
     ("grpc.http2.lookahead_bytes", 262_144),
@@ -39,7 +41,7 @@ class Client:
     """A connection to one service, or to the replicas of one.
 
     Args:
-        targets: `host:port`. With several, a stream whose server fails or stops goes on at the next one.
+        targets: `host:port`. With several, a stream whose server fails, stops or is silent continues at the next one.
         token: a bearer token, where the service asks for one.
         tls: None for a service without TLS.
 
@@ -49,12 +51,12 @@ class Client:
 
     def __init__(self, *targets: str, token: str | None = None, tls: Tls | None = None) -> None:
         if not targets:
-            raise TypeError("no target; expected host:port")
+            raise TypeError("target: got none, expected host:port")
         for target in targets:
             _check_target(target)
         if token is not None and not (token.isascii() and token.isprintable()):
-            # As read from a file, with the line's end.
-            raise ValueError("token: a line's end, or what is not ASCII, came; expected printable ASCII")
+            # Such as one read from a file with its line break.
+            raise ValueError("token: got a line break or a character that is not ASCII, expected printable ASCII")
         self._targets, self._tls = targets, tls
         self._metadata = (("authorization", f"Bearer {token}"),) if token else ()
         self._channel: grpc.aio.Channel | None = None
@@ -106,19 +108,21 @@ class Client:
         prior: Array | pb.Picture | None = None,
         prior_every: int = 0,
         target: str | None = None,
+        reply_seconds: float | None = None,
         **output: Unpack[OutputFields],
     ) -> AsyncIterator[Stream]:
         """A stream for the length of the block; it is cut at the end, finished or not.
 
-        A connection that fails before the server has said a word is tried once more.
+        A connection that fails before the server has sent anything is tried once more.
 
         Args:
             prior: the last mask of a stream elsewhere, (H, W) uint8 of the model's size.
             prior_every: every how many results one carries its prior; 0: none does.
             target: one of the client's; the first by default.
+            reply_seconds: how long the server may take to accept the stream; None: as long as it likes.
 
         Raises:
-            ClientError: refused.
+            ClientError: refused, or not accepted in time.
         """
         config = pb.StreamConfig(
             output=make_output(output),
@@ -128,23 +132,29 @@ class Client:
             prior_every=prior_every,
         )
         async with AsyncExitStack() as stack:
+            target = target or self._targets[0]
             try:
-                stream = await stack.enter_async_context(self._begin(target or self._targets[0], config))
+                stream = await stack.enter_async_context(self._begin(target, config, reply_seconds))
             except ClientError as error:
-                # The server has said nothing itself: a worker that died was still handed the connection by the kernel,
-                # or a replica by its balancer. Now that it was reset, the next one goes elsewhere.
+                # Not refused by the server: the kernel gave the connection to a worker that had just died, or a load
+                # balancer to a replica. It has been reset by now, and the next connection goes elsewhere.
                 if error.code != "UNAVAILABLE" or error.reason:
                     raise
-                stream = await stack.enter_async_context(self._begin(target or self._targets[0], config))
+                stream = await stack.enter_async_context(self._begin(target, config, reply_seconds))
             yield stream
 
     @asynccontextmanager
-    async def _begin(self, target: str, config: pb.StreamConfig) -> AsyncIterator[Stream]:
+    async def _begin(self, target: str, config: pb.StreamConfig, reply_seconds: float | None) -> AsyncIterator[Stream]:
         async with self._open_channel(target) as channel:
-            call = Call(pb_grpc.SegmentationServiceStub(channel).SegmentStream(**self._call(None)))
+            call = StreamCall(pb_grpc.SegmentationServiceStub(channel).SegmentStream(**self._call(None)))
             try:
-                await call.write(pb.SegmentStreamRequest(config=config))
-                first = await call.read()
+                try:
+                    async with asyncio.timeout(reply_seconds):
+                        await call.write(pb.SegmentStreamRequest(config=config))
+                        first = await call.read()
+                except TimeoutError:
+                    reason = f"{target} has not accepted the stream within {reply_seconds:g} s"
+                    raise ClientError("DEADLINE_EXCEEDED", reason) from None
                 if first is None:
                     raise ClientError("UNAVAILABLE", "the stream ended before it began")
                 yield Stream(call, first.info)
@@ -164,27 +174,33 @@ class Client:
     ) -> AsyncGenerator[Reply, None]:
         """Send frames, numbered from 0, and give the replies as they come.
 
-        Frames are pictures or pixels, (H, W, 3) uint8 RGB. As few are unanswered as keep the server at work, and never
-        more than `max_in_flight` or than the server finds useful. A stream whose server fails, stops, or leaves a frame
-        unanswered for `reply_seconds` goes on at the next target from the last mask it got, for `reconnect_seconds`
-        at most; 0 raises instead. Close the iterator (`contextlib.aclosing`) when leaving it early.
+        Frames are pictures or pixels, (H, W, 3) uint8 RGB. As few are unanswered as keep the server busy, and never
+        more than `max_in_flight` or than the server finds useful. A stream whose server fails, stops, or does not
+        accept it or answer a frame within `reply_seconds` continues at the next target from the last mask it got.
+        After `reconnect_seconds` without a reply the error is raised, with 0 at once; time spent waiting for `frames`
+        does not count. Close the iterator (`contextlib.aclosing`) when leaving it early.
 
         Raises:
             ClientError: refused or lost.
             TypeError: a frame that is neither, or an output option that is none.
             Exception: whatever `frames` raises.
         """
-        turns = _Turns(self._targets)
+        targets = itertools.cycle(self._targets)
 
-        def opening(prior: pb.Picture | None) -> Any:
-            every = PRIOR_EVERY if reconnect_seconds else 0
+        def open_stream(prior: pb.Picture | None) -> Any:
             return self.open_stream(
-                model=model, every_frame=every_frame, prior=prior, prior_every=every, target=turns.next(), **output
+                model=model,
+                every_frame=every_frame,
+                prior=prior,
+                prior_every=PRIOR_EVERY if reconnect_seconds else 0,
+                target=next(targets),
+                reply_seconds=reply_seconds,
+                **output,
             )
 
-        window, patience = Window(START_IN_FLIGHT, max_in_flight), Patience(reconnect_seconds, reply_seconds)
-        journey = Failover(frames, opening, window, patience, every_frame)
-        async with aclosing(journey.replies()) as replies:
+        flow, timeouts = FlowControl(START_IN_FLIGHT, max_in_flight), Timeouts(reconnect_seconds, reply_seconds)
+        failover = Failover(frames, open_stream, flow, timeouts, every_frame)
+        async with aclosing(failover.replies()) as replies:
             async for reply in replies:
                 yield reply
 
@@ -206,18 +222,7 @@ class Client:
 
 def _check_target(target: str) -> None:
     if not isinstance(target, str):
-        raise TypeError(f"target: {target!r} came; expected host:port, each as an argument of its own")
-    # gRPC would take the one for a name to look up, and try port 443 of the other.
+        raise TypeError(f"target: got {target!r}, expected host:port, each as an argument of its own")
+    # gRPC would look up "http" as a name, and try port 443 where there is no port.
     if target.startswith(("http:", "https:")) or ":" not in target:
-        raise ValueError(f"target: {target!r} came; expected host:port")
-
-
-class _Turns:
-    """One target after the other, for ever."""
-
-    def __init__(self, targets: Sequence[str]) -> None:
-        self._targets, self._taken = targets, 0
-
-    def next(self) -> str:
-        self._taken += 1
-        return self._targets[(self._taken - 1) % len(self._targets)]
+        raise ValueError(f"target: got {target!r}, expected host:port")

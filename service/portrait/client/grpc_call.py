@@ -1,4 +1,4 @@
-"""Call: SegmentStream on the wire, and what it ended with."""
+"""StreamCall: a SegmentStream call of grpc.aio, and why it has ended."""
 
 import asyncio
 from asyncio import timeout
@@ -14,17 +14,17 @@ from portrait.v1 import segmentation_pb2 as pb
 T = TypeVar("T")
 
 GAVE_UP = "Internal error from Core"
-"""What grpc.aio says of a call when a message could not be sent any more (grpc/grpc#36066)."""
+"""The details that grpc.aio gives a call that ended before a message could be sent (grpc/grpc#36066)."""
 
-LAST_WORD_SECONDS = 1.0
-"""How long the server's own words are waited for then: they are under way."""
+STATUS_SECONDS = 1.0
+"""How long the server's own status is waited for then: it is on its way."""
 
 
-class Call:
-    """One call. Whatever fails in it is told by the server's words, if it had any.
+class StreamCall:
+    """One call. Its errors are the server's own, where the server has sent a status.
 
-    A message that comes after the server's end puts grpc.aio's words in the place of the server's, before these come or
-    after.
+    A message written after the server has ended the call makes grpc.aio replace the server's status by its own, before
+    or after the server's has arrived.
     """
 
     def __init__(self, call: Any) -> None:
@@ -44,7 +44,7 @@ class Call:
             raise await self._error() or ClientError("CANCELLED", "the stream is over") from None
 
     async def done_writing(self) -> None:
-        """Say that no message follows. What a call that is over ended with is for `read` to tell."""
+        """Say that no message follows. Why a call is over already is raised by `read`."""
         with suppress(grpc.aio.InternalError):
             await self._call.done_writing()
 
@@ -54,7 +54,7 @@ class Call:
         Raises:
             ClientError: the call failed.
         """
-        # Not `call.read`: that gives up what has come already when a message could not be sent any more.
+        # Not `call.read`, which discards messages that have come already when one could not be sent.
         with suppress(grpc.aio.AioRpcError):
             async for message in self._call:
                 assert isinstance(message, pb.SegmentStreamResponse)
@@ -66,14 +66,14 @@ class Call:
     async def cancel(self) -> None:
         """End it."""
         self._call.cancel()
-        with suppress(RuntimeError):  # somebody reads to this moment: the cancelled call tells them
+        with suppress(RuntimeError):  # a task still reads: the cancelled call ends it
             await aiter(self._call).aclose()
 
     async def _error(self) -> ClientError | None:
-        """Why the call is over; None: all went well."""
+        """Why the call is over; None: without an error."""
         await self._call.code()
         with suppress(TimeoutError):
-            async with timeout(LAST_WORD_SECONDS):
+            async with timeout(STATUS_SECONDS):
                 while self._ending is None:
                     await asyncio.sleep(0.01)
                     self._note(self._call)
@@ -87,17 +87,17 @@ class Call:
 
 
 def _status(call: Any) -> grpc.aio.AioRpcError:
-    """How a call that is over has ended."""
+    """The status of a call that is over."""
     return grpc.aio.AioRpcError(
         _now(call.code()), grpc.aio.Metadata(), _now(call.trailing_metadata()), _now(call.details())
     )
 
 
 def _now(answer: Coroutine[Any, Any, T]) -> T:
-    """What a coroutine gives that need not wait, at once: a moment later it may give something else."""
+    """The result of a coroutine that does not have to wait, now: it may be another one later."""
     try:
         answer.send(None)
     except StopIteration as done:
         value: T = done.value
         return value
-    raise AssertionError("it would wait")
+    raise AssertionError("the coroutine would wait")

@@ -1,9 +1,9 @@
-"""Stream: one call of SegmentStream."""
+"""Stream: frames and replies of one SegmentStream call."""
 
 from collections.abc import AsyncIterator, Mapping
 from typing import Any
 
-from portrait.client.grpc_call import Call
+from portrait.client.grpc_call import StreamCall
 from portrait.client.types import Array, ClientError, OutputFields, Picture, Reply, described, is_array
 from portrait.v1 import segmentation_pb2 as pb
 
@@ -11,11 +11,11 @@ from portrait.v1 import segmentation_pb2 as pb
 class Stream:
     """One live stream with a prior of its own. Opened by `Client.open_stream`."""
 
-    def __init__(self, call: Call, info: pb.StreamInfo) -> None:
+    def __init__(self, call: StreamCall, info: pb.StreamInfo) -> None:
         self.info = info
-        """What the server has put in force."""
+        """The session, its limits and its output, as the server has accepted them."""
         self.leaving = False
-        """Whether the server has said that it is about to stop."""
+        """Whether the server has announced that it will stop."""
         self._call = call
 
     async def send(self, frame: Picture | Array, frame_id: int, timestamp_us: int = 0) -> None:
@@ -30,7 +30,7 @@ class Stream:
     async def change(
         self, output: Mapping[str, Any] | None = None, reset_prior: bool = False, send_prior: bool = False
     ) -> None:
-        """Let the frames that follow look otherwise, forget the prior, or ask for it with the next result.
+        """Change the output of the frames that follow, forget the prior, or ask for it with the next result.
 
         `output` are the fields of portrait.v1.Output; they replace the ones in force whole.
         """
@@ -64,13 +64,13 @@ def make_output(fields: OutputFields | Mapping[str, Any]) -> pb.Output:
     """An Output message.
 
     Raises:
-        TypeError: a field that is none, or a value that it cannot have.
+        TypeError: an unknown field, or a value of the wrong type.
     """
     try:
         return pb.Output(**fields)
     except (TypeError, ValueError) as error:
         expected = ", ".join(pb.Output.DESCRIPTOR.fields_by_name)
-        raise TypeError(f"output: {error}; expected the fields of portrait.v1.Output: {expected}") from error
+        raise TypeError(f"output: {error}, expected the fields of portrait.v1.Output: {expected}") from error
 
 
 def make_prior(prior: Array | pb.Picture) -> pb.Picture:
@@ -82,7 +82,7 @@ def make_prior(prior: Array | pb.Picture) -> pb.Picture:
     if isinstance(prior, pb.Picture):
         return prior
     if not is_array(prior, (None, None)):
-        raise TypeError(f"prior: {described(prior)} came; expected a mask, (H, W) uint8, or Reply.prior_picture")
+        raise TypeError(f"prior: got {described(prior)}, expected a mask, (H, W) uint8, or Reply.prior_picture")
     height, width = prior.shape
     return pb.Picture(format=pb.PICTURE_FORMAT_GRAY8, width=width, height=height, data=prior.tobytes())
 

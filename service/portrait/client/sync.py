@@ -17,9 +17,9 @@ T = TypeVar("T")
 
 
 class SyncClient:
-    """`Client` on a thread of its own: frames travel while the caller works on a reply. See there for what it promises.
+    """`Client` on a thread of its own: frames are sent while the caller works on a reply. `Client` documents the calls.
 
-    One thread may use it at a time.
+    To be used by one thread at a time.
     """
 
     def __init__(self, *targets: str, token: str | None = None, tls: Tls | None = None) -> None:
@@ -68,7 +68,7 @@ class SyncClient:
     ) -> Iterator[Reply]:
         """Send frames and give the replies as they come.
 
-        The source may block: it is asked on a thread of its own, which is left behind when it does not come back.
+        The source may block: it runs on a thread of its own, which is abandoned if it never returns.
         """
         replies = self._client.stream(
             _threaded(frames),
@@ -79,7 +79,7 @@ class SyncClient:
             reply_seconds=reply_seconds,
             **output,
         )
-        steps = _Steps(replies)
+        steps = _Replies(replies)
         try:
             while (reply := self._run(steps.next())) is not None:
                 yield reply
@@ -98,8 +98,8 @@ class SyncClient:
         return asyncio.run_coroutine_threadsafe(coroutine, self._loop).result()
 
 
-class _Steps:
-    """Replies, one after the other. Its calls are made on the loop."""
+class _Replies:
+    """The replies, one by one. Its methods run on the event loop."""
 
     def __init__(self, replies: AsyncGenerator[Reply, None]) -> None:
         self._replies = replies
@@ -111,7 +111,7 @@ class _Steps:
         return await anext(self._replies, None)
 
     async def end(self) -> None:
-        """Close the stream, also while `next` waits: an interrupt from the keyboard leaves it so, wherever it comes."""
+        """Close the stream, also while `next` waits, as an interrupt from the keyboard leaves it."""
         if self._step is not None:
             self._step.cancel()
             await asyncio.wait({self._step})
@@ -120,7 +120,7 @@ class _Steps:
 
 @contextmanager
 def _loop_on_a_thread() -> Iterator[asyncio.AbstractEventLoop]:
-    """An event loop for the length of the block; what still runs on it at the end is cancelled."""
+    """An event loop for the length of the block; what still runs on it then is cancelled."""
     started: Future[asyncio.AbstractEventLoop] = Future()
 
     def live() -> None:
@@ -139,9 +139,9 @@ def _loop_on_a_thread() -> Iterator[asyncio.AbstractEventLoop]:
 
 
 async def _threaded(frames: Iterable[Picture | Array]) -> AsyncIterator[Picture]:
-    """What `frames` gives, asked on a thread, a frame at a time.
+    """The frames, taken from their iterator on a thread, one at a time.
 
-    A daemon, and none of the loop's own: nobody who leaves waits for a source that blocks.
+    A daemon thread, not one of the loop's executor: the end of the program does not wait for a source that blocks.
     """
     wanted: SimpleQueue[Future[Picture | None] | None] = SimpleQueue()
     asking = threading.Thread(target=_ask, args=(iter(frames), wanted), name="portrait-client-source", daemon=True)
@@ -158,7 +158,7 @@ async def _threaded(frames: Iterable[Picture | Array]) -> AsyncIterator[Picture]
 
 
 def _ask(frames: Iterator[Picture | Array], wanted: "SimpleQueue[Future[Picture | None] | None]") -> None:
-    """Set each future to the next frame, and to None after the last; None ends it."""
+    """Set each future to the next frame, to None after the last; None in place of a future ends the thread."""
     pictures = map(Picture.of, frames)
     while (asked := wanted.get()) is not None:
         if not asked.set_running_or_notify_cancel():

@@ -1,4 +1,4 @@
-"""What goes into the client and what comes out."""
+"""The values of the client: pictures, replies, TLS, errors."""
 
 import zlib
 from collections.abc import Sequence
@@ -40,10 +40,10 @@ class OutputFields(TypedDict, total=False):
 
 @dataclass(frozen=True, slots=True)
 class Tls:
-    """How to trust the server, and to be trusted by it. All are what a PEM file holds.
+    """How to trust the server, and how to be trusted by it. All are contents of PEM files.
 
     Raises:
-        ValueError: something else, or a certificate and no key for it, or the other way round.
+        ValueError: not PEM, or a certificate without its key, or a key without a certificate.
     """
 
     roots: bytes | None = None
@@ -53,16 +53,16 @@ class Tls:
     key: bytes | None = None
 
     def __post_init__(self) -> None:
-        # gRPC tells of none of it before it connects, and of a certificate without its key by ending the process.
+        # gRPC checks none of it before it connects, and ends the process for a certificate without a key.
         for name in ("roots", "certificate", "key"):
             given = getattr(self, name)
             if given is not None and not (isinstance(given, bytes) and PEM in given):
                 raise ValueError(
-                    f"{name}: {type(given).__name__} without {PEM.decode()!r} came; expected a PEM's bytes"
+                    f"{name}: got {type(given).__name__} without {PEM.decode()!r}, expected the bytes of a PEM file"
                 )
         if (self.certificate is None) != (self.key is None):
             missing = "certificate" if self.certificate is None else "key"
-            raise ValueError(f"{missing}: None came; expected a certificate and its key, or neither")
+            raise ValueError(f"{missing}: got None, expected a certificate and its key, or neither")
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +73,7 @@ class Picture:
 
     @classmethod
     def of(cls, frame: "Picture | Array") -> "Picture":
-        """A picture as it is; of pixels, (H, W, 3) uint8 RGB, the picture.
+        """A picture as it is, or the picture of pixels (H, W, 3) uint8 RGB.
 
         Raises:
             TypeError: something else.
@@ -99,7 +99,7 @@ class Picture:
         """
         if not is_array(pixels, (None, None, 3)):
             expected = "a Picture, such as Picture.jpeg(data), or pixels, (H, W, 3) uint8 RGB"
-            raise TypeError(f"{described(pixels)} came; expected {expected}")
+            raise TypeError(f"got {described(pixels)}, expected {expected}")
         height, width, _ = pixels.shape
         return cls(pb.Picture(format=pb.PICTURE_FORMAT_RGB24, width=width, height=height, data=pixels.tobytes()))
 
@@ -113,28 +113,28 @@ class Reply:
     """The frame's own, in microseconds."""
     picture: pb.Picture
     error: "ClientError | None"
-    """Why this frame failed; the stream goes on."""
+    """Why this frame failed; the stream continues."""
     dropped: int
-    """Frames given up for newer ones since the reply before this one."""
+    """Frames dropped for newer ones since the previous reply."""
     wait_seconds: float
     """In the server, from arrival to the start of work."""
     work_seconds: float
     quality: str = "full"
-    """What the server has time for: full, still, alternate, smaller or slower (portrait.v1.Quality)."""
+    """The quality level in force: full, still, alternate, smaller or slower (portrait.v1.Quality)."""
     carried: bool = False
-    """Whether the mask is that of an earlier frame, which the quality allowed."""
+    """Whether the mask is that of an earlier frame, which the quality level allows."""
     prior_picture: pb.Picture | None = None
-    """The mask of this frame for another stream to go on from, where it was asked for."""
+    """The mask of this frame for another stream to continue from, where it was asked for."""
 
     @property
     def array(self) -> Array:
-        """The pixels, uint8, not to be written to.
+        """The pixels, uint8, read-only.
 
         (H,W) of GRAY8, GRAY8_ZLIB and, as 0 or 255, GRAY1; (H,W,3) of RGB24; (H,W,4) of RGBA32; flat bytes of I420,
         JPEG, PNG and WEBP.
 
         Raises:
-            ClientError: there are none: `error`, when the frame was refused.
+            ClientError: the frame was refused and has none; it is `error`.
         """
         if self.error is not None and not self.picture.data:
             raise self.error
@@ -172,15 +172,15 @@ def is_array(value: object, shape: Sequence[int | None]) -> bool:
 
 
 def described(value: object) -> str:
-    """What came, for an error."""
+    """A value as errors show it."""
     return f"{value.dtype} {value.shape}" if isinstance(value, np.ndarray) else type(value).__name__
 
 
 class ClientError(Exception):
-    """What the service refused or could not do.
+    """A call that the service refused or could not complete.
 
     `code` is the gRPC status's name (INVALID_ARGUMENT), `reason` the service's (BAD_PICTURE), `retry_after` the
-    seconds to wait before another try, or None where trying again is of no use.
+    seconds to wait before another try, or None where another try would not help.
     """
 
     def __init__(self, code: str, message: str, reason: str = "", retry_after: float | None = None) -> None:
@@ -189,7 +189,7 @@ class ClientError(Exception):
 
     @classmethod
     def from_status(cls, status: Any) -> "ClientError":
-        """Of a google.rpc.Status."""
+        """The error of a google.rpc.Status."""
         code = next((code.name for code in grpc.StatusCode if code.value[0] == status.code), str(status.code))
         reason, retry_after = "", None
         for detail in status.details:
@@ -202,13 +202,13 @@ class ClientError(Exception):
 
     @classmethod
     def from_rpc(cls, error: grpc.aio.AioRpcError) -> "ClientError":
-        """Of a failed call."""
-        # The server's own words, if it had any: a proxy that cuts the stream afterwards puts another code on top.
+        """The error of a failed call."""
+        # The server's own status, if it sent one: a proxy that cuts the stream afterwards adds another code.
         for name, value in error.trailing_metadata() or ():
             if name == STATUS_DETAILS:
                 return cls.from_status(status_pb2.Status.FromString(value))
         if error.code() in (grpc.StatusCode.INTERNAL, grpc.StatusCode.CANCELLED):
-            # The server's own have details. INTERNAL is grpc.aio's word for a message that could not be sent any more,
-            # and nginx's for a server that died; CANCELLED is HAProxy's.
+            # The server's own errors have details. INTERNAL comes from grpc.aio when a message could not be sent, and
+            # from nginx when the server died; CANCELLED comes from HAProxy.
             return cls("UNAVAILABLE", f"the connection was lost: {error.details()}")
         return cls(error.code().name, error.details() or "no details")

@@ -9,7 +9,7 @@ from typing import Any, TypeAlias
 
 from portrait.client import Client, Picture
 from portrait.client.client import MOST_IN_FLIGHT, START_IN_FLIGHT
-from portrait.client.flow_control import Window
+from portrait.client.flow_control import FlowControl
 from portrait.client.stream import Stream
 from portrait.core.compositors import Options, open_compositor
 from portrait.core.pipeline import Pipeline
@@ -61,8 +61,8 @@ def remote_work(client: Client, model: str, **output: Any) -> Iterator[Work]:
 
 def _exchange(runner: Runner, stream: Stream, frames: Iterable[Frame]) -> Iterator[Frame]:
     """The results of `frames`; the loop runs only while something is sent or waited for."""
-    window = Window(START_IN_FLIGHT, MOST_IN_FLIGHT)
-    window.limit(stream.info.max_in_flight or MOST_IN_FLIGHT)
+    flow = FlowControl(START_IN_FLIGHT, MOST_IN_FLIGHT)
+    flow.limit(stream.info.max_in_flight or MOST_IN_FLIGHT)
     sent: deque[tuple[Frame, float]] = deque()
 
     async def send(frame: Frame, number: int) -> None:
@@ -76,7 +76,7 @@ def _exchange(runner: Runner, stream: Stream, frames: Iterable[Frame]) -> Iterat
             raise SegmentationFailed("the server ended the stream")
         if reply.error is not None:
             raise reply.error
-        window.replied(time.monotonic() - at, reply.work_seconds, reply.dropped)
+        flow.replied(time.monotonic() - at, reply.work_seconds, reply.dropped)
         width, height = reply.picture.width, reply.picture.height
         made = frame_from_i420(reply.picture.data, width, height, frame.timestamp, frame.arrived)
         return recolored(made, frame.colors)
@@ -84,7 +84,7 @@ def _exchange(runner: Runner, stream: Stream, frames: Iterable[Frame]) -> Iterat
     for number, frame in enumerate(frames):
         runner.run(send(frame, number))
         sent.append((frame, time.monotonic()))
-        while len(sent) >= window.size:
+        while len(sent) >= flow.window:
             yield runner.run(receive(*sent.popleft()))
     while sent:
         yield runner.run(receive(*sent.popleft()))

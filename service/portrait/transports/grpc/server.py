@@ -42,7 +42,7 @@ KEEPALIVE_OPTIONS = [
     ("grpc.keepalive_time_ms", 20_000),
     ("grpc.keepalive_timeout_ms", 10_000),
     ("grpc.keepalive_permit_without_calls", 1),  # else a ping without a call is allowed every two hours
-    ("grpc.http2.min_recv_ping_interval_without_data_ms", PING_INTERVAL_MS),
+    ("grpc.http2.min_ping_interval_without_data_ms", PING_INTERVAL_MS),
 ]
 
 BOUND_OPTIONS = [

@@ -20,6 +20,7 @@ from aiohttp import web
 from aiohttp.http_exceptions import HttpProcessingError
 from aiohttp.typedefs import Handler, Middleware
 
+from portrait.errors import Refused
 from portrait.logs import tell_failure
 from portrait.transports.http.errors import problem
 
@@ -49,6 +50,9 @@ LARGE_BODIES = 8
 LARGE_BODY_WAIT_SECONDS = 10.0
 """How long a large body may wait for that."""
 
+RETRY_AFTER = 5.0
+"""Seconds a refused client is told to wait."""
+
 CLOSING_SECONDS = 1.0
 """How long a server that closes waits for the first request of connections it has accepted."""
 
@@ -57,9 +61,9 @@ NO_DESCRIPTOR_PAUSE = 0.1
 
 
 def is_server_fault(record: logging.LogRecord) -> bool:
-    """Whether a log record of aiohttp's is about anything but a malformed request, which anyone may send."""
+    """Whether a log record of aiohttp's is about anything but a malformed request, which anyone can send."""
     error = record.exc_info[1] if record.exc_info else None
-    return not isinstance(error, HttpProcessingError)
+    return not isinstance(error, HttpProcessingError | web.RequestPayloadError)
 
 
 class ProblemRequestHandler(web.RequestHandler):
@@ -206,9 +210,7 @@ class ConnectionLimiter:
             async with timeout(LARGE_BODY_WAIT_SECONDS):
                 await self._large_bodies.acquire()
         except TimeoutError:
-            raise web.HTTPServiceUnavailable(
-                text=f"{LARGE_BODIES} large requests are in memory; try again later", headers={"Retry-After": "5"}
-            ) from None
+            raise Refused(f"{LARGE_BODIES} large requests are in memory; try again later", RETRY_AFTER) from None
         try:
             yield
         finally:

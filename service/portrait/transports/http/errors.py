@@ -2,11 +2,9 @@
 
 import logging
 import re
-from collections.abc import Awaitable, Callable
-from typing import TypeAlias
 
 from aiohttp import web
-from aiohttp.typedefs import Middleware
+from aiohttp.typedefs import Handler, Middleware
 
 from portrait.errors import (
     BadInput,
@@ -31,8 +29,6 @@ from portrait.errors import (
 )
 from portrait.metrics import Metrics
 
-Handler: TypeAlias = Callable[[web.Request], Awaitable[web.StreamResponse]]
-
 SCHEMES = ("Bearer", "Basic")
 
 logger = logging.getLogger(__name__)
@@ -55,12 +51,14 @@ STATUSES: tuple[tuple[type[PortraitError], int], ...] = (
     (StreamTaken, 409),
     (TooManyRequests, 429),
     (Draining, 503),
+    (Refused, 503),
     (SegmentationHangs, 503),
     (PortraitError, 500),
 )
 
 
-WEBRTC_PATHS = ("/webrtc", "/whip/", "/whep/")
+WEBRTC_PATHS = ("/webrtc", "/whip/", "/whep/", "/v1/viewers/")
+"""Paths whose refusals are counted as those of WebRTC."""
 
 
 def errors_as_problems(metrics: Metrics) -> Middleware:
@@ -82,6 +80,9 @@ def errors_as_problems(metrics: Metrics) -> Middleware:
                 if name in error.headers:
                     response.headers[name] = error.headers[name]
             return response
+        except web.RequestPayloadError as error:
+            cause = error.__cause__ or error
+            return problem(400, "BAD_REQUEST", f"got a body that cannot be read: {str(cause)[:200].strip()}")
         except ConnectionResetError:
             raise  # the client has disconnected: aiohttp closes the connection
         except Exception:
@@ -95,7 +96,7 @@ def _problem_of(error: PortraitError) -> web.Response:
     status = next(status for kind, status in STATUSES if isinstance(error, kind))
     response = problem(status, error.reason, str(error))
     if isinstance(error, Refused):
-        response.headers["Retry-After"] = f"{error.retry_after:.0f}"
+        response.headers["Retry-After"] = f"{max(1.0, error.retry_after):.0f}"
     if isinstance(error, Unauthenticated):
         # Basic as well: it makes a browser ask its user, who enters the token as the password.
         response.headers.extend([("WWW-Authenticate", f'{scheme} realm="portrait"') for scheme in SCHEMES])

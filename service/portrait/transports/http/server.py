@@ -49,11 +49,8 @@ async def serve_http(
 ) -> AsyncIterator[int]:
     """Serve the routes for the length of the block; gives the TCP port in use. Without `security` everyone may call.
 
-        if shared is not None and shared.count > 1:
-            own = shared.socket(shared.index)
-            await stack.enter_async_context(serve_other_workers(own, routes, [problems], config.max_body_bytes))
-            middlewares.append((await stack.enter_async_context(open_worker_proxy(shared))).middleware)
-    socket.
+    `metrics` counts refusals. With several workers (`shared`) each of them answers for all, and all take connections
+    from one `listening` socket.
 
     Raises:
         OSError: the address cannot be bound.
