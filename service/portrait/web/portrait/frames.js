@@ -72,6 +72,8 @@ function readVideo(track, take) {
 export class FrameWriter {
   /** @type {WritableStreamDefaultWriter<VideoFrame> | null} */
   #writer = null;
+  /** @type {Set<VideoFrame>} frames that are being written */
+  #pending = new Set();
   /** @type {any} */
   #source = null;
 
@@ -95,14 +97,22 @@ export class FrameWriter {
   write() {
     if (this.#writer === null) return this.#source.requestFrame();
     const frame = new VideoFrame(this.canvas, { timestamp: Math.round(performance.now() * 1000) });
-    // The track closes the frame once it is written; it does not when the track was stopped before.
-    this.#writer.write(frame).catch(() => {}).finally(() => frame.close());
+    this.#pending.add(frame);
+    this.#writer.write(frame).catch(() => {}).finally(() => this.#finish(frame));
   }
 
   close() {
     if (this.#writer === null) return this.track.stop();
     const stop = () => this.track.stop();
     this.#writer.close().then(stop, stop); // after the frames under way
-    setTimeout(stop, LINGER);
+    setTimeout(() => {
+      stop();
+      this.#pending.forEach((frame) => this.#finish(frame)); // those that no promise tells of
+    }, LINGER);
+  }
+
+  #finish(/** @type {VideoFrame} */ frame) {
+    this.#pending.delete(frame);
+    frame.close();
   }
 }
