@@ -149,7 +149,7 @@ async def test_a_film_plays_behind_the_person_in_the_page_and_edges_change(tmp_p
     async with fake_service(bars()) as (url, _), tab("chromium", url, tmp_path) as page:
         found = await page.evaluate(draw)
     assert found["colors"] == [0, 1, 2]
-    assert "framing is the box's" in found["refused"]
+    assert "got framing where the page composes" in found["refused"]
     assert found["share"] == 0
 
 

@@ -73,7 +73,7 @@ async def test_a_person_sees_themselves_before_every_background(
         await expect(page.locator("#dropped")).not_to_have_text("–")
         await expect(page.locator("#quality")).to_have_text("Full")
         await expect(page.locator("#quality-note")).to_have_text(
-            "this browser makes every mask" if way == "browser" else "each frame its own mask"
+            "every mask is made in this browser" if way == "browser" else "every frame has its own mask"
         )
         await expect(page.locator("#model")).to_have_text("network portrait")
         await expect(page.locator("#connection")).to_have_text("none needed" if way == "browser" else "direct")
@@ -157,7 +157,7 @@ async def test_edges_are_set_and_the_picture_follows_where_the_box_makes_it(
         await expect(page.locator("#threshold")).to_have_value("0.7")
         await expect(page.locator("#framing")).to_be_checked()
         await page.click(".edges summary")
-        await page.click("text=Back to normal")
+        await page.click("text=Reset")
         await expect(page.locator("#threshold")).to_have_value("0.5")
         await expect(page.locator("#framing")).not_to_be_checked()
 
@@ -170,11 +170,11 @@ async def test_the_page_says_where_the_work_is_done_and_changes_it_in_a_call(
         await page.focus("#toggle")
         await page.keyboard.press("Enter")
         await expect(page.locator("#state")).to_have_text("Live")
-        await expect(page.locator("#place")).to_have_text("The box makes masks and picture.")
+        await expect(page.locator("#place")).to_have_text("The box makes the masks and the picture.")
         await page.focus("#way")
         await page.keyboard.press("ArrowDown")
         await page.keyboard.press("ArrowDown")
-        await expect(page.locator("#place")).to_have_text("The box makes masks, this browser the picture.")
+        await expect(page.locator("#place")).to_have_text("The box makes the masks, this browser the picture.")
         await expect(page.locator("#way")).to_have_value("data")
         await expect(page.locator("#state")).to_have_text("Live")
         await page.keyboard.press("ArrowDown")

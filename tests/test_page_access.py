@@ -187,7 +187,9 @@ async def test_what_happens_is_read_aloud(service: RunningService, tmp_path: Pat
             await expect(page.get_by_role("combobox", name=name, exact=True)).to_be_visible()
         await start(page)
         await expect(page.get_by_role("status").filter(has_text="Live")).to_be_visible()
-        await expect(page.get_by_role("status").filter(has_text="The box makes masks and picture.")).to_be_visible()
+        await expect(
+            page.get_by_role("status").filter(has_text="The box makes the masks and the picture.")
+        ).to_be_visible()
         await expect(page.get_by_role("figure", name="Your camera")).to_be_visible()
         await expect(page.get_by_role("figure", name="What others see")).to_be_visible()
         assert await page.evaluate("document.querySelector('.numbers').closest('[aria-live], [role=status]')") is None

@@ -60,7 +60,7 @@ async def test_a_person_can_bring_their_own_picture(service: RunningService, tmp
           document.getElementById("drop").dispatchEvent(dropped);
         }"""
         await page.evaluate(drop)
-        await says(page, "This is no picture the box takes", "Choose a JPEG, PNG or WebP file.")
+        await says(page, "The box does not accept this kind of file", "Choose a JPEG, PNG or WebP file.")
         await until(page, "the own one still", room_is((200, 60, 60)))
         await choose(page, "blur")
         missed = """(base64) => {

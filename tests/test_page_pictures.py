@@ -107,7 +107,7 @@ async def is_steady(page: Page) -> None:
     await expect(page.locator("#fps")).not_to_have_text("–")
     if KEPT:
         rate = "Number(document.getElementById('fps').textContent) >= 27"
-        calm = "document.getElementById('dropped-note').textContent === 'none lately'"
+        calm = "document.getElementById('dropped-note').textContent === 'none recently'"
         await eventually(page, f"{rate} && {calm}", 240)
 
 

@@ -44,7 +44,7 @@ async def test_every_error_of_the_service_and_every_quality_has_its_words(
         })"""
         assert await page.evaluate(refused) == [
             "The box cannot be reached",
-            "The box wants to know who you are",
+            "The box asks you to sign in",
             "That is too large for the box",
             "Something went wrong on the box",
         ]
@@ -104,12 +104,12 @@ async def test_a_camera_that_is_unplugged_ends_the_call_with_words(service: Runn
         await start(page)
         gone = "document.getElementById('preview').srcObject.getTracks()[0].dispatchEvent(new Event('ended'))"
         await page.evaluate(gone)
-        await says(page, "The camera is gone", "It was unplugged, switched off or taken by another program.")
+        await says(page, "The camera is gone", "It was unplugged, switched off or taken over by another program.")
         await expect(page.locator("#welcome")).to_be_visible()
 
 
 async def test_an_insecure_page_is_explained_before_anybody_starts(tmp_path: Path) -> None:
-    """By a name that is not localhost, plain http is no secure context, and browsers hide the camera there."""
+    """By a name that is not localhost, plain http is not a secure context, and browsers hide the camera there."""
     settings = SETTINGS.model_copy(update={"host": "0.0.0.0", "insecure": True})
     async with run_service(settings) as running:
         url = f"http://portrait.test:{running.http_port}/"
@@ -117,8 +117,8 @@ async def test_an_insecure_page_is_explained_before_anybody_starts(tmp_path: Pat
         async with open_page(url, tmp_path / "profile", None, extra=resolver) as page:
             for _ in range(2):
                 advice = f"On the box itself, open http://localhost:{running.http_port} instead."
-                await says(page, "Browsers give the camera to secure pages only", advice)
-                await says(page, "Browsers give the camera to secure pages only", "“--tls auto”")
+                await says(page, "Browsers allow the camera on secure pages only", advice)
+                await says(page, "Browsers allow the camera on secure pages only", "“--tls auto”")
                 await page.click("#toggle")
 
 
@@ -139,7 +139,7 @@ async def test_a_box_that_stops_or_is_full_is_explained(tmp_path: Path) -> None:
         await expect(page.locator("#state")).to_have_text("Camera off")
         await running.sessions.drain(0)
         await page.click("#toggle")
-        await says(page, "The box is about to stop", "Try again when it has been started anew.")
+        await says(page, "The box is about to stop", "Try again when it has restarted.")
 
 
 async def test_a_box_that_is_gone_is_explained(tmp_path: Path) -> None:
@@ -151,12 +151,12 @@ async def test_a_box_that_is_gone_is_explained(tmp_path: Path) -> None:
         page = await page_of.__aenter__()
         await start(page)
     try:
-        await says(page, "The box does not answer", "This page tries again by itself.")
+        await says(page, "The box does not answer", "This page will try again by itself.")
         await expect(page.locator("#state")).to_have_text("Reconnecting")
         await page.click("#toggle")
         await expect(page.locator("#state")).to_have_text("Camera off")
         await page.click("#toggle")
-        await says(page, "The box does not answer", "Is it running, and is this device on its network?")
+        await says(page, "The box does not answer", "Check that it is running and that this device is on its network")
         async with run_service(fixed):
             await start(page)
             await expect(page.locator("#problem")).to_be_hidden()
@@ -180,7 +180,7 @@ async def test_what_the_box_refuses_stays_as_it_was(service: RunningService, tmp
         await choose(page, "image")
         await until(page, "before a picture", person_is_kept)
         await page.click("[data-name=studio]")
-        await says(page, "The box does not know what was chosen", "load the page anew and choose again")
+        await says(page, "The box does not know this choice", "reload the page and choose again")
         await expect(page.locator("[data-name=office] input")).to_be_checked()
         await page.click("[data-name=paper]")
         await expect(page.locator("[data-name=paper] input")).to_be_checked()

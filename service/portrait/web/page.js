@@ -18,19 +18,19 @@ import { cameraTrouble, inWords } from "./page/words.js";
 /** What each mode is good for. */
 const MODES = {
   blur: "Your room, out of focus.",
-  color: "One colour behind you; a green one for programs that key it out.",
+  color: "One colour behind you: green for programs that key it out.",
   image: "A picture behind you.",
-  mask: "What the network sees: the whiter, the surer that it is you.",
-  alpha: "The mask as it is used: clear cut, soft at the edge.",
+  mask: "What the network sees: the whiter, the more certain that it is you.",
+  alpha: "The mask as it is applied: sharp, with a soft edge.",
 };
 
 /** What each way means. */
 const WAYS = {
-  composite: "The box, the computer this page comes from, does everything: any device will do.",
-  mask: "The box sends masks as a video, this browser puts the picture together in full size.",
-  data: "The box sends masks of half a kilobyte, this browser puts the picture together in full size.",
+  composite: "The box, the computer that serves this page, does everything: any device will do.",
+  mask: "The box sends masks as a video; this browser composes the picture at full size.",
+  data: "The box sends masks of half a kilobyte; this browser composes the picture at full size.",
   browser: "The network runs in this browser; the camera’s picture never leaves it.",
-  auto: "This browser if it is quick enough, else the box.",
+  auto: "This browser if it is fast enough, otherwise the box.",
 };
 
 const VIEWS = /** @type {Choice["view"][]} */ (["single", "pair", "wipe"]);
@@ -99,9 +99,9 @@ openKeys([
     run: () => choose({ mode: /** @type {Choice["mode"]} */ (mode) }),
   })),
   { key: "v", words: "Next view", run: () => choose({ view: VIEWS[(VIEWS.indexOf(choice.view) + 1) % VIEWS.length] }) },
-  { key: "m", words: "Mirror, or not", run: () => choose({ mirror: !choice.mirror }) },
+  { key: "m", words: "Mirror on or off", run: () => choose({ mirror: !choice.mirror }) },
   { key: "c", words: "What is on screen, as code", run: () => find("show-code", HTMLButtonElement).click() },
-  { key: "d", words: "Light, dark, or as the system", run: () => find("theme", HTMLButtonElement).click() },
+  { key: "d", words: "Light, dark, or like the system", run: () => find("theme", HTMLButtonElement).click() },
   { key: "?", words: "This list", run: () => find("show-keys", HTMLButtonElement).click() },
 ]);
 
@@ -163,7 +163,7 @@ function explain(words) {
   notice.scrollIntoView({ block: "nearest" });
 }
 
-/** Before anybody presses anything: what cannot work here at all. */
+/** Say at once what cannot work here at all. */
 async function welcome() {
   const wrong = obstacle();
   if (wrong) explain(wrong.words);

@@ -22,7 +22,7 @@ from portrait.transports.webrtc.session_description import parse_offer
 logger = logging.getLogger(__name__)
 
 CONNECT_SECONDS = 10.0
-"""A peer that has not connected by then is given up: it holds ports meanwhile."""
+"""A peer that has not connected by then is dropped: it holds ports meanwhile."""
 
 CLOSE_SECONDS = 5.0
 """Closing sends a few packets. aiortc waits without end for a task of its own that has died, and the session with

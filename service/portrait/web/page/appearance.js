@@ -1,4 +1,4 @@
-/** Light, dark, or as the system has it. */
+/** Light, dark, or like the system has it. */
 
 import { remember } from "./memory.js";
 

@@ -172,11 +172,11 @@ export class Call {
   /** @param {{error: unknown, seconds: number}} detail */
   #retry({ error, seconds }) {
     const words = inWords(error);
-    this.told.trouble({ ...words, advice: `${words.advice} This page tries again by itself.`, wait: Math.round(seconds) });
+    this.told.trouble({ ...words, advice: `${words.advice} This page will try again by itself.`, wait: Math.round(seconds) });
   }
 
   #lost() {
-    this.#fail(new Trouble("The camera is gone", "It was unplugged, switched off or taken by another program. Start it again."));
+    this.#fail(new Trouble("The camera is gone", "It was unplugged, switched off or taken over by another program. Start it again."));
   }
 
   #fail(/** @type {unknown} */ error) {
@@ -211,5 +211,5 @@ export class Call {
 
 /** Why a session ended, where the box named no reason. @param {string} why */
 function ended(why) {
-  return new Trouble("The session has ended", "Start the camera again to go on.", why);
+  return new Trouble("The session has ended", "Start the camera again to continue.", why);
 }

@@ -7,14 +7,14 @@ export function obstacle() {
   if (!window.isSecureContext) {
     const port = location.port ? `:${location.port}` : "";
     return new Trouble(
-      "Browsers give the camera to secure pages only",
+      "Browsers allow the camera on secure pages only",
       `This page came over plain http. On the box itself, open http://localhost${port} instead. From elsewhere it must be ` +
-        `https://${location.hostname}${port}: whoever runs the box switches that on with “--tls auto”.`,
-      `${location.origin} is no secure context`,
+        `https://${location.hostname}${port}: the box's operator enables that with “--tls auto”.`,
+      `${location.origin} is not a secure context`,
     );
   }
   if (!navigator.mediaDevices?.getUserMedia) {
-    return new Trouble("This browser has no camera for pages", "Use a current Chrome, Edge, Firefox or Safari.");
+    return new Trouble("This browser gives pages no camera", "Use a current Chrome, Edge, Firefox or Safari.");
   }
   return null;
 }

@@ -22,7 +22,7 @@ import { recall, remember } from "./memory.js";
  * @property {boolean} framing whether the picture follows the person, where the box does all the work
  */
 
-/** Edges and framing as they are unless somebody chooses otherwise. */
+/** Edges and framing by default. */
 export const PLAIN = { threshold: 0.5, feather: 0.25, decontaminate: false, framing: false };
 
 /** @typedef {Pick<Choice, "mode" | "color" | "background" | keyof typeof PLAIN>} Look what of it a session is told */
@@ -84,7 +84,7 @@ function fits(name, value, choice) {
  */
 export function lookOf(choice, way = choice.way) {
   const { mode, color, background, threshold, decontaminate } = choice;
-  // Farther from the threshold than 0 or 1 a pixel of nobody would show the room.
+  // A feather that reaches beyond 0 or 1 would show the room where there is no person.
   const feather = Math.min(choice.feather, threshold, 1 - threshold);
   return { mode, color, background, threshold, feather: Number(feather.toFixed(2)), decontaminate, framing: choice.framing && way === "composite" };
 }

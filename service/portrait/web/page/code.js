@@ -24,16 +24,16 @@ export const LANGUAGES = {
   page: {
     text: toPage,
     hint: () =>
-      "A whole page. On another server than this one, tell the box: PORTRAIT_ORIGINS=https://that.server. Browsers give the " +
-      "camera to https and localhost only.",
+      "A whole page. On another server than this one, set PORTRAIT_ORIGINS=https://that.server on the box. Browsers allow " +
+      "the camera on https and localhost only.",
   },
   python: {
     text: toPython,
     hint: () =>
       "Python, with the client that comes with the service (pip install . in its folder); it reads a camera, a file or an " +
-      "address. If a proxy stands before the box, ask for its address for gRPC.",
+      "address. Behind a proxy, ask for its gRPC address.",
   },
-  shell: { text: toShell, hint: () => "One picture; the result has its size." },
+  shell: { text: toShell, hint: () => "One picture; the result has the same size." },
 };
 
 /** Names for strings in JavaScript and Python alike. @param {string} text */

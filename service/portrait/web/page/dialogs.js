@@ -11,7 +11,7 @@ export function openDialog(id, opener, prepare) {
     dialog.showModal();
   });
   dialog.querySelector("[data-close]")?.addEventListener("click", () => dialog.close());
-  // Pressed and let go beside it: whoever selects text inside may let go anywhere.
+  // A click that begins and ends outside closes it; selecting text inside may end anywhere.
   let pressed = false;
   dialog.addEventListener("pointerdown", (event) => (pressed = isBeside(dialog, event)));
   dialog.addEventListener("click", (event) => pressed && isBeside(dialog, event) && dialog.close());

@@ -55,7 +55,7 @@ export class Gallery {
     this.#most = { bytes: Math.floor((limits.max_body_bytes - 1000) * 0.75), pixels: limits.max_background_pixels };
     this.#gallery.replaceChildren(...names.map((name) => this.#thumbnail(name, name, `/v1/backgrounds/${encodeURIComponent(name)}/still`)));
     write("limits", `JPEG, PNG or WebP, up to ${inMegabytes(this.#most.bytes)} and ${inMegapixels(this.#most.pixels)}; or drop one on this page. ` +
-      "It goes nowhere but to the box, which forgets it when you stop.");
+      "It is sent to the box only, which forgets it when you stop.");
   }
 
   /** @param {Choice} choice */
@@ -129,13 +129,13 @@ export class Gallery {
 export async function shrink(file, most) {
   const size = `${file.name}, ${inMegabytes(file.size)}`;
   if (!TYPES.includes(file.type)) {
-    throw new Trouble("This is no picture the box takes", "Choose a JPEG, PNG or WebP file.", `${file.name}: ${file.type || "unknown type"}`);
+    throw new Trouble("The box does not accept this kind of file", "Choose a JPEG, PNG or WebP file.", `${file.name}: ${file.type || "unknown type"}`);
   }
   if (file.size > most.bytes) {
     throw new Trouble("This picture is too large", `Choose one of up to ${inMegabytes(most.bytes)}.`, size);
   }
   const picture = await createImageBitmap(file).catch(() => {
-    throw new Trouble("This file cannot be read as a picture", "It may be damaged, or another kind of file than its name says. Choose another one.", size);
+    throw new Trouble("This file cannot be read as a picture", "It may be damaged, or of another kind than its name says. Choose another one.", size);
   });
   const { width, height } = picture;
   if (width * height > most.pixels) {

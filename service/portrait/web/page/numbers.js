@@ -57,8 +57,8 @@ export class Numbers {
       where === "browser"
         ? "This browser does everything; the camera’s picture stays here."
         : composed === "box"
-          ? "The box makes masks and picture."
-          : "The box makes masks, this browser the picture.";
+          ? "The box makes the masks and the picture."
+          : "The box makes the masks, this browser the picture.";
     write("place", reason ? `${sentence} (${reason})` : sentence);
   }
 
@@ -85,13 +85,13 @@ export class Numbers {
     this.#tellDrops(stats.dropped);
     const [name, meaning] = QUALITY[stats.quality] ?? [stats.quality, ""];
     write("quality", name);
-    write("quality-note", where === "browser" ? "this browser makes every mask" : meaning);
+    write("quality-note", where === "browser" ? "every mask is made in this browser" : meaning);
     const { width: w = 0, height: h = 0 } = this.#camera?.getVideoTracks()[0]?.getSettings() ?? {};
     write("size", w ? `${w} × ${h}` : "–");
     write("output", width ? `${width} × ${height}` : "–");
     write("model", stats.model ? `network ${stats.model}` : "–");
     write("connection", where === "browser" ? "none needed" : relayed ? "through a relay" : "direct");
-    write("trip", where === "browser" ? "nothing is sent" : `${(roundTrip * 1000).toFixed(0)} ms there and back`);
+    write("trip", where === "browser" ? "nothing is sent" : `${(roundTrip * 1000).toFixed(0)} ms round trip`);
   }
 
   #tellDrops(/** @type {number} */ dropped) {
@@ -100,6 +100,6 @@ export class Numbers {
     this.#drops = [...this.#drops, dropped].slice(-LATELY - 1);
     const lately = dropped - this.#drops[0];
     write("dropped", dropped.toLocaleString("en"));
-    write("dropped-note", lately ? `${lately} in the last ${LATELY} s` : "none lately");
+    write("dropped-note", lately ? `${lately} in the last ${LATELY} s` : "none recently");
   }
 }

@@ -58,7 +58,7 @@ export class Pane {
   }
 
   close() {
-    this.#watching.abort(); // whoever closes it knows
+    this.#watching.abort(); // the caller knows that it is closed
     this.session?.close("stopped");
     this.session = this.way = this.look = null;
   }

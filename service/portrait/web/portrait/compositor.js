@@ -103,7 +103,7 @@ export class Compositor {
   }
 
   /**
-   * Show the person of a held frame; nobody without a mask, and then no pixel of the camera unblurred.
+   * Show the person of a held frame. Without a mask only the background is shown, and no pixel of the camera unblurred.
    *
    * @param {number} number the slot
    * @param {import("./masks.js").Mask} mask which belongs to that frame

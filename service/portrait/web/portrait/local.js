@@ -1,7 +1,7 @@
 /**
  * The box's network in the page: the same model file, through LiteRT.js, on one thread of WebAssembly with SIMD.
  *
- * Everything comes from the box; no other host is asked.
+ * Everything is loaded from the box, nothing from other hosts.
  */
 
 import { followEdges, hasChanged, makeGuide } from "./edges.js";
@@ -9,7 +9,7 @@ import { followEdges, hasChanged, makeGuide } from "./edges.js";
 /** Inferences that are measured, after those that warm up. */
 const [WARM, MEASURED] = [3, 7];
 
-/** Milliseconds without a frame after which the prior says nothing about the picture any more. */
+/** Milliseconds without a frame after which the prior is discarded. */
 const GAP = 1000;
 
 /** Where LiteRT.js lies on the box. Its global state allows one per page. */
@@ -18,7 +18,7 @@ const RUNTIME = { module: "/litert/index.js", wasm: "/litert/litert_wasm_compat_
 /** @typedef {import("./masks.js").Mask} Mask */
 
 export class LocalSegmenter {
-  /** Whether a frame is in work. */
+  /** Whether a frame is being segmented. */
   busy = false;
   /** @type {any} */
   #model;
@@ -43,7 +43,7 @@ export class LocalSegmenter {
     this.name = name;
     [this.#litert, this.#model] = [litert, model];
     const image = model.getInputDetails().find((/** @type {any} */ { shape }) => shape[3] === 3);
-    if (!image) throw new Error("the model takes no picture");
+    if (!image) throw new Error("got a model without an image input, expected one");
     [, this.#height, this.#width] = image.shape;
     const canvas = Object.assign(document.createElement("canvas"), { width: this.#width, height: this.#height });
     this.#context = /** @type {CanvasRenderingContext2D} */ (canvas.getContext("2d", { willReadFrequently: true }));
@@ -129,7 +129,7 @@ export class LocalSegmenter {
     const outputs = await this.#model.run(inputs);
     const probability = Float32Array.from(outputs[0].toTypedArray());
     for (const tensor of [...inputs, ...outputs]) tensor.delete();
-    if (!probability.every(Number.isFinite)) throw new Error("the network gave no numbers");
+    if (!probability.every(Number.isFinite)) throw new Error("the model's output is not finite");
     this.#prior = probability;
     const values = Uint8Array.from(probability, (p) => Math.round(255 * Math.min(1, Math.max(0, p))));
     const mask = { values, width: w, height: h };
@@ -141,7 +141,7 @@ export class LocalSegmenter {
 /** @type {Promise<any> | null} */
 let loading = null;
 
-/** LiteRT.js, loaded once: it keeps itself in the page's global scope and refuses a second time. */
+/** LiteRT.js, loaded once: it keeps global state and cannot be loaded twice. */
 function loadRuntime(/** @type {import("./signalling.js").Box} */ box) {
   loading ??= (async () => {
     const origin = new URL(box.server || location.origin, location.href);

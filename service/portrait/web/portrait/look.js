@@ -25,12 +25,12 @@ export function lookOf(options) {
 export async function dress(compositor, look, box) {
   const { mode, color, background, threshold, feather, framing } = look;
   const digits = /^#([0-9a-f]{2})([0-9a-f]{2})([0-9a-f]{2})$/i.exec(color);
-  if (!digits) throw new TypeError(`color ${color} came; expected #rrggbb`);
-  if (framing) throw new TypeError("framing is the box's: it needs result composite, made by the box");
+  if (!digits) throw new TypeError(`got color ${color}, expected #rrggbb`);
+  if (framing) throw new TypeError("got framing where the page composes, expected result composite, made by the box");
   if (!(feather > 0 && feather <= Math.min(threshold, 1 - threshold))) {
-    throw new TypeError(`threshold ${threshold} and feather ${feather} came; expected a feather up to where the threshold is from 0 or 1`);
+    throw new TypeError(`got threshold ${threshold} and feather ${feather}, expected a feather no larger than the threshold's distance from 0 and 1`);
   }
-  if (mode === "image" && !background) throw new TypeError("mode image came without a background");
+  if (mode === "image" && !background) throw new TypeError("got mode image without a background, expected one");
   if (mode === "image" && compositor.source !== background) {
     compositor.background = await openPicture(background, box);
     compositor.source = background;

@@ -23,12 +23,12 @@ export const LABEL = "masks";
  */
 export async function unpackMask(message) {
   const header = new DataView(message);
-  if (header.byteLength < HEADER_BYTES || header.getUint8(0) !== VERSION) throw new Error("a mask of another version");
+  if (header.byteLength < HEADER_BYTES || header.getUint8(0) !== VERSION) throw new Error("got a mask of another version, expected 1");
   const [width, height, rtp] = [header.getUint16(2), header.getUint16(4), header.getUint32(8)];
   const packed = new Blob([new Uint8Array(message, HEADER_BYTES)]).stream();
   const bits = new Uint8Array(await new Response(packed.pipeThrough(new DecompressionStream("deflate"))).arrayBuffer());
   const stride = (width + 7) >> 3;
-  if (bits.length !== stride * height) throw new Error(`${bits.length} bytes came for a mask of ${width}x${height}`);
+  if (bits.length !== stride * height) throw new Error(`got ${bits.length} bytes for a mask of ${width}x${height}`);
   const values = new Uint8Array(width * height);
   for (let y = 0; y < height; y++) {
     for (let x = 0; x < width; x++) {

@@ -1,7 +1,7 @@
-/** The network a page is on: when it is another one, and waiting until the box may be back. */
+/** Noticing that the device's network has changed, and waiting before the next attempt. */
 
 /**
- * Call `changed` whenever it is another network.
+ * Call `changed` whenever the device is on another network.
  *
  * @param {() => void} changed
  * @param {AbortSignal} signal until then
@@ -11,7 +11,7 @@ export function watchNetwork(changed, signal) {
   const { connection } = /** @type {any} */ (navigator);
   let type = connection?.type;
   const told = () => {
-    // Mostly it tells another estimate of how fast the same one is.
+    // Mostly the event reports a new estimate of the same network's speed.
     if (type !== connection.type) changed();
     type = connection.type;
   };
@@ -19,7 +19,7 @@ export function watchNetwork(changed, signal) {
 }
 
 /**
- * Wait, or until it is aborted.
+ * Wait for a time, or until the signal is aborted.
  *
  * @param {number} milliseconds
  * @param {AbortSignal} signal

@@ -1,4 +1,4 @@
-/** Where a session's masks are made: on the box or in the page. */
+/** Deciding where a session's masks are made: on the box or in the page. */
 
 import { Compositor } from "./compositor.js";
 import { LocalSegmenter } from "./local.js";
@@ -14,19 +14,19 @@ const QUICK = 11;
  * @typedef {object} Place
  * @property {Where} where
  * @property {Result} result what the box is to send
- * @property {string} reason for people; "" where it was asked for
+ * @property {string} reason for people; "" if the options say where
  * @property {string} model in the page; "" on the box, which tells
  * @property {LocalSegmenter} [segmenter] in the page
  */
 
 /**
- * Settle it by what was asked for and what this browser can.
+ * Decide by the options and by what this browser can do.
  *
  * @param {Options} options
  * @param {Result} result
  * @param {import("./signalling.js").Box} box
  * @returns {Promise<Place>}
- * @throws {Error} it was to be this browser, which cannot
+ * @throws {Error} the options say "browser", which cannot do it
  */
 export async function decide({ where = "box", model }, result, box) {
   /** @type {Place} */

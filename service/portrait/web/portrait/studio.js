@@ -1,24 +1,24 @@
 /**
  * Composes in the page: holds the camera's frames until their masks have come, and shows nothing without one.
  *
- * To the box goes a small copy of every frame, one at a time: the next one is drawn when the encoder has told the RTP
- * timestamp of the one before, so that it is known to be its own, and a mask finds its frame.
+ * The box is sent a small copy of every frame, one at a time: the next is drawn when the encoder has reported the RTP
+ * timestamp of the previous one, so that each timestamp belongs to a known frame, and a mask finds its frame.
  */
 
 import { Compositor, SLOTS } from "./compositor.js";
 import { FrameWriter, readFrames } from "./frames.js";
 import { MaskReader } from "./masks.js";
 
-/** Pixels of the shorter side of what the box is sent; its network looks at less. */
+/** Pixels of the shorter side of the copies sent to the box; its model uses less. */
 const SENT = 256;
 
-/** Milliseconds after which a frame that the encoder says nothing of was dropped by it. */
+/** Milliseconds after which the encoder must have dropped a frame that it has not reported. */
 const LATE = 150;
 
-/** Milliseconds without a mask after which nobody is shown. */
+/** Milliseconds without a mask after which only the background is shown. */
 const STALE = 1000;
 
-/** Milliseconds after which a mask was lost on its way: longer than any line is slow. */
+/** Milliseconds after which a mask counts as lost: longer than any network delays it. */
 const LOST = 3000;
 
 /** RTP ticks (1/90000 s) by which a frame's time may be off. */
@@ -27,7 +27,7 @@ const TOLERANCE = 25 * 90;
 /** Misfits in a row that make the first guess the wrong one. */
 const MISFITS = 3;
 
-/** Whether a page is told RTP timestamps; where it is not, the newest frame is taken for a mask's own. */
+/** Whether the page learns RTP timestamps; where it does not, a mask is shown with the newest frame. */
 const TOLD = "RTCRtpScriptTransform" in globalThis;
 
 /** @typedef {{slot: number, since: number, rtp?: number}} Held */
@@ -38,7 +38,7 @@ export class Studio {
   sent;
   /** The composed pictures. */
   composed;
-  /** Frames of which the page was told no mask in time. */
+  /** Frames whose mask did not arrive in time. */
   dropped = 0;
   #small = document.createElement("canvas");
   #context = /** @type {CanvasRenderingContext2D} */ (this.#small.getContext("2d"));
@@ -103,13 +103,13 @@ export class Studio {
     });
   }
 
-  /** The connection is another: RTP timestamps begin anew. */
+  /** Forget RTP timestamps: a new connection has others. */
   restart() {
     this.#encoding = this.#reference = null;
     this.#held = [];
   }
 
-  /** Frames per second and seconds from a frame to its picture, since the call before. */
+  /** Frames per second, and seconds from a frame to its picture, since the last call. */
   statistics() {
     const now = performance.now();
     const { count, since, latency } = this.#shown;
@@ -132,7 +132,7 @@ export class Studio {
   #send(picture, width, height) {
     const now = performance.now();
     while (this.#held.length && now - this.#held[0].since > LOST) this.#forgetOldest();
-    // The frames of masks under way stay: at a long round trip fewer are sent, not all too late.
+    // Frames whose masks are under way are kept: over a long round trip fewer are sent, instead of all too late.
     if ((this.#encoding && now - this.#encoding.since < LATE) || this.#held.length >= SLOTS - 2) return;
     const scale = Math.min(1, SENT / Math.min(width, height));
     const size = { width: 2 * Math.round((width * scale) / 2), height: 2 * Math.round((height * scale) / 2) };
@@ -153,11 +153,11 @@ export class Studio {
     const frame = { slot: (this.#newest = this.compositor.hold(picture, width, height)), since: performance.now() };
     segmenter.segment(picture, width, height).then(
       (mask) => this.#show(frame, mask),
-      (error) => reportError(error), // no mask: nobody is shown
+      (error) => reportError(error), // no mask: only the background is shown
     );
   }
 
-  /** The held frame of this RTP timestamp; those before it get no mask any more. */
+  /** The held frame of this RTP timestamp. Those before it will get no mask any more. */
   #find(/** @type {number} */ rtp) {
     const place = this.#held.findIndex((held) => held.rtp === rtp);
     if (place < 0) return null;

@@ -19,7 +19,7 @@
  * @property {number} [threshold] the probability at which a pixel is half the person's; 0.5 by default
  * @property {number} [feather] how far to both sides of it edges are soft; 0.25 by default
  * @property {boolean} [framing] show the part of the picture where the person is; only where the box composes
- * @property {boolean} [decontaminate] free the person's edge of the old room's colour
+ * @property {boolean} [decontaminate] remove the old room's colour from the person's edge
  * @property {string} [model] a model the box knows; its default one by default
  * @property {boolean} [reconnect] whether a lost connection is made anew; true by default
  */
@@ -36,7 +36,7 @@
  * @property {number} dropped frames that were dropped, on this connection
  * @property {number} refused frames that the box refused, on this connection
  * @property {string} refusal why it refused the last one; "" if none
- * @property {string} quality the step in force on the box, docs/reference/behaviour.md; "full" in the browser
+ * @property {string} quality the box's present quality level, docs/reference/behaviour.md; "full" in the browser
  * @property {string} model the network in use
  * @property {number} roundTrip seconds, 0 without a box
  * @property {boolean} relayed whether the connection goes through a TURN server

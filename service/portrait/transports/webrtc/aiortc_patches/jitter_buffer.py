@@ -1,4 +1,4 @@
-"""A live camera's packets: asked for again when they are lost, put in order, and given up in time."""
+"""A live camera's packets: requested again when they are lost, put in order, and skipped when they are too late."""
 
 import threading
 import time
