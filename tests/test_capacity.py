@@ -33,7 +33,7 @@ PARTS: dict[str, tuple[float, ...]] = {
     "segment big": (0.002, 0.002, 0.004),
     "segment small": (0.001, 0.001, 0.002),
     **{f"compose {mode} 32x32": (0.001, 0.001, 0.003) for mode in MODES},
-    **{f"{way} {codec}": (0.001, 0.002, 0.005) for way in ("decode", "encode") for codec in ("jpeg", "vp8")},
+    **{f"{way} {codec}": (0.001, 0.002, 0.005) for way in ("decode", "encode") for codec in ("jpeg", "png", "vp8")},
 }
 
 
@@ -319,7 +319,7 @@ def test_calibration_measures_every_part_and_is_kept_for_this_machine(
     sizes = {f"{model.width}x{model.height}" for model in models.by_name.values()}
     composed = {f"compose {mode} {size}" for mode in MODES for size in sizes}
     names = {f"segment {name}" for name in models.by_name} | composed
-    assert first.parts.keys() == names | {"decode jpeg", "encode jpeg", "decode vp8", "encode vp8"}
+    assert first.parts.keys() == names | {"decode jpeg", "encode jpeg", "encode png", "decode vp8", "encode vp8"}
     assert all(len(figures) == len(SIZES) and min(figures) > 0 for figures in first.parts.values())
     (kept,) = (tmp_path / "portrait").iterdir()
     monkeypatch.setattr("portrait.server.calibration.measure", lambda _: pytest.fail("measured again"))

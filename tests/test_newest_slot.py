@@ -1,4 +1,4 @@
-"""The slot of one."""
+"""The slot for the newest item."""
 
 import asyncio
 
@@ -36,7 +36,7 @@ async def test_cancelled_get_loses_nothing() -> None:
     assert await slot.get() == 7
 
 
-async def test_close_wakes_whoever_waits_after_the_last_item() -> None:
+async def test_close_ends_every_wait_after_the_last_item() -> None:
     slot: NewestSlot[int] = NewestSlot()
     slot.put(1)
     slot.close()

@@ -246,7 +246,7 @@ async def test_a_sender_that_is_slowed_down_keeps_its_prior(delivery: Delivery, 
     assert model.resets == resets
 
 
-SLOW_SECONDS = 0.6
+HANG_SECONDS, SLOW_SECONDS = 1.0, 1.6
 
 
 class SlowCodec(FrameCodec):
@@ -262,11 +262,9 @@ class SlowCodec(FrameCodec):
 
 
 async def test_slow_decoding_and_encoding_are_no_hang() -> None:
-    held = Sessions(only(FakeModel(full_mask)), 1, Metrics(), hang_seconds=SLOW_SECONDS / 3)
+    held = Sessions(only(FakeModel(full_mask)), 1, Metrics(), hang_seconds=HANG_SECONDS)
     async with held.open("http", SlowCodec(), GREEN, delivery=Delivery.STILL) as session:
         assert (await session.process(make_frame(), 0.0)).failure is None
-        await session.skip(make_frame(), 0.0, "no_viewer")
-    assert session.counters.done == 1
 
 
 async def test_the_end_of_a_session_waits_for_slow_decoding() -> None:
@@ -279,7 +277,7 @@ async def test_the_end_of_a_session_waits_for_slow_decoding() -> None:
             return super().decode(picture, arrived, options)
 
     metrics, model = Metrics(), FakeModel(full_mask)
-    held = Sessions(only(model), 1, metrics, hang_seconds=SLOW_SECONDS / 3)
+    held = Sessions(only(model), 1, metrics, hang_seconds=HANG_SECONDS)
     async with held.open("http", Codec(), GREEN) as session:
         work = asyncio.create_task(session.process(make_frame(), 0.0))
         await asyncio.to_thread(decoding.wait)
@@ -326,7 +324,7 @@ async def test_an_ended_session_is_freed_at_once(no_collector: None, ending: str
     gate = Gate()
     segments: dict[str, Callable[[Frame], Mask]] = {"failed": failing, "cancelled": gate, "hung": gate}
     model = FakeModel(segments.get(ending, full_mask))
-    held = Sessions(only(model), 1, Metrics(), hang_seconds=0.2)
+    held = Sessions(only(model), 1, Metrics(), hang_seconds=1.0 if ending == "hung" else 60.0)
     seen: list[weakref.ref[object]] = []
 
     async def live() -> None:

@@ -19,8 +19,9 @@ STILL_RATE = 1.0
 VIEWER = "viewer"
 """The transport of a viewer's demand: it is charged for encoding and sending what a session has made."""
 
-CODECS = {"webrtc": "vp8", "grpc": "jpeg", "http": "jpeg", VIEWER: "vp8"}
-"""The codec each transport is charged for."""
+DECODERS = {"webrtc": "vp8", "grpc": "jpeg", "http": "jpeg"}
+ENCODERS = {"webrtc": "vp8", "grpc": "jpeg", "http": "png", VIEWER: "vp8"}
+"""The codecs each transport is charged for; a viewer's pictures are decoded elsewhere."""
 
 WIRE = {"webrtc": 0.7, "grpc": 0.2, "http": 0.2, VIEWER: 0.35}
 """Cost of a frame in the transport itself (packets, encryption, the event loop), in inferences of the default model.
@@ -97,22 +98,21 @@ class CostModel:
 
     def cores_used(self, demand: Demand, quality: Quality, decoded: float, done: float) -> float:
         """Cores that `decoded` frames per second take, of which `done` are segmented, composed and encoded as well."""
-        codec, pixels = CODECS[demand.transport], demand.pixels
-        decode = 0.0 if demand.transport == VIEWER else self.part(f"decode {codec}", pixels)
+        decode = 0.0 if demand.transport == VIEWER else self.part(f"decode {DECODERS[demand.transport]}", demand.pixels)
         wire = WIRE[demand.transport] * self.part(f"segment {self.default}", NOMINAL_PIXELS)
         return decoded * (decode + wire) + done * self._work(demand, quality)
 
     def _work(self, demand: Demand, quality: Quality) -> float:
         """Seconds that one frame takes after it has been decoded."""
-        quality = quality if demand.adaptive else Quality.FULL
-        codec, pixels = CODECS[demand.transport], demand.pixels
+        quality, pixels = quality if demand.adaptive else Quality.FULL, demand.pixels
+        encode = self.part(f"encode {ENCODERS[demand.transport]}", pixels)
         if demand.transport == VIEWER:
-            return self.part(f"encode {codec}", pixels)
+            return encode
         model = self.cheaper.get(demand.model, demand.model) if quality >= Quality.SMALLER else demand.model
         segment = self.part(f"segment {model}", pixels)
         if quality >= Quality.ALTERNATE:
             segment /= 2
-        if demand.transport != "webrtc" and demand.mode in PICTURELESS:
+        if demand.transport == "grpc" and demand.mode in PICTURELESS:
             return segment
         compose = self.part(f"compose {demand.mode} {self.mask_sizes.get(demand.model)}", pixels)
-        return segment + compose + self.part(f"encode {codec}", pixels)
+        return segment + compose + encode

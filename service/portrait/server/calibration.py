@@ -95,6 +95,7 @@ def measure(models: Models) -> Iterator[tuple[str, tuple[float, ...]]]:
             yield _compose_part(mode, size), tuple(_compose(mode, scene, mask) for scene in scenes)
     yield "decode jpeg", tuple(_time(scene.decode_jpeg) for scene in scenes)
     yield "encode jpeg", tuple(_time(scene.encode_jpeg) for scene in scenes)
+    yield "encode png", tuple(_time(scene.encode_png) for scene in scenes)
     for name, part in (("decode vp8", _Scene.decode_vp8), ("encode vp8", _Scene.encode_vp8)):
         yield name, tuple(_time(part(scene)) for scene in scenes)
 
@@ -120,6 +121,9 @@ class _Scene:
 
     def encode_jpeg(self) -> bytes:
         return encode(self.pixels, ".jpg")
+
+    def encode_png(self) -> bytes:
+        return encode(self.pixels, ".png")
 
     def encode_vp8(self) -> Callable[[], Any]:
         encoder, frames = LiveVp8Encoder(), iter(self.frames)
@@ -190,7 +194,8 @@ def _part_names(models: Models) -> set[str]:
     return {
         *(f"segment {name}" for name in models.by_name),
         *(_compose_part(mode, size) for mode in MODES for size in sizes),
-        *(f"{way} {codec}" for way in ("decode", "encode") for codec in ("jpeg", "vp8")),
+        *(f"decode {codec}" for codec in ("jpeg", "vp8")),
+        *(f"encode {codec}" for codec in ("jpeg", "png", "vp8")),
     }
 
 
