@@ -17,6 +17,7 @@ import pytest
 import portrait.image.backgrounds
 from portrait.client import Client, ClientError
 from portrait.core.compositors import Options, open_compositor
+from portrait.core.segmenters import load_models
 from portrait.errors import BadPicture
 from portrait.image import clip as films
 from portrait.image.backgrounds import PICTURE_THREADS, Backgrounds, load_background
@@ -28,6 +29,8 @@ from portrait.image.mask import Mask
 from portrait.server.app import CODEC_THREADS, run_service
 from portrait.settings import Settings
 from portrait.transports.files import remote_work
+from portrait.transports.grpc.codec import GrpcCodec, IncomingPicture, read_output
+from portrait.v1 import segmentation_pb2 as pb
 from tests.people import room
 
 CODECS = {".mp4": "libx264", ".webm": "libvpx"}
@@ -95,6 +98,46 @@ def test_the_background_is_the_films_picture_at_the_frames_time(tmp_path: Path) 
     for seconds, color in ((0, 0), (1, 1), (2, 2), (3, 0)):
         frame = frame_from_bgr(room(160, 120), Timestamp(90_000 * seconds + 9000, Fraction(1, 90_000)), 5.0)
         assert color_of(compositor.compose(frame, Mask.empty(32, 32))) == pytest.approx(COLORS[color], abs=12)
+
+
+def test_a_film_begins_with_its_first_picture_where_a_streams_time_begins_at_0(tmp_path: Path) -> None:
+    compositor = open_compositor(Options("image", background=load_clip(write(tmp_path / "film.mp4"))))
+    for ticks in (0, 3000, 6000):
+        frame = frame_from_bgr(room(160, 120), Timestamp(ticks, Fraction(1, 90_000)), 5001.5)
+        assert color_of(compositor.compose(frame, Mask.empty(32, 32))) == pytest.approx(COLORS[0], abs=12)
+
+
+@pytest.mark.parametrize("times", [(0, 33_333, 66_667), (0, 0, 0)], ids=["media time", "no time"])
+def test_a_film_does_not_jump_behind_a_grpc_stream(tmp_path: Path, times: tuple[int, ...]) -> None:
+    model = load_models().pick(None)
+    compositor = open_compositor(Options("image", background=load_clip(write(tmp_path / "film.mp4"))))
+    codec, output = GrpcCodec(10**6, model), read_output(pb.Output(mode="image"), None)
+    data = encode(room(160, 120), ".jpg")
+    for number, time in enumerate(times):
+        picture = pb.Picture(format=pb.PICTURE_FORMAT_JPEG, data=data)
+        frame = codec.decode(IncomingPicture(picture, output, time), 5001.5 + number / 30, output.options)
+        assert color_of(compositor.compose(frame, Mask.empty(32, 32))) == pytest.approx(COLORS[0], abs=12)
+
+
+async def test_a_still_of_the_gallery_is_encoded_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "wall.png"
+    path.write_bytes(encode(np.full((40, 60, 3), 90, np.uint8), ".png"))
+    counted: list[object] = []
+    decode = portrait.image.backgrounds.load_background
+
+    def count(data: bytes) -> Frame:
+        counted.append(None)
+        return decode(data)
+
+    monkeypatch.setattr(portrait.image.backgrounds, "load_background", count)
+    backgrounds = Backgrounds(tmp_path)
+    first = await backgrounds.still("wall")
+    assert await backgrounds.still("wall") is first
+    assert len(counted) == 1
+    path.write_bytes(encode(np.full((40, 60, 3), 200, np.uint8), ".png"))
+    os.utime(path, ns=(1, 1))
+    changed = cv2.imdecode(np.frombuffer(await backgrounds.still("wall"), np.uint8), cv2.IMREAD_COLOR)
+    assert changed.mean() == pytest.approx(200, abs=3)
 
 
 async def test_sessions_share_a_film_and_the_last_gives_it_back(tmp_path: Path) -> None:

@@ -3,7 +3,8 @@
 import numpy as np
 import pytest
 
-from portrait.core.compositors import open_compositor
+from portrait.admission.quality import Quality
+from portrait.core.compositors import Options, open_compositor
 from portrait.core.pipeline import Pipeline
 from portrait.image.frame import Frame
 from portrait.image.mask import Mask
@@ -71,3 +72,45 @@ def test_any_exception_of_a_runtime_fails_closed() -> None:
     result = pipeline(FakeModel(crash)).run(make_frame(), GREEN, open_compositor(GREEN))
     assert isinstance(result.failure, ZeroDivisionError)
     assert not result.mask.values.any()
+
+
+def test_a_resumed_prior_is_used_whatever_the_quality_is() -> None:
+    """A stream that moves to another box arrives where quality is already down: the smaller network takes it over."""
+    prior = Mask(np.full((32, 32), 200, np.uint8))
+    for quality in Quality:
+        best, smaller = FakeModel(full_mask), FakeModel(full_mask)
+        tested = Pipeline(best.open(), (32, 32), Metrics(), smaller.open)
+        tested.resume(prior)
+        tested.run(make_frame(), GREEN, open_compositor(GREEN), quality)
+        used = smaller if quality >= Quality.SMALLER else best
+        assert [mask.values.max() for mask in used.priors] == [200]
+        assert smaller.resets == 0
+
+
+def test_a_resumed_prior_is_used_once() -> None:
+    best, smaller = FakeModel(full_mask), FakeModel(full_mask)
+    tested = Pipeline(best.open(), (32, 32), Metrics(), smaller.open)
+    tested.resume(Mask(np.full((32, 32), 200, np.uint8)))
+    tested.run(make_frame(0.0), GREEN, open_compositor(GREEN), Quality.FULL)
+    tested.run(make_frame(0.1, (48, 64)), GREEN, open_compositor(GREEN), Quality.SMALLER)  # another picture
+    assert not smaller.priors
+    assert smaller.resets == 1
+
+
+@pytest.mark.parametrize("mode", ["mask", "alpha"])
+def test_a_grey_mode_gives_one_number_per_pixel_at_the_frames_size(mode: str) -> None:
+    options = Options(mode)
+    result = pipeline(FakeModel(upper_half)).run(make_frame(), options, open_compositor(options))
+    picture = result.picture()
+    assert isinstance(picture, np.ndarray)
+    assert picture.shape == (48, 64)
+    assert (picture[0, 0], picture[-1, 0]) == (255, 0)
+    assert result.grey((32, 32)).shape == (32, 32)
+
+
+@pytest.mark.parametrize("mode", ["blur", "color", "cutout"])
+def test_a_composing_mode_gives_a_frame(mode: str) -> None:
+    options = Options(mode)
+    picture = pipeline(FakeModel(upper_half)).run(make_frame(), options, open_compositor(options)).picture()
+    assert isinstance(picture, Frame)
+    assert (picture.alpha is not None) == (mode == "cutout")

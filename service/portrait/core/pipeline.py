@@ -9,25 +9,18 @@ import numpy as np
 from portrait.admission.quality import Quality
 from portrait.core.auto_framing import WHOLE, AutoFraming, Window, show
 from portrait.core.compositors import Compositor, Options
+from portrait.core.compositors.blend import matte, resize
 from portrait.core.guided_filter import follow_edges, halve, make_guide
 from portrait.core.mask_reuse import Carried, MaskReuse
+from portrait.core.scene_change import GAP, LastFrame
 from portrait.core.segmenters import Segmenter
 from portrait.errors import BadOption
 from portrait.image.frame import Frame, Plane
 from portrait.image.mask import Mask
 from portrait.metrics import Metrics
 
-GAP = 1.0
-"""Seconds without a frame after which the prior no longer says anything about the picture."""
-
-CHANGED = 10.0
-"""Levels of luma by which a person's pixels may differ, on average, from one frame to the next before their mask is no
-prior any more. Measured on generated sequences: up to 1 when nothing moves but noise, 7 in the median when a person
-sways by 2 % of the picture's width, 28 by 15 %, and at least 31 when they are gone.
-"""
-
-WHOLE_ONLY = ("mask", "alpha")
-"""The modes that are laid over the frame elsewhere, and so are never framed."""
+GREY_MODES = ("mask", "alpha")
+"""The modes whose result is one number per pixel. It is for use with the whole frame, so they are never framed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,37 +42,27 @@ class Result:
     """The part of the frame that is shown when it is composed."""
 
     def compose(self) -> Frame:
-        """The output picture. Made when asked for: who wants the mask alone pays for no picture."""
+        """The output picture. Composed when asked for: a client that wants the mask alone does not pay for it."""
         with self.recorder.stage("compose"):
             return self.compositor.compose(*show(self.window, self.frame, self.mask))
 
+    def grey(self, size: tuple[int, int] | None = None) -> Plane:
+        """(height, width) uint8: the probability in mode mask, else the share of the person in each pixel.
 
-@dataclass(frozen=True, slots=True)
-class Seen:
-    """What is kept of a frame to tell whether its mask says anything about the next one."""
-
-    size: tuple[int, int]
-    """(width, height) of the picture that came."""
-    arrived: float
-    guide: Plane
-    person: Plane
-    """255 where somebody was, at the guide's size."""
-
-    def says_nothing_about(self, frame: Frame, guide: Plane, gap: float) -> bool:
-        """Whether `frame` has another size, comes after a gap, or shows something else where the person was."""
-        if frame.came != self.size or frame.arrived - self.arrived > gap:
-            return True
-        return cv2.mean(cv2.absdiff(guide, self.guide), self.person)[0] > CHANGED
-
-    def is_cut_from(self, frame: Frame, guide: Plane, person: Plane) -> bool:
-        """Whether `frame`, with this person in it, is another scene: of another size, or with another room.
-
-        A third of what nobody hides, then or now, has changed: more than a person uncovers who moves fast.
+        `size` is (width, height), None the source picture's. At the mask's own size nothing is resized.
         """
-        if frame.came != self.size:
-            return True
-        changed = cv2.threshold(cv2.absdiff(guide, self.guide), CHANGED, 255, cv2.THRESH_BINARY)[1]
-        return cv2.mean(changed, cv2.bitwise_not(cv2.max(self.person, person)))[0] > 255 / 3
+        width, height = size or self.frame.came
+        if self.options.mode == "mask":
+            same = (width, height) == (self.mask.width, self.mask.height)
+            return self.mask.values if same else resize(self.mask.values, width, height)
+        return matte(self.frame, self.mask, self.options.steep, width, height)
+
+    def picture(self) -> Plane | Frame:
+        """What the mode gives: (height, width) uint8 of modes mask and alpha, else a Frame, with alpha of cutout."""
+        if self.options.mode not in GREY_MODES:
+            return self.compose()
+        with self.recorder.stage("compose"):
+            return self.grey()
 
 
 class Pipeline:
@@ -101,7 +84,9 @@ class Pipeline:
         self._best, self._smaller, self._open_smaller = segmenter, segmenter, open_smaller
         self._reuse, self._gap, self._framing = MaskReuse(), gap, AutoFraming()
         self._mask_width, self._mask_height = mask_size
-        self._seen: Seen | None = None
+        self._last: LastFrame | None = None
+        self._resumed: Mask | None = None
+        """A prior made elsewhere, until a mask has been made of it."""
 
     def run(self, frame: Frame, options: Options, compositor: Compositor, quality: Quality = Quality.FULL) -> Result:
         """Segment `frame`, as well as `quality` allows.
@@ -111,43 +96,46 @@ class Pipeline:
         failure = None
         with self._recorder.stage("segment"):
             guide = make_guide(frame, self._mask_width, self._mask_height)
-            seen = self._seen
-            if is_new := seen is not None and seen.says_nothing_about(frame, guide, self._gap):
+            last = self._last
+            if is_new := last is not None and last.is_unrelated(frame, guide, self._gap):
                 self.reset()
             carried, earlier = self._reuse.find(guide, quality)
-            if carried == "still" and earlier is not None and self._seen is not None:
-                self._seen = replace(self._seen, arrived=frame.arrived)
+            if carried == "still" and earlier is not None and self._last is not None:
+                self._last = replace(self._last, arrived=frame.arrived)
                 mask, prior = earlier.mask, earlier.prior
                 return self._framed(Result(frame, mask, prior, options, compositor, self._recorder, carried=carried))
             try:
                 prior = self._segment(frame, quality) if earlier is None else earlier.prior
-            except Exception as raised:  # whatever a runtime raises, the camera's background must not go out
+            except Exception as raised:  # whatever a runtime raises, the background must not be sent
                 self.reset()
                 failure, prior = raised, Mask.empty(self._mask_width, self._mask_height)
             mask = follow_edges(prior, guide)
         if not carried and failure is None:
             self._reuse.keep(guide, prior, mask)
         person = np.asarray(cv2.threshold(halve(prior.values), 127, 255, cv2.THRESH_BINARY)[1], np.uint8)
-        if is_new and seen is not None and seen.is_cut_from(frame, guide, person):
+        if is_new and last is not None and last.is_cut(frame, guide, person):
             self._framing.forget()
-        self._seen = Seen(frame.came, frame.arrived, guide, person)
+        self._last = LastFrame(frame.came, frame.arrived, guide, person)
         return self._framed(Result(frame, mask, prior, options, compositor, self._recorder, failure, carried))
 
     def _framed(self, result: Result) -> Result:
         """The result with the window of its frame, where framing is asked for."""
-        if not result.options.framing or result.options.mode in WHOLE_ONLY:
+        if not result.options.framing or result.options.mode in GREY_MODES:
             self._framing.forget()
             return result
         return replace(result, window=self._framing.follow(result.mask, result.frame.seconds))
 
     def _segment(self, frame: Frame, quality: Quality) -> Mask:
         self._choose(quality)
-        return self._segmenter.segment(frame)
+        mask = self._segmenter.segment(frame)
+        self._resumed = None
+        return mask
 
     def reset(self) -> None:
         """Forget the prior: the next frame is a first frame."""
         self._segmenter.reset()
         self._reuse.forget()
+        self._resumed = None
 
     def resume(self, prior: Mask) -> None:
         """Go on from a mask made elsewhere, whatever the size of the next frame.
@@ -159,6 +147,7 @@ class Pipeline:
             expected = f"the model's {self._mask_width}x{self._mask_height}"
             raise BadOption("prior", f"the size is {prior.width}x{prior.height}; expected {expected}")
         self._segmenter.resume(prior)
+        self._resumed = prior
 
     def close(self) -> None:
         """Close what is open."""
@@ -167,7 +156,7 @@ class Pipeline:
             self._smaller.close()
 
     def _choose(self, quality: Quality) -> None:
-        """Let the best segmenter or the smaller one work on; what follows goes on from the last mask."""
+        """Switch to the best segmenter or to the smaller one, which goes on from the last mask."""
         wanted = self._best
         if quality >= Quality.SMALLER and self._open_smaller is not None:
             if self._smaller is self._best:
@@ -175,7 +164,8 @@ class Pipeline:
             wanted = self._smaller
         if wanted is not self._segmenter:
             self._segmenter = wanted
-            if self._reuse.last is None:
+            prior = self._resumed if self._reuse.last is None else self._reuse.last.prior
+            if prior is None:
                 wanted.reset()
             else:
-                wanted.resume(self._reuse.last.prior)
+                wanted.resume(prior)

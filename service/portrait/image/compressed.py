@@ -285,9 +285,10 @@ def encode(picture: Plane | Frame, suffix: PictureFormat, quality: int = 90) -> 
     pixels = pixels_of(picture) if isinstance(picture, Frame) else picture
     if suffix == ".jpg" and pixels.ndim == 3 and pixels.shape[2] == 4:
         pixels = np.asarray(cv2.cvtColor(pixels, cv2.COLOR_BGRA2BGR), np.uint8)
+    size = f"{pixels.shape[1]}x{pixels.shape[0]}"
+    del picture  # a large Frame's planes are not needed while its pixels are encoded
     done, data = cv2.imencode(suffix, pixels, parameters)
     if not done:
-        raise BadPicture(
-            "image", f"got a {pixels.shape[1]}x{pixels.shape[0]} result, which cannot be written as {suffix}"
-        )
+        raise BadPicture("image", f"got a result of {size}, which cannot be written as {suffix}")
+    del pixels
     return data.tobytes()

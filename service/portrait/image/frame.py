@@ -83,8 +83,8 @@ class Frame:
 
     @property
     def seconds(self) -> float:
-        """Its media time; that of its arrival where the sender gave none."""
-        return float(self.timestamp.ticks * self.timestamp.time_base) if self.timestamp.ticks else self.arrived
+        """Its media time."""
+        return float(self.timestamp.ticks * self.timestamp.time_base)
 
     @property
     def width(self) -> int:

@@ -14,4 +14,4 @@ class AlphaCompositor:
 
     def compose(self, frame: Frame, mask: Mask) -> Frame:
         """The share of the person as luma, without colour."""
-        return grey_frame(frame, matte(frame, mask, self._steep))
+        return grey_frame(frame, matte(frame, mask, self._steep, frame.width, frame.height))

@@ -35,10 +35,13 @@ def resize(plane: Plane, width: int, height: int) -> Plane:
     return np.asarray(cv2.resize(plane, (width, height), interpolation=cv2.INTER_LINEAR), np.uint8)
 
 
-def matte(frame: Frame, mask: Mask, steep: Plane) -> Plane:
-    """(height, width) uint8: the share of the person at the frame's size, nowhere more than the frame's own alpha."""
-    share = alpha(mask, frame.width, frame.height, steep)
-    return share if frame.alpha is None else np.asarray(cv2.min(share, frame.alpha), np.uint8)
+def matte(frame: Frame, mask: Mask, steep: Plane, width: int, height: int) -> Plane:
+    """(height, width) uint8: the share of the person, nowhere more than the frame's own alpha."""
+    share = alpha(mask, width, height, steep)
+    if frame.alpha is None:
+        return share
+    own = frame.alpha if frame.alpha.shape == share.shape else resize(frame.alpha, width, height)
+    return np.asarray(cv2.min(share, own), np.uint8)
 
 
 def blend_into(room: Planes, frame: Frame, mask: Mask, steep: Plane, own_colors: bool = False) -> Frame:

@@ -21,7 +21,7 @@ class CutoutCompositor:
 
         Fully transparent pixels are black, since an alpha plane alone hides nothing.
         """
-        share, person = matte(frame, mask, self._steep), replace(frame, alpha=None)
+        share, person = matte(frame, mask, self._steep, frame.width, frame.height), replace(frame, alpha=None)
         if self._own_colors:
             person = blend_into(own_colors(frame, mask, self._steep), person, mask, self._steep)
         return hidden(person, share, 0)

@@ -10,7 +10,6 @@ import numpy as np
 
 from portrait.admission.pixel_budget import PixelBudget, decode_background
 from portrait.core.compositors import MODES, Options
-from portrait.core.compositors.blend import alpha, resize
 from portrait.core.pipeline import Result
 from portrait.core.segmenters import Model
 from portrait.errors import BadOption, BadPicture
@@ -181,6 +180,8 @@ class GrpcCodec:
 
     def __init__(self, max_pixels: int, model: Model) -> None:
         self._max_pixels, self._model_side = max_pixels, max(model.width, model.height)
+        self._began: float | None = None
+        """When the first frame arrived."""
 
     def decode(self, picture: IncomingPicture, arrived: float, options: Options) -> Frame:
         """A Frame of a message.
@@ -188,7 +189,7 @@ class GrpcCodec:
         Raises:
             BadPicture: unknown format, no picture, too large, or a byte count that does not fit.
         """
-        message, timestamp = picture.picture, Timestamp(picture.timestamp_us, MICROSECOND)
+        message, timestamp = picture.picture, self._timestamp(picture, arrived)
         if message.format in COMPRESSED:
             # Only the network looks at a picture that is not shown.
             least = self._model_side if _is_grey(options.mode, picture) else None
@@ -197,6 +198,15 @@ class GrpcCodec:
             raise BadPicture("format", f"{message.format} was sent; expected JPEG (1), I420 (2) or RGB24 (3)")
         check_size(message.width, message.height, self._max_pixels, "picture")
         return RAW[message.format](message.data, message.width, message.height, timestamp, arrived)
+
+    def _timestamp(self, picture: IncomingPicture, arrived: float) -> Timestamp:
+        """A frame's media time. One of 0 says that there is none: it is then the time since the first frame.
+
+        The first frame of a stream has the time 0 either way, so that a stream that begins at 0 does not jump.
+        """
+        if self._began is None:
+            self._began = arrived
+        return Timestamp(picture.timestamp_us or round((arrived - self._began) / MICROSECOND), MICROSECOND)
 
     def encode(self, result: Result, picture: IncomingPicture) -> EncodedResult:
         """The result in the format asked for, with the mask itself if that was asked for as well."""
@@ -210,7 +220,7 @@ class GrpcCodec:
         layout = _layout(mode, picture)
         if _is_grey(mode, picture):
             with result.recorder.stage("compose"):
-                values = _probability(result, output.mask_size)
+                values = result.grey(_grey_size(result, output.mask_size))
             with result.recorder.stage("encode"):
                 return _grey_picture(values, layout)
         if layout in GREY_ONLY:  # the mode was changed from outside the stream
@@ -229,12 +239,11 @@ def _is_grey(mode: str, picture: IncomingPicture) -> bool:
     return mode in PROBABILITIES and _layout(mode, picture) in GREY
 
 
-def _probability(result: Result, size: "pb.MaskSize.ValueType") -> Plane:
-    """(H,W) uint8: the mask or the alpha at the size asked for."""
-    mask, came = result.mask, result.frame.came
-    if result.options.mode == "alpha":
-        return alpha(mask, *((mask.width, mask.height) if size == pb.MASK_SIZE_MODEL else came), result.options.steep)
-    return resize(mask.values, *came) if size == pb.MASK_SIZE_FRAME else mask.values
+def _grey_size(result: Result, size: "pb.MaskSize.ValueType") -> tuple[int, int] | None:
+    """(width, height) asked for: the model's, or None for the frame's, which is the default of alpha only."""
+    if size == pb.MASK_SIZE_FRAME or (size != pb.MASK_SIZE_MODEL and result.options.mode == "alpha"):
+        return None
+    return result.mask.width, result.mask.height
 
 
 def _grey_picture(values: Plane, layout: "pb.PictureFormat.ValueType") -> EncodedPicture:
@@ -251,11 +260,10 @@ def _write(frame: Frame, layout: "pb.PictureFormat.ValueType") -> EncodedPicture
     if layout == pb.PICTURE_FORMAT_RGBA32:
         return _picture(np.asarray(cv2.cvtColor(bgra_from_frame(frame), cv2.COLOR_BGRA2RGBA), np.uint8), layout)
     if layout in PICTURES:
-        pixels = bgra_from_frame(frame) if frame.alpha is not None else bgr_from_frame(frame)
-        return _picture(pixels, layout, encode(pixels, PICTURES[layout]))
-    pixels = bgr_from_frame(frame)
+        return EncodedPicture(layout, frame.width, frame.height, encode(frame, PICTURES[layout]))
     if layout == pb.PICTURE_FORMAT_JPEG:
-        return _picture(pixels, layout, encode(pixels, ".jpg"))
+        return EncodedPicture(layout, frame.width, frame.height, encode(frame, ".jpg"))
+    pixels = bgr_from_frame(frame)
     return _picture(np.asarray(cv2.cvtColor(pixels, cv2.COLOR_BGR2RGB), np.uint8), layout)
 
 

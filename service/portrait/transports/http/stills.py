@@ -11,13 +11,11 @@ from aiohttp.multipart import BodyPartReader
 from portrait.admission.pixel_budget import PixelBudget, decode_background, result_pixels
 from portrait.admission.quality import Delivery
 from portrait.core.compositors import MODES, Options
-from portrait.core.compositors.blend import alpha, resize
 from portrait.core.pipeline import Result
 from portrait.errors import BadOption, BadPicture
 from portrait.image.backgrounds import Backgrounds
 from portrait.image.clip import Clip
 from portrait.image.compressed import PictureFormat, decode_frame, encode
-from portrait.image.convert import pixels_of
 from portrait.image.frame import Frame, Timestamp
 from portrait.sessions.registry import Sessions
 from portrait.transports.http.connection_limits import send
@@ -56,16 +54,9 @@ class StillCodec:
 
     def encode(self, result: Result, picture: bytes) -> bytes:
         """The result as a picture of the input's size: grey for mask and alpha, with alpha for cutout."""
-        width, height = result.frame.width, result.frame.height
-        if result.options.mode == "mask":
-            pixels = resize(result.mask.values, width, height)
-        elif result.options.mode == "alpha":
-            pixels = alpha(result.mask, width, height, result.options.steep)
-        else:
-            frame = result.compose()
-            pixels = pixels_of(frame)
+        made = [result.picture()]
         with result.recorder.stage("encode"):
-            return encode(pixels, self._suffix)
+            return encode(made.pop(), self._suffix)  # not kept: its planes are freed while their pixels are encoded
 
 
 class StillRoutes:
