@@ -1,5 +1,6 @@
 """The page at / with a camera that plays a clip whose masks are exact, and what its pictures show."""
 
+import asyncio
 import base64
 from asyncio import timeout
 from collections.abc import AsyncIterator, Callable
@@ -9,11 +10,16 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+import pytest_asyncio
 from playwright.async_api import Page, expect
 
-from portrait.server.app import RunningService
-from tests.browser import Screen, open_page, write_camera
+from portrait.server.app import RunningService, run_service
+from portrait.settings import Settings
+from tests.browser import SHARED, Browsers, Screen, browsers, open_page, write_camera
+from tests.conftest import udp_sockets
 from tests.people import Array, clip
+
+__all__ = ["browsers"]  # a fixture
 
 expect.set_options(timeout=60_000)  # many things at once may run on the machine
 
@@ -36,6 +42,34 @@ GRAB = """(id) => {
 }"""
 
 
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def service(browsers: Browsers) -> AsyncIterator[RunningService]:
+    """A whole service, which the tests of a file share as they share browsers."""
+    settings = Settings(
+        http_port=0, grpc_port=0, media_ports="0-0", max_sessions=4, drain_seconds=0.0, idle_seconds=5.0
+    )
+    async with run_service(settings) as running:
+        yield running
+
+
+@pytest_asyncio.fixture(loop_scope="module")
+async def nothing_left(service: RunningService) -> AsyncIterator[None]:
+    """The service has no session and no socket more after a test than before."""
+    before = udp_sockets()
+    yield
+    await emptied(service)
+    async with timeout(60):
+        while not udp_sockets() <= before:
+            await asyncio.sleep(0.05)
+
+
+async def emptied(service: RunningService) -> None:
+    """Wait until every session has ended."""
+    async with timeout(60):
+        while len(service.sessions):
+            await asyncio.sleep(0.05)
+
+
 @asynccontextmanager
 async def browsing(
     service: RunningService,
@@ -44,13 +78,16 @@ async def browsing(
     allow: bool = True,
     screen: Screen = Screen(),  # noqa: B008
 ) -> AsyncIterator[Page]:
-    """The page, not started, in headless Chromium."""
-    file = None
-    if camera:
-        file = tmp_path / "camera.y4m"
-        write_camera(file, SHOWN)
-    url = f"http://127.0.0.1:{service.http_port}/"
-    async with open_page(url, tmp_path / "profile", file, allow, screen=screen) as page:
+    """The page, not started, in headless Chromium: the file's, or another where there is no camera."""
+    url, file = f"http://127.0.0.1:{service.http_port}/", None
+    if camera and allow:
+        opened = SHARED[-1].chromium(url, SHOWN, screen)
+    else:
+        if camera:
+            file = tmp_path / "camera.y4m"
+            write_camera(file, SHOWN)
+        opened = open_page(url, tmp_path / "profile", file, allow, screen=screen)
+    async with opened as page:
         page.set_default_timeout(60_000)
         yield page
 

@@ -15,7 +15,7 @@ import pytest
 
 from portrait.image.frame import Frame
 from portrait.image.mask import Mask
-from tests.browser import open_page
+from tests.browser import SHARED, open_page
 from tests.fakes import FakeModel
 from tests.firefox import needs_firefox, open_firefox
 from tests.people import Array
@@ -32,8 +32,12 @@ class Tab(Protocol):
 
 @asynccontextmanager
 async def tab(browser: str, url: str, folder: Path, *extra: str) -> AsyncIterator[Tab]:
-    """The box's page in a browser, not started, and the tests' own tools in it."""
-    if browser == "firefox":
+    """The box's page in a browser, not started, and the tests' own tools in it; in the file's own one if it has one."""
+    if SHARED and "no-webgl" not in extra:
+        async with getattr(SHARED[-1], browser)(url) as shared:
+            await shared.evaluate(f"(() => {{ {KIT} }})()")
+            yield shared
+    elif browser == "firefox":
         async with open_firefox(url, folder / "firefox", webgl="no-webgl" not in extra) as firefox:
             await firefox.evaluate(f"(() => {{ {KIT} }})()")
             yield firefox

@@ -1,5 +1,6 @@
 """/portrait.js in real browsers: three ways to get the result, pairing, failing closed, coming back."""
 
+import asyncio
 import base64
 import json
 import re
@@ -19,12 +20,15 @@ from portrait.image.frame import Timestamp
 from portrait.image.mask import Mask
 from portrait.server.app import RunningService
 from tests.browser import open_page
+from tests.pages import browsers, nothing_left, service
 from tests.people import clip, iou, room
 from tests.rtc import fake_service
 from tests.tabs import BROWSERS, KIT, LEAST, TESTS, Valve, bars, png, tab
 from tests.test_backgrounds import write as write_film
 
-pytestmark = pytest.mark.usefixtures("no_sockets_left")
+__all__ = ["browsers", "nothing_left", "service"]  # fixtures
+
+pytestmark = [pytest.mark.asyncio(loop_scope="module"), pytest.mark.usefixtures("nothing_left")]
 MODULES = TESTS.parent / "service" / "portrait" / "web"
 TSC = TESTS / "node" / "node_modules" / ".bin" / "tsc"
 
@@ -216,12 +220,13 @@ async def test_auto_measures_and_says_what_it_found(
 
 
 @pytest.mark.skipif(not TSC.exists(), reason="TypeScript is missing: run make tests/node/node_modules/ready")
-def test_the_module_is_typed() -> None:
-    done = subprocess.run([TSC, "-p", TESTS / "node" / "tsconfig.json"], capture_output=True, text=True, check=False)
+async def test_the_module_is_typed() -> None:
+    checking = [TSC, "-p", TESTS / "node" / "tsconfig.json"]
+    done = await asyncio.to_thread(subprocess.run, checking, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout
 
 
-def test_no_module_outgrows_its_room() -> None:
+async def test_no_module_outgrows_its_room() -> None:
     files = [*MODULES.glob("*.js"), *(MODULES / "portrait").glob("*.js")]
     assert len(files) > 8
     assert not {file.name: n for file in files if (n := len(file.read_text().splitlines())) > 300}

@@ -8,10 +8,13 @@ import pytest
 
 from portrait.server.app import run_service
 from portrait.settings import Settings
+from tests.browser import browsers
 from tests.rtc import fake_service
 from tests.tabs import BROWSERS, bars, eventually, tab, until
 
-pytestmark = pytest.mark.usefixtures("no_sockets_left")
+__all__ = ["browsers"]  # a fixture
+
+pytestmark = [pytest.mark.asyncio(loop_scope="module"), pytest.mark.usefixtures("browsers", "no_sockets_left")]
 
 
 async def test_a_session_comes_back_after_the_box_was_started_anew(tmp_path: Path, settings: Settings) -> None:

@@ -11,24 +11,31 @@ import pytest
 from playwright.async_api import expect
 
 from portrait.server.app import RunningService
-from tests.firefox import needs_firefox, open_firefox
+from tests.browser import SHARED
+from tests.firefox import needs_firefox
 from tests.pages import (
     INSIDE,
     NEVER,
     SHOWN,
     SIZE,
+    browsers,
     browsing,
     choose,
     detail,
+    emptied,
     mean,
+    nothing_left,
     person_is_kept,
     room_is,
+    service,
     start,
     until,
 )
 from tests.people import Array
 
-pytestmark = pytest.mark.usefixtures("no_sockets_left")
+__all__ = ["browsers", "nothing_left", "service"]  # fixtures
+
+pytestmark = [pytest.mark.asyncio(loop_scope="module"), pytest.mark.usefixtures("nothing_left")]
 
 RESULT_AT = """(share) => {
   const { left, top, width, height } = document.getElementById("divider").getBoundingClientRect();
@@ -80,7 +87,7 @@ async def test_a_person_sees_themselves_before_every_background(
 
         await page.click("#toggle")
         await expect(page.locator("#state")).to_have_text("Camera off")
-    assert await service.sessions.drain(60) == 0
+    await emptied(service)
 
 
 async def test_two_modes_stand_side_by_side_and_one_over_the_other(service: RunningService, tmp_path: Path) -> None:
@@ -181,14 +188,14 @@ async def test_the_page_says_where_the_work_is_done_and_changes_it_in_a_call(
         await expect(page.locator("#place")).to_contain_text("picture stays here. (an inference takes")
         await expect(page.locator("#trip")).to_have_text("nothing is sent")
         await expect(page.locator("#fps")).not_to_have_text("–")
-        assert await service.sessions.drain(60) == 0
+        await emptied(service)
 
 
 @needs_firefox
 @pytest.mark.parametrize("way", ["composite", "mask", "data", "browser"])
-async def test_the_page_runs_in_firefox(service: RunningService, tmp_path: Path, way: str) -> None:
+async def test_the_page_runs_in_firefox(service: RunningService, way: str) -> None:
     """With the test picture of Firefox's own fake camera: nobody is in it, so that all of it becomes the colour."""
-    async with open_firefox(f"http://127.0.0.1:{service.http_port}/", tmp_path / "profile") as page:
+    async with SHARED[-1].firefox(f"http://127.0.0.1:{service.http_port}/") as page:
 
         async def eventually(condition: str) -> None:
             async with timeout(60):
@@ -217,9 +224,9 @@ async def test_the_page_runs_in_firefox(service: RunningService, tmp_path: Path,
         assert re.fullmatch(r"\d+ × \d+", await page.evaluate("document.getElementById('size').textContent"))
         await page.evaluate("document.getElementById('toggle').click()")
         await eventually("document.getElementById('state').textContent === 'Camera off'")
-        assert await service.sessions.drain(60) == 0
+        await emptied(service)
 
 
-def test_the_clip_leaves_room_to_look_at() -> None:
+async def test_the_clip_leaves_room_to_look_at() -> None:
     assert INSIDE.sum() > 5000
     assert NEVER.sum() > 20_000

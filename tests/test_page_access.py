@@ -7,11 +7,13 @@ import pytest
 from playwright.async_api import Page, expect
 
 from portrait.server.app import RunningService
-from tests.browser import PHONE, Screen
-from tests.firefox import needs_firefox, open_firefox
-from tests.pages import browsing, choose, start
+from tests.browser import PHONE, SHARED, Screen
+from tests.firefox import needs_firefox
+from tests.pages import browsers, browsing, choose, nothing_left, service, start
 
-pytestmark = pytest.mark.usefixtures("no_sockets_left")
+__all__ = ["browsers", "nothing_left", "service"]  # fixtures
+
+pytestmark = [pytest.mark.asyncio(loop_scope="module"), pytest.mark.usefixtures("nothing_left")]
 
 AXE = Path(__file__).parent / "node" / "node_modules" / "axe-core" / "axe.min.js"
 DOCS = Path(__file__).parents[1] / "docs" / "use" / "browser.md"
@@ -225,7 +227,7 @@ async def test_it_is_light_or_dark_as_the_system_or_as_chosen(
 
 
 @needs_firefox
-async def test_axe_finds_nothing_in_firefox(service: RunningService, tmp_path: Path) -> None:
-    async with open_firefox(f"http://127.0.0.1:{service.http_port}/", tmp_path / "profile") as page:
+async def test_axe_finds_nothing_in_firefox(service: RunningService) -> None:
+    async with SHARED[-1].firefox(f"http://127.0.0.1:{service.http_port}/") as page:
         await page.evaluate(f"(() => {{ {AXE.read_text()} }})()")
         assert await page.evaluate(f"({LOOK})()") == []

@@ -20,20 +20,23 @@ from tests.pages import (
     INSIDE,
     NEVER,
     SHOWN,
+    browsers,
     browsing,
     choose,
     detail,
     mean,
+    nothing_left,
     person_is_kept,
     room_is,
+    service,
     start,
     until,
 )
 from tests.people import Array
 
-__all__ = ["authority", "tokens"]  # fixtures
+__all__ = ["authority", "browsers", "nothing_left", "service", "tokens"]  # fixtures
 
-pytestmark = pytest.mark.usefixtures("no_sockets_left")
+pytestmark = [pytest.mark.asyncio(loop_scope="module"), pytest.mark.usefixtures("nothing_left")]
 
 ROOT = Path(__file__).parents[1]
 

@@ -7,9 +7,11 @@ from playwright.async_api import expect
 
 from portrait.server.app import RunningService
 from tests.browser import PHONE, Screen
-from tests.pages import browsing, choose, start
+from tests.pages import browsers, browsing, choose, nothing_left, service, start
 
-pytestmark = pytest.mark.usefixtures("no_sockets_left")
+__all__ = ["browsers", "nothing_left", "service"]  # fixtures
+
+pytestmark = [pytest.mark.asyncio(loop_scope="module"), pytest.mark.usefixtures("nothing_left")]
 
 SMALL = """() => {
   const shown = (element) => element.checkVisibility({ visibilityProperty: true });

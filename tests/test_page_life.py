@@ -8,9 +8,11 @@ import pytest
 from playwright.async_api import expect
 
 from portrait.server.app import RunningService
-from tests.pages import browsing, choose, room_is, start, until
+from tests.pages import browsers, browsing, choose, emptied, nothing_left, room_is, service, start, until
 
-pytestmark = pytest.mark.usefixtures("no_sockets_left")
+__all__ = ["browsers", "nothing_left", "service"]  # fixtures
+
+pytestmark = [pytest.mark.asyncio(loop_scope="module"), pytest.mark.usefixtures("nothing_left")]
 
 NOTE_STATES = """() => {
   window.states = [];
@@ -52,7 +54,7 @@ async def test_the_camera_can_be_stopped_while_it_connects_and_started_again(
         await page.evaluate(f"({press}, {press}, {press})")
         await expect(page.locator("#state")).to_have_text("Camera off")
         await expect(page.locator("#toggle")).to_have_text("Start camera")
-        assert await service.sessions.drain(60) == 0
+        await emptied(service)
 
 
 async def test_a_camera_that_is_lost_while_it_connects_ends_the_call_with_words(
@@ -74,7 +76,7 @@ async def test_a_camera_that_is_lost_while_it_connects_ends_the_call_with_words(
         await page.evaluate("(window.camera.getTracks()[0].dispatchEvent(new Event('ended')), true)")
         await expect(page.locator("#problem strong")).to_have_text("The camera is gone")
         await page.evaluate("(release(), true)")
-        assert await service.sessions.drain(60) == 0
+        await emptied(service)
         await expect(page.locator("#state")).to_have_text("Stopped")
         assert "Live" not in await page.evaluate("window.states")
         await expect(page.locator("#problem strong")).to_have_text("The camera is gone")
@@ -141,7 +143,7 @@ async def test_leaving_the_page_ends_the_session(service: RunningService, tmp_pa
         await start(page)
         assert len(service.sessions) == 1
         await page.goto("about:blank")
-        assert await service.sessions.drain(60) == 0
+        await emptied(service)
 
 
 async def test_a_lost_connection_is_shown_until_it_is_back(service: RunningService, tmp_path: Path) -> None:

@@ -10,9 +10,11 @@ import pytest
 from playwright.async_api import expect
 
 from portrait.server.app import RunningService
-from tests.pages import browsing, choose, person_is_kept, room_is, says, start, until
+from tests.pages import browsers, browsing, choose, nothing_left, person_is_kept, room_is, says, service, start, until
 
-pytestmark = pytest.mark.usefixtures("no_sockets_left")
+__all__ = ["browsers", "nothing_left", "service"]  # fixtures
+
+pytestmark = [pytest.mark.asyncio(loop_scope="module"), pytest.mark.usefixtures("nothing_left")]
 
 
 def bomb(path: Path, side: int) -> None:

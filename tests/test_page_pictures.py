@@ -7,6 +7,7 @@ import io
 import os
 import re
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 import cv2
@@ -16,11 +17,14 @@ from PIL import Image
 from playwright.async_api import Page, expect
 
 from portrait.server.app import RunningService
-from tests.browser import Screen, open_page, write_camera
+from tests.browser import SHARED, Screen
+from tests.pages import browsers, nothing_left, service
 from tests.people import Array, Clip
 from tests.tabs import eventually
 
-pytestmark = pytest.mark.usefixtures("no_sockets_left")
+__all__ = ["browsers", "nothing_left", "service"]  # fixtures
+
+pytestmark = [pytest.mark.asyncio(loop_scope="module"), pytest.mark.usefixtures("nothing_left")]
 
 DOCS = Path(__file__).parents[1] / "docs"
 KEPT = os.environ.get("SCREENSHOTS")
@@ -55,6 +59,7 @@ SHOTS = [
 ]
 
 
+@cache
 def film() -> Clip:
     """Eileen Collins (NASA, public domain), breathing a little."""
     whole = cv2.imread(str(DOCS / "pictures" / "astronaut.jpg"))
@@ -70,12 +75,11 @@ def breathe(picture: Array, phase: float) -> Array:
 
 
 @pytest.mark.parametrize("shot", SHOTS, ids=lambda shot: shot.name)
-async def test_the_page_looks_as_the_docs_show_it(service: RunningService, tmp_path: Path, shot: Shot) -> None:
-    write_camera(tmp_path / "camera.y4m", film())
+async def test_the_page_looks_as_the_docs_show_it(service: RunningService, shot: Shot) -> None:
     phone = shot.size == PHONE
     screen = Screen(*shot.size, scale=2 if phone else 1.5, scheme="dark" if shot.dark else "light", touch=phone)
     url = f"http://localhost:{service.http_port}/"
-    async with open_page(url, tmp_path / "profile", tmp_path / "camera.y4m", screen=screen) as page:
+    async with SHARED[-1].chromium(url, film(), screen) as page:
         page.set_default_timeout(60_000)
         await expect(page.locator("#gallery label")).to_have_count(5)
         await page.locator(f"[name=mode][value={shot.mode}]").check(force=True)
@@ -111,7 +115,7 @@ async def is_steady(page: Page) -> None:
         await eventually(page, f"{rate} && {calm}", 240)
 
 
-def test_the_docs_show_these_pictures_and_no_others() -> None:
+async def test_the_docs_show_these_pictures_and_no_others() -> None:
     pages = [(DOCS / "use" / "browser.md").read_text(), (DOCS.parent / "README.md").read_text()]
     shown = {name for page in pages for name in re.findall(r"page/([\w-]+)\.jpg", page)}
     assert shown == {shot.name for shot in SHOTS}

@@ -12,9 +12,11 @@ from portrait.admission.quality import Quality
 from portrait.server.app import RunningService, run_service
 from portrait.settings import Settings
 from tests.browser import open_page
-from tests.pages import browsing, choose, person_is_kept, says, start, until
+from tests.pages import browsers, browsing, choose, nothing_left, person_is_kept, says, service, start, until
 
-pytestmark = pytest.mark.usefixtures("no_sockets_left")
+__all__ = ["browsers", "nothing_left", "service"]  # fixtures
+
+pytestmark = [pytest.mark.asyncio(loop_scope="module"), pytest.mark.usefixtures("nothing_left")]
 
 HTTP = {"NOT_FOUND", "METHOD_NOT_ALLOWED", "UNSUPPORTED_MEDIA_TYPE", "REQUEST_ENTITY_TOO_LARGE", "INTERNAL"}
 """What the HTTP transport itself answers."""
