@@ -19,17 +19,19 @@ help: ## Show this list
 run: .venv/run ## Set up and serve with the embedded model: http://localhost:8080
 	$(BIN)/portrait serve
 
-JOBS ?= 2
+# Files at once. More than there are cores: many tests wait for cameras, networks and timeouts.
+JOBS ?= 4
+SUITE = tests --ignore tests/training -n $(JOBS) --dist loadfile --no-loadscope-reorder
 .PHONY: test
 test: .venv/test system-packages media-packages $(NODE) .venv-tritonclient/ready ## Set up and run all tests (JOBS=files at once)
-	$(BIN)/pytest tests --ignore tests/training -n $(JOBS) --dist loadfile
+	$(BIN)/pytest $(SUITE)
 	$(BIN)/pytest tests/training
 	@$(MAKE) --no-print-directory test-tflite-runtime
 
 .PHONY: coverage
 coverage: .venv/test system-packages media-packages $(NODE) .venv-tritonclient/ready ## Run the service's tests and list the lines that none of them reaches
 	$(BIN)/coverage erase
-	$(BIN)/coverage run -m pytest tests --ignore tests/training -n $(JOBS) --dist loadfile
+	$(BIN)/coverage run -m pytest $(SUITE) -o asyncio_debug=true
 	$(BIN)/coverage combine --quiet
 	$(BIN)/coverage report
 
@@ -212,13 +214,13 @@ test-pythons: .venv/test system-packages media-packages $(NODE) .venv-tritonclie
 	@set -e; for each in $(PYTHONS); do \
 	  $$each -c '' 2>/dev/null || { echo "$$each is not here: left out"; continue; }; \
 	  $$each -m venv .venv-$$each && .venv-$$each/bin/pip install --quiet --disable-pip-version-check -e '.[test]'; \
-	  .venv-$$each/bin/pytest tests --ignore tests/training -n $(JOBS) --dist loadfile; done
+	  .venv-$$each/bin/pytest $(SUITE); done
 
 .PHONY: test-lowest
 test-lowest: .venv/test system-packages media-packages $(NODE) ## Run the service's tests on the oldest packages that its ranges allow
 	$(PYTHON) -m venv .venv-lowest
 	VIRTUAL_ENV=.venv-lowest $(BIN)/uv pip install --quiet --resolution lowest-direct -e '.[test]'
-	.venv-lowest/bin/pytest tests --ignore tests/training -n $(JOBS) --dist loadfile
+	.venv-lowest/bin/pytest $(SUITE)
 
 .PHONY: screenshots
 screenshots: .venv/test system-packages ## Take the pictures of the page for the docs, light and dark, desktop and phone

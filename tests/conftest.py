@@ -17,6 +17,22 @@ from portrait.settings import Settings
 # Services under test measure nothing of a machine that does other things meanwhile, unless a test says so.
 os.environ |= {"PORTRAIT_CPU_SHARE": "0", "PORTRAIT_QUALITY_STEPS": "0"}
 
+LONGEST_FIRST = (
+    "faults/test_fail_closed", "test_upgrades", "test_workers", "network/test_cuts", "test_browser_module", "test_page",
+    "faults/test_machine", "test_page_code", "test_browser_session", "test_soak", "network/test_network",
+    "network/test_browser", "faults/test_peers", "test_clients", "test_vanished_clients", "test_supervisor",
+    "test_page_words", "test_page_access", "faults/test_processes", "test_hostile_bombs", "test_page_pictures",
+    "test_browser_examples", "test_cli", "test_churn", "test_fuzz", "test_hostile_offers", "test_commands",
+)  # fmt: skip
+"""Files in the order in which `--dist loadfile` hands them out; the others follow. No worker waits for a long one."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Hand out long files first."""
+    order = {f"tests/{name}.py": place for place, name in enumerate(LONGEST_FIRST)}
+    items.sort(key=lambda item: order.get(item.nodeid.partition("::")[0], len(order)))
+
+
 # A shell lets what it starts in the background ignore SIGINT, and whatever that starts inherits it.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 

@@ -8,6 +8,7 @@ import subprocess
 from asyncio import timeout
 from fractions import Fraction
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -43,9 +44,10 @@ async def test_every_frame_is_shown_with_its_own_mask_at_the_cameras_size(
         options = {"result": result, "mode": "color", "color": "#000000"}
         state = await page.evaluate(f"kit.connect({json.dumps(options)})")
         assert state == {"where": "box", "result": result, "reason": "", "state": "live"}
-        await page.evaluate("kit.watch(10)")
-        frames = await page.evaluate("kit.watch(40)")
-        assert len(frames) == 40
+        frames = list[dict[str, Any]]()
+        async with timeout(120):
+            while len(frames) < 40:  # nothing of the person is shown as long as a busy machine gives no mask
+                frames += [frame for frame in await page.evaluate("kit.watch(10)") if frame["columns"]]
         if result != "composite":  # there, the browser may send a smaller picture
             assert {tuple(frame["size"]) for frame in frames} == {(640, 360)}
         wrong = [frame for frame in frames if abs(frame["columns"] - LEAST - frame["number"]) > 0.9]

@@ -24,10 +24,13 @@ from tests.embedded import SIDE
 from tests.messages import SEGMENT_STREAM, STREAMS, UNARY, mutated, opening, well_formed
 from tests.people import room
 
-SECONDS = float(os.environ.get("FUZZ_SECONDS", "8")) / 2  # for each of the two ways
+SECONDS = float(os.environ.get("FUZZ_SECONDS", "4")) / 2  # for each of the two ways
 SEED = int(os.environ.get("FUZZ_SEED", "1"))
 HANGS = 20
 """Seconds after which a call counts as one that hangs."""
+
+LEAST = 50
+"""Calls."""
 
 LONGEST = SECONDS + 240
 """Seconds after which a test has failed that has not seen what it waits for."""
@@ -42,12 +45,12 @@ BOTH = {grpc.StatusCode.OK, grpc.StatusCode.INVALID_ARGUMENT}
 
 
 def enough(began: float, counts: Counter[Any], paths: Collection[str] = ()) -> bool:
-    """Whether the time is over and both answers and all `paths` have been seen, however slow the machine is.
+    """Whether the time is over, calls enough were made, and both answers and all `paths` were seen.
 
-    What never comes ends the test by its timeout: LONGEST seconds after it began.
+    However slow the machine is: what never comes fails the test LONGEST seconds after it began.
     """
     took = time.monotonic() - began
-    met = {code for _, code in counts} >= BOTH and {path for path, _ in counts} >= {*paths}
+    met = counts.total() >= LEAST and {code for _, code in counts} >= BOTH and {path for path, _ in counts} >= {*paths}
     assert met or took < LONGEST, f"after {took:.0f} s: {counts}"
     return met and took > SECONDS
 

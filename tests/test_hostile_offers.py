@@ -52,7 +52,7 @@ async def test_no_offer_does_anything_but_be_answered_or_refused() -> None:
     ):
         corpus = [*CORPUS, await one.offer()]
         sockets = len(udp_sockets())
-        for dice in rounds():
+        for dice in rounds(least=60):
             offer = mutated_lines(dice.choice(corpus), corpus, dice)
             if dice.random() < 0.1:
                 offer = mutated_bytes(offer.encode(), dice).decode("latin-1")

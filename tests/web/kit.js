@@ -43,7 +43,7 @@ window.kit = {
    * The next frames of the output: the number in each, how many of 32 columns show the person in its lower part, and how
    * many pixels of the room.
    */
-  async watch(count, milliseconds = 20000) {
+  async watch(count, milliseconds = 60000) {
     if (!kit.video) {
       kit.video = Object.assign(document.createElement("video"), { muted: true, autoplay: true });
       kit.paper = Object.assign(document.createElement("canvas"), { width: 320, height: 180 });
