@@ -69,6 +69,10 @@ search: .venv/test ## Search 10,000 frames of a service in trouble for the room 
 cut: .venv/test system-packages ## Cut the network between clients and a service for a minute (root)
 	CUT_SECONDS=60 $(BIN)/pytest $(LONG) tests/network/test_cuts.py
 
+.PHONY: mutants
+mutants: .venv/test system-packages ## Break the promises of privacy, bounds and no loss, one by one: a test must notice each (ten minutes)
+	$(BIN)/python -m tests.faults.mutants
+
 .PHONY: bench
 bench: .venv/test .venv/jemalloc .venv-mediapipe/ready system-packages ## Measure us against peers and make docs/develop/benchmarks.md anew (an hour; BENCHMARKS="frame latency" for some)
 	$(BIN)/python -m tests.benchmarks $(BENCHMARKS)

@@ -1,16 +1,30 @@
-"""Behaviour, proved on real parts.
+"""Tests of behaviour, with real parts: processes, browsers, networks, clients of other makers.
 
-Files named `test_*` hold tests; fixtures that all may use are in `conftest.py`. The others are what tests are made of:
+Files named `test_*` hold tests; `conftest.py` holds the fixtures that all of them may use, and the order in which files
+are handed out. The other modules are what tests are made of.
 
-- who comes: `people` (clips with exact masks), `frames`, `films`, `calls` (gRPC), `posts` (HTTP), `rtc` and `whip`
-  (WebRTC, by aiortc), `browser`, `firefox`, `tabs` and `pages` (browsers); as processes of their own `rtc_client`, and
-  of other makers `whip_client`, `triton_peer`, `camera_peer` and `rtsp_peer`;
-- where they come to: `boxes` (`portrait serve` as a process), `two_workers`, `credentials` (services that ask for
-  them), `origins`, `ports`, `embedded` (the model);
-- trouble: `fakes` (networks that fail or wait), `proxy` (a wire that is cut), `claims` and `mutations` (bytes),
-  `messages`, `targets` and `fuzz` (whatever reads bytes), `watermark` (whether the room is seen);
-- pages: `snippets` (what docs tell people to type), `proto_tables` (tables that are made).
+Clients:
+- `people`, `films`, `frames`: clips of a person with exact masks, video files, single frames; `profiles`: colour
+  profiles;
+- `calls` (gRPC), `posts` (HTTP), `rtc` and `whip` (WebRTC, by aiortc), `handmade` (RTP, packet by packet);
+  `rtc_client`: a client as a process of its own;
+- `browser`, `firefox`: Chromium and Firefox, shared by the tests of a file; `pages` drives the page at /, `tabs` the
+  module /portrait.js, with `web/kit.js` inside the browser;
+- `whip_client` (GStreamer), `triton_peer`, `camera_peer` and `rtsp_peer`: programs that are not ours.
 
-`faults` has machines, peers and workers in trouble, `network` networks of the kernel's own, `deploy` what operators are
-given, `training` the network's, and `benchmarks` what is measured.
+Services:
+- `boxes`: `portrait serve` as a process, `two_workers` with two; `credentials`: with tokens, TLS and authorities;
+- `fakes`: models that fail, wait or answer what a test says; `embedded`: facts about the shipped model;
+- `origins`: a second web server; `ports`: free ports.
+
+Faults:
+- `proxy`: a TCP connection that can be cut; `claims`, `mutations`, `messages`: bytes and messages with a defect;
+- `targets`, `fuzz`: every parser of outside bytes, for `corpus/` and `make fuzz`;
+- `watermark`: whether a picture shows the camera's background.
+
+Documents: `snippets` reads what pages tell people to type, `proto_tables` writes the protocol's tables.
+
+`timing` holds the times and rates that only a quiet machine keeps (`make timing`). `faults/` breaks machines, peers,
+processes and, with `make mutants`, the package itself; `network/` builds networks from kernel namespaces; `deploy/`
+reads and runs what operators are given; `training/` belongs to the model's training; `benchmarks/` measures.
 """
