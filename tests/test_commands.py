@@ -34,16 +34,23 @@ FILES = [
 """Without cameras, which are in test_addresses.py, test_several.py and test_virtual_camera.py."""
 
 
-@pytest.fixture
-def films(folder: Path) -> Path:
-    """A folder with what docs/use/process.md names."""
+@pytest.fixture(scope="module")
+def encoded(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a video, once as H.264 and once as VP9."""
     assert FFMPEG is not None
+    place = tmp_path_factory.mktemp("encoded")
+    write_video(place / "in.mp4")
+    subprocess.run([FFMPEG, "-v", "error", "-i", "in.mp4", "in.webm"], cwd=place, check=True)
+    return place
+
+
+@pytest.fixture
+def films(folder: Path, encoded: Path) -> Path:
+    """A folder with what docs/use/process.md names."""
     (folder / "holiday").mkdir()
     shutil.copy(folder / "me.jpg", folder / "holiday")
-    write_video(folder / "in.mp4")
-    shutil.copy(folder / "in.mp4", folder / "party.mov")
-    subprocess.run([FFMPEG, "-v", "error", "-i", "in.mp4", "in.webm"], cwd=folder, check=True)
-    shutil.copy(folder / "in.webm", folder / "rain.webm")
+    for source, name in (("mp4", "in.mp4"), ("mp4", "party.mov"), ("webm", "in.webm"), ("webm", "rain.webm")):
+        shutil.copy(encoded / f"in.{source}", folder / name)
     return folder
 
 

@@ -15,7 +15,7 @@ import pytest
 from portrait.v1 import segmentation_pb2 as pb
 from tests.boxes import serving
 
-MUCH = 300 * 2**20
+MUCH = 200 * 2**20
 """Bytes of a bomb once it has gone off."""
 
 MOST = 150 * 2**20

@@ -40,8 +40,7 @@ async def faults(page: Page) -> list[str]:
     return found
 
 
-@pytest.mark.parametrize("scheme", ["light", "dark"])
-@pytest.mark.parametrize("screen", [Screen(), PHONE], ids=["desktop", "phone"])
+@pytest.mark.parametrize(("screen", "scheme"), [(Screen(), "light"), (PHONE, "dark")], ids=["desktop", "phone"])
 async def test_axe_finds_nothing_in_any_condition(
     service: RunningService, tmp_path: Path, screen: Screen, scheme: str
 ) -> None:

@@ -60,7 +60,6 @@ LOOKS = [
     Look("color", (0xC0, 0x40, 0x20)),
     Look("image", (40, 200, 240), own=True),
     Look("image", way="data"),
-    Look("mask", (0, 0, 0)),
     Look("blur"),
     Look("alpha", (0, 0, 0), soft=True),
 ]

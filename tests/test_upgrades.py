@@ -83,7 +83,7 @@ async def streaming(target: str, **options: Any) -> AsyncIterator[list[tuple[flo
         await asyncio.gather(task, return_exceptions=True)
 
 
-async def until(condition: Callable[[], Any], seconds: float = 60.0) -> None:
+async def until(condition: Callable[[], Any], seconds: float = 180.0) -> None:
     async with timeout(seconds):
         while not await asyncio.to_thread(condition):
             await asyncio.sleep(0.05)
@@ -105,16 +105,16 @@ def configured(tmp_path: Path, model: Path) -> Path:
 
 
 @pytest.mark.timing
-@pytest.mark.parametrize("every_frame", [False, True], ids=["newest", "every frame"])
-async def test_workers_make_way_one_by_one_and_no_stream_is_lost(every_frame: bool) -> None:
+async def test_workers_make_way_one_by_one_and_no_stream_is_lost() -> None:
+    """A stream that asked for every frame, and one that takes the newest."""
     with serving("--workers", "2", "--drain-seconds", "10") as (process, told):
         page, log = told["page"], Log(process)
         old = workers(process.pid)
-        async with streaming(told["grpc"], every_frame=every_frame) as one, streaming(told["grpc"]) as two:
+        async with streaming(told["grpc"], every_frame=True) as one, streaming(told["grpc"]) as two:
             await until(lambda: len(one) > 20 and len(two) > 20)
             began = time.monotonic()
             process.send_signal(REPLACE)
-            async with timeout(60):
+            async with timeout(180):
                 while not log.says("has taken its place", 2):
                     # There is no moment with less room.
                     assert (await asyncio.to_thread(get, page + "readyz"))["workers"].count(True) >= 2
@@ -128,8 +128,7 @@ async def test_workers_make_way_one_by_one_and_no_stream_is_lost(every_frame: bo
             assert all(reply.error is None for _, reply in came)
             at_most("longest gap, seconds", max(later[0] - earlier[0] for earlier, later in pairwise(came)), 3.0)
             assert [reply.id for _, reply in came] == sorted({reply.id for _, reply in came})
-        if every_frame:
-            assert [reply.id for _, reply in one] == list(range(len(one)))
+        assert [reply.id for _, reply in one] == list(range(len(one)))
         assert one[0][0] < began < one[-1][0]
         # Both moved by themselves, as they were told to; nobody was cut off.
         await until(lambda: log.says("drained sessions_cut=0", 2))
@@ -142,7 +141,7 @@ async def test_workers_make_way_one_by_one_and_no_stream_is_lost(every_frame: bo
 
 
 @pytest.mark.timing
-@pytest.mark.parametrize("result", ["composite", "mask", "data"])
+@pytest.mark.parametrize("result", ["composite", "data"])
 async def test_a_page_goes_over_without_a_gap_when_its_worker_makes_way(result: str, tmp_path: Path) -> None:
     with serving("--workers", "2", "--drain-seconds", "20") as (process, told):
         log, old = Log(process), workers(process.pid)
