@@ -62,7 +62,7 @@ async def test_a_stream_that_never_sends_a_frame_ends(shown: Clip) -> None:
                 await stream.receive()
             assert (ended.value.code, ended.value.reason) == ("DEADLINE_EXCEEDED", "IDLE")
         call = client._stub.SegmentStream()
-        with pytest.raises(grpc.aio.AioRpcError, match="no message for 1 s; expected config"):
+        with pytest.raises(grpc.aio.AioRpcError, match="got no message for 1 s, expected config"):
             await call.read()
         assert await sessions.drain(60) == 0
 

@@ -114,15 +114,15 @@ BAD_PRIORS = {
     ),
     "too few bytes": (
         prior_message(pb.PICTURE_FORMAT_GRAY8, bytes(9)),
-        f"9 bytes for {SIDE}x{SIDE} GRAY8; expected {SIDE**2}",
+        f"9 bytes for {SIDE}x{SIDE} GRAY8, expected {SIDE**2}",
     ),
-    "no zlib": (prior_message(pb.PICTURE_FORMAT_GRAY8_ZLIB, b"hello"), "no zlib stream"),
+    "no zlib": (prior_message(pb.PICTURE_FORMAT_GRAY8_ZLIB, b"hello"), "not a zlib stream"),
     "a bomb": (
         prior_message(pb.PICTURE_FORMAT_GRAY8_ZLIB, zlib.compress(bytes(10**7))),
         f"{SIDE**2 + 1} bytes for {SIDE}x{SIDE}",
     ),
     "a photograph": (jpeg(room(SIDE, SIDE)).message, "the size is 0x0"),
-    "another layout": (prior_message(pb.PICTURE_FORMAT_PNG, b""), "format 6 was sent; expected GRAY8 (4)"),
+    "another layout": (prior_message(pb.PICTURE_FORMAT_PNG, b""), "got format 6, expected GRAY8 (4)"),
     "huge": (prior_message(pb.PICTURE_FORMAT_GRAY8, b"", 2**16), "expected at most 2088960"),
 }
 

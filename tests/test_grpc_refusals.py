@@ -21,7 +21,7 @@ __all__ = ["client", "shown"]  # fixtures
 BAD_PICTURES = {
     "no picture": (Picture.jpeg(b"hello"), "5 bytes that are no picture"),
     "cut short": (Picture.jpeg(jpeg(room(320, 240)).message.data[:4000]), "damaged or cut short after 4000 bytes"),
-    "nothing": (Picture(pb.Picture()), "format: 0 was sent; expected JPEG"),
+    "nothing": (Picture(pb.Picture()), "format: got 0, expected JPEG"),
     "without pixels": (Picture.i420(b"", 0, 0), "the size is 0x0; expected at least 1x1"),
     "wrong byte count": (Picture.i420(bytes(100), 64, 48), "100 bytes for 64x48 I420; expected 4608"),
     "too large": (Picture.i420(bytes(6), 20_000, 20_000), "20000x20000 is 400000000 pixels; expected at most 2088960"),
@@ -55,7 +55,7 @@ async def test_a_bad_picture_costs_its_own_reply_only(client: Client, shown: Cli
         ({"mode": "image", "background_picture": b"x"}, "1 bytes that are no picture"),
         ({"mode": "blur", "format": pb.PICTURE_FORMAT_GRAY8}, "only mask and alpha are grey"),
         ({"mode": "blur", "format": pb.PICTURE_FORMAT_RGBA32}, "only cutout has an alpha"),
-        ({"mode": "blur", "format": 99}, "unknown format 99; expected one of"),
+        ({"mode": "blur", "format": 99}, "format: got 99, expected one of"),
         ({"model": "nope"}, "unknown model 'nope'; expected one of"),
     ],
 )
@@ -101,16 +101,19 @@ async def test_a_frame_before_the_configuration_is_refused(client: Client) -> No
         await call.read()
     error = ClientError.from_rpc(refused.value)
     assert (error.code, error.reason) == ("FAILED_PRECONDITION", "NOT_CONFIGURED")
-    assert "the first message is frame; expected config" in error.message
+    assert "got frame as the first message, expected config" in error.message
 
 
 @pytest.mark.parametrize(
     ("messages", "message"),
     [
-        ([pb.SegmentStreamRequest(config=pb.StreamConfig(delivery=9))], "unknown delivery 9"),  # type: ignore[arg-type]
-        ([pb.SegmentStreamRequest()], "the first message is empty; expected config"),
-        ([], "the first message is empty; expected config"),
-        ([pb.SegmentStreamRequest(config=pb.StreamConfig())] * 2, "config after the first; expected frame or control"),
+        ([pb.SegmentStreamRequest(config=pb.StreamConfig(delivery=9))], "delivery: got 9"),  # type: ignore[arg-type]
+        ([pb.SegmentStreamRequest()], "got nothing as the first message, expected config"),
+        ([], "got nothing as the first message, expected config"),
+        (
+            [pb.SegmentStreamRequest(config=pb.StreamConfig())] * 2,
+            "got config after the first message, expected frame or control",
+        ),
     ],
     ids=["an unknown delivery", "an empty message", "no message", "a second configuration"],
 )
@@ -134,11 +137,11 @@ async def test_a_stream_that_begins_wrong_is_refused(
 @pytest.mark.parametrize(
     ("config", "message"),
     [
-        (pb.StreamConfig(prior_every=2_000_000), "2000000 came; expected 0 to 1000000"),
-        (pb.StreamConfig(output=pb.Output(mask_size=7)), "unknown size 7"),  # type: ignore[arg-type]
+        (pb.StreamConfig(prior_every=2_000_000), "got 2000000, expected 0 to 1000000"),
+        (pb.StreamConfig(output=pb.Output(mask_size=7)), "mask_size: got 7"),  # type: ignore[arg-type]
         (
             pb.StreamConfig(output=pb.Output(mode="blur", format=pb.PICTURE_FORMAT_GRAY1)),
-            "GRAY1 was asked for with mode",
+            "got GRAY1 for mode",
         ),
     ],
 )
@@ -174,7 +177,7 @@ async def test_a_message_over_the_limit_is_refused_with_details(path: str) -> No
         assert (await refusal(4_000_000)).reason == "BAD_MESSAGE"
         error = await refusal(4_000_001)
         assert (error.code, error.reason, error.retry_after) == ("RESOURCE_EXHAUSTED", "MESSAGE_TOO_LARGE", None)
-        assert error.message == "message: 4000001 bytes came; expected at most 4000000"
+        assert error.message == "message: got 4000001 bytes, expected at most 4000000"
         assert (await refusal(8_000_000)).reason == "MESSAGE_TOO_LARGE"
         beyond = await refusal(8_000_001)
         assert (beyond.code, beyond.reason) == ("RESOURCE_EXHAUSTED", "")

@@ -1,4 +1,4 @@
-"""gRPC messages to frames, results to messages."""
+"""GrpcCodec: pictures of gRPC messages to frames, results to pictures."""
 
 import zlib
 from dataclasses import dataclass
@@ -28,22 +28,22 @@ DEFAULT_FORMATS: dict[str, "pb.PictureFormat.ValueType"] = {
     "alpha": pb.PICTURE_FORMAT_GRAY8,
     "cutout": pb.PICTURE_FORMAT_RGBA32,
 }
-"""What a mode's result looks like when the client does not say; other modes answer in the frame's own format."""
+"""The format of a mode's results by default; other modes answer in the format of the frame."""
 
 PROBABILITIES = ("mask", "alpha")
-"""The modes whose result is one number per pixel."""
+"""Modes whose result is one number per pixel."""
 
 PICTURES: dict["pb.PictureFormat.ValueType", PictureFormat] = {
     pb.PICTURE_FORMAT_PNG: ".png",
     pb.PICTURE_FORMAT_WEBP: ".webp",
 }
-"""Files that hold whatever a result is: grey, colours, or colours with alpha."""
+"""Files that can hold any result: grey, colour, or colour with alpha."""
 
 GREY_ONLY = (pb.PICTURE_FORMAT_GRAY8, pb.PICTURE_FORMAT_GRAY1, pb.PICTURE_FORMAT_GRAY8_ZLIB)
 GREY = (*GREY_ONLY, *PICTURES)
 
 ZLIB_LEVEL = 1
-"""A mask is mostly plain areas: higher levels take three times as long and save a tenth."""
+"""Masks are mostly plain areas: higher levels take three times as long and save a tenth."""
 
 COMPRESSED = (pb.PICTURE_FORMAT_JPEG, *PICTURES)
 RAW = {pb.PICTURE_FORMAT_I420: frame_from_i420, pb.PICTURE_FORMAT_RGB24: frame_from_rgb24}
@@ -51,7 +51,7 @@ RAW = {pb.PICTURE_FORMAT_I420: frame_from_i420, pb.PICTURE_FORMAT_RGB24: frame_f
 
 @dataclass(frozen=True, slots=True)
 class Output:
-    """How a stream's results look: the session's options and the bytes' layout (0: the mode's default)."""
+    """How the results of a stream look: the session's options and the format of the bytes (0: the mode's default)."""
 
     options: Options
     format: "pb.PictureFormat.ValueType"
@@ -130,20 +130,20 @@ def read_output(message: pb.Output, background: Frame | Clip | None) -> Output:
     """
     mode = message.mode or "mask"
     if message.format not in pb.PictureFormat.values():
-        raise BadOption("format", f"unknown format {message.format}; expected one of {pb.PictureFormat.keys()}")
+        raise BadOption("format", f"got {message.format}, expected one of {pb.PictureFormat.keys()}")
     if message.format == pb.PICTURE_FORMAT_RGBA32 and mode != "cutout":
-        raise BadOption("format", f"RGBA32 was asked for with mode {mode!r}; only cutout has an alpha")
+        raise BadOption("format", f"got RGBA32 for mode {mode!r}; only cutout has an alpha channel")
     if message.format in GREY_ONLY and mode not in PROBABILITIES:
         name = pb.PictureFormat.Name(message.format).removeprefix("PICTURE_FORMAT_")
-        raise BadOption("format", f"{name} was asked for with mode {mode!r}; only mask and alpha are grey")
+        raise BadOption("format", f"got {name} for mode {mode!r}; only mask and alpha are grey")
     if message.mask_size not in pb.MaskSize.values():
-        raise BadOption("mask_size", f"unknown size {message.mask_size}; expected one of {pb.MaskSize.keys()}")
+        raise BadOption("mask_size", f"got {message.mask_size}, expected one of {pb.MaskSize.keys()}")
     defaults = Options(mode)
     options = Options(
         mode,
         message.color or defaults.color,
         background,
-        # What a float of 32 bits holds of 0.3 shall be 0.3 again.
+        # The nearest 32-bit float of 0.3 becomes 0.3 again.
         round(message.threshold, 6) if message.HasField("threshold") else defaults.threshold,
         round(message.feather, 6) if message.HasField("feather") else defaults.feather,
         message.framing,
@@ -153,28 +153,29 @@ def read_output(message: pb.Output, background: Frame | Clip | None) -> Output:
 
 
 def read_prior(picture: pb.Picture, max_pixels: int) -> Mask:
-    """The mask a client goes on from.
+    """The mask that a stream continues from.
 
     Raises:
-        BadPicture: another layout than GRAY8 and GRAY8_ZLIB, too large, or a byte count that does not fit.
+        BadPicture: not GRAY8 or GRAY8_ZLIB, too large, or a wrong number of bytes.
     """
     check_size(picture.width, picture.height, max_pixels, "prior")
     expected, data = picture.width * picture.height, picture.data
     if picture.format == pb.PICTURE_FORMAT_GRAY8_ZLIB:
         try:
-            # One byte more than is expected tells too much from enough, and no bomb goes off.
+            # One byte more than expected shows that there is too much, without unpacking the rest.
             data = zlib.decompressobj().decompress(data, expected + 1)
         except zlib.error as error:
-            raise BadPicture("prior", f"no zlib stream: {error}") from error
+            raise BadPicture("prior", f"got bytes that are not a zlib stream: {error}") from error
     elif picture.format != pb.PICTURE_FORMAT_GRAY8:
-        raise BadPicture("prior", f"format {picture.format} was sent; expected GRAY8 (4) or GRAY8_ZLIB (8)")
+        raise BadPicture("prior", f"got format {picture.format}, expected GRAY8 (4) or GRAY8_ZLIB (8)")
     if len(data) != expected:
-        raise BadPicture("prior", f"{len(data)} bytes for {picture.width}x{picture.height} GRAY8; expected {expected}")
+        size = f"{picture.width}x{picture.height}"
+        raise BadPicture("prior", f"got {len(data)} bytes for {size} GRAY8, expected {expected}")
     return Mask(np.frombuffer(data, np.uint8).reshape(picture.height, picture.width))
 
 
 class GrpcCodec:
-    """The codec of every gRPC session. `max_pixels` bounds what is decoded, `model` says how much the network needs."""
+    """The codec of gRPC sessions. `max_pixels` bounds pictures; `model` says how large a picture the network needs."""
 
     modes = tuple(MODES)
 
@@ -187,15 +188,15 @@ class GrpcCodec:
         """A Frame of a message.
 
         Raises:
-            BadPicture: unknown format, no picture, too large, or a byte count that does not fit.
+            BadPicture: unknown format, not a picture, too large, or a wrong number of bytes.
         """
         message, timestamp = picture.picture, self._timestamp(picture, arrived)
         if message.format in COMPRESSED:
-            # Only the network looks at a picture that is not shown.
+            # A picture that is not shown is needed at the size of the network only.
             least = self._model_side if _is_grey(options.mode, picture) else None
             return decode_frame(message.data, self._max_pixels, "data", timestamp, arrived, least)
         if message.format not in RAW:
-            raise BadPicture("format", f"{message.format} was sent; expected JPEG (1), I420 (2) or RGB24 (3)")
+            raise BadPicture("format", f"got {message.format}, expected JPEG (1), I420 (2) or RGB24 (3)")
         check_size(message.width, message.height, self._max_pixels, "picture")
         return RAW[message.format](message.data, message.width, message.height, timestamp, arrived)
 
@@ -209,7 +210,7 @@ class GrpcCodec:
         return Timestamp(picture.timestamp_us or round((arrived - self._began) / MICROSECOND), MICROSECOND)
 
     def encode(self, result: Result, picture: IncomingPicture) -> EncodedResult:
-        """The result in the format asked for, with the mask itself if that was asked for as well."""
+        """The result in the format asked for, and the prior if that was asked for."""
         prior = None
         if picture.wants_prior and result.failure is None:
             prior = _grey_picture(result.prior.values, pb.PICTURE_FORMAT_GRAY8_ZLIB)
@@ -223,7 +224,7 @@ class GrpcCodec:
                 values = result.grey(_grey_size(result, output.mask_size))
             with result.recorder.stage("encode"):
                 return _grey_picture(values, layout)
-        if layout in GREY_ONLY:  # the mode was changed from outside the stream
+        if layout in GREY_ONLY:  # the mode was changed over HTTP
             layout = picture.picture.format
         frame = result.compose()
         with result.recorder.stage("encode"):
@@ -235,7 +236,7 @@ def _layout(mode: str, picture: IncomingPicture) -> "pb.PictureFormat.ValueType"
 
 
 def _is_grey(mode: str, picture: IncomingPicture) -> bool:
-    """Whether the result is one number per pixel, and nothing of the picture that came."""
+    """Whether the result is one number per pixel, without anything of the picture itself."""
     return mode in PROBABILITIES and _layout(mode, picture) in GREY
 
 

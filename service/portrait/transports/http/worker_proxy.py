@@ -1,8 +1,8 @@
-"""Several workers behind one port: whoever takes a connection answers for the box.
+"""WorkerProxy: several workers behind one port, each of which answers for the whole box.
 
-Each worker also listens on a Unix socket in the box's shared folder, which only the others can enter. A request about a
-session goes to the worker that holds it, a new session to the one with the most room, and what concerns the whole box
-is asked of everybody.
+Each worker also listens on a Unix socket in the box's shared folder, which only the other workers can open. A request
+about a session is forwarded to the worker that has the session, one that opens a session to the worker with the most
+capacity left, and requests about the whole box are answered from what all workers say.
 """
 
 import asyncio
@@ -28,9 +28,9 @@ END = "# EOF"
 
 
 def merge(scrapes: Iterable[bytes]) -> bytes:
-    """One scrape of several in the same format, whose samples a label tells apart: each family once, with all samples.
+    """Merge scrapes of one format into one: each family once, with the samples of all, which a label distinguishes.
 
-    Lines are moved, not read: a family is what stands between two lines `# HELP`.
+    Lines are moved without being parsed: a family is what stands between two lines `# HELP`.
     """
     families: dict[str, tuple[list[str], list[str]]] = {}
     ended = False
@@ -55,33 +55,33 @@ def merge(scrapes: Iterable[bytes]) -> bytes:
 
 logger = logging.getLogger(__name__)
 
-OF_ONE_CONNECTION = {
+HOP_BY_HOP = {
     "connection", "keep-alive", "proxy-authenticate", "proxy-authorization", "te", "trailer", "transfer-encoding",
     "upgrade",
 }  # fmt: skip
-"""Headers that are not passed on (RFC 9110 section 7.6.1)."""
+"""Headers that are not forwarded (RFC 9110 section 7.6.1)."""
 
 REMOTE = "X-Portrait-Remote"
-"""How the caller's address travels to the worker that answers. Only the Unix socket believes it."""
+"""Carries the client's address to the worker that answers. Only the server on the Unix socket trusts it."""
 
 ANSWER_SECONDS = 2.0
-"""How long the box's scrape waits for one worker; a worker that hangs is left out of it."""
+"""How long a request about the whole box waits for one worker; a worker that hangs is left out."""
 
-PLACED = ("/webrtc", "/v1/segment", "/whip/{stream}")
-"""What opens a session: POST there goes to the worker with the most room."""
+OPENING = ("/webrtc", "/v1/segment", "/whip/{stream}")
+"""Paths where POST opens a session."""
 
 RETRY_AFTER = 1.0
 
 
 class WorkerProxy:
-    """The other workers as this one sees them. Opened by `open_worker_proxy`."""
+    """Forwards requests to the other workers. Opened by `open_worker_proxy`."""
 
     def __init__(self, shared: SharedState, clients: dict[int, aiohttp.ClientSession]) -> None:
         self._shared, self._clients = shared, clients
 
     @property
     def middleware(self) -> Middleware:
-        """Answers for the box; what is this worker's own goes on to its handler."""
+        """A middleware that answers for the box; requests for this worker go on to their handlers."""
 
         @web.middleware
         async def answer(request: web.Request, handler: Handler) -> web.StreamResponse:
@@ -92,15 +92,15 @@ class WorkerProxy:
                     return await self._sessions(request, handler)
                 case "GET", "/readyz":
                     return self._ready()
-            index = self._place(request)
+            index = self._worker_for(request)
             if index == self._shared.index or index not in self._clients:
                 return await handler(request)
             return await self._forward(request, index)
 
         return answer
 
-    def _place(self, request: web.Request) -> int:
-        """The worker that shall answer."""
+    def _worker_for(self, request: web.Request) -> int:
+        """The index of the worker that has to answer."""
         known = request.match_info
         if "id" in known:
             owner = owner_of_id(known["id"], self._shared.places)
@@ -108,12 +108,12 @@ class WorkerProxy:
         if "stream" in known and (owner := self._shared.stream_names.owner(known["stream"])) is not None:
             return owner
         resource = known.route.resource
-        if request.method == "POST" and resource is not None and resource.canonical in PLACED:
-            return self._roomiest()
+        if request.method == "POST" and resource is not None and resource.canonical in OPENING:
+            return self._least_loaded()
         return self._shared.index
 
-    def _roomiest(self) -> int:
-        """The worker with the least to do; this one among equals, which saves the way."""
+    def _least_loaded(self) -> int:
+        """The worker with the least to do; this one among equals, which saves forwarding."""
         rows = self._shared.rows
         ready = [i for i, row in enumerate(rows) if row.ready and not row.draining]
         return min(
@@ -130,12 +130,12 @@ class WorkerProxy:
         return web.json_response(document, status=200 if serving else 503)
 
     async def _forward(self, request: web.Request, index: int) -> web.StreamResponse:
-        """Pass a request on and its answer back, both as they come: neither is held in memory.
+        """Forward a request, and its answer, piece by piece: neither is held in memory.
 
         Raises:
             NoSuchSession, WorkerLost: the worker is gone.
         """
-        headers = _passed_on(request.headers)
+        headers = _forwarded(request.headers)
         headers[REMOTE] = request.remote or ""
         answer: web.StreamResponse | None = None
         try:
@@ -147,7 +147,7 @@ class WorkerProxy:
                 allow_redirects=False,
                 skip_auto_headers=("User-Agent", "Accept", "Accept-Encoding", "Content-Type"),
             ) as came:
-                answer = web.StreamResponse(status=came.status, reason=came.reason, headers=_passed_on(came.headers))
+                answer = web.StreamResponse(status=came.status, reason=came.reason, headers=_forwarded(came.headers))
                 await answer.prepare(request)
                 async for chunk in came.content.iter_any():
                     await answer.write(chunk)
@@ -156,11 +156,11 @@ class WorkerProxy:
         except aiohttp.ClientError as error:
             if answer is not None and answer.prepared:
                 if request.transport is not None:
-                    request.transport.abort()  # half an answer has gone out: a problem would look like the rest of it
+                    request.transport.abort()  # part of the answer has been sent: a problem would look like its rest
                 return answer
             if "id" in request.match_info:
-                raise NoSuchSession("no session of that id; it has ended or never was") from error
-            raise WorkerLost("the worker that was asked has ended; try again", RETRY_AFTER) from error
+                raise NoSuchSession("no session has this id, or it has ended") from error
+            raise WorkerLost("the worker that had to answer has ended; try again", RETRY_AFTER) from error
 
     async def _metrics(self, request: web.Request, handler: Handler) -> web.StreamResponse:
         own = await handler(request)
@@ -178,7 +178,7 @@ class WorkerProxy:
         return web.json_response(listed)
 
     async def _ask_all(self, path: str, accept: str) -> list[bytes]:
-        """What every other worker answers; nothing of one that is gone or hangs."""
+        """What the other workers answer, without those that have ended or hang."""
 
         async def ask(client: aiohttp.ClientSession) -> bytes | None:
             try:
@@ -194,22 +194,22 @@ class WorkerProxy:
         return [answer for answer in answers if answer is not None]
 
 
-def _passed_on(headers: Any) -> CIMultiDict[str]:
+def _forwarded(headers: Any) -> CIMultiDict[str]:
     named = {name.strip().lower() for name in headers.get("Connection", "").split(",")}
-    left_out = OF_ONE_CONNECTION | named | {REMOTE.lower()}
-    return CIMultiDict((name, value) for name, value in headers.items() if name.lower() not in left_out)
+    dropped = HOP_BY_HOP | named | {REMOTE.lower()}
+    return CIMultiDict((name, value) for name, value in headers.items() if name.lower() not in dropped)
 
 
 @web.middleware
 async def use_forwarded_address(request: web.Request, handler: Handler) -> web.StreamResponse:
-    """The caller's address as the worker before has seen it."""
+    """Give requests the client's address, as the forwarding worker has seen it."""
     return await handler(request.clone(remote=request.headers.get(REMOTE, "")))
 
 
 @asynccontextmanager
 async def open_worker_proxy(shared: SharedState) -> AsyncIterator[WorkerProxy]:
-    """The other workers, for the length of the block."""
-    # An event stream has no end, and a still may take long: only connecting is timed.
+    """A proxy to the other workers, for the length of the block."""
+    # A still may take long, and large answers are sent as they are read: only connecting is timed.
     waits = aiohttp.ClientTimeout(total=None, sock_connect=ANSWER_SECONDS)
     clients = {
         index: aiohttp.ClientSession(
@@ -231,7 +231,7 @@ async def open_worker_proxy(shared: SharedState) -> AsyncIterator[WorkerProxy]:
 async def serve_other_workers(
     path: Path, routes: Iterable[web.RouteDef], middlewares: Iterable[Middleware], max_body_bytes: int
 ) -> AsyncIterator[None]:
-    """The routes on a Unix socket, for the length of the block. Who may call has been asked at the box's door."""
+    """Serve the routes on a Unix socket for the length of the block. The forwarding worker has checked credentials."""
     application = web.Application(middlewares=[*middlewares, use_forwarded_address], client_max_size=max_body_bytes)
     application.add_routes(routes)
     runner = web.AppRunner(application, access_log=None, handle_signals=False, shutdown_timeout=1.0)
