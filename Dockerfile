@@ -12,7 +12,7 @@ RUN python3 -m venv /opt/tools && python3 -m venv --without-pip /opt/portrait \
  && /opt/tools/bin/pip install --require-hashes --only-binary :all: -r deploy/build.lock \
  && /opt/tools/bin/pip --python /opt/portrait/bin/python install \
       --require-hashes --only-binary :all: -r deploy/requirements.lock
-COPY pyproject.toml README.md LICENSE ./
+COPY pyproject.toml README.md LICENSE NOTICE ./
 COPY service service
 RUN /opt/tools/bin/pip wheel --no-deps --no-build-isolation --wheel-dir /wheel . \
  && /opt/tools/bin/pip --python /opt/portrait/bin/python install --no-deps --no-index /wheel/*.whl \

@@ -54,7 +54,7 @@ CALLS = {
 
 PORTRAIT = Config(
     network="selfie",
-    sizes=((0, 208, 208),),
+    sizes=((0, 192, 192),),
     taught=True,
     epochs=600,
     steps=200,
@@ -99,6 +99,6 @@ CONFIGS = {
     "fine": FINE,
     "fine_calm": calm(FINE),
     # The smaller network, taught alike.
-    "mobilenet": replace(PORTRAIT, network="portrait", sizes=((0, 192, 192),), imagenet=True, learning_rate=1e-3),
-    "mobilenet_calm": replace(calm(PORTRAIT), network="portrait", sizes=((0, 192, 192),), learning_rate=5e-4),
+    "mobilenet": replace(PORTRAIT, network="portrait", imagenet=True, learning_rate=1e-3),
+    "mobilenet_calm": replace(calm(PORTRAIT), network="portrait", learning_rate=5e-4),
 }

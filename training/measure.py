@@ -25,21 +25,27 @@ FACTS = ("parameters", "macs", "size", "curve")
 """What is stored of a training besides what its file scores."""
 
 
-def measure(runs, data, peers, parts, web):
-    """Fill the results: what `markdown` prints."""
+def measure(runs, data, peers, parts, web, only=()):
+    """Fill the results that `training.table` prints; `only`: masks and steadiness of the files of these names."""
     cv2.setNumThreads(1)
     files = {row.run: _export(runs / row.run) for row in table.ROWS if row.run}
     shipped = {path.stem: path for path in table.embedded()}
     others = {name: peers / f"{name}.tflite" for name in table.PEERS} if peers else {}
     files = {name: path for name, path in (files | shipped | others).items() if path}
+    wanted = {name: path for name, path in files.items() if not only or name in only}
     if "masks" in parts:
-        measure_masks(files, shipped, runs, data)
+        measure_masks(wanted, shipped, runs, data)
     if "speed" in parts:
         measure_speed(files, web)
     if "video" in parts:
         material = evaluate_video.prepare(data)
-        rows = evaluate_video.rows(shipped.values(), list(others.values())[:1])
-        table.store("video", {name: evaluate_video.measure(stream, material) for name, stream in rows.items()})
+        models = [path for name, path in shipped.items() if name in wanted]
+        peer = [path for name, path in list(others.items())[:1] if name in wanted]
+        kept = {name: row for name, row in table.stored("video").items() if only and _stem(name) not in only}
+        rows = evaluate_video.rows(models, peer)
+        found = kept | {name: evaluate_video.measure(stream, material) for name, stream in rows.items()}
+        order = [*evaluate_video.rows(shipped.values(), []), *found]
+        table.store("video", {name: found[name] for name in order if name in found})
 
 
 def measure_masks(files, shipped, runs, data):
@@ -53,11 +59,12 @@ def measure_masks(files, shipped, runs, data):
             stored["wide"] = evaluate.summary(evaluate.evaluate(evaluate.File(path), Wide(val)))
         if name in shipped:
             stored["slices"] = {label: _slice([scores[i] for i in members]) for label, members in parts.items()}
-        run = runs / table.TRAINED.get(name, name)
-        table.store(name, stored | (_facts(run) if _finished(run) else _known(name)))
+        run = table.RUNS / table.TRAINED[name] if name in table.TRAINED else runs / name
+        table.store(name, stored | (_facts(run, path) if _finished(run) else _known(name)))
         print(name, stored["val"]["portrait"], flush=True)
-    first_frames = evaluate.evaluate(lambda image: served.Stream(shipped["portrait"])(image), val)
-    table.store("served", {"val": evaluate.summary(first_frames)})
+    if "portrait" in files:
+        first_frames = evaluate.evaluate(lambda image: served.Stream(shipped["portrait"])(image), val)
+        table.store("served", {"val": evaluate.summary(first_frames)})
 
 
 def measure_speed(files, web):
@@ -101,11 +108,18 @@ def _known(name):
     return {key: value for key, value in table.stored(name).items() if key in FACTS}
 
 
-def _facts(run):
-    """The FACTS of a run."""
-    network, height, width = export.load(run)
-    with open(run / "log.csv", newline="") as file:
-        lines = list(csv.DictReader(file))
+def _stem(row):
+    """The file of a row of the steadiness table: "portrait" of "portrait, as served"."""
+    return row.split(",")[0]
+
+
+def _facts(run, path):
+    """The FACTS of a run whose file is `path`."""
+    network, *_ = export.load(run)
+    file = evaluate.File(path)
+    height, width = file.height, file.width
+    log = run / "log.csv"
+    lines = list(csv.DictReader(log.read_text().splitlines())) if log.exists() else []
     curve = [{key: float(line[key]) for key in ("epoch", "loss", "portrait") if line[key]} for line in lines]
     macs = model.count_macs(network, height, width)
     return {"parameters": model.count_parameters(network), "macs": macs, "size": [height, width], "curve": curve}
@@ -118,9 +132,10 @@ def main():
     parser.add_argument("--peers", type=Path, help="without it the peers are left out")
     add_option(parser)
     parser.add_argument("--parts", nargs="+", choices=PARTS, default=PARTS, help="some of it only")
+    parser.add_argument("--only", nargs="+", default=[], metavar="NAME", help="of these files only")
     parser.add_argument("--no-web", action="store_true", help="leave the browser out")
     arguments = parser.parse_args()
-    measure(arguments.runs, arguments.data, arguments.peers, arguments.parts, not arguments.no_web)
+    measure(arguments.runs, arguments.data, arguments.peers, arguments.parts, not arguments.no_web, arguments.only)
     for name, lines in table.tables().items():
         print(name, *lines, "", sep="\n")
 

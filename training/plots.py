@@ -91,7 +91,7 @@ def _overlaid(picture, probability):
 def _trained():
     """(run, label) of every training that has results, the shipped one included."""
     rows = [(row.run, f"{row.label} ({row.start})") for row in table.ROWS if row.run]
-    return [(name, label) for name, label in [*rows, ("portrait", "shipped")] if "curve" in table.stored(name)]
+    return [(name, label) for name, label in [*rows, ("portrait", "shipped")] if table.stored(name).get("curve")]
 
 
 def _save(figure, path):

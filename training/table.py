@@ -57,8 +57,11 @@ PEERS = {
     "selfie_segmentation_landscape": "MediaPipe selfie landscape, 144x256",
 }
 
-TRAINED = {"portrait": "portrait_taught"}
-"""The training a shipped file comes from."""
+RUNS = Path(__file__).parent / "runs"
+"""Weights of runs that the repository keeps: those of the shipped files, and those that may be gone on with."""
+
+TRAINED = {"portrait": "first", "portrait-wide": "first", "portrait-fine": "first_fine"}
+"""The run of `RUNS` that a shipped file comes from."""
 
 PORTRAIT = ("IoU, %", "95 % interval", "p5", "mIoU", "boundary F")
 SPEED = ("fps", "times", "web fps", "web fps, tfjs-tflite")
