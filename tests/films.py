@@ -112,9 +112,9 @@ needs_gstreamer = pytest.mark.skipif(
 
 
 @contextmanager
-def rtsp_camera(shown: Path) -> Iterator[str]:
-    """The address of a camera that is not ours."""
-    with running(PYTHON, Path(__file__).with_name("rtsp_peer.py"), shown) as camera:
+def rtsp_camera(shown: Path, sound: str = "") -> Iterator[str]:
+    """The address of a camera that is not ours, with sound in G.711 where `alaw` or `mulaw`."""
+    with running(PYTHON, Path(__file__).with_name("rtsp_peer.py"), shown, sound) as camera:
         assert camera.stdout is not None
         yield camera.stdout.readline().strip()
 

@@ -1,4 +1,4 @@
-"""A camera that speaks RTSP, played by GStreamer's server: `/usr/bin/python3 rtsp_peer.py VIDEO.mp4`.
+"""A camera that speaks RTSP, played by GStreamer's server: `/usr/bin/python3 rtsp_peer.py VIDEO.mp4 [alaw|mulaw]`.
 
 Prints its address. Run by the system's Python, which has GStreamer's bindings.
 """
@@ -11,11 +11,19 @@ gi.require_version("Gst", "1.0")
 gi.require_version("GstRtspServer", "1.0")
 from gi.repository import GLib, Gst, GstRtspServer  # noqa: E402
 
+TONE = "audiotestsrc is-live=true ! audio/x-raw,rate=8000,channels=1"
+SOUNDS = {
+    "": "",
+    "alaw": f"{TONE} ! alawenc ! rtppcmapay name=pay1 pt=8",
+    "mulaw": f"{TONE} ! mulawenc ! rtppcmupay name=pay1 pt=0",
+}
 
-def main(video: str) -> None:
+
+def main(video: str, sound: str = "") -> None:
     Gst.init(None)
     factory = GstRtspServer.RTSPMediaFactory()
-    factory.set_launch(f"( filesrc location={video} ! qtdemux ! rtph264pay name=pay0 pt=96 config-interval=-1 )")
+    picture = f"filesrc location={video} ! qtdemux ! rtph264pay name=pay0 pt=96 config-interval=-1"
+    factory.set_launch(f"( {picture} {SOUNDS[sound]} )")
     server = GstRtspServer.RTSPServer()
     server.set_address("127.0.0.1")
     server.set_service("0")

@@ -3,6 +3,7 @@
 import asyncio
 import json
 import struct
+from collections.abc import Iterator
 from contextlib import AbstractContextManager
 from fractions import Fraction
 from pathlib import Path
@@ -161,3 +162,25 @@ def test_what_cannot_be_done_is_said_in_one_line(
     error = capsys.readouterr().err.strip().splitlines()[-1]
     assert error.startswith("portrait: ")
     assert message in error
+
+
+async def test_a_running_service_gets_frames_ahead_of_its_replies(service: RunningService) -> None:
+    """So the network's delay is not paid for each frame; and all of them come back, in their order."""
+    taken: list[int] = []
+    ahead: list[int] = []
+
+    def frames() -> Iterator[Frame]:
+        for i in range(30):
+            taken.append(i)
+            yield frame_from_bgr(SHOWN.frames[i % len(SHOWN.frames)], Timestamp(i, Fraction(1, 30)), i / 30)
+
+    def through() -> list[int]:
+        with remote_work(Client(f"127.0.0.1:{service.grpc_port}"), "", mode="blur") as work:
+            found = []
+            for result in work(frames()):
+                found.append(result.timestamp.ticks)
+                ahead.append(len(taken) - len(found))
+            return found
+
+    assert await asyncio.to_thread(through) == list(range(30))
+    assert max(ahead) >= 1

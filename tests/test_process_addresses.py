@@ -2,10 +2,12 @@
 
 import asyncio
 import json
+import shlex
 import signal
 import subprocess
 import sys
 import time
+from fractions import Fraction
 from pathlib import Path
 
 import cv2
@@ -17,7 +19,7 @@ from portrait.server.app import run_service
 from portrait.settings import Settings
 from tests.boxes import wait_for
 from tests.credentials import TOKEN, Authority, authority, tokens
-from tests.films import COMMAND, GREEN, SHOWN, folder, read_video, results, size_of
+from tests.films import COMMAND, GREEN, SHOWN, folder, read_video, results, running, size_of, write_at
 from tests.people import Array
 from tests.ports import free_port
 
@@ -75,6 +77,37 @@ def test_frames_come_and_go_through_pipes() -> None:
     luma = np.frombuffer(rest[len(b"FRAME\n") :][: 320 * 240], np.uint8).reshape(240, 320)
     assert abs(int(np.median(luma[:40, :40])) - 145) <= 2, "pure green has a luma of 145"
     assert json.loads(done.stderr.splitlines()[-1]) == {"frames": 20, "out": "-"}
+
+
+def test_a_file_has_its_own_rate_in_a_pipe(tmp_path: Path) -> None:
+    """So that the next program plays a second as a second."""
+    for name, base in (("in.mp4", Fraction(1, 15_360)), ("in.mkv", Fraction(1, 1000)), ("in.ts", Fraction(1, 90_000))):
+        source = write_at(tmp_path / name, [i / 30 for i in range(15)], time_base=base)
+        done = subprocess.run([*COMMAND, source, "-"], capture_output=True, timeout=120, check=True)
+        header, _, rest = done.stdout.partition(b"\n")
+        assert b" F30:1 " in header
+        assert rest.count(b"FRAME\n") == 15
+
+
+def test_a_pipe_whose_reader_has_ended_ends_the_command(tmp_path: Path) -> None:
+    """As SIGPIPE ends other programs: by its status, and without a word."""
+    source = write_at(tmp_path / "in.mp4", [i / 30 for i in range(30)])
+    with running(*COMMAND, source, "-") as process:
+        assert process.stdout is not None
+        process.stdout.close()
+        assert process.wait(timeout=120) == 141
+        assert process.stderr is not None
+        assert "portrait:" not in process.stderr.read()
+
+
+@pytest.mark.parametrize(("closed", "message"), [("<&-", "IN: standard input is"), (">&-", "OUT: standard output is")])
+def test_a_pipe_that_is_closed_from_the_start_is_told(tmp_path: Path, closed: str, message: str) -> None:
+    source = "-" if closed == "<&-" else str(write_at(tmp_path / "in.mp4", [0.0, 0.1]))
+    target = str(tmp_path / "out.mp4") if closed == "<&-" else "-"
+    command = f"{shlex.join([*COMMAND, source, target])} {closed}"
+    done = subprocess.run(["bash", "-c", command], stderr=subprocess.PIPE, text=True, timeout=120, check=False)
+    assert done.returncode == 2
+    assert message in done.stderr
 
 
 def test_a_pipe_becomes_a_file(tmp_path: Path) -> None:

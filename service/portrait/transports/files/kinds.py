@@ -1,11 +1,9 @@
 """Kinds: whether a file is a still or a video, by its first bytes; by its suffix only where the bytes do not tell."""
 
-import io
-import sys
 from pathlib import Path
 
 from portrait.image.compressed import PictureFormat
-from portrait.transports.files.places import PIPE, is_live
+from portrait.transports.files.places import PIPE, is_live, standard_input
 
 STILLS: dict[str, PictureFormat] = {
     ".jpg": ".jpg", ".jpeg": ".jpg", ".jpe": ".jpg", ".jfif": ".jpg", ".png": ".png", ".webp": ".webp",
@@ -41,8 +39,7 @@ def kind_of(place: str) -> str:
 
 def _head(place: str) -> bytes:
     if place == PIPE:
-        assert isinstance(sys.stdin.buffer, io.BufferedReader)
-        return sys.stdin.buffer.peek(HEAD)[:HEAD]
+        return standard_input().peek(HEAD)[:HEAD]
     try:
         with Path(place).open("rb") as file:
             return file.read(HEAD)

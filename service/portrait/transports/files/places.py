@@ -1,7 +1,12 @@
 """Places: what a source or target is (a file, a pipe, a device, an address), and how messages name it."""
 
+import io
 import re
+import sys
 from pathlib import Path
+from typing import BinaryIO
+
+from portrait.errors import BadOption, BadPicture
 
 PIPE = "-"
 """Standard input as a source, standard output as a target."""
@@ -28,6 +33,29 @@ def is_folder(place: str) -> bool:
 def ffmpeg_url(place: str) -> str:
     """What FFmpeg opens it by. Without the scheme a colon in a file's name would be taken for the end of one."""
     return place if is_live(place) else f"file:{place}"
+
+
+def standard_input() -> io.BufferedReader:
+    """Standard input, which can be looked into before it is read.
+
+    Raises:
+        BadPicture: it is closed.
+    """
+    if sys.stdin is None:
+        raise BadPicture("IN", "standard input is closed")
+    assert isinstance(sys.stdin.buffer, io.BufferedReader)
+    return sys.stdin.buffer
+
+
+def standard_output() -> BinaryIO:
+    """Standard output.
+
+    Raises:
+        BadOption: it is closed.
+    """
+    if sys.stdout is None:
+        raise BadOption("OUT", "standard output is closed")
+    return sys.stdout.buffer
 
 
 def without_secrets(text: str) -> str:

@@ -1,7 +1,6 @@
 """Reader: the pictures of a source in their order, and its other packets beside them."""
 
 import logging
-import sys
 from collections.abc import Callable, Iterator, Sequence
 from fractions import Fraction
 from typing import Any, TypeAlias
@@ -16,7 +15,15 @@ from portrait.image.av_frame import frame_from_av
 from portrait.image.convert import usual_matrix
 from portrait.image.frame import Frame, Plane
 from portrait.transports.files.clock import PictureTimes, Timeline, even_rate
-from portrait.transports.files.places import CAMERA, PIPE, ffmpeg_url, is_live, reason, without_secrets
+from portrait.transports.files.places import (
+    CAMERA,
+    PIPE,
+    ffmpeg_url,
+    is_live,
+    reason,
+    standard_input,
+    without_secrets,
+)
 
 logger = logging.getLogger(__name__)
 
@@ -56,7 +63,7 @@ def open_source(source: str) -> av.container.InputContainer:
 
 def _open(source: str) -> av.container.InputContainer:
     if source == PIPE:
-        return av.open(sys.stdin.buffer, "r")
+        return av.open(standard_input(), "r")
     if source.startswith(CAMERA):
         return av.open(source, "r", format="v4l2")
     if source.startswith("rtsp"):

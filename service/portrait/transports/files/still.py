@@ -1,7 +1,6 @@
 """Stills: one picture in, its result out."""
 
 import io
-import sys
 from fractions import Fraction
 from pathlib import Path
 
@@ -13,7 +12,7 @@ from portrait.image.convert import pixels_of
 from portrait.image.frame import Timestamp
 from portrait.transports.files.backend import Work
 from portrait.transports.files.kinds import STILLS
-from portrait.transports.files.places import PIPE
+from portrait.transports.files.places import PIPE, standard_input
 from portrait.transports.files.report import Done
 
 MAX_PIXELS = 2**26
@@ -33,7 +32,7 @@ def process_still(source: str, target: Path, work: Work, mode: str) -> Done:
     Raises:
         BadPicture: the source is no picture.
     """
-    data = sys.stdin.buffer.read() if source == PIPE else Path(source).read_bytes()
+    data = standard_input().read() if source == PIPE else Path(source).read_bytes()
     data = data if data.startswith(DECODED) else _as_png(data)
     [result] = work([decode_frame(data, MAX_PIXELS, "image", Timestamp(0, Fraction(1)), 0.0)])
     shown = pixels_of(result)
@@ -54,7 +53,9 @@ def _as_png(data: bytes) -> bytes:
             upright = ImageOps.exif_transpose(picture)
             shown = upright if upright.mode in ("L", "RGB", "RGBA", "I;16") else upright.convert("RGBA")
             png = io.BytesIO()
-            shown.save(png, "PNG", compress_level=1, icc_profile=picture.info.get("icc_profile"))
+            # A profile of CMYK or of a palette's own means nothing of RGB.
+            profile = picture.info.get("icc_profile") if shown is upright else None
+            shown.save(png, "PNG", compress_level=1, icc_profile=profile)
             return png.getvalue()
     except (UnidentifiedImageError, Image.DecompressionBombError, OSError, ValueError, SyntaxError) as error:
         raise BadPicture("image", f"{len(data)} bytes that are no picture; expected {EXPECTED}") from error

@@ -31,12 +31,12 @@ def process_video(source: str, target: str, place: str, work: Work, progress: Pr
             except (KeyboardInterrupt, Stopped):
                 if not is_live(source):
                     raise
-            if not writer.started:
+            if not writer.frames:
                 raise BadPicture("IN", without_secrets(f"{source}: ended before its first picture"))
             writer.finish()
         finally:
             writer.close()
-        return Done(reader.done, _notes(reader, writer))
+        return Done(writer.frames, _notes(reader, writer))
 
 
 def _notes(reader: Reader, writer: Writer) -> tuple[str, ...]:
@@ -44,5 +44,5 @@ def _notes(reader: Reader, writer: Writer) -> tuple[str, ...]:
     if damaged := reader.damaged + writer.damaged:
         notes.append(f"{damaged} damaged {'packet is' if damaged == 1 else 'packets are'} left out or shown in part")
     if reader.cut:
-        notes.append(f"the source is lost after {reader.done} frames, what has come is written: {reader.cut}")
+        notes.append(f"the source is lost after {writer.frames} frames, what has come is written: {reader.cut}")
     return tuple(notes)

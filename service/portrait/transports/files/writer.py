@@ -1,6 +1,5 @@
 """Writer: results into a target, with the tracks that go beside them."""
 
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from fractions import Fraction
@@ -13,7 +12,15 @@ from portrait.errors import BadOption
 from portrait.image.av_frame import MATRICES, av_from_frame
 from portrait.image.frame import Frame
 from portrait.transports.files.clock import Pace
-from portrait.transports.files.places import CAMERA, PIPE, ffmpeg_url, is_live, reason, without_secrets
+from portrait.transports.files.places import (
+    CAMERA,
+    PIPE,
+    ffmpeg_url,
+    is_live,
+    reason,
+    standard_output,
+    without_secrets,
+)
 from portrait.transports.files.reader import Reader
 from portrait.transports.files.sinks import Sink, sink_of
 from portrait.transports.files.tracks import Encoded, Track, add_track
@@ -42,12 +49,12 @@ class Writer:
         self._pace = Pace() if paced else None
         self._tracks: dict[int, Track] = {}
         self._waiting: list[Packet] = []
-        self.started = False
-        """Whether anything has been written."""
+        self.frames = 0
+        """Results written; 0: nothing has been written at all."""
         self.notes: list[str] = []
         """What a user should know of the result."""
         with self._told():
-            opened = sys.stdout.buffer if place == PIPE else ffmpeg_url(place)
+            opened = standard_output() if place == PIPE else ffmpeg_url(place)
             self._target = av.open(
                 opened, "w", format=self._sink.format, container_options=self._sink.container_options
             )
@@ -75,10 +82,12 @@ class Writer:
         if self._pace is not None:
             self._pace.wait(result.arrived)
         with self._told():
-            if not self.started:
+            if not self.frames:
                 self._start(result)
             for picture in self._pictures(result, duration):
                 self._target.mux(self._encoder.encode(picture))
+            self.frames += 1
+            self._write_waiting()
 
     def write_beside(self, packet: Packet) -> None:
         """Write a packet of another stream of the source.
@@ -86,7 +95,7 @@ class Writer:
         Until the first picture it waits: no stream's size can be set once anything has been written.
         """
         self._waiting.append(packet)
-        if self.started:
+        if self.frames:
             self._write_waiting()
 
     def finish(self) -> None:
@@ -122,8 +131,6 @@ class Writer:
         if chapters := self._reader.container.chapters():
             self._target.set_chapters(chapters)
         self._target.start_encoding()
-        self.started = True
-        self._write_waiting()
 
     def _pictures(self, result: Frame, duration: int) -> Iterator[av.VideoFrame]:
         picture = av_from_frame(_even(result))
