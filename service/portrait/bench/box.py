@@ -31,7 +31,7 @@ from portrait.metrics import STAGES
 from portrait.settings import PREFIX
 
 TRANSPORTS = ("grpc", "webrtc")
-MODES = {"mask only": "mask", "composite": "blur"}
+OUTPUT_MODES = {"mask only": "mask", "composite": "blur"}
 
 WARM_SECONDS = 2.0
 """Time before each measurement for connections to open and encoders to find their rate."""
@@ -54,7 +54,7 @@ async def measure_kinds(arguments: Sequence[str], seconds: float) -> AsyncIterat
     async with loaded_box([*arguments, "--cpu-share", "0", "--quality-steps", "0"]) as box:
         for transport in TRANSPORTS:
             for size in SIZES:
-                for mode in MODES:
+                for mode in OUTPUT_MODES:
                     async with Streams(box, Kind(transport, size, mode)) as streams:
                         await streams.add(1)
                         yield await streams.measure(seconds)
@@ -201,7 +201,7 @@ class Streams:
         )
 
     async def _send_grpc(self, started: asyncio.Event) -> None:
-        stream = self._client.stream(_paced(self._jpegs), mode=MODES[self._kind.mode], reconnect_seconds=0)
+        stream = self._client.stream(_paced(self._jpegs), mode=OUTPUT_MODES[self._kind.mode], reconnect_seconds=0)
         try:
             async for _ in stream:
                 started.set()
@@ -218,7 +218,7 @@ class Streams:
         try:
             connection.addTrack(_Camera(self._packets))
             await connection.setLocalDescription(await connection.createOffer())
-            query = {"result": "mask"} if self._kind.mode == "mask only" else {"mode": MODES[self._kind.mode]}
+            query = {"result": "mask"} if self._kind.mode == "mask only" else {"mode": OUTPUT_MODES[self._kind.mode]}
             async with self._http.post(
                 f"{self._box.page}/webrtc",
                 params=query,

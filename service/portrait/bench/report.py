@@ -14,7 +14,7 @@ class Kind:
     transport: str
     size: str
     mode: str
-    """One of MODES of `bench.box`."""
+    """One of OUTPUT_MODES of `bench.box`."""
 
 
 @dataclass(frozen=True)

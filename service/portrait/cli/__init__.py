@@ -68,42 +68,39 @@ def _parser() -> argparse.ArgumentParser:
         return sub
 
     add("serve", _later("serve"), "Serve WebRTC, gRPC, stills and the page until SIGTERM.")
-    process_text = "Process pictures and videos: files, folders, pipes, cameras."
-    process = add("process", _later("process"), process_text, "IN [IN ...] OUT")
-    process.add_argument("sources", nargs="+", metavar="IN", help="files, folders, cameras, addresses, or - alone")
-    process.add_argument("target", metavar="OUT", help="a file, a folder for several results, - or an address")
-    process.add_argument("--jobs", type=_count, help="how many of several IN at once (default: one per core)")
-    process.add_argument("--mode", default="blur", help="mask, alpha, blur, color, image or cutout (default: blur)")
-    process.add_argument("--color", help="background of mode color, #rrggbb (default: #00b140)")
-    process.add_argument("--background", help="background of mode image: a name, or a picture or film (.mp4, .webm)")
-    process.add_argument("--threshold", type=float, help="probability at which a pixel is half person (default: 0.5)")
-    process.add_argument("--feather", type=float, help="width of soft edges around that probability (default: 0.25)")
-    process.add_argument("--framing", action="store_true", help="crop the picture to the person")
-    process.add_argument(
-        "--decontaminate", action="store_true", help="remove the old background from the person's edge"
-    )
-    process.add_argument("--resume", action="store_true", help="keep results that exist already")
-    process.add_argument("--server", metavar="HOST:PORT", help="have a running service do the work, over gRPC")
-    process.add_argument("--server-token", metavar="FILE", type=Path, help="file with the token for that service")
-    process.add_argument(
-        "--server-ca",
-        metavar="FILE",
-        type=Path,
-        help="PEM file to verify that service by: TLS",
-    )
-    bench = add("bench", _later("bench", "tools"), "Measure what a frame costs on this box.")
-    bench.add_argument("--frames", type=_count, default=200, help="frames per row")
-    bench.add_argument(
-        "--streams", action="store_true", help="measure a whole box with one stream of each size, mode and transport"
-    )
-    bench.add_argument(
-        "--load", metavar="KIND", nargs="?", const="grpc,360p,mask only", type=_kind,
-        help="load a whole box with streams of one kind until it refuses more (default: grpc,360p,mask only)",
-    )  # fmt: skip
-    bench.add_argument("--seconds", type=_seconds, default=5.0, help="how long each row of these two is measured")
+    text = "Process pictures and videos: files, folders, pipes, cameras."
+    _add_process_options(add("process", _later("process"), text, "IN [IN ...] OUT"))
+    _add_bench_options(add("bench", _later("bench", "tools"), "Measure what a frame costs on this box."))
     add("doctor", _later("doctor", "tools"), "Check whether this box can serve.")
     add("models", _later("models", "tools"), "List the models.")
     return parser
+
+
+def _add_process_options(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument
+    add("sources", nargs="+", metavar="IN", help="files, folders, cameras, addresses, or - alone")
+    add("target", metavar="OUT", help="a file, a folder for several results, - or an address")
+    add("--jobs", type=_count, help="how many of several IN at once (default: one per core)")
+    add("--mode", default="blur", help="mask, alpha, blur, color, image or cutout (default: blur)")
+    add("--color", help="background of mode color, #rrggbb (default: #00b140)")
+    add("--background", help="background of mode image: a name, or a picture or clip (.mp4, .webm)")
+    add("--threshold", type=float, help="probability at which a pixel is half person (default: 0.5)")
+    add("--feather", type=float, help="width of soft edges around that probability (default: 0.25)")
+    add("--framing", action="store_true", help="crop the picture to the person")
+    add("--decontaminate", action="store_true", help="remove the old background from the person's edge")
+    add("--resume", action="store_true", help="keep results that exist already")
+    add("--server", metavar="HOST:PORT", help="have a running service do the work, over gRPC")
+    add("--server-token", metavar="FILE", type=Path, help="file with the token for that service")
+    add("--server-ca", metavar="FILE", type=Path, help="PEM file to verify that service by: TLS")
+
+
+def _add_bench_options(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument
+    add("--frames", type=_count, default=200, help="frames per row")
+    add("--streams", action="store_true", help="measure a whole box with one stream of each size, mode and transport")
+    load = "load a whole box with streams of one kind until it refuses more (default: grpc,360p,mask only)"
+    add("--load", metavar="KIND", nargs="?", const="grpc,360p,mask only", type=_kind, help=load)
+    add("--seconds", type=_seconds, default=5.0, help="how long each row of these two is measured")
 
 
 def _count(text: str) -> int:

@@ -20,6 +20,9 @@ from portrait.workers.shared_state import SharedState
 
 logger = logging.getLogger(__name__)
 
+LONGEST_LINE = 2**20
+"""Bytes of a set of settings, at most; asyncio's default of 64 KB would end the worker."""
+
 
 def main() -> int:
     """Serve until told to stop; returns the exit status."""
@@ -53,7 +56,7 @@ async def _serve(config: WorkerConfig, settings: Settings) -> None:
 async def _reload_until(stop: asyncio.Event, service: RunningService) -> None:
     """Reload with each line of settings, until a signal stops it or the supervisor has ended without one."""
     loop = asyncio.get_running_loop()
-    reader = asyncio.StreamReader()
+    reader = asyncio.StreamReader(limit=LONGEST_LINE)
     transport, _ = await loop.connect_read_pipe(lambda: asyncio.StreamReaderProtocol(reader), sys.stdin)
     waiting = [asyncio.create_task(stop.wait()), asyncio.create_task(_reload(reader, service))]
     try:
