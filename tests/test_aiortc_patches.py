@@ -15,14 +15,14 @@ import aiortc
 import pytest
 from aioice import stun
 from aioice.ice import StunProtocol
-from aiortc import rtcicetransport, rtcrtpreceiver
+from aiortc import RTCIceGatherer, RTCIceTransport, rtcdtlstransport, rtcicetransport, rtcrtpreceiver
 from aiortc.codecs import CODECS
 from aiortc.jitterbuffer import JitterBuffer, JitterFrame
-from aiortc.rtcdtlstransport import RTCCertificate
+from aiortc.rtcdtlstransport import RTCCertificate, RTCDtlsFingerprint, RTCDtlsParameters, State
 from aiortc.rtcrtpparameters import RTCRtcpFeedback, RTCRtpCodecParameters
 from aiortc.rtcrtpreceiver import NackGenerator
 from aiortc.rtp import RtpPacket
-from OpenSSL import SSL
+from OpenSSL import SSL, crypto
 
 from portrait.sessions.newest_slot import Closed
 from portrait.transports.webrtc import aiortc_patches
@@ -54,7 +54,7 @@ def test_installing_twice_changes_nothing_more() -> None:
     first = rtcrtpreceiver.decoder_worker, RTCCertificate._create_ssl_context
     aiortc_patches.install()
     assert (rtcrtpreceiver.decoder_worker, RTCCertificate._create_ssl_context) == first
-    assert first[1] is aiortc_patches._create_ssl_context
+    assert first[1] is aiortc_patches.create_ssl_context
 
 
 NO_RECEIVER = SimpleNamespace(_RTCRtpReceiver__remote_streams={})
@@ -387,6 +387,49 @@ def test_dtls_takes_rsa_certificates_as_well() -> None:
     assert offered.index("ECDHE-ECDSA-AES128-GCM-SHA256") < offered.index("ECDHE-RSA-AES128-GCM-SHA256")
 
 
+NEGATIVE_SERIAL = b"""-----BEGIN CERTIFICATE-----
+MIIBYjCCAQigAwIBAgIB+zAKBggqhkjOPQQDAjAPMQ0wCwYDVQQDDAR0ZXN0MCAX
+DTI2MTEzMDE1MjcwOVoYDzIxMjYxMTA2MTUyNzA5WjAPMQ0wCwYDVQQDDAR0ZXN0
+MFkwEwYHKoZIzj0CAQYIKoZIzj0DAQcDQgAE4mLtQsGkTWxQUJhrTDDxm96+Ssm2
+XqktZMZ5F70QKQDKcW9YrFytT/EyAN75JhEfrptrpIDbmQ576Uu86M5NaKNTMFEw
+HQYDVR0OBBYEFCf/nQdAYY5AbkEGAvBl5c+JUaNFMB8GA1UdIwQYMBaAFCf/nQdA
+YY5AbkEGAvBl5c+JUaNFMA8GA1UdEwEB/wQFMAMBAf8wCgYIKoZIzj0EAwIDSAAw
+RQIhAKbx4pdAVluJypyzzz9oD6gkb7a5BNw+i9vXvRmnQNfgAiALp/f+w4O9OMeD
+9kTGqeS7BFOoWk0xdj6+mUf0K8xS8w==
+-----END CERTIFICATE-----
+"""
+"""Made by `openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -subj /CN=test -set_serial -5`."""
+
+
+@pytest.mark.parametrize(("fingerprints", "state"), [
+    ([("sha-256", "right")], "connecting"),
+    ([("SHA-512", "right"), ("sha-1", "wrong")], "connecting"),
+    ([("sha-256", "right"), ("sha-384", "wrong")], "failed"),
+    ([("sha-256", "wrong")], "failed"),
+    ([("md5", "right")], "failed"),
+    ([], "failed"),
+])  # fmt: skip
+async def test_a_certificate_is_known_by_its_fingerprints_whatever_its_serial_number(
+    fingerprints: list[tuple[str, str]], state: str
+) -> None:
+    """FFmpeg's are negative every second time, which the parser of certificates refuses."""
+    aiortc_patches.install()
+    certificate = crypto.load_certificate(crypto.FILETYPE_PEM, NEGATIVE_SERIAL)
+    told = [
+        RTCDtlsFingerprint(
+            name, certificate.digest(name.replace("-", "")).decode().lower() if right == "right" else "00"
+        )
+        for name, right in fingerprints
+    ]
+    transport = rtcdtlstransport.RTCDtlsTransport(
+        RTCIceTransport(RTCIceGatherer()), [RTCCertificate.generateCertificate()]
+    )
+    transport._set_state(State.CONNECTING)
+    transport._ssl = SimpleNamespace(get_peer_certificate=lambda: certificate)  # type: ignore[assignment]
+    transport._validate_peer_identity(RTCDtlsParameters(told))
+    assert transport.state == state
+
+
 def test_upstream_still_is_what_is_changed_here() -> None:
     """In a process without the changes: whatever fails here has been mended upstream, or moved."""
     script = """
@@ -396,7 +439,7 @@ import av, numpy as np
 from aioice import ice
 from aiortc import rtcdtlstransport, rtcrtpreceiver, rtcrtpsender
 from aiortc.codecs import h264, vpx
-from OpenSSL import SSL
+from OpenSSL import SSL, crypto
 
 assert rtcrtpsender.get_encoder.__module__ == "aiortc.codecs"
 assert "asyncio.run_coroutine_threadsafe(output_q.put(frame), loop)" in inspect.getsource(rtcrtpreceiver.decoder_worker)

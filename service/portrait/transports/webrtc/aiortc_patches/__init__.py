@@ -14,7 +14,8 @@ Replaced for the process, by `install`:
 6. The choice of codecs: aiortc takes H.264 in baseline and packetization mode 1 only (`codecs.py`).
 7. STUN: aioice parses every packet as STUN first, raises on messages that lack or misstate an attribute, and, closed at
    the moment in which it connects, asks for its peer's consent forever (`ice.py`).
-8. The DTLS cipher suites: aiortc offers ECDSA only, while GStreamer and others bring RSA certificates.
+8. DTLS: aiortc offers cipher suites for ECDSA only, while GStreamer and others bring RSA certificates, and it parses
+   certificates that it need only hash (`dtls.py`).
 
 Replaced in each connection:
 
@@ -40,9 +41,9 @@ from typing import Any
 import aiortc
 from aioice.ice import StunProtocol
 from aiortc import rtcdtlstransport, rtcicetransport, rtcpeerconnection, rtcrtpreceiver, rtcrtpsender, rtcsctptransport
-from OpenSSL import SSL
 
 from portrait.transports.webrtc.aiortc_patches.codecs import find_common_codecs
+from portrait.transports.webrtc.aiortc_patches.dtls import create_ssl_context, validate_peer_identity
 from portrait.transports.webrtc.aiortc_patches.ice import LiveIce, datagram_received
 from portrait.transports.webrtc.aiortc_patches.receiver import UnwrappedTime, depayload, rtp_time
 from portrait.transports.webrtc.aiortc_patches.video_decoders import bounded_decoder
@@ -51,11 +52,6 @@ from portrait.transports.webrtc.backlog import Backlog
 
 TESTED = ("1.16.0",)
 """Releases of aiortc whose internals are what the patches expect."""
-
-CIPHERS = (
-    b"ECDHE-ECDSA-AES128-GCM-SHA256:ECDHE-ECDSA-CHACHA20-POLY1305:ECDHE-ECDSA-AES128-SHA:ECDHE-ECDSA-AES256-SHA:"
-    b"ECDHE-RSA-AES128-GCM-SHA256:ECDHE-RSA-AES256-GCM-SHA384"
-)
 
 STEADY = SimpleNamespace(time=time.monotonic)
 """Replaces the module `time` where only intervals matter."""
@@ -80,7 +76,8 @@ def install() -> None:
         module.time = STEADY  # type: ignore[attr-defined]
     StunProtocol.datagram_received = datagram_received  # type: ignore[method-assign]
     rtcicetransport.Connection = LiveIce  # type: ignore[attr-defined]
-    rtcdtlstransport.RTCCertificate._create_ssl_context = _create_ssl_context  # type: ignore[method-assign]
+    rtcdtlstransport.RTCCertificate._create_ssl_context = create_ssl_context  # type: ignore[method-assign]
+    rtcdtlstransport.RTCDtlsTransport._validate_peer_identity = validate_peer_identity  # type: ignore[method-assign]
 
 
 def _decode(loop: asyncio.AbstractEventLoop, waiting: Any, *others: Any) -> None:
@@ -95,10 +92,3 @@ def _without_origin(origin: int, pts: int) -> int:
 
 
 _stock_decode = rtcrtpreceiver.decoder_worker
-_stock_create_ssl_context = rtcdtlstransport.RTCCertificate._create_ssl_context
-
-
-def _create_ssl_context(self: rtcdtlstransport.RTCCertificate, srtp_profiles: list[Any]) -> SSL.Context:
-    context = _stock_create_ssl_context(self, srtp_profiles)
-    context.set_cipher_list(CIPHERS)
-    return context

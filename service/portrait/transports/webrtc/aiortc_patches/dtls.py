@@ -1,0 +1,40 @@
+"""DTLS: the cipher suites that are offered, and the certificates that are accepted."""
+
+from typing import Any
+
+from aiortc.rtcdtlstransport import RTCCertificate, RTCDtlsParameters, State
+from OpenSSL import SSL
+
+CIPHERS = (
+    b"ECDHE-ECDSA-AES128-GCM-SHA256:ECDHE-ECDSA-CHACHA20-POLY1305:ECDHE-ECDSA-AES128-SHA:ECDHE-ECDSA-AES256-SHA:"
+    b"ECDHE-RSA-AES128-GCM-SHA256:ECDHE-RSA-AES256-GCM-SHA384"
+)
+
+DIGESTS = ("sha-256", "sha-384", "sha-512")
+"""Hashes of fingerprints that count (RFC 8122 section 5); of the others an attacker may know collisions."""
+
+
+def create_ssl_context(self: RTCCertificate, srtp_profiles: list[Any]) -> SSL.Context:
+    """As aiortc, with suites for RSA certificates too. Replaces RTCCertificate._create_ssl_context."""
+    context = _stock_create_ssl_context(self, srtp_profiles)
+    context.set_cipher_list(CIPHERS)
+    return context
+
+
+def validate_peer_identity(self: Any, remoteParameters: RTCDtlsParameters) -> None:  # noqa: N803  # its name there
+    """Fail the transport unless the certificate has the signalled fingerprints.
+
+    Replaces RTCDtlsTransport._validate_peer_identity, which parses the certificate to hash it, and so refuses those of
+    FFmpeg, every second of which has a negative serial number (RFC 5280 section 4.1.2.2).
+    """
+    certificate = self._ssl.get_peer_certificate()
+    known = [each for each in remoteParameters.fingerprints if each.algorithm.lower() in DIGESTS]
+    if (
+        certificate is None
+        or not known
+        or any(certificate.digest(each.algorithm.replace("-", "")).decode() != each.value.upper() for each in known)
+    ):
+        self._set_state(State.FAILED)
+
+
+_stock_create_ssl_context = RTCCertificate._create_ssl_context
