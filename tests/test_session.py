@@ -200,7 +200,7 @@ async def test_a_network_that_hangs_ends_its_session_and_frees_its_place() -> No
             await session.process(make_frame(), 0.0)
     assert len(held) == 0
     assert session.counters.done == 0
-    async with held.open("grpc", FrameCodec(), GREEN):  # nobody waits for the thread that was left behind
+    async with held.open("grpc", FrameCodec(), GREEN):  # the abandoned thread is not waited for
         assert model.open_count == 2
     # Should it ever come back, it gives its interpreter back as well.
     gate.let_through.release()

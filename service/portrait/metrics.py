@@ -104,7 +104,7 @@ class Metrics:
         age_text = "From a frame's arrival to its result being ready to send."
         age = histogram("portrait_frame_age_seconds", age_text, ["transport"], buckets=AGE_BUCKETS)
         self._age = {name: age.labels(name) for name in TRANSPORTS}
-        self._frames = counter("portrait_frames", "Frames by what became of them.", ["result", "reason", "transport"])
+        self._frames = counter("portrait_frames", "Frames by how they ended.", ["result", "reason", "transport"])
         self._sessions = gauge("portrait_sessions", "Open sessions.", ["transport"])
         self._opened = counter("portrait_sessions_opened", "Sessions opened.", ["transport"])
         by_mode_text = "Open sessions, by output mode."

@@ -105,10 +105,10 @@ class _Scene:
 
     def __init__(self, width: int, height: int) -> None:
         noise = np.random.default_rng(1)
-        room = noise.integers(0, 255, (18, 32, 3), np.uint8)
+        background = noise.integers(0, 255, (18, 32, 3), np.uint8)
         self.frames = []
         for i in range(RUNS + UNCOUNTED):
-            picture = cv2.resize(room, (width, height), interpolation=cv2.INTER_CUBIC)
+            picture = cv2.resize(background, (width, height), interpolation=cv2.INTER_CUBIC)
             place, axes = (width // 2 + 4 * i, height), (width // 5, height * 3 // 4)
             cv2.ellipse(picture, place, axes, 0, 0, 360, (150, 170, 220), -1)
             noisy = np.asarray(cv2.add(picture, noise.integers(0, 8, picture.shape, np.uint8)), np.uint8)
