@@ -225,7 +225,7 @@ async def test_the_reasons_of_grpc(caplog: pytest.LogCaptureFixture) -> None:
         async with timeout(60):
             while len(sessions):
                 await asyncio.sleep(0.01)
-    assert reasons() == ["finished", "the client went away", "no frame for 1 s"]
+    assert reasons() == ["finished", "the client went away", "got no frame for 1 s"]
 
 
 async def test_a_service_tells_its_life_as_json_and_nothing_of_frames() -> None:
