@@ -1,6 +1,7 @@
 """The pixels of stills and backgrounds in memory are bounded, whichever way they come."""
 
 import asyncio
+import io
 import itertools
 import json
 import re
@@ -12,6 +13,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+import aiohttp
 import cv2
 import grpc
 import numpy as np
@@ -22,6 +24,9 @@ from portrait.client import ClientError, Picture, SyncClient
 from portrait.errors import TooManyPixels
 from portrait.kserve import inference_pb2 as kserve
 from portrait.kserve import inference_pb2_grpc as kserve_grpc
+from portrait.server.app import run_service
+from portrait.settings import Settings
+from portrait.transports.http import connection_limits
 from portrait.v1 import segmentation_pb2 as pb
 from tests.boxes import serving
 from tests.calls import budget_of
@@ -179,6 +184,34 @@ def streaming(told: Told, frames: list[Any]) -> Callable[[], list[int]]:
         return running.result()
 
     return end_stream
+
+
+async def test_a_result_that_is_not_read_is_given_up_in_time(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Until then it counts; a picture that needs all of the budget waits for it."""
+    monkeypatch.setattr(connection_limits, "ANSWER_SECONDS", 2.0)
+    side = 2000
+    noise = np.random.default_rng(7).integers(0, 256, (side, side, 3), np.uint8)  # whose result is larger than buffers
+    data = bytes(cv2.imencode(".jpg", noise)[1])
+    head = b"POST /v1/segment?mode=blur HTTP/1.1\r\nHost: x\r\nContent-Type: image/jpeg\r\nContent-Length: %d\r\n\r\n"
+    bounded = settings.model_copy(update={"max_pixels_in_flight": side * side, "hang_seconds": 300.0})
+    async with run_service(bounded) as running:
+        reader, writer = await asyncio.open_connection("127.0.0.1", running.http_port, limit=2**12)
+        writer.write(head % len(data) + data)
+        assert b"200" in await asyncio.wait_for(reader.readline(), 120)
+        writer.transport.pause_reading()  # type: ignore[attr-defined]
+        url = f"http://127.0.0.1:{running.http_port}/v1/segment?mode=mask"
+        async with (
+            aiohttp.ClientSession() as http,
+            http.post(url, data=io.BytesIO(data), headers={"Content-Type": "image/jpeg"}) as response,
+        ):
+            assert response.status == 200
+            await response.read()
+        writer.transport.resume_reading()  # type: ignore[attr-defined]
+        with pytest.raises((ConnectionError, asyncio.IncompleteReadError)):
+            await reader.readexactly(side * side * 3)
+        writer.close()
 
 
 async def test_pictures_wait_for_room_in_the_order_in_which_they_come() -> None:

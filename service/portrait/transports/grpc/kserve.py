@@ -27,7 +27,7 @@ from portrait.kserve import inference_pb2_grpc as pb_grpc
 from portrait.sessions.registry import Sessions
 from portrait.transports.grpc.codec import GrpcCodec, IncomingPicture, Output
 from portrait.transports.grpc.status import aborting
-from portrait.transports.grpc.stills import still_share, traceparent
+from portrait.transports.grpc.unary import still_share, traceparent
 from portrait.transports.grpc.validation import LENGTH, Member, check_members, members
 from portrait.v1 import segmentation_pb2 as portrait_pb
 

@@ -23,8 +23,8 @@ from portrait.transports.grpc.codec import (
 )
 from portrait.transports.grpc.config import GrpcConfig
 from portrait.transports.grpc.status import aborting
-from portrait.transports.grpc.stills import keep_until_sent, still_share, traceparent
 from portrait.transports.grpc.stream import StreamCall, StreamContext, StreamSession, duration, read_config
+from portrait.transports.grpc.unary import keep_until_sent, still_share, traceparent
 from portrait.v1 import segmentation_pb2 as pb
 from portrait.v1 import segmentation_pb2_grpc as pb_grpc
 
