@@ -70,7 +70,7 @@ class Firefox:
         number = next(self._ids)
         await self._socket.send_json({"id": number, "method": method, "params": params})
         while True:
-            message: dict[str, Any] = await self._socket.receive_json(timeout=90)
+            message: dict[str, Any] = await self._socket.receive_json(timeout=180)
             if message.get("id") != number:
                 continue  # an event
             if message["type"] == "error":
@@ -92,7 +92,7 @@ async def open_firefox(url: str, profile: Path, webgl: bool = True) -> AsyncIter
             stdout=asyncio.subprocess.DEVNULL, stderr=asyncio.subprocess.PIPE,
         )  # fmt: skip
         try:
-            address = await asyncio.wait_for(_address(browser), 60)
+            address = await asyncio.wait_for(_address(browser), 180)
             async with (
                 aiohttp.ClientSession() as http,
                 http.ws_connect(f"{address}/session", max_msg_size=0) as socket,

@@ -104,10 +104,10 @@ async def result(page: Page, video: str = "result") -> Array | None:
 
 
 async def until(page: Page, what: str, wanted: Callable[[Array], bool], video: str = "result") -> Array:
-    """The first picture that is as wanted, within thirty seconds."""
+    """The first picture that is as wanted, within two minutes."""
     last = None
     try:
-        async with timeout(60):
+        async with timeout(120):
             while True:
                 last = await result(page, video)
                 if last is not None and wanted(last):

@@ -116,6 +116,7 @@ async def test_a_head_that_never_ends_is_not_waited_for(monkeypatch: pytest.Monk
 
 async def test_a_full_door_sends_whoever_waits_away_and_nobody_who_is_served(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(limits, "MOST_CONNECTIONS", 4)
+    monkeypatch.setattr(limits, "HEAD_SECONDS", 600.0)
     async with box() as (port, answer), AsyncExitStack() as stack:
         served, writer = await connected(stack, port)
         writer.write(b"GET /slow HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
@@ -133,6 +134,7 @@ async def test_a_full_door_sends_whoever_waits_away_and_nobody_who_is_served(mon
 
 async def test_a_door_full_of_those_who_are_served_lets_nobody_in(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(limits, "MOST_CONNECTIONS", 3)
+    monkeypatch.setattr(limits, "HEAD_SECONDS", 600.0)
     async with box() as (port, answer), AsyncExitStack() as stack:
         asked = []
         for _ in range(3):

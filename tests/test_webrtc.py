@@ -121,6 +121,9 @@ async def test_a_peer_that_never_connects_is_given_up(shown: Clip, monkeypatch: 
     async with fake_service(FakeModel(full_mask)) as (url, sessions), viewer(url, Camera(shown)) as one:
         response = await one.post(await one.offer())
         assert response.status == 201
+        async with timeout(60):
+            session = sessions[response.headers["Location"].rpartition("/")[2]]
+            assert await session.wait_ended() == "not connected within 0.2 s"
         assert await sessions.drain(60) == 0
 
 
