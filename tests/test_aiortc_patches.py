@@ -29,9 +29,14 @@ from portrait.transports.webrtc import aiortc_patches
 from portrait.transports.webrtc import backlog as backlogs
 from portrait.transports.webrtc.aiortc_patches import bandwidth as bandwidths
 from portrait.transports.webrtc.aiortc_patches.codecs import find_common_codecs
-from portrait.transports.webrtc.aiortc_patches.jitter_buffer import LiveJitterBuffer, LostPackets
+from portrait.transports.webrtc.aiortc_patches.jitter_buffer import (
+    LiveJitterBuffer,
+    LostPackets,
+    UnwrappedTime,
+    rtp_time,
+)
 from portrait.transports.webrtc.aiortc_patches.media_ports import advertise
-from portrait.transports.webrtc.aiortc_patches.receiver import UnwrappedTime, receive_undecoded, rtp_time
+from portrait.transports.webrtc.aiortc_patches.receiver import receive_undecoded
 from portrait.transports.webrtc.backlog import Backlog
 
 

@@ -14,7 +14,7 @@ from portrait.image.av_frame import frame_from_av
 from portrait.image.convert import recolored
 from portrait.image.frame import CAMERA, GREY, Frame, chroma_size
 from portrait.image.mask import Mask
-from portrait.transports.webrtc.aiortc_patches.receiver import rtp_time
+from portrait.transports.webrtc.aiortc_patches.jitter_buffer import rtp_time
 from portrait.transports.webrtc.aiortc_patches.video_decoders import bounded_decoder
 from portrait.transports.webrtc.aiortc_patches.video_encoders import EncodedPicture, PictureEncoder
 from portrait.transports.webrtc.backlog import CodedPictures

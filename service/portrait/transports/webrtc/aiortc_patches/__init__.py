@@ -5,15 +5,15 @@ Replaced for the process, by `install`:
 1. The encoders, which are slow and lose their state (`video_encoders.py`), and the decoders, which allocate any size
    (`video_decoders.py`).
 2. The thread that decodes for every receiver and hands each picture to the event loop, which would hand it on to the
-   session's thread. The session's thread decodes (`receiver.py`, `backlog.py` beside this package).
+   session's thread. The session's thread decodes (`receiver.py`; `backlog.py` beside this package).
 3. The times of pictures: aiortc counts what it receives from 0 and adds a random origin to what it sends. Here a
    picture leaves with the RTP timestamp it came with, so that a client finds the frame that a mask belongs to.
 4. Intervals measured by the time of day. When that jumps by nine days or more, as on a box without a battery that
    learns the time late, the jitter no longer fits its report, reports cease, and no connection can be closed.
-5. Payloads that cannot be parsed: aiortc drops the packet and then waits for it (`receiver.py`).
+5. Payloads that cannot be parsed: aiortc drops the packet and then waits for it (`jitter_buffer.py`).
 6. The choice of codecs: aiortc takes H.264 in baseline and packetization mode 1 only (`codecs.py`).
 7. STUN: aioice parses every packet as STUN first, raises on messages that lack or misstate an attribute, and, closed at
-   the moment in which it connects, asks for its peer's consent forever (`ice.py`).
+   the moment in which it connects, asks for its peer's consent forever (`udp_socket.py`, `ice.py`).
 8. DTLS: aiortc offers cipher suites for ECDSA only, while GStreamer and others bring RSA certificates, and it parses
    certificates that it need only hash (`dtls.py`).
 
@@ -44,8 +44,9 @@ from aiortc import rtcdtlstransport, rtcicetransport, rtcpeerconnection, rtcrtpr
 
 from portrait.transports.webrtc.aiortc_patches.codecs import find_common_codecs
 from portrait.transports.webrtc.aiortc_patches.dtls import create_ssl_context, validate_peer_identity
-from portrait.transports.webrtc.aiortc_patches.ice import LiveIce, datagram_received
-from portrait.transports.webrtc.aiortc_patches.receiver import UnwrappedTime, depayload, rtp_time
+from portrait.transports.webrtc.aiortc_patches.ice import LiveIce
+from portrait.transports.webrtc.aiortc_patches.jitter_buffer import UnwrappedTime, depayload, without_origin
+from portrait.transports.webrtc.aiortc_patches.udp_socket import datagram_received
 from portrait.transports.webrtc.aiortc_patches.video_decoders import bounded_decoder
 from portrait.transports.webrtc.aiortc_patches.video_encoders import live_encoder
 from portrait.transports.webrtc.backlog import Backlog
@@ -70,7 +71,7 @@ def install() -> None:
     rtcrtpreceiver.decoder_worker = _decode  # type: ignore[assignment]
     rtcrtpreceiver.depayload = depayload  # type: ignore[attr-defined]
     rtcrtpreceiver.TimestampMapper = UnwrappedTime  # type: ignore[assignment, misc]
-    rtcrtpsender.uint32_add = _without_origin  # type: ignore[attr-defined, assignment]
+    rtcrtpsender.uint32_add = without_origin  # type: ignore[attr-defined, assignment]
     rtcpeerconnection.find_common_codecs = find_common_codecs
     for module in (rtcrtpreceiver, rtcrtpsender, rtcsctptransport):
         module.time = STEADY  # type: ignore[attr-defined]
@@ -84,11 +85,6 @@ def _decode(loop: asyncio.AbstractEventLoop, waiting: Any, *others: Any) -> None
     """The whole work of a receiver's thread: none where a session decodes, else as aiortc."""
     if not isinstance(waiting, Backlog):
         _stock_decode(loop, waiting, *others)
-
-
-def _without_origin(origin: int, pts: int) -> int:
-    """Replaces `uint32_add`, which a sender uses for this alone."""
-    return rtp_time(pts)
 
 
 _stock_decode = rtcrtpreceiver.decoder_worker

@@ -1,16 +1,8 @@
-"""ICE and STUN: cheap for media, and no exception whatever a peer or a stranger sends."""
-
-import logging
-from typing import Any
+"""ICE for peers that leave attributes out, and for connections that are closed as they come up."""
 
 from aioice import stun
 from aioice.candidate import candidate_priority
 from aioice.ice import Connection, StunProtocol
-
-logger = logging.getLogger(__name__)
-
-LAST_STUN = 3
-"""The largest first byte of a STUN message (RFC 7983 section 7)."""
 
 
 class LiveIce(Connection):
@@ -38,19 +30,3 @@ class LiveIce(Connection):
         await super().close()
         if self._query_consent_task is not None:
             self._query_consent_task.cancel()
-
-
-def datagram_received(self: StunProtocol, data: Any, addr: tuple[Any, ...]) -> None:
-    """Hand STUN to aioice, and DTLS and SRTP to their reader. Replaces StunProtocol.datagram_received."""
-    if data and data[0] > LAST_STUN:
-        self.receiver.data_received(data, self.local_candidate.component)
-        return
-    try:
-        _stock_datagram_received(self, data, addr)
-    except Exception as error:
-        # Anybody may send it: not worth a traceback for each. aioice lets through what it does not expect, such as an
-        # attribute of another length than its type's.
-        logger.debug("STUN message from %s ignored: %r", addr[0], error)
-
-
-_stock_datagram_received = StunProtocol.datagram_received

@@ -5,7 +5,9 @@ import time
 from collections.abc import Callable
 from typing import Any
 
+from aiortc.codecs import depayload as stock_depayload
 from aiortc.jitterbuffer import JitterBuffer, JitterFrame
+from aiortc.rtcrtpparameters import RTCRtpCodecParameters
 from aiortc.rtp import RTP_HISTORY_SIZE, RtpPacket
 from aiortc.utils import uint16_add, uint16_gt
 
@@ -32,6 +34,9 @@ SHORTEST_WAIT = 0.2
 
 KEYFRAME_SECONDS = 0.5
 """Keyframes are asked for at most this often."""
+
+RTP_CLOCK = 1 << 32
+"""RTP timestamps are modulo this (RFC 3550 section 5.1)."""
 
 
 class LostPackets:
@@ -212,3 +217,39 @@ class LiveJitterBuffer(JitterBuffer):
         self._wants_keyframe.clear()
         self._asked_at = now
         return True
+
+
+class UnwrappedTime:
+    """RTP timestamps as times that never jump back to 0. Replaces aiortc's TimestampMapper."""
+
+    def __init__(self) -> None:
+        self._last: int | None = None
+
+    def map(self, timestamp: int) -> int:
+        """The time of a picture in ticks of 1/90000 s; modulo RTP_CLOCK it is the timestamp."""
+        if self._last is None:
+            self._last = timestamp
+        # Forward or back, whichever is nearer: pictures with B-frames do not arrive in the order of their times.
+        self._last += (timestamp - self._last + RTP_CLOCK // 2) % RTP_CLOCK - RTP_CLOCK // 2
+        return self._last
+
+
+def rtp_time(pts: int) -> int:
+    """The RTP timestamp of a picture with this time."""
+    return pts % RTP_CLOCK
+
+
+def without_origin(origin: int, pts: int) -> int:
+    """The RTP timestamp of a picture that is sent. Replaces `uint32_add`, which a sender uses for this alone."""
+    return rtp_time(pts)
+
+
+def depayload(codec: RTCRtpCodecParameters, payload: bytes) -> bytes:
+    """What a payload holds of its picture; nothing where it cannot be parsed.
+
+    aiortc drops a packet that cannot be parsed, and then waits for it as for one that was lost.
+    """
+    try:
+        return stock_depayload(codec, payload)
+    except ValueError:
+        return b""

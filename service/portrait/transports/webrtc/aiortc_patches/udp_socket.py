@@ -5,9 +5,17 @@ itself. A picture is three or more datagrams that arrive together.
 """
 
 import asyncio
+import logging
 import socket
 from collections import deque
 from typing import Any
+
+from aioice.ice import StunProtocol
+
+logger = logging.getLogger(__name__)
+
+LAST_STUN = 3
+"""The largest first byte of a STUN message (RFC 7983 section 7)."""
 
 LARGEST = 4096
 """Bytes of a datagram; a larger one is truncated and cannot be decrypted. Media, DTLS and STUN keep to what passes
@@ -123,3 +131,19 @@ def open_socket(host: str, port: int) -> socket.socket:
         opened.close()
         raise
     return opened
+
+
+def datagram_received(self: StunProtocol, data: Any, addr: tuple[Any, ...]) -> None:
+    """Hand STUN to aioice, and DTLS and SRTP to their reader. Replaces StunProtocol.datagram_received."""
+    if data and data[0] > LAST_STUN:
+        self.receiver.data_received(data, self.local_candidate.component)
+        return
+    try:
+        _stock_datagram_received(self, data, addr)
+    except Exception as error:
+        # Anybody may send it: not worth a traceback for each. aioice lets through what it does not expect, such as an
+        # attribute of another length than its type's.
+        logger.debug("STUN message from %s ignored: %r", addr[0], error)
+
+
+_stock_datagram_received = StunProtocol.datagram_received
