@@ -144,7 +144,7 @@ class HandmadeClient:
             await asyncio.sleep(1 / 30)
 
     async def until_frames(self, count: int, encoder: Encoder) -> None:
-        """Feed until so many further pictures have come back."""
+        """Feed until `count` further pictures have come back."""
         wanted = len(self.frames) + count
         async with asyncio.timeout(30):
             while len(self.frames) < wanted:

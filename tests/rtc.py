@@ -33,7 +33,7 @@ SIZE = (320, 240)
 
 
 class Camera(MediaStreamTrack):
-    """Plays a clip for ever, 30 frames per second, until it is stopped."""
+    """Plays a clip again and again at 30 frames per second, until it is stopped."""
 
     kind = "video"
 
@@ -118,7 +118,7 @@ async def viewer(url: str, *tracks: MediaStreamTrack) -> AsyncIterator[Viewer]:
 
 
 async def hang_up(pc: RTCPeerConnection) -> None:
-    """Close it. With its sockets shut under it, it may wait for itself for ever: then what it holds is let go."""
+    """Close it. When its sockets were closed before, it may wait forever: then its transports are stopped."""
     closing = asyncio.ensure_future(pc.close())
     await asyncio.wait([closing], timeout=10)
     if closing.done():

@@ -251,7 +251,17 @@ async def test_only_stun_is_read_as_stun() -> None:
         for first in (0, 1, 3, 4, 20, 63, 128, 191, 255):
             protocol.datagram_received(bytes([first]) + bytes(30), ("192.0.2.1", 9))
     assert [data[0] for data in looked_at] == [0, 1, 3]
-    assert [data[0] for data in came] == [0, 1, 3, 4, 20, 63, 128, 191, 255]  # as stock, also what is no STUN after all
+    assert [data[0] for data in came] == [
+        0,
+        1,
+        3,
+        4,
+        20,
+        63,
+        128,
+        191,
+        255,
+    ]  # as in aiortc, what turns out not to be STUN too
 
 
 async def test_ice_that_is_closed_as_it_comes_up_asks_for_nothing_more(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -66,7 +66,7 @@ def psnr(encoder: vpx.Vp8Encoder, frames: list[av.VideoFrame]) -> tuple[float, i
 
 
 def test_what_the_settings_save_is_not_seen() -> None:
-    """Against aiortc's own at the same rate: no worse, and less of it, of somebody who sits in a room."""
+    """A person who sits in a room, against aiortc's encoder at the same rate: no worse, in fewer bytes."""
     shown = swaying(person(), 640, 360, 45, share=0.7)
     frames = []
     for number, picture in enumerate(shown.frames):

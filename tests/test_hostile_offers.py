@@ -130,7 +130,7 @@ async def test_a_connection_that_cannot_be_closed_in_order_keeps_no_socket(monke
 
 
 async def test_a_connection_that_never_closes_keeps_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
-    """It has begun to close by itself and has failed: whoever calls its `close` from then on waits for ever."""
+    """It has begun to close by itself and has failed: every later call of its `close` would wait forever."""
     monkeypatch.setattr("portrait.transports.webrtc.connection.CLOSE_SECONDS", 0.5)
     connection = Connection(print)
     await connection.answer(CORPUS[0], len)
@@ -189,4 +189,4 @@ async def test_no_offer_holds_the_loop_up() -> None:
         watching.cancel()
         async with one.http.delete(url + response.headers["Location"]):
             await emptied(sessions)
-    assert max(turns) < 0.5  # 0.05 where nobody else fills the caches
+    assert max(turns) < 0.5  # 0.05 on an idle machine

@@ -149,7 +149,7 @@ def test_the_mask_of_a_person_fits_one_packet(shown: Clip) -> None:
     assert len(MaskMessage.of(Mask(small), 0).pack()) < 1100
 
 
-async def test_a_failing_network_sends_the_mask_of_nobody(shown: Clip) -> None:
+async def test_a_failing_network_sends_an_empty_mask(shown: Clip) -> None:
     async with fake_service(FakeModel(failing)) as (url, _), viewer(url) as one:
         masks = Masks(one, Camera(shown))
         await one.connect(result="data")

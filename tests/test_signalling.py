@@ -180,7 +180,7 @@ async def test_an_ice_restart_is_422_and_the_session_goes_on(shown: Clip) -> Non
         await two.frame()
 
 
-async def test_another_patch_is_415_and_a_fragment_of_nobody_400(shown: Clip) -> None:
+async def test_another_patch_is_415_and_a_foreign_fragment_400(shown: Clip) -> None:
     async with published(shown) as (_, one, two):
         text = {"Content-Type": "text/plain"}
         for each, accepted in ((one, "application/json"), (two, FRAGMENT["Content-Type"])):
@@ -229,7 +229,7 @@ async def test_a_full_service_is_503_with_retry_after(shown: Clip) -> None:
             assert int(response.headers["Retry-After"]) > 0
 
 
-async def test_a_stream_nobody_publishes_is_409_with_retry_after() -> None:
+async def test_a_stream_that_is_not_published_is_409_with_retry_after() -> None:
     async with fake_service(FakeModel(full_mask)) as (url, _), watcher(url) as two:
         response = await two.post(await two.offer(), "/whep/desk")
         assert (response.status, int(response.headers["Retry-After"]) > 0) == (409, True)

@@ -189,7 +189,7 @@ async def test_without_ice_servers_none_are_told(shown: Clip) -> None:
         assert "Link" not in response.headers
 
 
-def test_nobody_elses_server_is_ever_named() -> None:
+def test_no_foreign_server_is_ever_named() -> None:
     package = Path(__file__).parents[1] / "service" / "portrait"
     sources = [path for path in package.rglob("*") if path.suffix in (".py", ".js", ".html")]
     assert len(sources) > 50

@@ -24,7 +24,7 @@ pytestmark = pytest.mark.usefixtures("no_sockets_left", "patient_ice")
 
 @pytest.fixture
 def patient_ice(monkeypatch: pytest.MonkeyPatch) -> None:
-    """ICE, which would notice after half a minute, waits for ever: what is noticed, the service has noticed."""
+    """ICE, which would notice after half a minute, waits forever: only the service itself can notice."""
     monkeypatch.setattr("aioice.ice.CONSENT_FAILURES", 10**6)
 
 

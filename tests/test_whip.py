@@ -57,7 +57,7 @@ async def test_the_mask_is_a_video_of_its_own_whose_luma_is_the_probability(show
         assert np.abs(luma[:, 24:30].astype(int) - 16).max() < 12
 
 
-async def test_nothing_is_worked_on_while_nobody_watches(shown: Clip) -> None:
+async def test_nothing_is_processed_without_viewers(shown: Clip) -> None:
     worked: list[Frame] = []
 
     def count(frame: Frame) -> Mask:
@@ -136,7 +136,7 @@ async def test_a_viewer_can_be_asked_about_and_ended(shown: Clip) -> None:
         assert len(sessions) == 1
 
 
-async def test_a_stream_nobody_publishes_is_to_be_tried_again(shown: Clip) -> None:
+async def test_a_stream_that_is_not_published_is_to_be_tried_again(shown: Clip) -> None:
     async with fake_service(FakeModel(full_mask)) as (url, _), watcher(url) as two:
         response = await two.post(await two.offer(), "/whep/nobody")
         assert (response.status, (await response.json())["title"]) == (409, "NOT_PUBLISHED")
@@ -208,7 +208,7 @@ async def test_a_publisher_that_leaves_leaves_nothing_behind(shown: Clip) -> Non
 
 @pytest.mark.parametrize("part", ["sessions.session.Session.skip", "transports.webrtc.connection.Connection.watch"])
 async def test_a_part_of_a_connection_that_fails_ends_it_with_the_reason(shown: Clip, part: str) -> None:
-    """It would go on without: pictures nobody takes would pile up, a peer that vanishes would not be missed."""
+    """The connection would continue without it: pictures would pile up, a vanished peer would not be noticed."""
     async with fake_service(FakeModel(full_mask)) as (url, sessions), publisher(url, shown) as one:
         with patch(f"portrait.{part}", side_effect=ZeroDivisionError("injected")):
             await one.connect("/whip/desk")
@@ -217,7 +217,7 @@ async def test_a_part_of_a_connection_that_fails_ends_it_with_the_reason(shown: 
                 assert "a part of the connection failed: injected" in await session.wait_ended()
 
 
-async def test_a_viewer_that_nobody_watches_over_any_more_is_ended(shown: Clip) -> None:
+async def test_a_viewer_whose_watchdog_fails_is_ended(shown: Clip) -> None:
     async with published(shown) as (_, _, two):
         with patch("portrait.transports.webrtc.connection.Connection._count_packets", side_effect=ZeroDivisionError):
             async with timeout(60):

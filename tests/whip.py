@@ -1,4 +1,4 @@
-"""WHIP and WHEP peers of the tests: who publishes, who watches."""
+"""WHIP and WHEP clients of the tests: publishers and viewers."""
 
 import re
 from collections.abc import AsyncIterator
@@ -22,7 +22,7 @@ def shown() -> Clip:
 
 @asynccontextmanager
 async def publisher(url: str, shown: Clip, *more: MediaStreamTrack) -> AsyncIterator[Viewer]:
-    """Somebody who has not yet published, and sends only."""
+    """A publisher that has not connected yet."""
     async with viewer(url) as one:
         for track in (Camera(shown), *more):
             one.pc.addTransceiver(track, direction="sendonly")
@@ -31,7 +31,7 @@ async def publisher(url: str, shown: Clip, *more: MediaStreamTrack) -> AsyncIter
 
 @asynccontextmanager
 async def watcher(url: str) -> AsyncIterator[Viewer]:
-    """Somebody who has not yet connected, and wants a video."""
+    """A viewer that has not connected yet."""
     async with viewer(url) as one:
         one.pc.addTransceiver("video", direction="recvonly")
         yield one
