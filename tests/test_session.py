@@ -44,6 +44,19 @@ async def test_a_session_opens_and_closes_one_segmenter_of_its_own() -> None:
     assert len(held) == 0
 
 
+async def test_stills_share_opened_segmenters_and_none_is_left_at_the_end() -> None:
+    model = FakeModel(full_mask)
+    async with sessions(model) as held:
+        for _ in range(3):
+            async with held.open("http", FrameCodec(), GREEN, delivery=Delivery.STILL) as session:
+                assert (await session.process(make_frame(), 0.0)).failure is None
+            assert model.open_count == 1
+        held.models = only(reloaded := FakeModel(full_mask))
+        async with held.open("http", FrameCodec(), GREEN, delivery=Delivery.STILL):
+            assert (model.open_count, reloaded.open_count) == (0, 1)
+    assert (model.open_count, reloaded.open_count) == (0, 0)
+
+
 async def test_one_session_more_than_the_limit_is_refused_before_anything_is_made() -> None:
     model = FakeModel(full_mask)
     held = sessions(model, limit=1)

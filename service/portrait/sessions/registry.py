@@ -14,6 +14,7 @@ from portrait.admission.quality import Delivery
 from portrait.admission.stream_load import StreamLoad
 from portrait.core.compositors import Options
 from portrait.core.segmenters import Model, Models
+from portrait.core.segmenters.pool import SegmenterPool
 from portrait.errors import Draining, NoSuchSession, PortraitError, TooManySessions
 from portrait.image.mask import Mask
 from portrait.logs import log_event
@@ -53,6 +54,8 @@ class Sessions:
         self._capacity = capacity or Capacity(None, self.shared, metrics)
         self._tracing, self._hang_seconds = tracing, hang_seconds
         self._open: dict[str, Session[Any, Any]] = {}
+        self._pools: dict[str, SegmenterPool] = {}
+        """For stills, by model."""
         self._draining = False
         self._none_left = asyncio.Event()
         self._none_left.set()
@@ -66,6 +69,8 @@ class Sessions:
         await self.drain(0.0)
         if not await self.wait_closed(CLOSE_SECONDS):
             logger.error("%d sessions hang and are abandoned", len(self._open))
+        for pool in self._pools.values():
+            pool.close()
 
     def __len__(self) -> int:
         return len(self._open)
@@ -186,6 +191,15 @@ class Sessions:
                 await self._none_left.wait()
         return not self._open
 
+    def _pool(self, model: Model) -> SegmenterPool:
+        """The open segmenters of `model`; those of a model of the same name from before a reload are closed."""
+        pool = self._pools.get(model.name)
+        if pool is None or pool.model is not model:
+            if pool is not None:
+                pool.close()
+            pool = self._pools[model.name] = SegmenterPool(model)
+        return pool
+
     def _refusal(self, demand: Demand) -> TooManySessions | Draining | None:
         if self._draining:
             return Draining("the service stops; connect elsewhere or later", RETRY_AFTER)
@@ -207,7 +221,7 @@ class Sessions:
         cheaper, tracing = self._capacity.cheaper_model(model.name), self._tracing
         session = Session(
             new_id(self.shared.index),
-            model,
+            self._pool(model) if delivery is Delivery.STILL else model,
             options,
             codec,
             assumed=assumed,

@@ -19,45 +19,45 @@ class SegmenterPool:
     """
 
     def __init__(self, model: Model, idle: int = IDLE) -> None:
-        self._model, self._most = model, idle
+        self.model, self._most = model, idle
         self._idle: deque[Segmenter] = deque()
         self._lock, self._closed = Lock(), False
 
     @property
     def name(self) -> str:
         """What sessions ask for."""
-        return self._model.name
+        return self.model.name
 
     @property
     def width(self) -> int:
         """Pixels per row of the network's input and mask."""
-        return self._model.width
+        return self.model.width
 
     @property
     def height(self) -> int:
         """Rows of the network's input and mask."""
-        return self._model.height
+        return self.model.height
 
     @property
     def stateful(self) -> bool:
         """Whether the network takes a prior mask."""
-        return self._model.stateful
+        return self.model.stateful
 
     @property
     def path(self) -> str:
         """Where the file lies."""
-        return self._model.path
+        return self.model.path
 
     @property
     def runtime(self) -> str:
         """What runs it."""
-        return self._model.runtime
+        return self.model.runtime
 
     def open(self) -> Segmenter:
         """A segmenter without a prior."""
         with self._lock:
             segmenter = self._idle.pop() if self._idle else None
-        return _Lent(self, self._model.open() if segmenter is None else segmenter)
+        return _Lent(self, self.model.open() if segmenter is None else segmenter)
 
     def close(self) -> None:
         """Close what is idle; what is lent is closed when it comes back. Idempotent."""
