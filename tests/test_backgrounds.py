@@ -151,7 +151,7 @@ async def test_sessions_share_a_film_and_the_last_gives_it_back(tmp_path: Path) 
     del one, other
     await asyncio.sleep(0)  # the loop's own step holds what it has handed over
     gc.collect()
-    assert not len(backgrounds._films)
+    assert not len(backgrounds._clips)
     assert isinstance(await backgrounds.pick("rain"), Clip), number
 
 

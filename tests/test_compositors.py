@@ -113,8 +113,8 @@ def test_composing_writes_to_no_input() -> None:
     ("wanted", "message"),
     [
         ({"mode": "sepia"}, "unknown mode 'sepia'; expected one of"),
-        ({"mode": "color", "color": "green"}, "'green' is no colour; expected #rrggbb"),
-        ({"mode": "image"}, "mode image was asked for without one"),
+        ({"mode": "color", "color": "green"}, "got 'green', expected #rrggbb"),
+        ({"mode": "image"}, "got mode image without a background"),
     ],
 )
 def test_bad_options_say_what_is_expected(wanted: dict[str, str], message: str) -> None:

@@ -105,11 +105,11 @@ def test_no_setting_shows_the_room_or_hides_the_person(threshold: float, feather
 @pytest.mark.parametrize(
     ("wanted", "message"),
     [
-        ({"threshold": 0.0}, "threshold: 0 came; expected 0.02 to 0.98"),
-        ({"threshold": float("nan")}, "threshold: nan came"),
-        ({"feather": 0.6}, "feather: 0.6 came; expected 0.02 to 0.5 at this threshold"),
-        ({"threshold": 0.8, "feather": 0.3}, "feather: 0.3 came; expected 0.02 to 0.2"),
-        ({"feather": float("nan")}, "feather: nan came"),
+        ({"threshold": 0.0}, "threshold: got 0, expected 0.02 to 0.98"),
+        ({"threshold": float("nan")}, "threshold: got nan"),
+        ({"feather": 0.6}, "feather: got 0.6, expected 0.02 to 0.5 at this threshold"),
+        ({"threshold": 0.8, "feather": 0.3}, "feather: got 0.3, expected 0.02 to 0.2"),
+        ({"feather": float("nan")}, "feather: got nan"),
     ],
 )
 def test_an_edge_that_cannot_be_is_refused(wanted: dict[str, float], message: str) -> None:
@@ -120,9 +120,9 @@ def test_an_edge_that_cannot_be_is_refused(wanted: dict[str, float], message: st
 @pytest.mark.parametrize(
     ("texts", "message"),
     [
-        ({"threshold": "half"}, "threshold: 'half' is no number"),
-        ({"decontaminate": ""}, "decontaminate: '' came; expected one of true, 1, false, 0"),
-        ({"framing": "yes"}, "framing: 'yes' came; expected one of true, 1, false, 0"),
+        ({"threshold": "half"}, "threshold: got 'half', expected a number"),
+        ({"decontaminate": ""}, "decontaminate: got '', expected one of true, 1, false, 0"),
+        ({"framing": "yes"}, "framing: got 'yes', expected one of true, 1, false, 0"),
     ],
 )
 def test_options_written_wrongly_are_refused(texts: dict[str, str], message: str) -> None:

@@ -110,7 +110,7 @@ def prior_message(layout: Any, data: bytes, size: int = SIDE) -> pb.Picture:
 BAD_PRIORS = {
     "another size": (
         prior_message(pb.PICTURE_FORMAT_GRAY8, bytes(9), 3),
-        "the size is 3x3; expected the model's",
+        "got 3x3, expected the model's",
     ),
     "too few bytes": (
         prior_message(pb.PICTURE_FORMAT_GRAY8, bytes(9)),
@@ -121,7 +121,7 @@ BAD_PRIORS = {
         prior_message(pb.PICTURE_FORMAT_GRAY8_ZLIB, zlib.compress(bytes(10**7))),
         f"{SIDE**2 + 1} bytes for {SIDE}x{SIDE}",
     ),
-    "a photograph": (jpeg(room(SIDE, SIDE)).message, "the size is 0x0"),
+    "a photograph": (jpeg(room(SIDE, SIDE)).message, "got 0x0"),
     "another layout": (prior_message(pb.PICTURE_FORMAT_PNG, b""), "got format 6, expected GRAY8 (4)"),
     "huge": (prior_message(pb.PICTURE_FORMAT_GRAY8, b"", 2**16), "expected at most 2088960"),
 }

@@ -69,7 +69,7 @@ async def test_edges_and_framing_change_while_a_stream_runs_and_what_is_in_force
             assert reply is not None
             sizes.append(int((reply.array > 127).sum()))
         assert sizes[0] > sizes[1] > sizes[2]
-    with pytest.raises(ClientError, match=r"feather: 0.4 came; expected 0.02 to 0.2 at this threshold"):
+    with pytest.raises(ClientError, match=r"feather: got 0.4, expected 0.02 to 0.2 at this threshold"):
         await client.segment(frame, mode="alpha", threshold=0.8, feather=0.4)
 
 

@@ -64,7 +64,7 @@ async def test_tritonclient_gets_the_python_clients_masks(
     assert answers["metadata"]["outputs"] == [
         {"name": "mask", "datatype": "UINT8", "shape": ["1", str(SIDE), str(SIDE), "1"]}
     ]
-    expected = ["unknown model 'nobody'", "got ['picture']", "got UINT8 (360, 640), expected", "the size is 8x8"]
+    expected = ["unknown model 'nobody'", "got ['picture']", "got UINT8 (360, 640), expected", "got 8x8, expected"]
     for refusal, message in zip(answers["refusals"], expected, strict=True):
         assert refusal.startswith("StatusCode.INVALID_ARGUMENT")
         assert message in refusal
@@ -199,7 +199,7 @@ BAD: dict[str, tuple[kserve.ModelInferRequest, str]] = {
     ),
     "no size": (request(image(shape=[])), "got UINT8 ()"),
     "a batch": (request(image(shape=[2, 2, 2, 3])), "got UINT8 (2, 2, 2, 3)"),
-    "negative": (request(image(shape=[-2, -2, 3]), raw=[bytes(12)]), "the size is -2x-2"),
+    "negative": (request(image(shape=[-2, -2, 3]), raw=[bytes(12)]), "got -2x-2"),
     "huge": (request(image(shape=[2**31, 2**31, 3])), "expected at most"),
     "floats": (request(image(datatype="FP32"), raw=[bytes(48)]), "got FP32 (1, 2, 2, 3)"),
     "numbers above 255": (

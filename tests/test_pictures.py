@@ -55,9 +55,9 @@ def test_rgb24_means_red_first() -> None:
 
 
 def test_wrong_byte_count_says_what_came_and_what_is_expected() -> None:
-    with pytest.raises(BadPicture, match="100 bytes for 640x360 I420; expected 345600"):
+    with pytest.raises(BadPicture, match="got 100 bytes for 640x360 I420, expected 345600"):
         frame_from_i420(bytes(100), 640, 360, NOW, 0.0)
-    with pytest.raises(BadPicture, match="100 bytes for 640x360 RGB24; expected 691200"):
+    with pytest.raises(BadPicture, match="got 100 bytes for 640x360 RGB24, expected 691200"):
         frame_from_rgb24(bytes(100), 640, 360, NOW, 0.0)
 
 

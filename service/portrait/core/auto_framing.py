@@ -1,10 +1,10 @@
-"""Auto-framing: the part of the picture where the person is, shown at the picture's own size.
+"""Auto-framing: shows the part of the picture where the person is, at the picture's own size.
 
-The rule. What is wanted is a window of the picture's own shape around everybody the mask shows, with MARGIN of their
-size above and beside them, at least LEAST of the picture wide. It is aimed at anew only when what is wanted differs
-from what is aimed at by more than SLACK of the window; the window then glides there, half of the way in HALF seconds
-and never faster than FASTEST. With nobody in the picture it stays for PATIENCE seconds, then widens to the whole. It
-begins where it is wanted, and after a cut it is there at once.
+The wanted window has the picture's shape and goes around everything that the mask shows, with MARGIN of its size above
+and beside it; it is at least LEAST of the picture wide. A new aim is taken only when the wanted window differs from the
+current aim by more than SLACK of its side. The window then moves there, covering half of the way in HALF seconds and
+never more than FASTEST per second. When no person is in the picture, it stays for PATIENCE seconds and then widens to
+the whole picture. In the first frame, and after a cut, it is where it is wanted at once.
 """
 
 from dataclasses import dataclass
@@ -25,25 +25,25 @@ FASTEST = 0.6
 PATIENCE = 1.0
 
 LONGEST_STEP = 0.2
-"""Seconds between two frames that are counted, at most: after a gap the window does not leap."""
+"""Seconds between two frames, at most, that the window moves for: it does not jump after a gap."""
 
 
 @dataclass(frozen=True, slots=True)
 class Window:
-    """A part of the picture, in shares of its sides; it has the picture's shape."""
+    """A part of the picture that has its shape, in fractions of its width and height."""
 
     left: float = 0.0
     top: float = 0.0
     side: float = 1.0
 
     def far_from(self, other: "Window") -> bool:
-        """Whether the two differ by more than a person who sits still moves."""
+        """Whether the two differ by more than the movements of a person who sits still."""
         slack = SLACK * self.side
         centers = abs(self.left + self.side / 2 - other.left - other.side / 2), abs(self.top - other.top)
         return max(*centers, abs(self.side - other.side)) > slack
 
     def towards(self, aim: "Window", seconds: float) -> "Window":
-        """This window so much later, on its way to another one."""
+        """This window `seconds` later, on its way to `aim`."""
         share, most = 1 - float(0.5 ** (seconds / HALF)), FASTEST * seconds
 
         def step(here: float, there: float) -> float:
@@ -58,7 +58,7 @@ WHOLE = Window()
 
 
 class AutoFraming:
-    """Where the window is. Used by one thread."""
+    """Moves the window from frame to frame. Used by one thread."""
 
     def __init__(self) -> None:
         self._window: Window | None = None
@@ -83,13 +83,13 @@ class AutoFraming:
         return self._window
 
     def forget(self) -> None:
-        """Another picture comes: the window is where it is wanted at once."""
+        """Start anew: in the next frame the window is where it is wanted at once."""
         self._window = None
 
 
 def _wanted(mask: Mask) -> Window | None:
-    """The window around everybody; None where nobody is."""
-    # Specks are nobody.
+    """The window around all persons; None without one."""
+    # Erosion removes specks.
     solid = cv2.erode(cv2.threshold(mask.values, 127, 255, cv2.THRESH_BINARY)[1], np.ones((5, 5), np.uint8))
     x, y, width, height = cv2.boundingRect(solid)
     if not width:
@@ -101,10 +101,10 @@ def _wanted(mask: Mask) -> Window | None:
 
 
 def show(window: Window, frame: Frame, mask: Mask) -> tuple[Frame, Mask]:
-    """The part of `frame` within the window at the frame's size, and the mask that belongs to it."""
+    """The part of `frame` within the window, enlarged to the frame's size, and the same part of the mask."""
     if window.side >= 1:
         return frame, mask
-    # On whole pixels of chroma, so that all planes show the same; the mask then takes exactly that part.
+    # The window lies on whole chroma samples, so that all planes show the same part; the mask is cut to exactly that.
     width, height = max(1, round(window.side * frame.u.shape[1])), max(1, round(window.side * frame.u.shape[0]))
     left = min(round(window.left * frame.u.shape[1]), frame.u.shape[1] - width)
     top = min(round(window.top * frame.u.shape[0]), frame.u.shape[0] - height)
@@ -114,7 +114,7 @@ def show(window: Window, frame: Frame, mask: Mask) -> tuple[Frame, Mask]:
     across, down = mask.width / frame.width, mask.height / frame.height
     sides = min(2 * width, frame.width - 2 * left), min(2 * height, frame.height - 2 * top)
     scale = sides[0] / frame.width, sides[1] / frame.height
-    # Pixels have their middles at halves.
+    # The centres of pixels are at halves.
     matrix = np.array(
         [
             [scale[0], 0, 2 * left * across + scale[0] / 2 - 0.5],

@@ -1,7 +1,7 @@
-"""Masks whose contours follow the picture's: a guided filter on luma.
+"""A guided filter on luma, which moves a mask's contours to the edges of the picture.
 
 Source: K. He, J. Sun, X. Tang, "Guided Image Filtering" (ECCV 2010), equations 5, 6 and 8. Around every pixel the mask
-is fitted by a line of the luma, so that it turns where the picture does.
+is approximated by a linear function of the luma, so that it changes where the picture does.
 """
 
 import cv2
@@ -12,19 +12,19 @@ from portrait.image.frame import Frame, Plane
 from portrait.image.mask import Mask
 
 SCALE = 2
-"""The filter runs at half the mask's size, where the embedded networks draw their contours: a fifth of the time of the
-full size for the same boundary F."""
+"""The filter runs at the mask's size divided by this, the resolution of the embedded networks' contours: the same
+boundary F as at full size in a fifth of the time."""
 
 REACH = 1 / 48
-"""How far the neighbourhood of a pixel reaches to every side, as a share of the shorter one: two pixels of 96."""
+"""How far the neighbourhood of a pixel reaches in every direction, as a part of the shorter side: two pixels of 96."""
 
 FLAT = 1e-3 * 255**2
-"""Variance of luma below which a neighbourhood counts as flat: there the mask is only smoothed, and noise stays out."""
+"""The variance of luma below which a neighbourhood counts as flat: the mask is only smoothed, so noise adds nothing."""
 
 
 def make_guide(frame: Frame, width: int, height: int) -> Plane:
     """(height // 2, width // 2) uint8: the luma of `frame` at half the size of a mask of (width, height)."""
-    # By way of the mask's size: averaging a whole frame takes longer than the filter, and picking pixels lets noise in.
+    # In two steps: averaging the whole frame takes longer than the filter, and sampling it once lets noise in.
     luma = cv2.resize(frame.y, (width, height), interpolation=cv2.INTER_LINEAR)
     return halve(np.asarray(luma, np.uint8))
 
@@ -36,7 +36,7 @@ def halve(plane: Plane) -> Plane:
 
 
 def follow_edges(mask: Mask, guide: Plane) -> Mask:
-    """`mask` with its contour on the edges near it of the frame that `guide` was made of. An empty mask stays empty."""
+    """`mask` with its contour moved to nearby edges of the frame of `guide`. An empty mask stays empty."""
     values, side = halve(mask.values), 2 * round(min(guide.shape) * REACH) + 1
 
     def mean(plane: NDArray[np.uint8] | NDArray[np.float32]) -> NDArray[np.float32]:
@@ -49,6 +49,6 @@ def follow_edges(mask: Mask, guide: Plane) -> Mask:
     variance = mean_squares - mean_luma * mean_luma
     slope = np.asarray(covariance / (variance + FLAT), np.float32)
     fitted = mean(slope) * guide + mean(mean_values - slope * mean_luma)
-    # A fit may leave 0..255 on either side; the conversion takes absolutes.
+    # The values may lie outside of 0..255; the conversion takes absolute values.
     small = cv2.convertScaleAbs(np.maximum(fitted, 0, out=fitted))
     return Mask(np.asarray(cv2.resize(small, (mask.width, mask.height), interpolation=cv2.INTER_LINEAR), np.uint8))

@@ -1,4 +1,4 @@
-"""When the mask of an earlier frame may serve again."""
+"""Reusing the mask of an earlier frame when the picture stands still or quality is reduced."""
 
 from dataclasses import dataclass
 from typing import Literal, TypeAlias
@@ -11,40 +11,40 @@ from portrait.image.frame import Plane
 from portrait.image.mask import Mask
 
 Carried: TypeAlias = Literal["", "still", "alternate"]
-"""Why a result has the mask of an earlier frame; empty: it has its own."""
+"""Why a result has the mask of an earlier frame; empty if it has its own."""
 
 CELLS = (16, 9)
-"""Across and down: the picture is compared by the mean luma of so many parts, which averages a sensor's noise out."""
+"""Columns and rows: pictures are compared by the mean luma of these cells, which averages a sensor's noise out."""
 
 STILL_DIFFERENCE = 2
-"""Levels of 255 by which no part may differ from the frame the mask was made of."""
+"""Levels of 255 by which a cell may differ, at most, from the frame that the mask was made of."""
 
 LONGEST_STILL = 15
-"""Frames in a row that take one mask: half a second, in case something moved that no mean shows."""
+"""Consecutive frames that reuse one mask: half a second, in case something moved that the means do not show."""
 
 
 @dataclass(frozen=True, slots=True)
-class Earlier:
-    """The last frame that the network has seen."""
+class SegmentedFrame:
+    """The last frame that the network segmented."""
 
     prior: Mask
-    """What it said."""
+    """The network's output."""
     mask: Mask
-    """That, with its contour at the edges of that frame."""
+    """The output with its contour moved to the frame's edges."""
     guide: Plane
-    """Its small luma."""
+    """The frame's luma at half the mask's size."""
 
 
 class MaskReuse:
-    """The last mask that the network made, and how often it has served since. Used by one thread."""
+    """The network's last mask, and how often it has been reused since. Used by one thread."""
 
     def __init__(self) -> None:
-        self.last: Earlier | None = None
-        """None before the first, and after `forget`."""
+        self.last: SegmentedFrame | None = None
+        """None before the first frame, and after `forget`."""
         self._served = 0
 
-    def find(self, guide: Plane, quality: Quality) -> tuple[Carried, Earlier | None]:
-        """What the frame of `guide`, its small luma, takes instead of a mask of its own, and why; counted as taken."""
+    def find(self, guide: Plane, quality: Quality) -> tuple[Carried, SegmentedFrame | None]:
+        """Why the frame of `guide` reuses a mask, and that mask's frame; None if it needs its own. Counts the reuse."""
         carried: Carried = ""
         if self.last is None or quality is Quality.FULL:
             return carried, None
@@ -56,16 +56,16 @@ class MaskReuse:
         return carried, self.last if carried else None
 
     def keep(self, guide: Plane, prior: Mask, mask: Mask) -> None:
-        """The network has said `prior` of the frame of `guide`, and `mask` has become of it."""
-        self.last, self._served = Earlier(prior, mask, guide), 0
+        """Keep the network's output for the frame of `guide`, and the mask made of it."""
+        self.last, self._served = SegmentedFrame(prior, mask, guide), 0
 
     def forget(self) -> None:
-        """The next frame is a first frame."""
+        """Treat the next frame as the first."""
         self.last = None
 
 
 def _is_still(before: Plane, now: Plane) -> bool:
-    # The cells are made when they are asked for, the earlier ones too: at full quality nobody asks.
+    # Computed when needed, the earlier frame's too: at full quality no frame is compared.
     return cv2.norm(_cells(before), _cells(now), cv2.NORM_INF) <= STILL_DIFFERENCE
 
 

@@ -30,14 +30,14 @@ class Result:
     frame: Frame
     mask: Mask
     prior: Mask
-    """What the network said: the prior of the next frame. `mask` is it with its contour on the picture's edges."""
+    """The network's output: the prior of the next frame. `mask` is it with its contour on the frame's edges."""
     options: Options
     compositor: Compositor
     recorder: Metrics
     failure: Exception | None = None
     """Why the mask is empty, if segmentation failed."""
     carried: Carried = ""
-    """Why the mask is an earlier frame's, if it is."""
+    """Why the mask is an earlier frame's, if it is reused."""
     window: Window = WHOLE
     """The part of the frame that is shown when it is composed."""
 
@@ -89,9 +89,10 @@ class Pipeline:
         """A prior made elsewhere, until a mask has been made of it."""
 
     def run(self, frame: Frame, options: Options, compositor: Compositor, quality: Quality = Quality.FULL) -> Result:
-        """Segment `frame`, as well as `quality` allows.
+        """Segment `frame` at a quality level.
 
-        Never raises because of the network: it fails closed with an empty mask and says why.
+        A failure of the network does not raise: the result has an empty mask, so that it shows nothing of the
+        background, and `failure` says why.
         """
         failure = None
         with self._recorder.stage("segment"):
@@ -119,7 +120,7 @@ class Pipeline:
         return self._framed(Result(frame, mask, prior, options, compositor, self._recorder, failure, carried))
 
     def _framed(self, result: Result) -> Result:
-        """The result with the window of its frame, where framing is asked for."""
+        """The result with the window of its frame, if framing is on."""
         if not result.options.framing or result.options.mode in GREY_MODES:
             self._framing.forget()
             return result
@@ -132,25 +133,25 @@ class Pipeline:
         return mask
 
     def reset(self) -> None:
-        """Forget the prior: the next frame is a first frame."""
+        """Forget the prior and treat the next frame as the first."""
         self._segmenter.reset()
         self._reuse.forget()
         self._resumed = None
 
     def resume(self, prior: Mask) -> None:
-        """Go on from a mask made elsewhere, whatever the size of the next frame.
+        """Continue from a mask made elsewhere; the next frame may have any size.
 
         Raises:
-            BadOption: it has not the model's size.
+            BadOption: the mask does not have the model's size.
         """
         if (prior.width, prior.height) != (self._mask_width, self._mask_height):
             expected = f"the model's {self._mask_width}x{self._mask_height}"
-            raise BadOption("prior", f"the size is {prior.width}x{prior.height}; expected {expected}")
+            raise BadOption("prior", f"got {prior.width}x{prior.height}, expected {expected}")
         self._segmenter.resume(prior)
         self._resumed = prior
 
     def close(self) -> None:
-        """Close what is open."""
+        """Close the segmenters."""
         self._best.close()
         if self._smaller is not self._best:
             self._smaller.close()

@@ -1,4 +1,4 @@
-"""The pictures and films people may put behind themselves."""
+"""The pictures and clips that sessions can show behind the person."""
 
 import asyncio
 from collections.abc import Iterator
@@ -16,44 +16,44 @@ from portrait.image.frame import Frame, Timestamp
 
 EMBEDDED = Path(__file__).parents[1] / "scenes"
 PICTURES = (".jpg", ".jpeg", ".png", ".webp")
-"""Suffixes, in small letters or capitals. What a file is its bytes say."""
+"""Suffixes, in lower or upper case, of the files that are listed. Their format is known by their bytes."""
 
 MAX_PIXELS = 25_000_000
-"""Of a background as it comes; it is kept at no more than KEPT_SIDE on the longer side."""
+"""Of a background's file. It is kept with no more than KEPT_SIDE pixels on its longer side."""
 
 KEPT_SIDE = 1920
 
 STILL_SIDE = 480
-"""Of the longer side of what people choose by."""
+"""Pixels on the longer side of a gallery picture."""
 
 PICTURE_THREADS = 4
-"""How many pictures are decoded at once."""
+"""Pictures that are decoded at once."""
 
 
 class Backgrounds:
-    """Embedded pictures, and pictures and films of one more folder, by the names of their files.
+    """The embedded pictures, and the pictures and clips of one more folder, by their files' names.
 
-    A film is decoded when the first session asks for it, shared with those that follow, and given back with the last.
-    Decoding takes up to seconds. Threads that end with this object do it: the loop's own encode everybody's frames.
+    A clip is decoded when the first session asks for it, shared with later sessions, and freed with the last. Decoding
+    takes up to seconds and runs in this object's own threads, so that nothing else waits for it.
     """
 
     def __init__(self, folder: Path | None = None) -> None:
         folders = [EMBEDDED] if folder is None else [EMBEDDED, folder]
         files = (path for place in folders for path in sorted(place.iterdir()))
         self._paths = {path.stem: path for path in files if path.suffix.lower() in PICTURES or is_clip(path)}
-        self._films: WeakValueDictionary[Path, Clip] = WeakValueDictionary()
+        self._clips: WeakValueDictionary[Path, Clip] = WeakValueDictionary()
         self._stills: dict[Path, tuple[int, bytes]] = {}
         """For each path asked for: when the file was changed, in ns, and the JPEG made of it then, some 20 KB."""
-        self._one_film = ThreadPoolExecutor(1, thread_name_prefix="film")
-        self._some_pictures = ThreadPoolExecutor(PICTURE_THREADS, thread_name_prefix="background")
+        self._clip_thread = ThreadPoolExecutor(1, thread_name_prefix="clip")
+        self._picture_threads = ThreadPoolExecutor(PICTURE_THREADS, thread_name_prefix="background")
 
     def take_over(self, other: "Backgrounds") -> None:
-        """Have the pictures of `other` from now on."""
-        self._paths, self._films, self._stills = other._paths, other._films, other._stills
+        """Use the pictures of `other` from now on."""
+        self._paths, self._clips, self._stills = other._paths, other._clips, other._stills
 
     @property
     def names(self) -> list[str]:
-        """The names there are."""
+        """All names."""
         return list(self._paths)
 
     def path(self, name: str) -> Path:
@@ -68,7 +68,7 @@ class Backgrounds:
             raise BadOption("background", f"unknown background {name!r}; expected one of {self.names}") from None
 
     async def pick(self, name: str) -> Frame | Clip:
-        """The picture or film of that name, decoded.
+        """The picture or clip of that name, decoded.
 
         Raises:
             BadOption: there is none.
@@ -76,25 +76,25 @@ class Backgrounds:
         """
         path, loop = self.path(name), asyncio.get_running_loop()
         if is_clip(path):
-            return await loop.run_in_executor(self._one_film, self._film, path)
-        return await loop.run_in_executor(self._some_pictures, _picture, path)
+            return await loop.run_in_executor(self._clip_thread, self._clip, path)
+        return await loop.run_in_executor(self._picture_threads, _picture, path)
 
     async def decode(self, data: bytes) -> Frame:
-        """A background that somebody sends: a JPEG, PNG or WebP file.
+        """Decode a background that a client sends: a JPEG, PNG or WebP file.
 
         Raises:
-            BadPicture: not a picture, or too large a one.
+            BadPicture: not a picture, or too large.
         """
-        return await asyncio.get_running_loop().run_in_executor(self._some_pictures, load_background, data)
+        return await asyncio.get_running_loop().run_in_executor(self._picture_threads, load_background, data)
 
     async def still(self, name: str) -> bytes:
-        """A small JPEG of that background, a film's first picture, for people to choose by.
+        """A small JPEG of that background, of a clip's first picture, for a gallery.
 
         Raises:
             BadOption: there is none.
             BadPicture: its file cannot be used.
         """
-        return await asyncio.get_running_loop().run_in_executor(self._some_pictures, self._still, self.path(name))
+        return await asyncio.get_running_loop().run_in_executor(self._picture_threads, self._still, self.path(name))
 
     def _still(self, path: Path) -> bytes:
         with _reading(path):
@@ -105,19 +105,19 @@ class Backgrounds:
             self._stills[path] = status.st_mtime_ns, still
         return still
 
-    def _film(self, path: Path) -> Clip:
-        film = self._films.get(path)
-        if film is None:
+    def _clip(self, path: Path) -> Clip:
+        clip = self._clips.get(path)
+        if clip is None:
             with _reading(path):
-                film = self._films[path] = load_clip(path)
-        return film
+                clip = self._clips[path] = load_clip(path)
+        return clip
 
 
 def load_background(data: bytes) -> Frame:
-    """A background of the bytes of a JPEG, PNG or WebP file.
+    """Decode a background from a JPEG, PNG or WebP file's bytes. What is transparent becomes grey.
 
     Raises:
-        BadPicture: not a picture, or too large a one.
+        BadPicture: not a picture, or too large.
     """
     frame = flattened(decode_frame(data, MAX_PIXELS, "background", Timestamp(0, Fraction(1)), 0.0))
     return _scaled(frame, KEPT_SIDE)
@@ -140,5 +140,5 @@ def _scaled(frame: Frame, side: int) -> Frame:
 def _reading(path: Path) -> Iterator[None]:
     try:
         yield
-    except OSError as error:  # it has gone since the folder was looked at
+    except OSError as error:  # for example, it was deleted after the folder was read
         raise BadPicture("background", f"{path.name} cannot be read: {error.strerror}") from error

@@ -1,4 +1,4 @@
-"""Films from files: short clips, decoded ahead within a bound."""
+"""Clips: short videos from files, decoded whole within a bound of memory."""
 
 import io
 from collections.abc import Iterator, Mapping, Sequence
@@ -18,7 +18,7 @@ from portrait.image.frame import CAMERA, Frame, check_size, i420_length
 
 @dataclass(frozen=True, eq=False)  # without slots, which allow no weak references before Python 3.11
 class Clip:
-    """A short clip, decoded; shown over and over. Shared between sessions, never written to."""
+    """A short video, decoded, to be shown in a loop. Shared between sessions, never written to."""
 
     frames: Sequence[Frame]
     """One or more, all of one size."""
@@ -26,22 +26,22 @@ class Clip:
     """Frames per second."""
 
     def at(self, seconds: float) -> Frame:
-        """The picture at a time, counted from any origin."""
+        """The picture at a time, which may be counted from any origin."""
         return self.frames[int(seconds * self.rate) % len(self.frames)]
 
 
 FORMATS: Mapping[str, str] = {".mp4": "mp4", ".webm": "webm"}
-"""FFmpeg's name of the container for every suffix. Said to FFmpeg, never found out by it: by their first bytes it would
-take a playlist for a film, and open what that names."""
+"""FFmpeg's name of the container by suffix. FFmpeg is told the format: left to find out by the first bytes, it would
+take a playlist for a video, and open the addresses in it."""
 
 LONGEST = 20.0
-"""Seconds of a film."""
+"""Seconds that a clip may last."""
 
 RATE = 15.0
-"""Frames per second that are kept, at most: the room behind a person need not move as smoothly as they do."""
+"""Frames per second that are kept, at most: a background need not move as smoothly as the person."""
 
 KEPT_BYTES = 64 * 2**20
-"""Of a film's decoded frames; those of a long one are kept smaller. 10 s fit at 728x410, 4 s at 1152x648."""
+"""Of a clip's decoded frames. A longer clip is kept at a smaller size: 10 s at 728x410, 4 s at 1152x648."""
 
 MAX_PIXELS = 1920 * 1088
 MAX_BYTES = 64 * 2**20
@@ -50,29 +50,29 @@ MAX_FRAMES = int(LONGEST * 61)
 
 
 def is_clip(path: Path) -> bool:
-    """Whether the file's name is that of a film."""
+    """Whether the file's suffix is a clip's."""
     return path.suffix.lower() in FORMATS
 
 
 def load_clip(path: Path) -> Clip:
-    """A film of an MP4 or WebM file; its sound is left out. Takes seconds, for a long one.
+    """Decode an MP4 or WebM file without its sound. A long clip takes seconds.
 
     Raises:
-        BadPicture: not one, damaged, longer than LONGEST, or with larger pictures than MAX_PIXELS.
+        BadPicture: not a video, damaged, longer than LONGEST, or with larger pictures than MAX_PIXELS.
         OSError: it cannot be read.
     """
     with _opened(path) as container:
-        film = _decode(container, path.name)
-    if not film.frames:
+        clip = _decode(container, path.name)
+    if not clip.frames:
         raise BadPicture("background", f"{path.name} has no picture that can be decoded")
-    return film
+    return clip
 
 
 def first_picture(path: Path) -> Frame:
-    """A film's first picture; no more of it is decoded.
+    """Decode a clip's first picture only.
 
     Raises:
-        BadPicture: not a film, damaged before it has begun, or with larger pictures than MAX_PIXELS.
+        BadPicture: not a video, its first picture is damaged, or it is larger than MAX_PIXELS.
         OSError: it cannot be read.
     """
     with _opened(path) as container:
@@ -83,7 +83,7 @@ def first_picture(path: Path) -> Frame:
 
 @contextmanager
 def _opened(path: Path) -> Iterator[av.container.InputContainer]:
-    """The file's container, which has video; what goes wrong with it in the block is a BadPicture."""
+    """Open a file that has video. FFmpeg's errors in the block become BadPicture."""
     name, form = path.name, FORMATS[path.suffix.lower()]
     if (size := path.stat().st_size) > MAX_BYTES:
         raise BadPicture("background", f"{name} has {size} bytes; expected at most {MAX_BYTES}")
@@ -101,13 +101,13 @@ def _opened(path: Path) -> Iterator[av.container.InputContainer]:
 def _decode(container: av.container.InputContainer, name: str) -> Clip:
     video = container.streams.video[0]
     rate = min(RATE, float(video.average_rate or RATE))
-    # What a browser records says nothing of its length.
+    # Files recorded by browsers do not say how long they are.
     seconds = float((container.duration or 0) / av.time_base) or LONGEST
     _check_length(seconds, name)
     width, height = _kept_size(video.width, video.height, max(1.0, seconds * rate))
     frames: list[Frame] = []
     for picture, number in _paced(container, video, rate, name):
-        # A film that is longer than its header says shall not take more than was counted on.
+        # A clip that is longer than its header says must not take more memory than was planned.
         if (len(frames) + 1) * i420_length(width, height) > KEPT_BYTES:
             raise BadPicture("background", f"{name} has more pictures than the {seconds:.1f} s its header says")
         frames.append(_kept(picture, width, height, number))
@@ -115,12 +115,12 @@ def _decode(container: av.container.InputContainer, name: str) -> Clip:
 
 
 def _kept(picture: av.VideoFrame, width: int, height: int, number: int) -> Frame:
-    """A picture at the size it is kept at, in memory of its own."""
+    """A picture at the size at which it is kept, in memory of its own."""
     check_size(picture.width, picture.height, MAX_PIXELS, "background")
     small = picture.reformat(width, height)
     small.pts, small.time_base = number, Fraction(1)
     frame = frame_from_av(small, MAX_PIXELS, 0.0, usual_matrix(picture.height))
-    # In a camera's colours already, not at every frame of a session.
+    # Converted to a camera's colours once, here, and not for every frame of a session.
     frame = recolored(frame, CAMERA)
     return frame.with_planes(frame.y.copy(), frame.u.copy(), frame.v.copy())
 

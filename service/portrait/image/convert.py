@@ -145,7 +145,7 @@ def frame_from_i420(data: bytes, width: int, height: int, timestamp: Timestamp, 
     """
     expected = i420_length(width, height)
     if len(data) != expected:
-        raise BadPicture("data", f"{len(data)} bytes for {width}x{height} I420; expected {expected}")
+        raise BadPicture("data", f"got {len(data)} bytes for {width}x{height} I420, expected {expected}")
     return Frame(*split_i420(np.frombuffer(data, np.uint8), width, height), timestamp, arrived)
 
 
@@ -157,7 +157,7 @@ def frame_from_rgb24(data: bytes, width: int, height: int, timestamp: Timestamp,
     """
     expected = width * height * 3
     if len(data) != expected:
-        raise BadPicture("data", f"{len(data)} bytes for {width}x{height} RGB24; expected {expected}")
+        raise BadPicture("data", f"got {len(data)} bytes for {width}x{height} RGB24, expected {expected}")
     rgb = np.frombuffer(data, np.uint8).reshape(height, width, 3)
     return _convert(rgb, cv2.COLOR_RGB2YUV_I420, timestamp, arrived)
 
@@ -251,7 +251,7 @@ def fit_cover(frame: Frame, width: int, height: int) -> Frame:
 
 
 def _middle(plane: Plane, across: float, down: float) -> Plane:
-    """So much of a plane's width and height."""
+    """The middle of a plane: the fractions `across` of its width and `down` of its height."""
     height, width = plane.shape
     columns, rows = max(1, round(width * across)), max(1, round(height * down))
     left, top = (width - columns) // 2, (height - rows) // 2

@@ -98,11 +98,11 @@ class Frame:
 
     @property
     def came(self) -> tuple[int, int]:
-        """(width, height) of the picture that came."""
+        """(width, height) of the source picture."""
         return self.full_size or (self.width, self.height)
 
     def with_planes(self, y: Plane, u: Plane, v: Plane, alpha: Plane | None = None) -> "Frame":
-        """Another picture at this frame's time."""
+        """A frame of the same time and colours with other planes."""
         return replace(self, y=y, u=u, v=v, alpha=alpha)
 
 
@@ -140,7 +140,7 @@ def check_size(width: int, height: int, max_pixels: int, field: str) -> None:
         BadPicture: says the size and the limit.
     """
     if width < 1 or height < 1:
-        raise BadPicture(field, f"the size is {width}x{height}; expected at least 1x1")
+        raise BadPicture(field, f"got {width}x{height}, expected at least 1x1")
     if width * height > max_pixels:
         message = f"{width}x{height} is {width * height} pixels; expected at most {max_pixels}"
         raise BadPicture(field, message, (width, height))

@@ -1,4 +1,4 @@
-"""Mask: where the person is."""
+"""Mask: the person's probability in every pixel."""
 
 from dataclasses import dataclass
 
@@ -26,5 +26,5 @@ class Mask:
 
     @classmethod
     def empty(cls, width: int, height: int) -> "Mask":
-        """Nobody there. Composing with it shows no pixel of the camera: this is how the service fails closed."""
+        """A mask without a person. Composing with it shows no pixel of the camera: so the service fails closed."""
         return cls(np.zeros((height, width), np.uint8))

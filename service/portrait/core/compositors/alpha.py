@@ -1,4 +1,4 @@
-"""Mode alpha: the share of the person in every pixel, as the composing modes use it."""
+"""Mode alpha: the share of the person in every pixel, as the composing modes blend with it."""
 
 from portrait.core.compositors.blend import grey_frame, matte
 from portrait.core.compositors.options import Options
@@ -7,7 +7,7 @@ from portrait.image.mask import Mask
 
 
 class AlphaCompositor:
-    """A matte to blend with: the probability made steep, at the frame's size."""
+    """A matte to blend with: the probability with steeper edges, at the frame's size."""
 
     def __init__(self, options: Options) -> None:
         self._steep = options.steep

@@ -1,4 +1,4 @@
-"""The seam between a mask and a picture, and the arithmetic every output mode shares."""
+"""The interface of output modes, and the arithmetic they share."""
 
 import math
 from collections.abc import Sequence
@@ -17,7 +17,7 @@ class Compositor(Protocol):
     """One output mode. Pure: the same frame and mask give the same frame."""
 
     def compose(self, frame: Frame, mask: Mask) -> Frame:
-        """A new frame of the same size and time. An empty mask shows no pixel of the camera unblurred."""
+        """A new frame of the same size and time. With an empty mask it shows no unblurred pixel of the camera."""
 
 
 # In limited range luma is 16..235, which a player shows as 0..255.
@@ -26,7 +26,7 @@ TO_LIMITED: Plane = np.rint(16 + np.arange(256) * 219 / 255).astype(np.uint8)
 
 def alpha(mask: Mask, width: int, height: int, steep: Plane) -> Plane:
     """(height, width) uint8, the share of the person in every pixel, by the table `Options.steep`."""
-    # The table at the mask's size, then the resize: fewer pixels, and no steps along the edge.
+    # The table comes before the resize: it has fewer pixels to look up, and leaves no steps along the edge.
     return resize(np.asarray(cv2.LUT(mask.values, steep), np.uint8), width, height)
 
 
@@ -44,21 +44,21 @@ def matte(frame: Frame, mask: Mask, steep: Plane, width: int, height: int) -> Pl
     return np.asarray(cv2.min(share, own), np.uint8)
 
 
-def blend_into(room: Planes, frame: Frame, mask: Mask, steep: Plane, own_colors: bool = False) -> Frame:
-    """The person of `frame` over `room`, plane by plane, without colour conversion, by the table `Options.steep`.
+def blend_into(behind: Planes, frame: Frame, mask: Mask, steep: Plane, own_colors: bool = False) -> Frame:
+    """The person of `frame` over the planes `behind`, without colour conversion, by the table `Options.steep`.
 
-    The planes of `room` have the frame's sizes and colours; they are written to and are the result's. Where the frame
-    is transparent, the room shows through the person. With `own_colors` the person's edge is freed of the old room's
-    light (decontaminate.py).
+    `behind` has the frame's sizes and colours; it is written to and becomes the result. Where the frame is transparent,
+    it shows through the person. With `own_colors` the old background's light is removed from the person's edge
+    (decontaminate.py).
     """
     share = np.asarray(cv2.LUT(mask.values, steep), np.uint8)
     x, y, width, height = cv2.boundingRect(share)
     if not width:
-        return frame.with_planes(*room)
-    behind = None if frame.alpha is None else (room[0].copy(), room[1].copy(), room[2].copy())
+        return frame.with_planes(*behind)
+    untouched = None if frame.alpha is None else (behind[0].copy(), behind[1].copy(), behind[2].copy())
     weight = np.asarray(cv2.LUT(share, SQUARE), np.uint8) if own_colors else share
-    added: Sequence[Plane | None] = additions(frame, room, share) if own_colors else (None, None, None)
-    for person, background, more in zip((frame.y, frame.u, frame.v), room, added, strict=True):
+    added: Sequence[Plane | None] = additions(frame, behind, share) if own_colors else (None, None, None)
+    for person, background, more in zip((frame.y, frame.u, frame.v), behind, added, strict=True):
         rows, target_rows = _window(y, height, mask.height, person.shape[0])
         columns, target_columns = _window(x, width, mask.width, person.shape[1])
         _blend_into(
@@ -68,15 +68,15 @@ def blend_into(room: Planes, frame: Frame, mask: Mask, steep: Plane, own_colors:
             weight[rows, columns],
             None if more is None else more[rows, columns],
         )
-    made = frame.with_planes(*room)
-    return made if behind is None or frame.alpha is None else laid_over(behind, made, frame.alpha)
+    made = frame.with_planes(*behind)
+    return made if untouched is None or frame.alpha is None else laid_over(untouched, made, frame.alpha)
 
 
 def _window(first: int, count: int, side: int, target: int) -> tuple[slice, slice]:
-    """Where a mask that is 0 outside of `count` pixels from `first` on can be cut, and where that lies in a plane.
+    """The part of a mask's rows or columns to blend, and the same part of a plane with `target` of them.
 
-    Cut where a mask's and a plane's pixel begin together, and past a pixel of 0: resizing gives what resizing the whole
-    mask would have given there.
+    The mask is 0 outside of `count` pixels from `first` on. It is cut where a pixel of the mask and one of the plane
+    begin at the same place, with a pixel of 0 to spare, so that resizing the part gives what resizing all of it would.
     """
     step = side // math.gcd(side, target)
     start = max(first - 1, 0) // step * step

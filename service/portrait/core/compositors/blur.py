@@ -1,4 +1,4 @@
-"""Mode blur: the person as they are, the room blurred."""
+"""Mode blur: the person unchanged over a blurred background."""
 
 import cv2
 import numpy as np
@@ -11,23 +11,25 @@ from portrait.image.frame import Frame, Plane
 from portrait.image.mask import Mask
 
 SHORT_SIDE = 72
-"""The blur is made at this size of the shorter side: the same look at every frame size, a fraction of the cost."""
+"""The blur is computed with this many pixels on the shorter side: it looks the same at every frame size and costs
+little."""
 
 KERNEL = 9
-"""Pixels of the box at that size: one eighth of the frame. Faces and print in the room are past recognition."""
+"""Pixels of the box at that size: one eighth of the frame. Faces and print cannot be recognised."""
 
 FAR = 1e-2
-"""What a person's pixel weighs in the blur where a room's weighs 1: far from the room, the mean is theirs."""
+"""The weight of a person's pixel in the blur, where a background pixel's is 1: deep inside the person, where only they
+are within the box, the mean is theirs."""
 
 
 class BlurCompositor:
-    """Blurs the room only: the person's own colours do not bleed into it as a halo."""
+    """Blurs the background only, so that the person's colours do not bleed into it as a halo."""
 
     def __init__(self, options: Options) -> None:
         self._steep = options.steep
 
     def compose(self, frame: Frame, mask: Mask) -> Frame:
-        """The person over the blurred room."""
+        """The person over the blurred background."""
         frame = flattened(frame)
         scale = max(1.0, min(frame.width, frame.height) / SHORT_SIDE)
         width, height = max(1, round(frame.width / scale)), max(1, round(frame.height / scale))

@@ -10,7 +10,7 @@ from portrait.image.mask import Mask
 
 
 class ColorCompositor:
-    """Takes `options.color`."""
+    """Fills the background with `options.color`."""
 
     def __init__(self, options: Options) -> None:
         self._color = parse_color(options.color)

@@ -1,16 +1,17 @@
-"""The person's own colours at their edge, where a camera's pixel is part person and part room.
+"""Removing the old background's light from the person's edge, where a pixel is part person and part background.
 
-Laid over another room such a pixel takes the old room's light along. With the share a of the person in the pixel I, and
-the mean F of the person's pixels around it, the person's colour is taken to be a I + (1 - a) F: what is surely theirs
-as it is, what is hardly theirs as their surroundings are. This is one pass of M. Forte, "Approximate Fast Foreground
-Colour Estimation" (ICIP 2021), without its correction by the old room's mean: as much work again for a fifth more.
+Over another background, such a pixel brings the old one's light along. With the share a of the person in the pixel I,
+and the mean F of the person's pixels around it, the person's colour is taken to be a I + (1 - a) F: pixels that are
+surely the person's stay as they are, others get the colour of their surroundings. This is one pass of M. Forte,
+"Approximate Fast Foreground Colour Estimation" (ICIP 2021), without its correction by the mean of the old background,
+which would double the work for a fifth more effect.
 
-The light of the new room falls on the edge as well: F is mixed with the mean L of the new room around the pixel. With
-the new room N the result is
+The light of the new background falls on the edge as well: F is mixed with the mean L of the new background around the
+pixel. With the new background N the result is
 
     a^2 I + (1 - a) N + a (1 - a) ((1 - w) F + w L)
 
-whose last term changes so slowly that it is made at the mask's size. It is 0 where a is 0 or 1.
+whose last term changes so slowly that it is computed at the mask's size. It is 0 where a is 0 or 1.
 """
 
 from collections.abc import Callable, Iterator
@@ -23,16 +24,16 @@ from portrait.image.frame import Frame, Plane, Planes
 from portrait.image.mask import Mask
 
 SIDE = 64
-"""Both sides of the size the means are made at."""
+"""The means are computed at this width and height."""
 
 KERNEL = 5
-"""Pixels of the box there: from the middle of an edge it reaches pixels that are the person's alone."""
+"""Pixels of the box at that size: from the middle of an edge it reaches pixels that are entirely the person's."""
 
 LEAST = 1e-3
-"""Added to the sum of weights: where there is nobody within the box, there is no colour."""
+"""Added to the sum of the weights, which is 0 where no person is within the box."""
 
 LIGHT = 0.3
-"""How much of the mean is the new room's: one twelfth of the pixel in the middle of the edge."""
+"""The new background's part of the mean: one twelfth of the pixel in the middle of the edge."""
 
 
 def _table(share: Callable[[NDArray[np.float64]], NDArray[np.float64]]) -> Plane:
@@ -43,22 +44,19 @@ SQUARE = _table(lambda a: a * a)
 BETWEEN = _table(lambda a: a * (1 - a))
 
 
-def additions(frame: Frame, room: Planes, share: Plane) -> list[Plane]:
-    """The last term: for Y, U and V, at the size of `share`.
-
-    `share` is (h, w) uint8, the person's share at the mask's size.
-    """
+def additions(frame: Frame, behind: Planes, share: Plane) -> list[Plane]:
+    """The last term for Y, U and V, at the size of `share`: (h, w) uint8, the person's share at the mask's size."""
     between = np.asarray(cv2.LUT(share, BETWEEN), np.uint8)
     found = []
-    for own, behind in zip(_means(frame, share), room, strict=True):
-        light = cv2.blur(_small(behind), (KERNEL, KERNEL))
+    for own, plane in zip(_means(frame, share), behind, strict=True):
+        light = cv2.blur(_small(plane), (KERNEL, KERNEL))
         mixed = cv2.addWeighted(own, 1 - LIGHT, light, LIGHT, 0)
         found.append(np.asarray(cv2.multiply(_at_size_of(share, mixed), between, scale=1 / 255), np.uint8))
     return found
 
 
 def own_colors(frame: Frame, mask: Mask, steep: Plane) -> Planes:
-    """The mean of the person's pixels around each: the planes of a picture of the frame's size."""
+    """The mean of the person's pixels around each pixel, as planes of the frame's sizes."""
     share = np.asarray(cv2.LUT(mask.values, steep), np.uint8)
     y, u, v = (
         np.asarray(cv2.resize(mean, plane.shape[::-1]), np.uint8)
@@ -68,7 +66,7 @@ def own_colors(frame: Frame, mask: Mask, steep: Plane) -> Planes:
 
 
 def _means(frame: Frame, share: Plane) -> Iterator[cv2.typing.MatLike]:
-    # By the square: pixels that are hardly theirs have hardly their colour.
+    # The square of the share: pixels that are mostly background say little about the person's colour.
     weight = np.asarray(cv2.LUT(_small(share), SQUARE), np.float32) * np.float32(1 / 255)
     total = cv2.blur(weight, (KERNEL, KERNEL)) + np.float32(LEAST)
     for plane in (frame.y, frame.u, frame.v):
@@ -77,7 +75,7 @@ def _means(frame: Frame, share: Plane) -> Iterator[cv2.typing.MatLike]:
 
 
 def _small(plane: Plane) -> Plane:
-    # Picked, not averaged: the box averages.
+    # Sampled, not averaged: the box averages.
     return np.asarray(cv2.resize(plane, (SIDE, SIDE), interpolation=cv2.INTER_LINEAR), np.uint8)
 
 

@@ -1,4 +1,4 @@
-"""Mode image: the person in front of another picture, which may move."""
+"""Mode image: the person over another picture or over a clip."""
 
 from portrait.core.compositors.blend import blend_into
 from portrait.core.compositors.options import Options
@@ -10,7 +10,7 @@ from portrait.image.mask import Mask
 
 
 class ImageCompositor:
-    """The background, fitted, is kept for the size and the colours it was last made for.
+    """Keeps the background fitted to the last frame's size and colours.
 
     Raises:
         BadOption: the options hold no background.
@@ -18,21 +18,21 @@ class ImageCompositor:
 
     def __init__(self, options: Options) -> None:
         if options.background is None:
-            raise BadOption("background", "mode image was asked for without one; expected a name or a picture")
+            raise BadOption("background", "got mode image without a background, expected a name or a picture")
         self._background, self._steep = options.background, options.steep
         self._own_colors = options.decontaminate
         self._source: Frame | None = None
         self._fitted: Frame | None = None
 
     def compose(self, frame: Frame, mask: Mask) -> Frame:
-        """The person over the background, which covers the frame; over a film's picture at the frame's time."""
+        """The person over the background, which covers the frame; of a clip, over its picture at the frame's time."""
         background = self._background
         source = background.at(frame.seconds) if isinstance(background, Clip) else background
         if self._fitted is None or source is not self._source or not _alike(self._fitted, frame):
             fitted = fit_cover(source, frame.width, frame.height)
             self._source, self._fitted = source, recolored(fitted, frame.colors)
-        room = self._fitted.y.copy(), self._fitted.u.copy(), self._fitted.v.copy()
-        return blend_into(room, frame, mask, self._steep, self._own_colors)
+        behind = self._fitted.y.copy(), self._fitted.u.copy(), self._fitted.v.copy()
+        return blend_into(behind, frame, mask, self._steep, self._own_colors)
 
 
 def _alike(fitted: Frame, frame: Frame) -> bool:

@@ -7,10 +7,10 @@ from portrait.image.mask import Mask
 
 
 class MaskCompositor:
-    """White where the person is, black elsewhere, grey where the network is not sure."""
+    """White where the person is, black elsewhere, grey where the network is uncertain."""
 
     def __init__(self, options: Options) -> None:
-        """Takes no option."""
+        """No option applies."""
 
     def compose(self, frame: Frame, mask: Mask) -> Frame:
         """The probability at the frame's size as luma, without colour."""

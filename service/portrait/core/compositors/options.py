@@ -16,7 +16,7 @@ FLAGS = {"true": True, "1": True, "false": False, "0": False}
 
 @dataclass(frozen=True, slots=True)
 class Options:
-    """How a session's result looks; replaced whole when it changes.
+    """How a session's result looks. A change replaces the whole object.
 
     Raises:
         BadOption: a value out of its range.
@@ -28,25 +28,25 @@ class Options:
     background: Frame | Clip | None = None
     """The background of mode image."""
     threshold: float = 0.5
-    """The probability at which a pixel is half the person's; higher ones take from the person, lower ones add."""
+    """The probability at which a pixel is half person, half background. A higher threshold makes the person smaller."""
     feather: float = 0.25
-    """How far to both sides of the threshold a pixel is part person, part background. The network's decoder makes edges
-    some ten pixels wide: blended as they are, they show a halo of the room."""
+    """How far above and below the threshold a pixel is part person, part background. The network draws edges some ten
+    pixels wide; blended unchanged, they show a halo of the background."""
     framing: bool = False
-    """Whether the composing modes show the part of the picture where the person is (framing.py)."""
+    """Whether the composing modes show the part of the picture where the person is (auto_framing.py)."""
     decontaminate: bool = False
-    """Whether modes color, image and cutout free the person's edge of the old room's light (fringe.py). Not by default:
-    composing takes twice as long, for a difference few will see."""
+    """Whether modes color, image and cutout remove the old background's light from the person's edge
+    (decontaminate.py). Off by default: composing takes twice as long, for a difference that few will see."""
 
     def __post_init__(self) -> None:
         parse_color(self.color)
         least = LEAST_FEATHER
         if not least <= self.threshold <= 1 - least:
-            raise BadOption("threshold", f"{self.threshold:g} came; expected {least} to {1 - least}")
-        # Beyond these a pixel of probability 0 would show the room, and one of 1 the background.
+            raise BadOption("threshold", f"got {self.threshold:g}, expected {least} to {1 - least}")
+        # Beyond this a pixel of probability 0 would show the old background, and one of 1 the new one.
         most = min(self.threshold, 1 - self.threshold)
         if not least <= self.feather <= most + 1e-6:
-            raise BadOption("feather", f"{self.feather:g} came; expected {least} to {most:g} at this threshold")
+            raise BadOption("feather", f"got {self.feather:g}, expected {least} to {most:g} at this threshold")
 
     @property
     def steep(self) -> Plane:
@@ -55,14 +55,14 @@ class Options:
         return np.rint(255 * x * x * (3 - 2 * x)).astype(np.uint8)
 
     def describe(self) -> Mapping[str, str | float | bool]:
-        """All but the background, which may be somebody's picture."""
+        """Every option but the background, which may be a private picture."""
         return {each.name: getattr(self, each.name) for each in fields(self) if each.name != "background"}
 
     def changed(self, texts: Mapping[str, str]) -> "Options":
-        """These options with what `texts` says of any but the background; other names are ignored.
+        """These options with the values that `texts` gives, the background excepted; unknown names are ignored.
 
         Raises:
-            BadOption: a value that is none, or out of its range.
+            BadOption: a value of the wrong type or out of its range.
         """
         values: dict[str, str | float | bool] = {name: texts[name] for name in ("mode", "color") if name in texts}
         values |= {name: _number(name, texts[name]) for name in ("threshold", "feather") if name in texts}
@@ -74,12 +74,12 @@ def _number(name: str, text: str) -> float:
     try:
         return float(text)
     except ValueError:
-        raise BadOption(name, f"{text[:80]!r} is no number") from None
+        raise BadOption(name, f"got {text[:80]!r}, expected a number") from None
 
 
 def _flag(name: str, text: str) -> bool:
     if text not in FLAGS:
-        raise BadOption(name, f"{text[:80]!r} came; expected one of {', '.join(FLAGS)}")
+        raise BadOption(name, f"got {text[:80]!r}, expected one of {', '.join(FLAGS)}")
     return FLAGS[text]
 
 
@@ -91,5 +91,5 @@ def parse_color(color: str) -> tuple[int, int, int]:
     """
     digits = color.removeprefix("#")
     if len(digits) != 6 or any(digit not in "0123456789abcdefABCDEF" for digit in digits):
-        raise BadOption("color", f"{color!r} is no colour; expected #rrggbb")
+        raise BadOption("color", f"got {color!r}, expected #rrggbb")
     return int(digits[:2], 16), int(digits[2:4], 16), int(digits[4:], 16)

@@ -1,4 +1,4 @@
-"""Runtimes for network files: one file each, chosen by suffix."""
+"""Runtimes for network files: one module each, chosen by the file's suffix."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -25,7 +25,7 @@ SUFFIXES: Mapping[str, Callable[[Path, str], Model]] = {".tflite": TFLiteModel}
 
 @dataclass(frozen=True)
 class Models:
-    """The networks sessions may ask for."""
+    """The networks that sessions can select."""
 
     by_name: Mapping[str, Model]
     default: str
@@ -70,7 +70,7 @@ def load_models(default: str = DEFAULT, runtime: str = "auto") -> Models:
 
 
 def warm(model: Model) -> None:
-    """One inference, so that the first client does not pay for lazy set-up.
+    """Run one inference, so that the first client does not wait for the runtime's lazy set-up.
 
     Raises:
         SegmentationFailed: the model loads but does not work.

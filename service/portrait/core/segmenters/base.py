@@ -1,4 +1,4 @@
-"""The seam between the service and whatever runs a network."""
+"""The interface of the runtimes that execute networks."""
 
 from typing import Protocol
 
@@ -23,7 +23,7 @@ class Segmenter(Protocol):
         """Take `prior`, of the model's size, as the mask before the next frame. Without effect on a stateless model."""
 
     def close(self) -> None:
-        """Give the interpreter's memory back. Idempotent; nothing else may be called afterwards."""
+        """Free the interpreter's memory. Idempotent; nothing else may be called afterwards."""
 
 
 class Model(Protocol):
@@ -31,7 +31,7 @@ class Model(Protocol):
 
     @property
     def name(self) -> str:
-        """What sessions ask for."""
+        """The name by which sessions select it."""
 
     @property
     def width(self) -> int:
@@ -51,7 +51,7 @@ class Model(Protocol):
 
     @property
     def runtime(self) -> str:
-        """What runs it."""
+        """The name of the library that executes it."""
 
     def open(self) -> Segmenter:
         """A segmenter with a prior of its own. Call it on the thread that will use it."""

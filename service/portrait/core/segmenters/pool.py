@@ -25,7 +25,7 @@ class SegmenterPool:
 
     @property
     def name(self) -> str:
-        """What sessions ask for."""
+        """The name by which sessions select it."""
         return self.model.name
 
     @property
@@ -50,7 +50,7 @@ class SegmenterPool:
 
     @property
     def runtime(self) -> str:
-        """What runs it."""
+        """The name of the library that executes it."""
         return self.model.runtime
 
     def open(self) -> Segmenter:

@@ -1,4 +1,4 @@
-"""TFLite files, run by LiteRT or by the older tflite-runtime: the same calls, one import seam."""
+"""TFLite files, executed by LiteRT or by the older tflite-runtime, which has the same interface."""
 
 import importlib
 from dataclasses import dataclass
@@ -18,7 +18,7 @@ from portrait.image.mask import Mask
 Interpreter: TypeAlias = Any
 
 RUNTIMES = {"litert": "ai_edge_litert.interpreter", "tflite-runtime": "tflite_runtime.interpreter"}
-"""Name -> module holding `Interpreter`, in the order they are tried."""
+"""The modules that hold `Interpreter`, by the runtime's name, in the order in which they are tried."""
 
 FILE_IDENTIFIER = b"TFL3"
 CONTRACT = "inputs image (1,H,W,3) and optionally prior (1,H,W,1), output mask (1,H,W,1), all float32, H and W even"
@@ -42,7 +42,7 @@ def find_runtime(wanted: str = "auto") -> str:
 
 @dataclass(frozen=True, slots=True)
 class Tensors:
-    """Where the tensors of the contract are in one file: indices, and the size they share."""
+    """The indices of the contract's tensors in one file, and the size they share."""
 
     image: int
     prior: int | None
@@ -137,22 +137,22 @@ class TFLiteSegmenter:
             np.multiply(prior.values, np.float32(1 / 255), out=self._view(self._tensors.prior)[0, ..., 0])
 
     def close(self) -> None:
-        """Give the interpreter's memory back. Idempotent; nothing else may be called afterwards."""
+        """Free the interpreter's memory. Idempotent; nothing else may be called afterwards."""
         self._interpreter = None
 
     def _view(self, tensor: int) -> NDArray[np.float32]:
-        """The interpreter's own memory: what is written and read there is not copied.
+        """A view of the interpreter's own memory, so that nothing is copied.
 
-        It must be let go before `invoke`, which refuses to run otherwise; so no exception is raised where a view is
-        held, whose traceback would hold it too.
+        It must be released before `invoke`, which refuses to run otherwise. So no exception is raised while a view is
+        held: the traceback would keep it alive.
         """
         view: NDArray[np.float32] = self._interpreter.tensor(tensor)()
         return view
 
     def _load(self, frame: Frame) -> None:
-        """Bring `frame` to the network's size and range.
+        """Resize and convert `frame` into the network's input.
 
-        The planes are resized first and converted small: a quarter of the time of converting the full frame.
+        The planes are resized before they are converted, in a quarter of the time of converting the full frame.
         """
         height, width = self._tensors.height, self._tensors.width
         for source, target in zip((frame.y, frame.u, frame.v), self._planes, strict=True):
@@ -165,12 +165,12 @@ class TFLiteSegmenter:
         np.multiply(self._rgb, np.float32(1 / 255), out=self._view(self._tensors.image)[0])
 
     def _take(self) -> Plane | None:
-        """The mask; what the network said becomes the prior, which stays in its tensor: inputs are never overwritten.
+        """The mask, which becomes the next prior. That stays in its input tensor: the runtime never overwrites inputs.
 
-        None where that is no probability, and no prior then.
+        None, and no new prior, if the values are not probabilities.
         """
         probability = self._view(self._tensors.mask)
-        # NaN is neither: NumPy's extremes keep it. The margin is for rounding.
+        # NaN fails both comparisons, since NumPy's min and max return it. The margin is for rounding.
         if not (probability.min() >= -1e-3 and probability.max() <= 1.001):
             return None
         if self._tensors.prior is not None:
