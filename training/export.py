@@ -23,7 +23,7 @@ from ai_edge_litert.interpreter import Interpreter
 from torch import nn
 from torch.nn import functional as F
 
-from training import evaluate, model
+from training import evaluate, model, selfie
 from training.data import Portraits, add_option
 from training.held import Held
 from training.layers import folded
@@ -95,7 +95,10 @@ def largest_difference(network, hold, data, pictures):
 
 
 def load(run):
-    """(network, height, width) of a training run with the weights it keeps."""
+    """(network, height, width) of a training run with the weights it keeps, or of MediaPipe's file, untrained."""
+    if run.suffix == ".tflite":
+        (_, height, width, _), *_ = evaluate.File(run).shapes
+        return selfie.load(run).eval(), height, width
     config = json.loads((run / "state.json").read_text())["config"]
     network = model.build(config["network"])
     network.load_state_dict(torch.load(run / "weights.pt", map_location="cpu", weights_only=True))
@@ -105,7 +108,7 @@ def load(run):
 def main():
     """The command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("run", type=Path, help="folder of a training run")
+    parser.add_argument("run", type=Path, help="folder of a training run, or MediaPipe's selfie_segmentation.tflite")
     parser.add_argument("target", type=Path)
     parser.add_argument("--size", type=int, nargs=2, metavar=("HEIGHT", "WIDTH"), help="other than the run's")
     parser.add_argument("--hold", type=float, default=0.0, help="differences to the prior that are held back, 0..0.5")

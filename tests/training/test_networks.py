@@ -179,3 +179,13 @@ def test_small_changes_are_held_back_and_large_ones_pass(probability: float, pri
     with torch.no_grad():
         mask = held(torch.zeros(1, 2, 2, 3), torch.full((1, 2, 2, 1), prior))["mask"]
     assert float(mask.mean()) == pytest.approx(shown, abs=1e-4)
+
+
+def test_googles_file_is_exported_as_it_is_at_its_own_size() -> None:
+    path = Path(__file__).parents[2] / "peers" / "selfie_segmentation_landscape.tflite"
+    if not path.exists():
+        pytest.skip(f"{path} is fetched by `make peers/selfie_segmentation.tflite`")
+    network, height, width = export.load(path)
+    assert (height, width) == (144, 256)
+    assert not network.training
+    assert not network.prior.weight.any()
