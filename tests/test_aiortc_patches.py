@@ -339,7 +339,7 @@ async def test_ice_connects_to_a_peer_whose_requests_lack_a_priority(monkeypatch
         end.remote_username, end.remote_password = other.local_username, other.local_password
     for candidate in [*ends[1].local_candidates, None]:  # the other end learns the address from the requests
         await ends[0].add_remote_candidate(candidate)
-    async with timeout(20):
+    async with timeout(60):
         await asyncio.gather(*(end.connect() for end in ends))
     await asyncio.gather(*(end.close() for end in ends))
 

@@ -357,7 +357,7 @@ async def test_an_ended_session_is_freed_at_once(no_collector: None, ending: str
     await asyncio.wait([task])
     del task
     gate.let_through.release()
-    async with timeout(10):  # the session's thread may still be at its last instruction
+    async with timeout(60):  # the session's thread may still be at its last instruction
         while any(reference() is not None for reference in seen):
             await asyncio.sleep(0.01)
     assert len(seen) == 5

@@ -189,7 +189,7 @@ async def test_a_worker_that_any_signal_ends_is_started_again(
     waiting = asyncio.create_task(started.wait())
     assert worker._process is not None
     worker._process.send_signal(number)
-    done, _ = await asyncio.wait((keeping, waiting), timeout=30, return_when=asyncio.FIRST_COMPLETED)
+    done, _ = await asyncio.wait((keeping, waiting), timeout=60, return_when=asyncio.FIRST_COMPLETED)
     for task in (keeping, waiting):
         task.cancel()
     await asyncio.gather(keeping, waiting, return_exceptions=True)
@@ -211,7 +211,7 @@ async def test_a_worker_is_started_again_though_what_it_left_cannot_be_removed(
 
     monkeypatch.setattr(worker, "start", start)
     keeping = asyncio.create_task(worker.keep())
-    async with timeout(30):
+    async with timeout(60):
         await started.wait()
     keeping.cancel()
     await asyncio.gather(keeping, return_exceptions=True)
@@ -236,7 +236,7 @@ async def test_settings_that_stop_a_worker_from_starting_are_not_tried_for_ever(
 
     monkeypatch.setattr(worker, "start", start)
     keeping = asyncio.create_task(worker.keep())
-    async with timeout(30):
+    async with timeout(60):
         await up.wait()
     keeping.cancel()
     await asyncio.gather(keeping, return_exceptions=True)
@@ -253,7 +253,7 @@ async def test_a_keeper_that_fails_says_so(
     monkeypatch.setattr(Worker, "keep", fail)
     shared = SharedState(tmp_path, 0, 2)
     async with Supervisor(settings, shared, 0, 0, 0).keeping():
-        async with timeout(30):
+        async with timeout(60):
             while caplog.text.count("worker-keep has failed: injected") < 2:
                 await asyncio.sleep(0.01)
     shared.close()
@@ -269,7 +269,7 @@ async def real_worker(settings: Settings, folder: Path, stack: ExitStack) -> Wor
 
 async def process_of(worker: Worker) -> int:
     """The id of its process, as soon as there is one."""
-    async with timeout(30):
+    async with timeout(60):
         while worker._process is None:
             await asyncio.sleep(0)
     return worker._process.pid
@@ -413,7 +413,7 @@ async def test_an_unforeseen_error_in_a_reload_is_logged_and_the_next_one_is_ans
         signals.stop.set()
 
     os.kill(os.getpid(), REPLACE)
-    async with timeout(30):
+    async with timeout(60):
         await signals.answer({REPLACE: replace})
     assert caplog.text.count("nothing has changed") == 2
     assert "ValueError: injected" in caplog.text

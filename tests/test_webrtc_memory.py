@@ -89,7 +89,7 @@ async def test_a_loopback_leaves_nothing(shown: Clip, opened: list[WebRTC], resu
         assert len(references) > 6
         async with one.http.delete(one.location) as response:
             assert response.status == 200
-        assert await sessions.drain(20) == 0
+        assert await sessions.drain(60) == 0
         await assert_freed(references)
 
 
@@ -107,5 +107,5 @@ async def test_a_publisher_and_its_viewers_leave_nothing(shown: Clip, opened: li
         references = held(opened[0], sessions)
         async with one.http.delete(one.location) as response:
             assert response.status == 200
-        assert await sessions.drain(20) == 0
+        assert await sessions.drain(60) == 0
         await assert_freed(references)
