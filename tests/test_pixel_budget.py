@@ -10,17 +10,18 @@ import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Any
 
 import aiohttp
 import cv2
-import grpc
+import grpc.aio
 import numpy as np
 import pytest
 
 from portrait.admission.pixel_budget import PixelBudget
-from portrait.client import ClientError, Picture, SyncClient
+from portrait.client import Client, ClientError, Picture, SyncClient
 from portrait.errors import TooManyPixels
 from portrait.kserve import inference_pb2 as kserve
 from portrait.kserve import inference_pb2_grpc as kserve_grpc
@@ -212,6 +213,26 @@ async def test_a_result_that_is_not_read_is_given_up_in_time(
         with pytest.raises((ConnectionError, asyncio.IncompleteReadError)):
             await reader.readexactly(side * side * 3)
         writer.close()
+
+
+async def test_a_result_that_is_not_read_over_grpc_counts_until_the_call_ends(settings: Settings) -> None:
+    side = 2000
+    data = bytes(cv2.imencode(".jpg", np.full((side, side, 3), 90, np.uint8))[1])
+    bounded = settings.model_copy(update={"max_pixels_in_flight": side * side, "hang_seconds": 300.0})
+    output = pb.Output(mode="cutout", format=pb.PICTURE_FORMAT_RGBA32)
+    message = pb.SegmentRequest(picture=Picture.jpeg(data).message, output=output).SerializeToString()
+    async with run_service(bounded) as running, AsyncExitStack() as stack:
+        target = f"127.0.0.1:{running.grpc_port}"
+        client = await stack.enter_async_context(Client(target))
+        channel = await stack.enter_async_context(grpc.aio.insecure_channel(target))
+        # On the wire a call with one response is as any; this one does not read it.
+        unread = channel.unary_stream("/portrait.v1.SegmentationService/Segment")(message)
+        await unread.initial_metadata()
+        with pytest.raises(ClientError) as refused:
+            await client.segment(Picture.jpeg(data), timeout=120)
+        assert refused.value.reason == "TOO_MANY_PIXELS"
+        unread.cancel()
+        await client.segment(Picture.jpeg(data), timeout=120)
 
 
 async def test_pictures_wait_for_room_in_the_order_in_which_they_come() -> None:

@@ -25,7 +25,7 @@ async def still_share(picture: PictureFields, budget: PixelBudget, max_pixels: i
 def keep_until_sent(share: Share, length: int, context: grpc.aio.ServicerContext[Any, Any]) -> None:
     """Keep as much of a share as a result of `length` bytes stands for until the call is over.
 
-    gRPC holds a response until the client has taken it, which a client can put off for as long as it likes.
+    gRPC holds a response until the client has read it or is gone, and has no way to cut a call on the server before.
     """
     kept = share.split(result_pixels(length))
     context.add_done_callback(lambda _: kept.release())  # type: ignore[arg-type]  # its stub wants a named argument
