@@ -164,7 +164,7 @@ async def test_viewers_over_the_limit_are_refused_and_leave_nothing(shown: Clip)
 
 async def test_a_viewer_is_refused_where_its_encoding_does_not_fit(shown: Clip) -> None:
     parts = dict.fromkeys(("segment fake", "decode vp8", "encode vp8"), (0.001, 0.001, 0.001))
-    costs = CostModel(parts, "fake", {}, {"fake": "32x32"})
+    costs = CostModel(parts, "fake", {})
     async with (
         fake_service(FakeModel(full_mask), costs=costs) as (url, _),
         publisher(url, shown) as one,

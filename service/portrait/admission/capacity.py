@@ -82,8 +82,7 @@ class Capacity:
     def update_costs(self, costs: CostModel) -> None:
         """Use other costs from now on. What they lack keeps its old figure: open streams may still use an old model."""
         if self._costs is not None:
-            parts, sizes = {**self._costs.parts, **costs.parts}, {**self._costs.mask_sizes, **costs.mask_sizes}
-            costs = replace(costs, parts=parts, mask_sizes=sizes)
+            costs = replace(costs, parts={**self._costs.parts, **costs.parts})
         self._costs = costs
 
     def cheaper_model(self, model: str) -> str | None:

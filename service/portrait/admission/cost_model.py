@@ -63,8 +63,7 @@ def viewer_demand(pixels: int = NOMINAL_PIXELS) -> Demand:
 class CostModel:
     """Seconds of CPU by part and picture size, as `server/calibration.py` measures them.
 
-    A part is "segment MODEL", "compose MODE WIDTHxHEIGHT" (of the mask), "decode CODEC" or "encode CODEC"; it has one
-    figure for each of SIZES.
+    A part is "segment MODEL", "compose MODE", "decode CODEC" or "encode CODEC"; it has one figure for each of SIZES.
     """
 
     parts: Mapping[str, tuple[float, ...]]
@@ -72,8 +71,6 @@ class CostModel:
     """Name of the default model."""
     cheaper: Mapping[str, str]
     """Model -> a cheaper one with a mask of the same size, where there is one."""
-    mask_sizes: Mapping[str, str]
-    """Model -> the size of its mask, as "WIDTHxHEIGHT"."""
 
     def part(self, name: str, pixels: int) -> float:
         """Seconds for a picture of `pixels`: interpolated between SIZES, in proportion above the largest."""
@@ -114,5 +111,4 @@ class CostModel:
             segment /= 2
         if demand.transport == "grpc" and demand.mode in PICTURELESS:
             return segment
-        compose = self.part(f"compose {demand.mode} {self.mask_sizes.get(demand.model)}", pixels)
-        return segment + compose + encode
+        return segment + self.part(f"compose {demand.mode}", pixels) + encode

@@ -79,8 +79,7 @@ def make_costs(parts: dict[str, tuple[float, ...]], models: Models) -> CostModel
         cheapest = min(like, key=lambda other: parts[f"segment {other}"][0])
         if parts[f"segment {cheapest}"][0] < CHEAPER * parts[f"segment {name}"][0]:
             cheaper[name] = cheapest
-    sizes = {name: f"{model.width}x{model.height}" for name, model in models.by_name.items()}
-    return CostModel(parts, models.default, cheaper, sizes)
+    return CostModel(parts, models.default, cheaper)
 
 
 def measure(models: Models) -> Iterator[tuple[str, tuple[float, ...]]]:
@@ -89,10 +88,10 @@ def measure(models: Models) -> Iterator[tuple[str, tuple[float, ...]]]:
     scenes = [_Scene(width, height) for width, height in SIZES]
     for model in models.by_name.values():
         yield f"segment {model.name}", tuple(_segment(model, scene) for scene in scenes)
-    for size in sorted({(model.width, model.height) for model in models.by_name.values()}):
-        mask = _make_mask(*size)
-        for mode in MODES:
-            yield _compose_part(mode, size), tuple(_compose(mode, scene, mask) for scene in scenes)
+    default = models.pick(None)
+    mask = _make_mask(default.width, default.height)
+    for mode in MODES:
+        yield f"compose {mode}", tuple(_compose(mode, scene, mask) for scene in scenes)
     yield "decode jpeg", tuple(_time(scene.decode_jpeg) for scene in scenes)
     yield "encode jpeg", tuple(_time(scene.encode_jpeg) for scene in scenes)
     yield "encode png", tuple(_time(scene.encode_png) for scene in scenes)
@@ -156,12 +155,8 @@ def _compose(mode: str, scene: _Scene, mask: Mask) -> float:
     return _time(lambda: compositor.compose(next(frames), mask))
 
 
-def _compose_part(mode: str, mask_size: tuple[int, int]) -> str:
-    return f"compose {mode} {mask_size[0]}x{mask_size[1]}"
-
-
 def _make_mask(width: int, height: int) -> Mask:
-    """An oval of the size that a model's masks have: the compositors' blending windows depend on it."""
+    """An oval of the size of the model's masks: the compositors' blending windows depend on it."""
     centre, axes = (width // 2, height), (width * 2 // 9, height * 5 // 7)
     oval = cv2.ellipse(np.zeros((height, width), np.uint8), centre, axes, 0, 0, 360, 255, -1)
     return Mask(np.asarray(oval, np.uint8))
@@ -190,10 +185,9 @@ def _read(text: str, models: Models) -> CostModel:
 
 def _part_names(models: Models) -> set[str]:
     """What `measure` measures."""
-    sizes = {(model.width, model.height) for model in models.by_name.values()}
     return {
         *(f"segment {name}" for name in models.by_name),
-        *(_compose_part(mode, size) for mode in MODES for size in sizes),
+        *(f"compose {mode}" for mode in MODES),
         *(f"decode {codec}" for codec in ("jpeg", "vp8")),
         *(f"encode {codec}" for codec in ("jpeg", "png", "vp8")),
     }
@@ -206,7 +200,9 @@ def _key(models: Models) -> str:
         for name, model in sorted(models.by_name.items())
     ]
     allocator = [os.environ.get(name) for name in ("LD_PRELOAD", "MALLOC_MMAP_THRESHOLD_")]
-    document = json.dumps([__version__, _processor(), cv2.__version__, av.__version__, files, allocator])
+    document = json.dumps(
+        [__version__, _processor(), cv2.__version__, av.__version__, files, models.default, allocator]
+    )
     return hashlib.sha256(document.encode()).hexdigest()[:16]
 
 
