@@ -11,7 +11,7 @@ gi.require_version("Gst", "1.0")
 gi.require_version("GstRtspServer", "1.0")
 from gi.repository import GLib, Gst, GstRtspServer  # noqa: E402
 
-TONE = "audiotestsrc is-live=true ! audio/x-raw,rate=8000,channels=1"
+TONE = "audiotestsrc is-live=true num-buffers=20 ! audio/x-raw,rate=8000,channels=1"
 SOUNDS = {
     "": "",
     "alaw": f"{TONE} ! alawenc ! rtppcmapay name=pay1 pt=8",
