@@ -163,4 +163,4 @@ def times_of(path: Path) -> list[float]:
 def ffmpeg(*arguments: object) -> None:
     """Run the ffmpeg command."""
     assert FFMPEG is not None
-    subprocess.run([FFMPEG, "-v", "error", "-y", *map(str, arguments)], check=True, timeout=60)
+    subprocess.run([FFMPEG, "-v", "error", "-y", *map(str, arguments)], check=True, timeout=300)

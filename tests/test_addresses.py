@@ -34,7 +34,7 @@ def test_a_camera_over_rtsp_is_recorded_until_an_interrupt(tmp_path: Path, stop:
     with rtsp_camera(source) as url, running(*COMMAND, url, target, *GREEN, "--json") as recording:
         wait_for(lambda: size_of(tmp_path / ".out.part.mp4") > 0 or recording.poll() is not None)
         recording.send_signal(stop)
-        out, said = recording.communicate(timeout=60)
+        out, said = recording.communicate(timeout=300)
     assert recording.returncode == 0, said
     frames = read_video(target)
     assert len(frames) == json.loads(out)["frames"] > 0
@@ -72,7 +72,7 @@ def recorded(url: str, target: Path) -> dict[str, int]:
     until = time.monotonic() + 60
     while time.monotonic() < until:
         command = [*COMMAND, url, str(target), *GREEN, "--json"]
-        done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+        done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
         if done.returncode == 0:
             report: dict[str, int] = json.loads(done.stdout)
             return report
@@ -86,7 +86,7 @@ def test_a_result_goes_out_over_rtmp(tmp_path: Path) -> None:
     url = f"rtmp://127.0.0.1:{free_port()}/live/room"
     with running(FFMPEG, "-v", "error", "-listen", "1", "-i", url, "-c", "copy", "-y", received) as listener:
         wait_for(lambda: sent(source, url))
-        listener.wait(timeout=60)
+        listener.wait(timeout=300)
     frames = read_video(received)
     assert len(frames) == 60
     assert all(is_green(frame) for frame in frames)
@@ -94,7 +94,7 @@ def test_a_result_goes_out_over_rtmp(tmp_path: Path) -> None:
 
 def sent(source: Path, url: str) -> bool:
     command = [*COMMAND, str(source), url, *GREEN]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
     assert done.returncode == 0 or "refused" in done.stderr, done.stderr
     return done.returncode == 0
 

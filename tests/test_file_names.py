@@ -104,7 +104,7 @@ def test_a_mask_is_a_grey_picture_from_black_to_white(tmp_path: Path, mode: str,
 def test_a_still_comes_by_a_pipe(tmp_path: Path) -> None:
     target = tmp_path / "out.png"
     with still(tmp_path / "in.jpg", "JPEG").open("rb") as data:
-        subprocess.run([*COMMAND, "-", str(target), "--mode", "cutout"], stdin=data, check=True, timeout=60)
+        subprocess.run([*COMMAND, "-", str(target), "--mode", "cutout"], stdin=data, check=True, timeout=300)
     assert cv2.imread(str(target), cv2.IMREAD_UNCHANGED).shape == (240, 320, 4)
 
 

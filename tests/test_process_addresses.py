@@ -68,7 +68,7 @@ def y4m(frames: list[Array]) -> bytes:
 def test_frames_come_and_go_through_pipes() -> None:
     """As in `ffmpeg ... -f yuv4mpegpipe - | portrait process - - | ffmpeg -i - ...`."""
     done = subprocess.run(
-        [*COMMAND, "-", "-", *GREEN, "--json"], input=y4m(SHOWN.frames), capture_output=True, timeout=60, check=True
+        [*COMMAND, "-", "-", *GREEN, "--json"], input=y4m(SHOWN.frames), capture_output=True, timeout=300, check=True
     )
     header, _, rest = done.stdout.partition(b"\n")
     assert header.startswith(b"YUV4MPEG2 W320 H240 F25:1")
@@ -83,7 +83,7 @@ def test_a_file_has_its_own_rate_in_a_pipe(tmp_path: Path) -> None:
     """So that the next program plays a second as a second."""
     for name, base in (("in.mp4", Fraction(1, 15_360)), ("in.mkv", Fraction(1, 1000)), ("in.ts", Fraction(1, 90_000))):
         source = write_at(tmp_path / name, [i / 30 for i in range(15)], time_base=base)
-        done = subprocess.run([*COMMAND, source, "-"], capture_output=True, timeout=120, check=True)
+        done = subprocess.run([*COMMAND, source, "-"], capture_output=True, timeout=300, check=True)
         header, _, rest = done.stdout.partition(b"\n")
         assert b" F30:1 " in header
         assert rest.count(b"FRAME\n") == 15
@@ -95,7 +95,7 @@ def test_a_pipe_whose_reader_has_ended_ends_the_command(tmp_path: Path) -> None:
     with running(*COMMAND, source, "-") as process:
         assert process.stdout is not None
         process.stdout.close()
-        assert process.wait(timeout=120) == 141
+        assert process.wait(timeout=300) == 141
         assert process.stderr is not None
         assert "portrait:" not in process.stderr.read()
 
@@ -105,14 +105,14 @@ def test_a_pipe_that_is_closed_from_the_start_is_told(tmp_path: Path, closed: st
     source = "-" if closed == "<&-" else str(write_at(tmp_path / "in.mp4", [0.0, 0.1]))
     target = str(tmp_path / "out.mp4") if closed == "<&-" else "-"
     command = f"{shlex.join([*COMMAND, source, target])} {closed}"
-    done = subprocess.run(["bash", "-c", command], stderr=subprocess.PIPE, text=True, timeout=120, check=False)
+    done = subprocess.run(["bash", "-c", command], stderr=subprocess.PIPE, text=True, timeout=300, check=False)
     assert done.returncode == 2
     assert message in done.stderr
 
 
 def test_a_pipe_becomes_a_file(tmp_path: Path) -> None:
     target = tmp_path / "out.mp4"
-    subprocess.run([*COMMAND, "-", str(target), *GREEN], input=y4m(SHOWN.frames), check=True, timeout=60)
+    subprocess.run([*COMMAND, "-", str(target), *GREEN], input=y4m(SHOWN.frames), check=True, timeout=300)
     assert len(read_video(target)) == 20
 
 
@@ -124,7 +124,7 @@ def test_an_address_is_recorded_until_an_interrupt(folder: Path, tmp_path: Path)
         process = connected(url.partition("?")[0], target)
         wait_for(lambda: size_of(tmp_path / ".out.part.mp4") > 0 or process.poll() is not None)
         process.send_signal(signal.SIGINT)
-        out, said = process.communicate(timeout=60)
+        out, said = process.communicate(timeout=300)
     finally:
         for each in (camera, process):
             if each is not None:

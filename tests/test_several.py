@@ -92,7 +92,7 @@ def test_an_interrupt_leaves_nothing_half_done_and_resume_does_the_rest(
     with running(*command) as process:
         wait_for(lambda: {"film.mp4", ".longer.part.mp4"} <= results(target) or process.poll() is not None)
         process.send_signal(stop)
-        out, said = process.communicate(timeout=60)
+        out, said = process.communicate(timeout=300)
     assert process.returncode == 130, said
     rows = by_name(json.loads(out)["files"])
     assert rows["longer.mp4"]["interrupted"]
@@ -139,7 +139,7 @@ def test_cameras_are_recorded_at_once_beside_files_and_a_dead_one_costs_itself_o
                     )
                 )
                 recording.send_signal(signal.SIGINT)
-                out, said = recording.communicate(timeout=60)
+                out, said = recording.communicate(timeout=300)
             assert recording.returncode == 1, said
             assert "Connection refused" in said
     recorded = {f"{part}.mkv" for part in parts}
@@ -167,7 +167,7 @@ def stills(tmp_path: Path, count: int) -> list[Job]:
 
 
 def test_as_many_run_at_once_as_may(tmp_path: Path) -> None:
-    meeting, inside, most = threading.Barrier(3, timeout=60), threading.Semaphore(3), []
+    meeting, inside, most = threading.Barrier(3, timeout=300), threading.Semaphore(3), []
 
     @contextmanager
     def opening() -> Iterator[Work]:

@@ -51,7 +51,7 @@ def lengths(path: Path) -> list[float]:
         ("studio.mkv", [*H264, "-c:a", "pcm_s16le"], "out.mkv", "pcm_s16le"),
         ("web.mkv", [*H264, "-c:a", "libopus"], "out.mp4", "opus"),
         ("tv.ts", [*H264, "-c:a", "aac"], "out.mp4", "aac"),
-        ("tv.ts", [*H264, "-c:a", "mp2"], "out.mkv", "mp2float"),
+        ("tv.ts", [*H264, "-c:a", "mp2"], "out.mkv", "mp2"),
     ],
 )
 def test_sound_is_copied_where_the_container_takes_it_and_encoded_elsewhere(

@@ -27,7 +27,7 @@ def into_camera(folder: Path, *arguments: str) -> tuple[str, list[Array], list[f
     subprocess.run([compiler, "-shared", "-fPIC", "-O2", "-o", library, source, "-ldl"], check=True)
     environment = os.environ | {"LD_PRELOAD": str(library), "V4L2_FILE": str(device)}
     done = subprocess.run(
-        [*COMMAND, *arguments, DEVICE], env=environment, capture_output=True, text=True, timeout=120, check=False
+        [*COMMAND, *arguments, DEVICE], env=environment, capture_output=True, text=True, timeout=300, check=False
     )
     assert done.returncode == 0, done.stderr
     height, width = SHOWN.frames[0].shape[:2]
