@@ -92,7 +92,7 @@ async def gone(reader: asyncio.StreamReader) -> bool:
         return False
 
 
-async def test_a_head_that_never_ends_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_head_that_never_ends_is_cut(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(limits, "HEAD_SECONDS", 1.0)
     async with box() as (port, answer), AsyncExitStack() as stack:
         silent, _ = await connected(stack, port)
@@ -114,7 +114,7 @@ async def test_a_head_that_never_ends_is_not_waited_for(monkeypatch: pytest.Monk
         assert (await asked.read()).endswith(b"done")
 
 
-async def test_a_full_door_sends_whoever_waits_away_and_nobody_who_is_served(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_full_server_closes_connections_that_wait_and_no_others(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(limits, "MOST_CONNECTIONS", 4)
     monkeypatch.setattr(limits, "HEAD_SECONDS", 600.0)
     async with box() as (port, answer), AsyncExitStack() as stack:
@@ -132,7 +132,7 @@ async def test_a_full_door_sends_whoever_waits_away_and_nobody_who_is_served(mon
         assert (await served.read()).endswith(b"done")
 
 
-async def test_a_door_full_of_those_who_are_served_lets_nobody_in(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_server_full_of_served_connections_accepts_no_more(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(limits, "MOST_CONNECTIONS", 3)
     monkeypatch.setattr(limits, "HEAD_SECONDS", 600.0)
     async with box() as (port, answer), AsyncExitStack() as stack:
@@ -148,7 +148,7 @@ async def test_a_door_full_of_those_who_are_served_lets_nobody_in(monkeypatch: p
         assert all([(await reader.read()).endswith(b"done") for reader in asked])
 
 
-async def test_a_body_that_never_ends_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_body_that_never_ends_is_cut(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(limits, "BODY_SECONDS", 1.0)
     async with box() as (port, _), AsyncExitStack() as stack:
         reader, writer = await connected(stack, port)
@@ -157,7 +157,7 @@ async def test_a_body_that_never_ends_is_not_waited_for(monkeypatch: pytest.Monk
             assert b"408" in await reader.readline()
 
 
-async def test_so_many_large_bodies_are_read_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_bounded_number_of_large_bodies_is_read_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(limits, "LARGE_BODIES", 2)
     monkeypatch.setattr(limits, "LARGE_BODY_WAIT_SECONDS", 1.0)
     head = b"POST /body HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n"
@@ -203,7 +203,7 @@ async def test_parts_without_end_are_refused_at_the_first_one_too_many(service: 
     assert sent < 50_000
 
 
-async def test_what_is_no_request_is_no_line_of_the_log(caplog: pytest.LogCaptureFixture) -> None:
+async def test_a_malformed_request_writes_no_line_to_the_log(caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.INFO):
         async with box() as (port, _), AsyncExitStack() as stack:
             reader, writer = await connected(stack, port)
@@ -212,7 +212,7 @@ async def test_what_is_no_request_is_no_line_of_the_log(caplog: pytest.LogCaptur
     assert not [record for record in caplog.records if "protocol" in record.name]
 
 
-async def test_grpc_takes_so_many_connections_and_waits_for_no_greeting(
+async def test_grpc_bounds_its_connections_and_handshakes(
     service: RunningService, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     few = [("grpc.max_allowed_incoming_connections", 5), ("grpc.server_handshake_timeout_ms", 1000)]
@@ -257,7 +257,7 @@ def resident(pid: int) -> int:
     return int(status.split("VmRSS:")[1].split()[0]) * 1024
 
 
-def test_a_crowd_without_credentials_costs_a_real_box_what_is_said_and_no_more(tmp_path: Path) -> None:
+def test_clients_without_credentials_cost_a_box_no_more_than_stated(tmp_path: Path) -> None:
     """Twice as many connections as there may be, on both ports, each with half a request."""
     tokens = tmp_path / "tokens"
     tokens.write_text("camera 0123456789abcdef\n")
@@ -284,7 +284,7 @@ def test_a_crowd_without_credentials_costs_a_real_box_what_is_said_and_no_more(t
         wait_for(lambda: descriptors(process.pid) <= before + 20, 60)
 
 
-async def test_a_handshake_that_never_comes_is_not_waited_for(
+async def test_a_handshake_that_never_comes_is_cut(
     settings: Settings, authority: Authority, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(limits, "HANDSHAKE_SECONDS", 2.0)

@@ -105,22 +105,22 @@ BOUNDS = [
     Mutant(
         "any number of connections is kept",
         body(f"{HTTP}.connection_limits:ConnectionLimiter.__len__", "return 0"),
-        ("test_bounds.py::test_a_door_full_of_those_who_are_served_lets_nobody_in",),
+        ("test_bounds.py::test_a_server_full_of_served_connections_accepts_no_more",),
     ),
     Mutant(
         "a head that never ends is waited for",
         body(f"{HTTP}.connection_limits:ConnectionLimiter.close_overdue", "await asyncio.Event().wait()"),
-        ("test_bounds.py::test_a_head_that_never_ends_is_not_waited_for",),
+        ("test_bounds.py::test_a_head_that_never_ends_is_cut",),
     ),
     Mutant(
         "a body that never ends is waited for",
         body(f"{HTTP}.connection_limits:_stop_reading", "pass"),
-        ("test_bounds.py::test_a_body_that_never_ends_is_not_waited_for",),
+        ("test_bounds.py::test_a_body_that_never_ends_is_cut",),
     ),
     Mutant(
         "any number of large bodies is read at once",
         body(f"{HTTP}.connection_limits:ConnectionLimiter._large_body", "yield"),
-        ("test_bounds.py::test_so_many_large_bodies_are_read_at_once",),
+        ("test_bounds.py::test_a_bounded_number_of_large_bodies_is_read_at_once",),
     ),
     Mutant(
         "any number of parts of a form is read",
