@@ -50,7 +50,7 @@ def test_pictures_are_the_same_as_stock_in_the_same_order_and_never_later(seed: 
         arriving.remove(packet)
         arriving.insert(place + rng.randint(1, 12), packet)
     stock = delivered(JitterBuffer(capacity=CAPACITY, is_video=True), arriving)
-    live = delivered(LiveJitterBuffer(), arriving)
+    live = delivered(LiveJitterBuffer(clock=Clock()), arriving)
     came = {frame.timestamp: (number, frame.data) for number, frame in live}
     assert [frame.timestamp for _, frame in live] == sorted(came)
     assert len(stock) >= 30
@@ -62,7 +62,7 @@ def test_pictures_are_the_same_as_stock_in_the_same_order_and_never_later(seed: 
 def test_a_picture_is_there_with_its_last_packet() -> None:
     packets = picture_packets(random.Random(1), 10)
     ends = [number for number, packet in enumerate(packets) if packet.marker]
-    assert [number for number, _ in delivered(LiveJitterBuffer(), packets)] == ends
+    assert [number for number, _ in delivered(LiveJitterBuffer(clock=Clock()), packets)] == ends
     assert len(delivered(JitterBuffer(capacity=CAPACITY, is_video=True), packets)) == len(ends) - 1
 
 
@@ -173,7 +173,7 @@ def test_a_short_round_trip_shortens_the_wait_and_a_long_one_lengthens_it() -> N
 @pytest.mark.parametrize("jump", [200, 5000, 32_767, 40_000])
 def test_a_jump_of_sequence_numbers_costs_no_more_than_the_window(jump: int) -> None:
     """A packet that jumped by 32,767 took 23 ms of the event loop."""
-    requests, buffer, number = LostPackets(), LiveJitterBuffer(), 0
+    requests, buffer, number = LostPackets(), LiveJitterBuffer(clock=Clock()), 0
     packets = []
     for _ in range(200):
         number = (number + jump) % 65536
@@ -210,20 +210,20 @@ def test_padding_is_no_picture_and_ends_none() -> None:
         moved.sequence_number = sequence
         padded.append(moved)
         sequence = (sequence + 1) % 65536
-    plain = [(frame.timestamp, frame.data) for _, frame in delivered(LiveJitterBuffer(), packets)]
-    assert [(frame.timestamp, frame.data) for _, frame in delivered(LiveJitterBuffer(), padded)] == plain
+    plain = [(frame.timestamp, frame.data) for _, frame in delivered(LiveJitterBuffer(clock=Clock()), packets)]
+    assert [(frame.timestamp, frame.data) for _, frame in delivered(LiveJitterBuffer(clock=Clock()), padded)] == plain
 
 
 def test_padding_does_not_replace_what_has_come() -> None:
     packets = [packet for packet in picture_packets(random.Random(3), 30) if packet.timestamp < 9000]
-    buffer, found = LiveJitterBuffer(), []
+    buffer, found = LiveJitterBuffer(clock=Clock()), []
     for packet in packets:
         _, frame = buffer.add(packet)
         empty = copy.copy(packet)
         empty._data = b""  # type: ignore[attr-defined]
         _, other = buffer.add(empty)
         found += [each.data for each in (frame, other) if each is not None]
-    assert found == [frame.data for _, frame in delivered(LiveJitterBuffer(), packets)]
+    assert found == [frame.data for _, frame in delivered(LiveJitterBuffer(clock=Clock()), packets)]
 
 
 def test_keyframes_are_asked_for_twice_a_second_at_most() -> None:

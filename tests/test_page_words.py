@@ -144,6 +144,16 @@ async def test_a_box_that_stops_or_is_full_is_explained(tmp_path: Path) -> None:
         await says(page, "The box is about to stop", "Try again when it has restarted.")
 
 
+async def test_a_size_that_the_box_refuses_is_explained(tmp_path: Path) -> None:
+    """The picture stood still, and nothing said why."""
+    async with (
+        run_service(SETTINGS.model_copy(update={"max_frame_pixels": 1000})) as running,
+        browsing(running, tmp_path) as page,
+    ):
+        await page.click("#toggle")
+        await says(page, "The box refuses the camera's pictures", "Choose a smaller size")
+
+
 async def test_a_box_that_is_gone_is_explained(tmp_path: Path) -> None:
     """While nobody calls, and in a call, which goes on trying."""
     async with run_service(SETTINGS) as first:

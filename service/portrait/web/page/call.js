@@ -117,6 +117,7 @@ export class Call {
     await this.#main.open(this.videos.main, camera, way, lookOf(this.choice), ({ type, detail }) => {
       if (type === "closed") this.#fail(this.#main.session?.error ?? ended(detail));
       else if (type === "retry") this.#retry(detail);
+      else if (type === "refused") this.told.trouble(refused(detail).words);
       else if (detail.state === "live") this.#live();
       else if (detail.state === "reconnecting") this.told.state("connecting", "Reconnecting");
     });
@@ -207,6 +208,11 @@ export class Call {
     }
     return false;
   }
+}
+
+/** The box refuses frames: the picture stands still. @param {string} why */
+function refused(why) {
+  return new Trouble("The box refuses the camera's pictures", "Choose a smaller size under “Camera and work”.", why);
 }
 
 /** Why a session ended, where the box named no reason. @param {string} why */

@@ -27,13 +27,13 @@ export class Pane {
    * @param {MediaStream} camera
    * @param {Way} way
    * @param {Look} look
-   * @param {(event: CustomEvent) => void} tell what the session says: "state", "retry", "closed"
+   * @param {(event: CustomEvent) => void} tell what the session says: "state", "retry", "refused", "closed"
    */
   async open(video, camera, way, look, tell) {
     const session = await connect(camera, { ...optionsOf(way), ...look });
     this.#watching = new AbortController();
     const { signal } = this.#watching;
-    for (const type of ["state", "retry", "closed"]) {
+    for (const type of ["state", "retry", "refused", "closed"]) {
       session.addEventListener(type, (event) => tell(/** @type {CustomEvent} */ (event)), { signal });
     }
     [this.session, this.way, this.look] = [session, way, look];
@@ -41,7 +41,7 @@ export class Pane {
   }
 
   /**
-   * Let it look so from now on, if it does not already.
+   * Change how it looks, where it looks otherwise.
    *
    * @param {Look} look
    * @returns {Promise<boolean>} whether anything had to be changed

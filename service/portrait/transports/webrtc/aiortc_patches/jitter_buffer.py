@@ -75,6 +75,9 @@ class LostPackets:
         elif number in self._asked:
             del self._asked[number]
             self._register_answer(now - self._missed.pop(number))
+        if not self._asked:
+            self.missing = set()
+            return False
         self.missing = {lost for lost, asked in self._asked.items() if now - asked >= ASK_SECONDS}
         self._asked.update(dict.fromkeys(self.missing, now))
         return bool(self.missing)
