@@ -255,6 +255,26 @@ async def test_pictures_wait_for_room_in_the_order_in_which_they_come() -> None:
             pass
 
 
+async def test_the_background_of_an_open_stream_waits_for_no_still_that_waits() -> None:
+    async with budget_of(10) as budget:
+        held = await budget.take(4)
+        order: list[str] = []
+
+        async def wait(name: str, pixels: int, ahead: bool) -> None:
+            with await budget.take(pixels, ahead=ahead):
+                order.append(name)
+                await asyncio.sleep(0)
+
+        still = asyncio.create_task(wait("still", 10, ahead=False))
+        await asyncio.sleep(0)
+        await asyncio.wait_for(wait("fits", 6, ahead=True), 60)
+        waiting = asyncio.create_task(wait("waits", 7, ahead=True))
+        await asyncio.sleep(0)
+        held.release()
+        await asyncio.gather(still, waiting)
+    assert order == ["fits", "waits", "still"]
+
+
 async def test_a_picture_without_room_is_refused_in_time() -> None:
     async with PixelBudget(10, wait_seconds=0.05) as budget:
         with await budget.take(10):

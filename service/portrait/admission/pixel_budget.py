@@ -77,8 +77,8 @@ class PixelBudget:
     async def __aexit__(self, *_: object) -> None:
         self._headers.shutdown(wait=False, cancel_futures=True)
 
-    async def take_picture(self, data: bytes, max_pixels: int, field: str) -> Share:
-        """The share of a JPEG, PNG or WebP file, by the size in its header.
+    async def take_picture(self, data: bytes, max_pixels: int, field: str, *, ahead: bool = False) -> Share:
+        """The share of a JPEG, PNG or WebP file, by the size in its header; `ahead` as in `take`.
 
         Raises:
             BadPicture: not a picture, or one of more than `max_pixels`; names `field`.
@@ -87,17 +87,17 @@ class PixelBudget:
         loop = asyncio.get_running_loop()
         width, height = await loop.run_in_executor(self._headers, read_size, data, max_pixels, field)
         check_size(width, height, max_pixels, field)
-        return await self.take(width * height)
+        return await self.take(width * height, ahead=ahead)
 
-    async def take(self, pixels: int) -> Share:
-        """The share of a picture of so many pixels.
+    async def take(self, pixels: int, *, ahead: bool = False) -> Share:
+        """The share of a picture of so many pixels; with `ahead` it comes before all pictures that wait.
 
         Raises:
             TooManyPixels: there is no room in time.
         """
         pixels = min(pixels, self._bound)
-        if self._waiting or self._taken + pixels > self._bound:
-            await self._wait(pixels)
+        if (self._waiting and not ahead) or self._taken + pixels > self._bound:
+            await self._wait(pixels, ahead)
         else:
             self._taken += pixels
         return Share(self, pixels)
@@ -111,10 +111,13 @@ class PixelBudget:
                 self._taken += wanted
                 granted.set_result(None)
 
-    async def _wait(self, pixels: int) -> None:
+    async def _wait(self, pixels: int, ahead: bool) -> None:
         granted: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         waiting = (pixels, granted)
-        self._waiting.append(waiting)
+        if ahead:
+            self._waiting.appendleft(waiting)
+        else:
+            self._waiting.append(waiting)
         try:
             async with timeout(self._wait_seconds):
                 await granted
@@ -139,12 +142,16 @@ def result_pixels(length: int) -> int:
     return -(-RESULT_COPIES * length // BYTES_PER_PIXEL)
 
 
-async def decode_background(data: bytes, backgrounds: Backgrounds, budget: PixelBudget) -> Frame:
+async def decode_background(
+    data: bytes, backgrounds: Backgrounds, budget: PixelBudget, *, ahead: bool = False
+) -> Frame:
     """The background that a client sends, a JPEG, PNG or WebP file; its pixels are in the budget while it is decoded.
+
+    Those of open streams go `ahead` of stills: their frames wait meanwhile.
 
     Raises:
         BadPicture: not a picture, or too large a one.
         TooManyPixels: there is no room in time.
     """
-    with await budget.take_picture(data, MAX_BACKGROUND_PIXELS, "background"):
+    with await budget.take_picture(data, MAX_BACKGROUND_PIXELS, "background", ahead=ahead):
         return await backgrounds.decode(data)

@@ -110,15 +110,17 @@ class EncodedResult:
     prior: EncodedPicture | None
 
 
-async def read_background(message: pb.Output, backgrounds: Backgrounds, budget: PixelBudget) -> Frame | Clip | None:
-    """The background a message brings or names.
+async def read_background(
+    message: pb.Output, backgrounds: Backgrounds, budget: PixelBudget, *, ahead: bool = False
+) -> Frame | Clip | None:
+    """The background a message brings or names; `ahead` of stills where it is for an open stream.
 
     Raises:
         BadOption, BadPicture: names the field.
         TooManyPixels: there is no room for it in time.
     """
     if message.background_picture:
-        return await decode_background(message.background_picture, backgrounds, budget)
+        return await decode_background(message.background_picture, backgrounds, budget, ahead=ahead)
     return await backgrounds.pick(message.background_name) if message.background_name else None
 
 

@@ -111,7 +111,7 @@ class SegmentationServicer(pb_grpc.SegmentationServiceServicer):
                     context,
                     config,
                     output,
-                    read_background=lambda output: read_background(output, self._backgrounds, self._budget),
+                    read_background=lambda output: read_background(output, self._backgrounds, self._budget, ahead=True),
                     idle_seconds=self._config.idle_seconds,
                 )
                 async with self._security.holding(authorization(context.invocation_metadata()), stream.expire):

@@ -53,7 +53,7 @@ class Change:
         """
         if self.picture is not None:
             data = await asyncio.to_thread(_decode_base64, self.picture)
-            return await decode_background(data, backgrounds, budget)
+            return await decode_background(data, backgrounds, budget, ahead=True)
         name = self.values.get("background")
         return await backgrounds.pick(name) if name is not None else None
 
