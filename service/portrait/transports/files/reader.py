@@ -76,7 +76,7 @@ class Reader:
     """Decodes one source. What is damaged is left out and counted; used by one thread."""
 
     def __init__(self, container: av.container.InputContainer, source: str) -> None:
-        self.container, self._source, self._live = container, source, is_live(source)
+        self.container, self.live, self._source = container, is_live(source), source
         cover = av.stream.Disposition.attached_pic
         videos = [video for video in container.streams.video if not video.disposition & cover]
         self.video: Any = (videos or container.streams.video)[0]
@@ -116,7 +116,7 @@ class Reader:
             Stopped, KeyboardInterrupt: the source is a file.
             BadPicture: no picture could be decoded.
         """
-        timeline, times = Timeline(self.container), PictureTimes(self.rate, live=self._live)
+        timeline, times = Timeline(self.container), PictureTimes(self.rate, live=self.live)
         try:
             for packet in self._packets([self.video, *others]):
                 timeline.place(packet)
@@ -128,7 +128,7 @@ class Reader:
                         yield self._frame(picture)
                 progress(self.done, self.expected)
         except (KeyboardInterrupt, Stopped):
-            if not self._live:
+            if not self.live:
                 raise
         if not self.done:
             why = f": {self.cut}" if self.cut else ""

@@ -33,6 +33,10 @@ UNEVEN = 0x0400
 NO_FILE = 0x0001
 """FFmpeg's AVFMT_NOFILE: pictures are passed on as they come."""
 
+AT_ONCE = {"flush_packets": "1"}
+"""For a source that cannot be had again: FFmpeg would hold back 256 KB, half a minute of a small picture, which a power
+cut would lose."""
+
 OF_THE_FILE = ("major_brand", "minor_version", "compatible_brands", "encoder", "creation_software")
 """Metadata that describe the source's container, and would be wrong of the target's."""
 
@@ -55,9 +59,8 @@ class Writer:
         """What a user should know of the result."""
         with self._told():
             opened = standard_output() if place == PIPE else ffmpeg_url(place)
-            self._target = av.open(
-                opened, "w", format=self._sink.format, container_options=self._sink.container_options
-            )
+            options = self._sink.container_options | (AT_ONCE if reader.live else {})
+            self._target = av.open(opened, "w", format=self._sink.format, container_options=options)
             self._encoder: Any = self._target.add_stream(
                 self._sink.codec, rate=reader.rate, options=dict(self._sink.options)
             )
