@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from portrait.core.segmenters import EMBEDDED
 from portrait.errors import BadModel, BadSettings, Unauthenticated
 from portrait.security import open_security
-from portrait.server.model_check import try_model
+from portrait.server.model_check import check_model
 from portrait.settings import PREFIX, Settings, load_settings
 from tests.mutations import SEED, mutated_bytes
 
@@ -102,7 +102,7 @@ except PortraitError as error:
 
 
 def test_a_damaged_network_is_taken_or_refused_or_ends_its_own_process(tmp_path: Path) -> None:
-    """The runtime does not promise to survive any file: whatever it does, `try_model` makes BadModel of it."""
+    """The runtime does not promise to survive any file: whatever it does, `check_model` makes BadModel of it."""
     told, own = Counter[str](), str(tmp_path / "own.tflite")
     for number in range(6):
         done = subprocess.run(
@@ -113,7 +113,7 @@ def test_a_damaged_network_is_taken_or_refused_or_ends_its_own_process(tmp_path:
         assert done.returncode in (0, 2) or done.returncode < 0, done.stderr
         if done.returncode:
             with pytest.raises(BadModel):
-                asyncio.run(try_model(own, "auto"))
+                asyncio.run(check_model(own, "auto"))
     print(dict(told))
 
 
@@ -123,7 +123,7 @@ async def test_a_network_that_kills_its_process_is_refused(tmp_path: Path, monke
     crashing.chmod(0o755)
     monkeypatch.setattr("portrait.server.model_check.sys.executable", str(crashing))
     with pytest.raises(BadModel, match=r"own.tflite: the process that tried it was killed by SIGSEGV"):
-        await try_model("own.tflite", "auto")
+        await check_model("own.tflite", "auto")
 
 
 async def test_a_network_that_never_comes_to_an_end_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -131,9 +131,9 @@ async def test_a_network_that_never_comes_to_an_end_is_refused(tmp_path: Path, m
     hanging.write_text("#!/bin/sh\nexec sleep 60\n")
     hanging.chmod(0o755)
     monkeypatch.setattr("portrait.server.model_check.sys.executable", str(hanging))
-    monkeypatch.setattr("portrait.server.model_check.TRIAL_SECONDS", 0.5)
+    monkeypatch.setattr("portrait.server.model_check.CHECK_SECONDS", 0.5)
     with pytest.raises(BadModel, match=r"not loaded and used once within 0.5 s"):
-        await try_model("own.tflite", "auto")
+        await check_model("own.tflite", "auto")
 
 
 def test_the_same_seed_is_the_same_trouble() -> None:
