@@ -23,7 +23,7 @@ BAD_PICTURES = {
     "cut short": (Picture.jpeg(jpeg(room(320, 240)).message.data[:4000]), "damaged or cut short after 4000 bytes"),
     "nothing": (Picture(pb.Picture()), "format: got 0, expected JPEG"),
     "without pixels": (Picture.i420(b"", 0, 0), "got 0x0, expected at least 1x1"),
-    "wrong byte count": (Picture.i420(bytes(100), 64, 48), "100 bytes for 64x48 I420; expected 4608"),
+    "wrong byte count": (Picture.i420(bytes(100), 64, 48), "got 100 bytes for 64x48 I420, expected 4608"),
     "too large": (Picture.i420(bytes(6), 20_000, 20_000), "20000x20000 is 400000000 pixels; expected at most 2088960"),
 }
 
@@ -50,7 +50,7 @@ async def test_a_bad_picture_costs_its_own_reply_only(client: Client, shown: Cli
     [
         ({"mode": "sepia"}, "unknown mode 'sepia'; expected one of"),
         ({"mode": "color", "color": "green"}, "got 'green', expected #rrggbb"),
-        ({"mode": "image"}, "mode image was asked for without one"),
+        ({"mode": "image"}, "got mode image without a background"),
         ({"mode": "image", "background_name": "moon"}, "unknown background 'moon'; expected one of"),
         ({"mode": "image", "background_picture": b"x"}, "1 bytes that are no picture"),
         ({"mode": "blur", "format": pb.PICTURE_FORMAT_GRAY8}, "only mask and alpha are grey"),

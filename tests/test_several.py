@@ -75,7 +75,7 @@ def test_a_bad_file_costs_itself_only(folder: Path, tmp_path: Path, capsys: pyte
     assert main(["process", str(folder), str(target), *GREEN, "--json"]) == 1
     assert results(target) == {"one.jpg", "deep/two.png", "film.mp4"}
     said = capsys.readouterr()
-    assert "bad.png: image: 5 bytes that are no picture" in said.err
+    assert "bad.png: image: got 5 bytes that are no picture" in said.err
     rows = {Path(row["in"]).name: row for row in json.loads(said.out)["files"]}
     assert "no picture" in rows["bad.png"]["error"]
     assert rows["film.mp4"]["frames"] == 20

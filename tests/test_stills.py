@@ -101,9 +101,9 @@ async def test_a_bad_still_is_refused_saying_why(http: aiohttp.ClientSession, na
         ({"mode": "sepia"}, 400, "BAD_OPTION", "unknown mode 'sepia'; expected one of"),
         ({"model": "nope"}, 400, "BAD_OPTION", "unknown model 'nope'; expected one of"),
         ({"mode": "color", "color": "green"}, 400, "BAD_OPTION", "got 'green', expected #rrggbb"),
-        ({"mode": "image"}, 400, "BAD_OPTION", "mode image was asked for without one"),
+        ({"mode": "image"}, 400, "BAD_OPTION", "got mode image without a background"),
         ({"mode": "image", "background": "../../etc/passwd"}, 400, "BAD_OPTION", "unknown background"),
-        ({"mode": "image", "background": b"hello"}, 422, "BAD_PICTURE", "background: 5 bytes that are no picture"),
+        ({"mode": "image", "background": b"hello"}, 422, "BAD_PICTURE", "background: got 5 bytes that are no picture"),
         ({"moed": "blur"}, 400, "BAD_OPTION", "moed: unknown field, expected one of image, mode"),
     ],
 )

@@ -58,7 +58,7 @@ def _as_png(data: bytes) -> bytes:
             shown.save(png, "PNG", compress_level=1, icc_profile=profile)
             return png.getvalue()
     except (UnidentifiedImageError, Image.DecompressionBombError, OSError, ValueError, SyntaxError) as error:
-        raise BadPicture("image", f"{len(data)} bytes that are no picture; expected {EXPECTED}") from error
+        raise BadPicture("image", f"got {len(data)} bytes that are no picture, expected {EXPECTED}") from error
 
 
 def check_suffix(target: Path, mode: str) -> None:
