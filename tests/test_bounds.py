@@ -243,7 +243,7 @@ async def read_some(reader: asyncio.StreamReader) -> bytes:
         return b""
 
 
-def test_an_id_of_any_length_is_nobodys() -> None:
+def test_an_id_of_any_length_belongs_to_no_worker() -> None:
     names = ("9" * 5000 + "-x", "0" * 5000 + "-x", "1-x")
     assert [owner_of_id(name, rows=2) for name in names] == [None, None, 1]
 

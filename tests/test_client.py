@@ -122,7 +122,7 @@ async def read_all(stream: AsyncIterator[Reply]) -> list[Reply]:
     return [reply async for reply in stream]
 
 
-async def test_nobody_there_is_said_after_the_patience() -> None:
+async def test_a_server_that_is_not_there_is_given_up_in_time() -> None:
     async with Proxy(1) as wire:
         port = wire.port
     async with Client(f"127.0.0.1:{port}") as client:
