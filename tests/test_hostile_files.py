@@ -132,7 +132,7 @@ async def test_a_network_that_never_comes_to_an_end_is_refused(tmp_path: Path, m
     hanging.chmod(0o755)
     monkeypatch.setattr("portrait.server.model_check.sys.executable", str(hanging))
     monkeypatch.setattr("portrait.server.model_check.CHECK_SECONDS", 0.5)
-    with pytest.raises(BadModel, match=r"not loaded and used once within 0.5 s"):
+    with pytest.raises(BadModel, match=r"not loaded and run once within 0.5 s"):
         await check_model("own.tflite", "auto")
 
 
