@@ -80,7 +80,7 @@ async def test_a_background_is_a_name_or_a_file(http: aiohttp.ClientSession, bac
 BAD_STILLS: dict[str, tuple[bytes, str]] = {
     "no picture": (b"hello", "got 5 bytes that are no picture, expected one of JPEG, PNG, WEBP"),
     "cut short": (encoded(room(320, 240))[:5000], "damaged or cut short after 5000 bytes"),
-    "0x0": (png(0, 0), "no picture"),
+    "0x0": (png(0, 0), "got 0x0, expected at least 1x1"),
     "a huge header": (png(20_000, 20_000), "400000000 pixels"),
     "a large header": (png(6_000, 6_000), "6000x6000 is 36000000 pixels; expected at most 25000000"),
 }
