@@ -14,6 +14,8 @@ from portrait.errors import BadOffer, UnsupportedOffer
 MEDIA = re.compile(r"m=(\S+) (\d{1,5})(?:/\d+)? (\S+) (\S.*)")
 """RFC 8866 section 5.14."""
 
+PROTOCOL = re.compile("[A-Z/]+")
+
 VIDEO_CODECS = ("VP8", "H264")
 AUDIO_CODECS = ("OPUS", "G722", "PCMU", "PCMA")
 """What aiortc can negotiate, in upper case. Sound is declined, but within a section that is answered."""
@@ -111,7 +113,7 @@ class Section:
     @property
     def is_rejected(self) -> bool:
         """Whether the answer must have it rejected: it is in the offer, or is of a kind or codec that is not taken."""
-        if self.port == 0 and not self.is_bundle_only:
+        if (self.port == 0 and not self.is_bundle_only) or PROTOCOL.fullmatch(self.protocol) is None:
             return True
         if self.kind == "application":
             return "SCTP" not in self.protocol
@@ -222,7 +224,9 @@ def _sections(text: str) -> list[Section]:
 
 def _complete(section: Section, head: Section) -> None:
     """Fill in defaults, and leave out what refers to formats that are not there."""
-    if section.kind in ("audio", "video"):
+    if section.kind not in ("audio", "video"):
+        section.attributes = [each for each in section.attributes if _is_usable(each, set())]
+    else:
         section.formats = [each for each in section.formats if each.isdecimal() and _is_format(int(each))]
         mapped = {value.split(" ")[0] for value in section.all("rtpmap")}
         section.attributes += [
@@ -230,7 +234,7 @@ def _complete(section: Section, head: Section) -> None:
             for number, name in STATIC_TYPES.items()
             if section.kind == "audio" and str(number) in section.formats and str(number) not in mapped
         ]
-        usable = {value.split(" ")[0] for value in section.all("rtpmap")} & set(section.formats)
+        usable = {value.split(" ")[0] for value in section.all("rtpmap")} & set(section.formats) | {"*"}
         section.attributes = [each for each in map(_format_parameters, section.attributes) if _is_usable(each, usable)]
     if not any(name in DIRECTIONS for name, _ in section.attributes):
         direction = next((name for name, _ in head.attributes if name in DIRECTIONS), "sendrecv")
@@ -246,7 +250,7 @@ def _is_format(number: int) -> bool:
 def _is_usable(attribute: tuple[str, str | None], formats: set[str]) -> bool:
     """Whether an attribute of a format, if it is one, is of a format that can be used."""
     name, value = attribute
-    return name not in ("rtpmap", "fmtp", "rtcp-fb") or (value or "").split(" ")[0] in formats | {"*"}
+    return name not in ("rtpmap", "fmtp", "rtcp-fb") or (value or "").split(" ")[0] in formats
 
 
 def _format_parameters(attribute: tuple[str, str | None]) -> tuple[str, str | None]:
