@@ -202,7 +202,7 @@ async def test_what_the_box_refuses_stays_as_it_was(service: RunningService, tmp
 async def test_quality_that_goes_down_is_told_in_words(service: RunningService, tmp_path: Path) -> None:
     """The box's answer is changed on its way: how quality goes down is tested elsewhere."""
     async with browsing(service, tmp_path) as page:
-        for step, name, note in (("still", "Thrifty", "still scenes"), ("slower", "Half the frames", "very busy")):
+        for step, name, note in (("still", "Economical", "still scenes"), ("slower", "Half the frames", "very busy")):
             await page.evaluate(
                 f"""(window.real ??= fetch, window.fetch = async (url, request) => {{
                   const answer = await real(url, request);
