@@ -68,7 +68,9 @@ async def _serve_alone(
             await service.reload(reread())
 
         async def replace() -> None:
-            raise BadSettings(f"{REPLACE.name} replaces workers: got a single one, expected PORTRAIT_WORKERS above 1")
+            raise BadSettings(
+                f"{REPLACE.name} replaces workers, and there is one worker; expected PORTRAIT_WORKERS above 1"
+            )
 
         _announce(settings, service.http_port, service.grpc_port, service.models.default, as_json)
         await signals.answer({RELOAD: reload, REPLACE: replace})

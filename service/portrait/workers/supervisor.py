@@ -139,7 +139,7 @@ class Supervisor:
                 self._shared.forget(fresh.index)
                 if not isinstance(error, WorkerFailed):
                     raise
-                logger.error("worker %d stays: its successor did not start: %s", old.index, error)
+                logger.error("worker %d stays: its successor did not come up: %s", old.index, error)
                 return
             logger.info("worker %d: drains, worker %d has taken its place", old.index, fresh.index)
             self._workers[place] = fresh
