@@ -148,7 +148,7 @@ async def test_a_running_service_gives_the_very_frames_a_pipeline_here_gives(
         ("in.mp4", "o.xyz", [], "cannot be written"),
         ("in.mp4", "o.mp4", ["--mode", "cutout"], "a video has no alpha"),
         ("in.mp4", "in.mp4", [], "is IN itself"),
-        ("me.png", "o.png", ["--server", "http://localhost:50051"], "came; expected host:port"),
+        ("me.png", "o.png", ["--server", "http://localhost:50051"], "expected host:port"),
     ],
 )
 def test_what_cannot_be_done_is_said_in_one_line(

@@ -49,7 +49,7 @@ def _as_png(data: bytes) -> bytes:
     try:
         with Image.open(io.BytesIO(data)) as picture:
             if picture.width * picture.height > MAX_PIXELS:
-                raise BadPicture("image", f"got {picture.width}x{picture.height}; expected at most {MAX_PIXELS} pixels")
+                raise BadPicture("image", f"got {picture.width}x{picture.height}, expected at most {MAX_PIXELS} pixels")
             upright = ImageOps.exif_transpose(picture)
             shown = upright if upright.mode in ("L", "RGB", "RGBA", "I;16") else upright.convert("RGBA")
             png = io.BytesIO()
