@@ -2,9 +2,10 @@
 
     python -m training.speed paper.tflite portrait.tflite --json speed.json [--web]
 
-The files take turns, so that a busy neighbour slows all of them; the median of each one's times counts, and the ratio
-to the first file. `--web` runs the same files in headless Chromium, WebAssembly with SIMD, one thread: through
-LiteRT.js and through the TensorFlow.js TFLite API the paper used. It needs npm for the two, playwright for the browser.
+In the interpreter the CPU time of a call counts, which a busy neighbour hardly changes; the files take turns all the
+same. The median of each one's times counts, and the ratio to the first file. `--web` runs the same files in headless
+Chromium, WebAssembly with SIMD, one thread: through LiteRT.js and through the TensorFlow.js TFLite API the paper used.
+It needs npm for the two, playwright for the browser.
 """
 
 import argparse
@@ -29,7 +30,7 @@ WEB = Path(__file__).parent / "web"
 
 
 def measure(files, rounds=300):
-    """{name: [milliseconds]} of `rounds` invocations of each file on one thread, taking turns."""
+    """{name: [milliseconds of CPU]} of `rounds` invocations of each file on this thread alone, taking turns."""
     loaded = {name: evaluate.File(path) for name, path in files.items()}
     noise = np.random.default_rng(1)
     for file in loaded.values():
@@ -37,9 +38,9 @@ def measure(files, rounds=300):
     times = {name: [] for name in loaded}
     for _ in range(rounds):
         for name, file in loaded.items():
-            started = time.perf_counter()
+            started = time.thread_time()
             file.invoke()
-            times[name].append(1e3 * (time.perf_counter() - started))
+            times[name].append(1e3 * (time.thread_time() - started))
     return times
 
 
