@@ -308,6 +308,7 @@ def stun_request(**attributes: object) -> bytes:
         b"\0",
         b"\0\x01\xff\xff" + bytes(30),
     ],
+    ids=range(9),
 )
 async def test_stun_of_a_stranger_never_raises(data: bytes) -> None:
     aiortc_patches.install()
