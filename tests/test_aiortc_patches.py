@@ -291,7 +291,9 @@ async def test_ice_that_is_closed_as_it_comes_up_asks_for_nothing_more(monkeypat
 
 
 def stun_request(**attributes: object) -> bytes:
-    message = stun.Message(stun.Method.BINDING, stun.Class.REQUEST, attributes=dict(attributes))
+    message = stun.Message(
+        stun.Method.BINDING, stun.Class.REQUEST, transaction_id=b"twelve bytes", attributes=dict(attributes)
+    )
     return bytes(message)
 
 
