@@ -226,9 +226,3 @@ async def test_the_module_is_typed() -> None:
     checking = [TSC, "-p", TESTS / "node" / "tsconfig.json"]
     done = await asyncio.to_thread(subprocess.run, checking, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout
-
-
-async def test_no_module_outgrows_its_room() -> None:
-    files = [*MODULES.glob("*.js"), *(MODULES / "portrait").glob("*.js")]
-    assert len(files) > 8
-    assert not {file.name: n for file in files if (n := len(file.read_text().splitlines())) > 300}
