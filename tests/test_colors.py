@@ -13,7 +13,7 @@ from portrait.image.av_frame import av_from_frame, frame_from_av
 from portrait.image.convert import bgr_from_frame, bgra_from_frame, frame_from_bgr, recolored, usual_matrix
 from portrait.image.frame import CAMERA, Colors, Frame, Matrix, Range, Timestamp
 from portrait.image.mask import Mask
-from tests.people import room
+from tests.people import clip, room
 
 NOW = Timestamp(1, Fraction(1, 30))
 ALL = [Colors(matrix, reach) for matrix, reach in product(Matrix, Range)]
@@ -104,12 +104,13 @@ def test_recolored_frames_show_the_same(colors: Colors, size: tuple[int, int]) -
 @pytest.mark.parametrize("colors", ALL, ids=str)
 def test_the_network_sees_the_same_whatever_the_matrix_and_range(colors: Colors) -> None:
     segmenter = load_models().pick(None).open()
-    frame = frame_from_bgr(room(320, 240), NOW, 0.0)
+    frame = frame_from_bgr(clip(320, 240, 1).frames[0], NOW, 0.0)
     expected = segmenter.segment(frame).values.astype(int)
     segmenter.reset()
     got = segmenter.segment(recolored(frame, colors)).values.astype(int)
     segmenter.close()
-    assert np.abs(got - expected).mean() < 1.5
+    # Taken for limited BT.601, the other five give masks that differ by 0.23 to 0.47.
+    assert np.abs(got - expected).mean() < 0.15
 
 
 @pytest.mark.parametrize("colors", ALL, ids=str)

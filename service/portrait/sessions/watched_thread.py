@@ -22,9 +22,9 @@ CHECKS = 4
 class WatchedThread:
     """Runs calls one after another on a thread of its own; a watchdog abandons the thread when a watched block hangs.
 
-    A call marks what the watchdog covers with `watched`; the rest may take any time. A thread cannot be stopped from
-    outside: an abandoned one is no longer waited for, not even when the process ends (an executor's threads would be),
-    and its results are discarded.
+    A call marks what the watchdog covers with `watched`; the rest may take any time. A thread that does not begin its
+    call hangs as well. A thread cannot be stopped from outside: an abandoned one is no longer waited for, not even when
+    the process ends (an executor's threads would be), and its results are discarded.
     """
 
     def __init__(self, name: str, hang_seconds: float) -> None:
@@ -33,6 +33,8 @@ class WatchedThread:
         """What `run` awaits now."""
         self._block: object | None = None
         """The watched block that the thread is in; a new object for each."""
+        self._idle: object | None = None
+        """Set while the thread waits for a call; a new object for each wait."""
         self._last_block: object | None = None
         """The block that the last check found, and how many checks in a row have found it before."""
         self._found = 0
@@ -46,7 +48,8 @@ class WatchedThread:
         Cancelling is safe: a call that has begun is finished and its result discarded.
 
         Raises:
-            SegmentationHangs: a watched block took longer than `hang_seconds`, in this call or an earlier one.
+            SegmentationHangs: a watched block took longer than `hang_seconds`, in this call or an earlier one, or the
+                thread did not begin the call within that time.
             Exception: whatever `function` raises.
         """
         if self._abandoned:
@@ -91,13 +94,13 @@ class WatchedThread:
                 self._timer.cancel()
 
     def _check(self) -> None:
-        """Abandon the thread if it has been in the same watched block for `hang_seconds`.
+        """Abandon the thread if it has been in the same watched block, or has not begun the call, for `hang_seconds`.
 
         Checks are counted, not seconds: when the whole process stood still, only one check is late, and proves nothing.
         A timer that runs now and then costs a frame nothing.
         """
         self._timer = None
-        waiting, block = self._waiting, self._block
+        waiting, block = self._waiting, self._block or self._idle
         if waiting is None or waiting.done():
             return
         if block is None or block is not self._last_block:
@@ -111,7 +114,12 @@ class WatchedThread:
         self._timer = asyncio.get_running_loop().call_later(self._hang_seconds / CHECKS, self._check)
 
     def _work(self) -> None:
-        while (call := self._calls.get()) is not None:
+        while True:
+            self._idle = object()
+            call = self._calls.get()
+            self._idle = None
+            if call is None:
+                return
             call()
             # Waiting for the next call must not keep this one's picture.
             del call
