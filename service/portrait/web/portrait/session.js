@@ -145,10 +145,11 @@ export class PortraitSession extends EventTarget {
     const refused = numbers?.frames_refused ?? 0;
     const common = { where: this.where, result: this.result, roundTrip, relayed, refused, refusal: this.#refusal };
     const dropped = (numbers?.frames_dropped ?? 0) + (this.#studio?.dropped ?? 0);
-    if (this.#studio) return { ...common, ...this.#studio.statistics(), dropped, quality, model };
+    // Rates first: a console shows the first few of an object.
+    if (this.#studio) return { ...this.#studio.statistics(), dropped, quality, model, ...common };
     const { framesPerSecond = 0, width = 0, height = 0, buffered = 0 } = network ?? {};
     const latency = (numbers?.latency_seconds ?? 0) + roundTrip + buffered;
-    return { ...common, framesPerSecond, width, height, latency, dropped, quality, model };
+    return { framesPerSecond, width, height, latency, dropped, quality, model, ...common };
   }
 
   /**
