@@ -129,10 +129,16 @@ async def test_a_thread_is_abandoned_after_its_timeout(later: Callable[[float], 
 
 
 async def test_what_is_not_watched_may_take_any_time(later: Callable[[float], Awaitable[None]]) -> None:
-    gate = threading.Event()
+    begun, gate = threading.Event(), threading.Event()
+
+    def wait() -> bool:
+        begun.set()
+        return gate.wait(30)
+
     thread = WatchedThread("waits", 1.0)
     await later(0.0)
-    call = asyncio.create_task(thread.run(gate.wait, 30))
+    call = asyncio.create_task(thread.run(wait))
+    await asyncio.to_thread(begun.wait)  # a call that is not begun is watched
     await checks(later, 10 * CHECKS)
     assert not call.done()
     gate.set()
