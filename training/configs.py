@@ -3,7 +3,7 @@
 from dataclasses import dataclass, field, replace
 
 from training import augment, priors
-from training.data import Mix
+from training.data import OPEN, Mix
 
 
 @dataclass(frozen=True)
@@ -17,6 +17,8 @@ class Config:
     """Start a MobileNetV2 encoder from ImageNet weights (no public ones were found for the others)."""
     taught: bool = False
     """Learn from the labels of `training.label` and from `--more` pictures; otherwise from given masks alone."""
+    licences: tuple[str, ...] = ()
+    """Learn only from pictures of these licences, and from no rooms; () learns from all."""
     epochs: int = 30
     batch: int = 32
     steps: int = 181
@@ -78,6 +80,10 @@ def calm(config, epochs=5):
     return replace(config, epochs=epochs, learning_rate=1e-4, schedule="linear", mix=CALM_MIX, average=0.998, seed=2)
 
 
+# Whole bodies are half of what may be used commercially; calls still decide.
+OPEN_CALLS = CALLS | {"street": 0.8, "hd2": 1.0, "hands": 0.7, "unsplash": 1.5, "mask": 1.5}
+OPEN_PORTRAIT = replace(PORTRAIT, licences=OPEN, mix=replace(PORTRAIT.mix, weights=OPEN_CALLS))
+
 WIDE = replace(PORTRAIT, sizes=((0, 144, 256),))
 FINE = replace(PORTRAIT, sizes=((0, 256, 256),))
 
@@ -94,6 +100,8 @@ CONFIGS = {
     "table_portrait": replace(TABLE, network="portrait", imagenet=True, sizes=((0, 128, 128), (7, 192, 192))),
     "portrait": PORTRAIT,
     "portrait_calm": calm(PORTRAIT),
+    "open": OPEN_PORTRAIT,
+    "open_calm": replace(calm(OPEN_PORTRAIT), mix=replace(CALM_MIX, weights=OPEN_CALLS)),
     "wide": WIDE,
     "wide_calm": calm(WIDE),
     "fine": FINE,

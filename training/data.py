@@ -99,22 +99,33 @@ TRUSTED = 0.8
 """IoU of two teachers from which their mask is good enough where none is given."""
 
 
+OPEN = (
+    "Apache-2.0",
+    "MIT (repository)",
+    "CC BY 4.0 (as stated)",
+    "CC BY 4.0 (as stated, Roboflow human-dataset-v2)",
+    "repository: none stated; Unsplash photos (Unsplash licence)",
+)
+"""The terms in `index.csv` that allow commercial use, as their sources state them."""
+
+
 class Pictures:
     """Every picture that is learned from, decoded once into one file that all workers map into their memory.
 
     `folders` are data folders, or like them: of each the rows of the split `train`, or all where it has no splits. With
     `taught`, a folder of `training.label`, a picture's label is the teachers' mask; the given mask where there are no
-    teachers or they mean other people (`AGREED`). Pictures without either, or on which teachers disagree, are left out.
+    teachers or they mean other people (`AGREED`). Pictures without either, or on which teachers disagree, are left out,
+    and with `licences` those whose column `licence` names none of them.
     """
 
-    def __init__(self, folders, taught=None):
+    def __init__(self, folders, taught=None, licences=()):
         self.names, self._places = [], []
         end = 0
         # Without a name: it is gone when the last map of it is.
         with tempfile.TemporaryFile() as file:
             for folder in map(Path, folders):
                 lines = labels.labelled(taught / folder.resolve().name) if taught else {}
-                for name, path in labels.find(folder).items():
+                for name, path in labels.find(folder, licences).items():
                     picture = _whole(folder, taught, name, path, lines)
                     if picture is None:
                         continue

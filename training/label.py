@@ -61,10 +61,11 @@ class Multiclass(Teacher):
         return 1.0 - likely[..., 0] / likely.sum(-1)
 
 
-def find(folder):
-    """{name: path} of the pictures of a data folder that may be learned from."""
+def find(folder, licences=()):
+    """{name: path} of the pictures of a data folder that may be learned from, with `licences` only of those."""
     with open(folder / "index.csv", newline="") as file:
-        names = [row["name"] for row in csv.DictReader(file) if row.get("split", "train") == "train"]
+        rows = [row for row in csv.DictReader(file) if row.get("split", "train") == "train"]
+    names = [row["name"] for row in rows if not licences or row.get("licence") in licences]
     places = [folder / "images", folder / "unlabelled"]
     found = {}
     for name in names:

@@ -292,8 +292,9 @@ def main():
     folders = [arguments.data, *(arguments.more if config.taught else [])]
     trainer = Trainer(
         config,
-        Pictures(folders, arguments.labels if config.taught else None),
-        load_backgrounds(arguments.data),
+        Pictures(folders, arguments.labels if config.taught else None, config.licences),
+        # No source of the rooms allows commercial use.
+        [] if config.licences else load_backgrounds(arguments.data),
         arguments.out or Path("runs") / arguments.name,
         watch.Watch(arguments.data, Portraits(arguments.data, "val")),
         arguments.workers,
