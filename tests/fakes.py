@@ -7,8 +7,7 @@ import numpy as np
 
 from portrait.core.segmenters import Model, Models, Segmenter
 from portrait.errors import SegmentationFailed
-from portrait.image.frame import Frame
-from portrait.image.mask import Mask
+from portrait.image.frame import Frame, Mask
 
 
 class FakeModel:

@@ -13,8 +13,7 @@ import cv2
 import numpy as np
 import pytest
 
-from portrait.image.frame import Frame
-from portrait.image.mask import Mask
+from portrait.image.frame import Frame, Mask
 from tests.browser import SHARED, open_page
 from tests.fakes import FakeModel
 from tests.firefox import needs_firefox, open_firefox

@@ -12,8 +12,7 @@ from portrait.core.auto_framing import FASTEST, PATIENCE, WHOLE, AutoFraming, Wi
 from portrait.core.compositors import Options, open_compositor
 from portrait.core.pipeline import Pipeline
 from portrait.image.convert import frame_from_bgr
-from portrait.image.frame import Frame, Timestamp
-from portrait.image.mask import Mask
+from portrait.image.frame import Frame, Mask, Timestamp
 from portrait.metrics import Metrics
 from portrait.server.app import RunningService
 from tests.fakes import FakeModel, failing

@@ -24,8 +24,7 @@ from portrait.image.backgrounds import PICTURE_THREADS, Backgrounds, load_backgr
 from portrait.image.clip import KEPT_BYTES, LONGEST, RATE, Clip, load_clip
 from portrait.image.compressed import encode
 from portrait.image.convert import bgr_from_frame, frame_from_bgr
-from portrait.image.frame import Frame, Timestamp, i420_length
-from portrait.image.mask import Mask
+from portrait.image.frame import Frame, Mask, Timestamp, i420_length
 from portrait.server.app import CODEC_THREADS, run_service
 from portrait.settings import Settings
 from portrait.transports.files import remote_work

@@ -17,8 +17,7 @@ import pytest
 from portrait.client import Client
 from portrait.core.compositors import MODES, Options, open_compositor
 from portrait.image.convert import bgr_from_frame, frame_from_bgr
-from portrait.image.frame import Timestamp
-from portrait.image.mask import Mask
+from portrait.image.frame import Mask, Timestamp
 from portrait.server.app import RunningService
 from tests.browser import open_page
 from tests.pages import browsers, nothing_left, service

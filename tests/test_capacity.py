@@ -16,8 +16,7 @@ from portrait.admission.stream_load import StreamLoad
 from portrait.core.compositors import MODES, Options
 from portrait.core.segmenters import Models
 from portrait.errors import BadPicture, OutOfCpu
-from portrait.image.frame import Frame
-from portrait.image.mask import Mask
+from portrait.image.frame import Frame, Mask
 from portrait.metrics import Metrics
 from portrait.server.calibration import load_costs, make_costs, measure
 from portrait.sessions.registry import Sessions

@@ -7,8 +7,7 @@ import pytest
 
 from portrait.client import Client
 from portrait.client.flow_control import FlowControl
-from portrait.image.frame import Frame
-from portrait.image.mask import Mask
+from portrait.image.frame import Frame, Mask
 from tests.calls import fake_service
 from tests.fakes import FakeModel, full_mask
 from tests.people import Array, room

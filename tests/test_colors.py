@@ -11,8 +11,7 @@ from portrait.core.compositors import Options, open_compositor
 from portrait.core.segmenters import load_models
 from portrait.image.av_frame import av_from_frame, frame_from_av
 from portrait.image.convert import bgr_from_frame, bgra_from_frame, frame_from_bgr, recolored, usual_matrix
-from portrait.image.frame import CAMERA, Colors, Frame, Matrix, Range, Timestamp
-from portrait.image.mask import Mask
+from portrait.image.frame import CAMERA, Colors, Frame, Mask, Matrix, Range, Timestamp
 from tests.people import clip, room
 
 NOW = Timestamp(1, Fraction(1, 30))

@@ -9,8 +9,7 @@ import pytest
 from portrait.core.compositors import MODES, Options, open_compositor
 from portrait.errors import BadOption
 from portrait.image.convert import bgr_from_frame, bgra_from_frame, frame_from_bgr
-from portrait.image.frame import Frame, Timestamp
-from portrait.image.mask import Mask
+from portrait.image.frame import Frame, Mask, Timestamp
 from tests.people import Array, room
 
 SIZES = [(320, 240), (321, 241), (16, 16), (1, 1)]

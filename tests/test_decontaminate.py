@@ -10,8 +10,7 @@ from portrait.core.compositors import Options, open_compositor
 from portrait.core.compositors.blend import blend_into
 from portrait.errors import BadOption
 from portrait.image.convert import bgr_from_frame, bgra_from_frame, frame_from_bgr
-from portrait.image.frame import Frame, Timestamp
-from portrait.image.mask import Mask
+from portrait.image.frame import Frame, Mask, Timestamp
 from tests.people import Array
 
 RED, GREEN, BLUE = (30, 30, 200), (40, 190, 40), (190, 60, 40)

@@ -8,7 +8,7 @@ import pytest
 
 from portrait.client import Client, ClientError
 from portrait.client.types import decode
-from portrait.image.mask import Mask
+from portrait.image.frame import Mask
 from portrait.server.app import RunningService
 from portrait.v1 import segmentation_pb2 as pb
 from tests.calls import SIZE, client, fake_service, i420, jpeg, pictures, received, shown

@@ -8,8 +8,7 @@ import pytest
 
 from portrait.client import Client, ClientError, Picture, Reply
 from portrait.core.compositors import Options
-from portrait.image.frame import Frame
-from portrait.image.mask import Mask
+from portrait.image.frame import Frame, Mask
 from portrait.server.app import RunningService
 from portrait.transports.grpc.service import MAX_IN_FLIGHT
 from portrait.v1 import segmentation_pb2 as pb

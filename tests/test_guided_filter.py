@@ -6,8 +6,7 @@ import numpy as np
 import pytest
 
 from portrait.core.guided_filter import follow_edges, make_guide
-from portrait.image.frame import GREY, Frame, Plane, Timestamp
-from portrait.image.mask import Mask
+from portrait.image.frame import GREY, Frame, Mask, Plane, Timestamp
 
 SIDE = 192
 

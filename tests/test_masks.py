@@ -11,8 +11,7 @@ import pytest
 from aiortc import RTCDataChannel
 
 from portrait.client import Client
-from portrait.image.frame import Frame
-from portrait.image.mask import Mask
+from portrait.image.frame import Frame, Mask
 from portrait.server.app import RunningService
 from portrait.transports.webrtc.mask_channel import MAX_BYTES, MaskMessage
 from tests.fakes import FakeModel, failing, full_mask

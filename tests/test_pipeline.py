@@ -6,8 +6,7 @@ import pytest
 from portrait.admission.quality import Quality
 from portrait.core.compositors import Options, open_compositor
 from portrait.core.pipeline import Pipeline
-from portrait.image.frame import Frame
-from portrait.image.mask import Mask
+from portrait.image.frame import Frame, Mask
 from portrait.metrics import Metrics
 from tests.fakes import FakeModel, failing, full_mask
 from tests.frames import GREEN, make_frame

@@ -19,8 +19,7 @@ from portrait.admission.quality_controller import Pressure, QualityController
 from portrait.client import Client, ClientError
 from portrait.core.compositors import Options, open_compositor
 from portrait.core.pipeline import Pipeline, Result
-from portrait.image.frame import GREY, Frame, Timestamp
-from portrait.image.mask import Mask
+from portrait.image.frame import GREY, Frame, Mask, Timestamp
 from portrait.metrics import Metrics
 from portrait.server.app import RunningService as Service
 from portrait.server.app import run_service

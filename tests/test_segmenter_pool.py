@@ -8,7 +8,7 @@ import pytest
 from portrait.core.segmenters import load_models
 from portrait.core.segmenters.pool import SegmenterPool
 from portrait.errors import SegmentationFailed
-from portrait.image.mask import Mask
+from portrait.image.frame import Mask
 from tests.fakes import FakeModel, failing, full_mask
 from tests.frames import make_frame
 

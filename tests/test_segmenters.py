@@ -12,8 +12,7 @@ from portrait.core.segmenters import EMBEDDED, load_models, open_model
 from portrait.core.segmenters.tflite import RUNTIMES, TFLiteModel, find_runtime
 from portrait.errors import BadModel, BadOption, SegmentationFailed
 from portrait.image.convert import frame_from_bgr
-from portrait.image.frame import Frame, Timestamp
-from portrait.image.mask import Mask
+from portrait.image.frame import Frame, Mask, Timestamp
 from tests.people import clip, iou, room
 
 EMBEDDED_FILE = EMBEDDED / "portrait.tflite"

@@ -17,8 +17,7 @@ from portrait.core.compositors import Options
 from portrait.core.pipeline import Result
 from portrait.core.segmenters import Segmenter
 from portrait.errors import BadOption, BadPicture, Draining, NoSuchSession, SegmentationHangs, TooManySessions
-from portrait.image.frame import Frame
-from portrait.image.mask import Mask
+from portrait.image.frame import Frame, Mask
 from portrait.metrics import Metrics, Stage
 from portrait.sessions.registry import Sessions
 from portrait.sessions.session import Session

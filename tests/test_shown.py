@@ -14,9 +14,8 @@ from portrait.errors import BadPicture
 from portrait.image.backgrounds import load_background
 from portrait.image.compressed import decode_bgr, decode_frame, encode, read_size
 from portrait.image.convert import bgr_from_frame, bgra_from_frame, frame_from_bgr, pixels_of
-from portrait.image.frame import Frame, Plane, Timestamp
+from portrait.image.frame import Frame, Mask, Plane, Timestamp
 from portrait.image.headers import picture_format
-from portrait.image.mask import Mask
 from tests.people import room
 from tests.profiles import P3, SRGB, profile
 

@@ -18,7 +18,7 @@ import numpy as np
 from portrait.core.compositors import Options, open_compositor
 from portrait.core.pipeline import Pipeline
 from portrait.core.segmenters import load_models
-from portrait.image.mask import Mask
+from portrait.image.frame import Mask
 from portrait.metrics import Metrics
 from portrait.transports.http.stills import StillCodec
 

@@ -11,8 +11,7 @@ import pytest
 from aiortc import RTCRtpReceiver
 
 from portrait.core.compositors import MODES
-from portrait.image.frame import Frame
-from portrait.image.mask import Mask
+from portrait.image.frame import Frame, Mask
 from portrait.server.app import RunningService
 from portrait.transports.webrtc import connection
 from tests.fakes import FakeModel, Gate, failing, full_mask

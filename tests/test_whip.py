@@ -12,8 +12,7 @@ import pytest
 from aiortc.mediastreams import AudioStreamTrack
 
 from portrait.admission.cost_model import CostModel
-from portrait.image.frame import Frame
-from portrait.image.mask import Mask
+from portrait.image.frame import Frame, Mask
 from portrait.server.app import RunningService
 from tests.fakes import FakeModel, full_mask
 from tests.people import Clip

@@ -14,7 +14,7 @@ import numpy as np
 from portrait.bench.frame import SIZES, make_frames
 from portrait.core.auto_framing import Window, show
 from portrait.core.compositors import Options, open_compositor
-from portrait.image.mask import Mask
+from portrait.image.frame import Mask
 
 WINDOW = Window(0.2, 0.1, 0.6)
 

@@ -16,8 +16,7 @@ from pathlib import Path
 
 import numpy as np
 
-from portrait.image.frame import Frame
-from portrait.image.mask import Mask
+from portrait.image.frame import Frame, Mask
 from portrait.sessions.registry import Sessions
 from portrait.sessions.session import Session
 from tests.benchmarks.stored import add_option, report

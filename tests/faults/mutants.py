@@ -37,7 +37,7 @@ SLOT = "portrait.sessions.newest_slot:NewestSlot"
 PRIVACY = [
     Mutant(
         "a frame whose segmentation fails shows everything",
-        body(f"{IMAGE}.mask:Mask.empty", "return cls(np.full((height, width), 255, np.uint8))"),
+        body(f"{IMAGE}.frame:Mask.empty", "return cls(np.full((height, width), 255, np.uint8))"),
         (
             "test_pipeline.py::test_any_exception_of_a_runtime_fails_closed",
             "test_webrtc.py::test_a_failing_network_shows_nothing_of_the_camera",

@@ -2,7 +2,7 @@
 
 from unittest.mock import patch
 
-from portrait.image.mask import Mask
+from portrait.image.frame import Mask
 from tests.faults.search import search_all, search_killed
 from tests.faults.troubles import ROUND
 from tests.faults.ways import Found

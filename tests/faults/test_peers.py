@@ -15,8 +15,7 @@ import pytest
 from aiortc import MediaStreamTrack
 from aiortc.codecs.vpx import Vp8Encoder
 
-from portrait.image.frame import Frame
-from portrait.image.mask import Mask
+from portrait.image.frame import Frame, Mask
 from portrait.server.app import RunningService, run_service
 from portrait.settings import Settings
 from tests.fakes import FakeModel, full_mask

@@ -11,8 +11,7 @@ import pytest
 
 from portrait.client import Client, ClientError, Reply
 from portrait.client.stream import Stream
-from portrait.image.frame import Frame
-from portrait.image.mask import Mask
+from portrait.image.frame import Frame, Mask
 from portrait.server.app import run_service
 from tests.boxes import ended, serving
 from tests.fakes import FakeModel, full_mask

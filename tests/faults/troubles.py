@@ -10,8 +10,7 @@ import numpy as np
 
 from portrait.core.segmenters import EMBEDDED, Model, Models, Segmenter, open_model
 from portrait.errors import SegmentationFailed
-from portrait.image.frame import Frame
-from portrait.image.mask import Mask
+from portrait.image.frame import Frame, Mask
 
 HANG_SECONDS = 1.0
 """What the service under test is given for `hang_seconds`."""

@@ -12,8 +12,7 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
-from portrait.image.frame import Frame, Plane
-from portrait.image.mask import Mask
+from portrait.image.frame import Frame, Mask, Plane
 
 MARGIN = 0.2
 LEAST = 0.4

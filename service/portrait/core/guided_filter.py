@@ -8,8 +8,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from portrait.image.frame import Frame, Plane
-from portrait.image.mask import Mask
+from portrait.image.frame import Frame, Mask, Plane
 
 SCALE = 2
 """The filter runs at the mask's size divided by this, the resolution of the embedded networks' contours: the same

@@ -7,8 +7,7 @@ import cv2
 import numpy as np
 
 from portrait.admission.quality import Quality
-from portrait.image.frame import Plane
-from portrait.image.mask import Mask
+from portrait.image.frame import Mask, Plane
 
 Carried: TypeAlias = Literal["", "still", "alternate"]
 """Why a result has the mask of an earlier frame; empty if it has its own."""

@@ -15,8 +15,7 @@ from portrait.core.mask_reuse import Carried, MaskReuse
 from portrait.core.scene_change import GAP, LastFrame
 from portrait.core.segmenters import Segmenter
 from portrait.errors import BadOption
-from portrait.image.frame import Frame, Plane
-from portrait.image.mask import Mask
+from portrait.image.frame import Frame, Mask, Plane
 from portrait.metrics import Metrics
 
 GREY_MODES = ("mask", "alpha")

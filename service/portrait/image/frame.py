@@ -1,4 +1,4 @@
-"""Frame: one decoded picture, the service's only pixel format."""
+"""Frame, one decoded picture in the service's only pixel format, and Mask, where the person is in it."""
 
 from dataclasses import dataclass, replace
 from enum import Enum
@@ -104,6 +104,29 @@ class Frame:
     def with_planes(self, y: Plane, u: Plane, v: Plane, alpha: Plane | None = None) -> "Frame":
         """A frame of the same time and colours with other planes."""
         return replace(self, y=y, u=u, v=v, alpha=alpha)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Mask:
+    """Person probability at the network's own size; resized only where it is used."""
+
+    values: Plane
+    """(height, width) uint8, 0 = background, 255 = person."""
+
+    @property
+    def width(self) -> int:
+        """Pixels per row."""
+        return int(self.values.shape[1])
+
+    @property
+    def height(self) -> int:
+        """Rows."""
+        return int(self.values.shape[0])
+
+    @classmethod
+    def empty(cls, width: int, height: int) -> "Mask":
+        """A mask without a person. Composing with it shows no pixel of the camera: so the service fails closed."""
+        return cls(np.zeros((height, width), np.uint8))
 
 
 def chroma_size(width: int, height: int) -> tuple[int, int]:

@@ -25,8 +25,7 @@ from portrait.core.segmenters import Model, Models, Segmenter
 from portrait.image.av_frame import av_from_frame, frame_from_av
 from portrait.image.compressed import decode_frame, encode
 from portrait.image.convert import bgr_from_frame, frame_from_bgr
-from portrait.image.frame import Frame, Timestamp
-from portrait.image.mask import Mask
+from portrait.image.frame import Frame, Mask, Timestamp
 from portrait.logs import log_event
 from portrait.transports.webrtc.aiortc_patches.video_encoders import LiveVp8Encoder
 

@@ -16,7 +16,7 @@ from portrait.core.compositors import Options
 from portrait.core.segmenters import Model, Models
 from portrait.core.segmenters.pool import SegmenterPool
 from portrait.errors import Draining, NoSuchSession, PortraitError, TooManySessions
-from portrait.image.mask import Mask
+from portrait.image.frame import Mask
 from portrait.logs import log_event
 from portrait.metrics import Metrics
 from portrait.sessions.session import HANG_SECONDS, Codec, Session

@@ -18,8 +18,7 @@ from portrait.core.pipeline import Pipeline, Result
 from portrait.core.scene_change import GAP
 from portrait.core.segmenters import Model
 from portrait.errors import BadOption, BadPicture, PortraitError, SegmentationHangs
-from portrait.image.frame import Frame
-from portrait.image.mask import Mask
+from portrait.image.frame import Frame, Mask
 from portrait.logs import log_event
 from portrait.metrics import Metrics
 from portrait.sessions.watched_thread import WatchedThread

@@ -9,8 +9,7 @@ import numpy as np
 
 from portrait.core.compositors.decontaminate import SQUARE, additions
 from portrait.image.convert import laid_over
-from portrait.image.frame import GREY, Frame, Plane, Planes, Range, chroma_size
-from portrait.image.mask import Mask
+from portrait.image.frame import GREY, Frame, Mask, Plane, Planes, Range, chroma_size
 
 
 class Compositor(Protocol):

@@ -7,8 +7,7 @@ from numpy.typing import NDArray
 from portrait.core.compositors.blend import alpha, blend_into, resize
 from portrait.core.compositors.options import Options
 from portrait.image.convert import flattened
-from portrait.image.frame import Frame, Plane
-from portrait.image.mask import Mask
+from portrait.image.frame import Frame, Mask, Plane
 
 SHORT_SIDE = 72
 """The blur is computed with this many pixels on the shorter side: it looks the same at every frame size and costs

@@ -5,8 +5,7 @@ import numpy as np
 from portrait.core.compositors.blend import blend_into
 from portrait.core.compositors.options import Options, parse_color
 from portrait.image.convert import yuv_from_rgb
-from portrait.image.frame import CAMERA, Frame
-from portrait.image.mask import Mask
+from portrait.image.frame import CAMERA, Frame, Mask
 
 
 class ColorCompositor:

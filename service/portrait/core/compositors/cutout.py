@@ -6,8 +6,7 @@ from portrait.core.compositors.blend import blend_into, matte
 from portrait.core.compositors.decontaminate import own_colors
 from portrait.core.compositors.options import Options
 from portrait.image.convert import hidden
-from portrait.image.frame import Frame
-from portrait.image.mask import Mask
+from portrait.image.frame import Frame, Mask
 
 
 class CutoutCompositor:

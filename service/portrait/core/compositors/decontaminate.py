@@ -20,8 +20,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from portrait.image.frame import Frame, Plane, Planes
-from portrait.image.mask import Mask
+from portrait.image.frame import Frame, Mask, Plane, Planes
 
 SIDE = 64
 """The means are computed at this width and height."""

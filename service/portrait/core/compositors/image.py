@@ -5,8 +5,7 @@ from portrait.core.compositors.options import Options
 from portrait.errors import BadOption
 from portrait.image.clip import Clip
 from portrait.image.convert import fit_cover, recolored
-from portrait.image.frame import Frame
-from portrait.image.mask import Mask
+from portrait.image.frame import Frame, Mask
 
 
 class ImageCompositor:

@@ -2,8 +2,7 @@
 
 from portrait.core.compositors.blend import grey_frame, resize
 from portrait.core.compositors.options import Options
-from portrait.image.frame import Frame
-from portrait.image.mask import Mask
+from portrait.image.frame import Frame, Mask
 
 
 class MaskCompositor:

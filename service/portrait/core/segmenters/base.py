@@ -2,8 +2,7 @@
 
 from typing import Protocol
 
-from portrait.image.frame import Frame
-from portrait.image.mask import Mask
+from portrait.image.frame import Frame, Mask
 
 
 class Segmenter(Protocol):

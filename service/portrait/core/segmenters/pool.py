@@ -4,8 +4,7 @@ from collections import deque
 from threading import Lock
 
 from portrait.core.segmenters.base import Model, Segmenter
-from portrait.image.frame import Frame
-from portrait.image.mask import Mask
+from portrait.image.frame import Frame, Mask
 
 IDLE = 2
 """Segmenters kept open while nothing uses them; each takes some megabytes."""

@@ -11,8 +11,7 @@ from numpy.typing import NDArray
 
 from portrait.errors import BadModel, SegmentationFailed
 from portrait.image.convert import recolored
-from portrait.image.frame import CAMERA, Frame, Plane, split_i420
-from portrait.image.mask import Mask
+from portrait.image.frame import CAMERA, Frame, Mask, Plane, split_i420
 
 # Neither package ships type information.
 Interpreter: TypeAlias = Any

@@ -17,8 +17,7 @@ from portrait.image.backgrounds import Backgrounds
 from portrait.image.clip import Clip
 from portrait.image.compressed import PictureFormat, decode_frame, encode
 from portrait.image.convert import bgr_from_frame, bgra_from_frame, frame_from_i420, frame_from_rgb24
-from portrait.image.frame import Frame, Plane, Timestamp, check_size, pack_i420
-from portrait.image.mask import Mask
+from portrait.image.frame import Frame, Mask, Plane, Timestamp, check_size, pack_i420
 from portrait.v1 import segmentation_pb2 as pb
 
 MICROSECOND = Fraction(1, 1_000_000)

@@ -20,8 +20,7 @@ from portrait.admission.quality import Delivery
 from portrait.core.compositors import Options
 from portrait.core.segmenters import Model
 from portrait.errors import BadOption, BadPicture
-from portrait.image.frame import check_size
-from portrait.image.mask import Mask
+from portrait.image.frame import Mask, check_size
 from portrait.kserve import inference_pb2 as pb
 from portrait.kserve import inference_pb2_grpc as pb_grpc
 from portrait.sessions.registry import Sessions

@@ -12,8 +12,7 @@ from portrait.core.pipeline import Result
 from portrait.errors import BadPicture
 from portrait.image.av_frame import frame_from_av
 from portrait.image.convert import recolored
-from portrait.image.frame import CAMERA, GREY, Frame, chroma_size
-from portrait.image.mask import Mask
+from portrait.image.frame import CAMERA, GREY, Frame, Mask, chroma_size
 from portrait.transports.webrtc.aiortc_patches.jitter_buffer import rtp_time
 from portrait.transports.webrtc.aiortc_patches.video_decoders import bounded_decoder
 from portrait.transports.webrtc.aiortc_patches.video_encoders import EncodedPicture, PictureEncoder

@@ -10,8 +10,7 @@ import numpy as np
 from aiortc import RTCDataChannel
 
 from portrait.errors import BadOffer
-from portrait.image.frame import Plane
-from portrait.image.mask import Mask
+from portrait.image.frame import Mask, Plane
 from portrait.sessions.newest_slot import Closed
 from portrait.sessions.session import Session
 from portrait.transports.webrtc.backlog import CodedPictures
