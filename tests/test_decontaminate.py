@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from portrait.core.compositors import Options, open_compositor
-from portrait.core.compositors.blend import blend_into
+from portrait.core.compositors.modes import blend_into
 from portrait.errors import BadOption
 from portrait.image.convert import bgr_from_frame, bgra_from_frame, frame_from_bgr
 from portrait.image.frame import Frame, Mask, Timestamp

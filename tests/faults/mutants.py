@@ -50,7 +50,7 @@ PRIVACY = [
     ),
     Mutant(
         "the blur is weak",
-        constant(f"{CORE}.compositors.blur:SHORT_SIDE", "480"),
+        constant(f"{CORE}.compositors.modes:SHORT_SIDE", "480"),
         ("test_watermark.py::test_what_is_composed_is_clean",),
     ),
     Mutant(
@@ -60,7 +60,7 @@ PRIVACY = [
     ),
     Mutant(
         "a mask outlives the person it was made from",
-        body(f"{CORE}.scene_change:LastFrame.is_unrelated", "return False"),
+        body(f"{CORE}.pipeline:LastFrame.is_unrelated", "return False"),
         (
             "test_pipeline.py::test_the_prior_is_forgotten_when_it_says_nothing",
             "test_pipeline.py::test_the_prior_is_forgotten_when_its_person_is_no_longer_there",
@@ -68,12 +68,12 @@ PRIVACY = [
     ),
     Mutant(
         "a mask is carried over a reset",
-        body(f"{CORE}.mask_reuse:MaskReuse.forget", "pass"),
+        body(f"{CORE}.pipeline:MaskReuse.forget", "pass"),
         ("test_quality.py::test_a_mask_is_never_carried_over_a_gap_another_size_or_a_reset",),
     ),
     Mutant(
         "whatever moves counts as still",
-        body(f"{CORE}.mask_reuse:_is_still", "return True"),
+        body(f"{CORE}.pipeline:_is_still", "return True"),
         ("test_quality.py::test_a_still_picture_takes_its_mask_again_and_a_moving_one_does_not",),
     ),
     Mutant(

@@ -4,7 +4,7 @@ The wanted window has the picture's shape and goes around everything that the ma
 and beside it; it is at least LEAST of the picture wide. A new aim is taken only when the wanted window differs from the
 current aim by more than SLACK of its side. The window then moves there, covering half of the way in HALF seconds and
 never more than FASTEST per second. When no person is in the picture, it stays for PATIENCE seconds and then widens to
-the whole picture. In the first frame, and after a cut, it is where it is wanted at once.
+the whole picture. In the first frame it is where it is wanted at once.
 """
 
 from dataclasses import dataclass
@@ -57,7 +57,7 @@ WHOLE = Window()
 
 
 class AutoFraming:
-    """Moves the window from frame to frame. Used by one thread."""
+    """Moves the window from frame to frame of one scene. Used by one thread."""
 
     def __init__(self) -> None:
         self._window: Window | None = None
@@ -80,10 +80,6 @@ class AutoFraming:
             self._aim = wanted
         self._window = self._window.towards(self._aim, step)
         return self._window
-
-    def forget(self) -> None:
-        """Start anew: in the next frame the window is where it is wanted at once."""
-        self._window = None
 
 
 def _wanted(mask: Mask) -> Window | None:

@@ -1,18 +1,21 @@
-"""The synchronous core: a frame in, its result out. No asyncio, no network."""
+"""The synchronous core: a frame in, its result out. No asyncio, no network.
+
+What a pipeline keeps of earlier frames decides three things: whether their mask is a prior of this frame at all
+(LastFrame), whether this frame takes it as its own mask (MaskReuse), and where the framed window stands (AutoFraming).
+"""
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from typing import Literal, TypeAlias
 
 import cv2
 import numpy as np
 
 from portrait.admission.quality import Quality
-from portrait.core.auto_framing import WHOLE, AutoFraming, Window, show
+from portrait.core.auto_framing import AutoFraming, Window, show
 from portrait.core.compositors import Compositor, Options
-from portrait.core.compositors.blend import matte, resize
+from portrait.core.compositors.modes import matte, resize
 from portrait.core.guided_filter import follow_edges, halve, make_guide
-from portrait.core.mask_reuse import Carried, MaskReuse
-from portrait.core.scene_change import GAP, LastFrame
 from portrait.core.segmenters import Segmenter
 from portrait.errors import BadOption
 from portrait.image.frame import Frame, Mask, Plane
@@ -20,6 +23,27 @@ from portrait.metrics import Metrics
 
 GREY_MODES = ("mask", "alpha")
 """The modes whose result is one number per pixel. It is for use with the whole frame, so they are never framed."""
+
+GAP = 1.0
+"""Seconds without a frame after which the mask no longer says anything about the picture."""
+
+CHANGED = 10.0
+"""Levels of luma by which a person's pixels may differ, on average, from one frame to the next before their mask is no
+prior any more. Measured on generated sequences: up to 1 when nothing moves but noise, 7 in the median when a person
+sways by 2 % of the picture's width, 28 by 15 %, and at least 31 when they are gone.
+"""
+
+CELLS = (16, 9)
+"""Columns and rows: pictures are compared by the mean luma of these cells, which averages a sensor's noise out."""
+
+STILL_DIFFERENCE = 2
+"""Levels of 255 by which a cell may differ, at most, from the frame that the mask was made of."""
+
+LONGEST_STILL = 15
+"""Consecutive frames that reuse one mask: half a second, in case something moved that the means do not show."""
+
+Carried: TypeAlias = Literal["", "still", "alternate"]
+"""Why a result has the mask of an earlier frame; empty if it has its own."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,17 +56,19 @@ class Result:
     """The network's output: the prior of the next frame. `mask` is it with its contour on the frame's edges."""
     options: Options
     compositor: Compositor
-    recorder: Metrics
+    metrics: Metrics
     failure: Exception | None = None
     """Why the mask is empty, if segmentation failed."""
     carried: Carried = ""
     """Why the mask is an earlier frame's, if it is reused."""
-    window: Window = WHOLE
-    """The part of the frame that is shown when it is composed."""
+    window: Window | None = None
+    """The part of the frame that is shown when it is composed; None: all of it."""
 
     def compose(self) -> Frame:
         """The output picture. Composed when asked for: a client that wants the mask alone does not pay for it."""
-        with self.recorder.stage("compose"):
+        with self.metrics.stage("compose"):
+            if self.window is None:
+                return self.compositor.compose(self.frame, self.mask)
             return self.compositor.compose(*show(self.window, self.frame, self.mask))
 
     def grey(self, size: tuple[int, int] | None = None) -> Plane:
@@ -60,8 +86,88 @@ class Result:
         """What the mode gives: (height, width) uint8 of modes mask and alpha, else a Frame, with alpha of cutout."""
         if self.options.mode not in GREY_MODES:
             return self.compose()
-        with self.recorder.stage("compose"):
+        with self.metrics.stage("compose"):
             return self.grey()
+
+
+@dataclass(frozen=True, slots=True)
+class LastFrame:
+    """What is kept of a frame to compare the next one with."""
+
+    size: tuple[int, int]
+    """(width, height) of the source picture."""
+    arrived: float
+    guide: Plane
+    """Its luma at half the mask's size."""
+    person: Plane
+    """255 where the person was, at the guide's size."""
+
+    def is_unrelated(self, frame: Frame, guide: Plane, gap: float) -> bool:
+        """Whether `frame` has another size, comes after a gap, or shows something else where the person was."""
+        if frame.came != self.size or frame.arrived - self.arrived > gap:
+            return True
+        return cv2.mean(cv2.absdiff(guide, self.guide), self.person)[0] > CHANGED
+
+    def is_cut(self, frame: Frame, guide: Plane, person: Plane) -> bool:
+        """Whether `frame`, with this person in it, is another scene: of another size, or with another background.
+
+        That is when a third of what neither person hides has changed: a person who moves fast uncovers less.
+        """
+        if frame.came != self.size:
+            return True
+        changed = cv2.threshold(cv2.absdiff(guide, self.guide), CHANGED, 255, cv2.THRESH_BINARY)[1]
+        return cv2.mean(changed, cv2.bitwise_not(cv2.max(self.person, person)))[0] > 255 / 3
+
+
+@dataclass(frozen=True, slots=True)
+class SegmentedFrame:
+    """The last frame that the network segmented."""
+
+    prior: Mask
+    """The network's output."""
+    mask: Mask
+    """The output with its contour moved to the frame's edges."""
+    guide: Plane
+    """The frame's luma at half the mask's size."""
+
+
+class MaskReuse:
+    """The network's last mask, and how often it has been reused since. Used by one thread."""
+
+    def __init__(self) -> None:
+        self.last: SegmentedFrame | None = None
+        """None before the first frame, and after `forget`."""
+        self._served = 0
+
+    def find(self, guide: Plane, quality: Quality) -> tuple[Carried, SegmentedFrame | None]:
+        """Why the frame of `guide` reuses a mask, and that mask's frame; None if it needs its own. Counts the reuse."""
+        carried: Carried = ""
+        if self.last is None or quality is Quality.FULL:
+            return carried, None
+        if self._served < LONGEST_STILL and _is_still(self.last.guide, guide):
+            carried = "still"
+        elif quality >= Quality.ALTERNATE and self._served == 0:
+            carried = "alternate"
+        self._served += bool(carried)
+        return carried, self.last if carried else None
+
+    def keep(self, guide: Plane, prior: Mask, mask: Mask) -> None:
+        """Keep the network's output for the frame of `guide`, and the mask made of it."""
+        self.last, self._served = SegmentedFrame(prior, mask, guide), 0
+
+    def forget(self) -> None:
+        """Treat the next frame as the first."""
+        self.last = None
+
+
+def _is_still(before: Plane, now: Plane) -> bool:
+    # Computed when needed, the earlier frame's too: at full quality no frame is compared.
+    return cv2.norm(_cells(before), _cells(now), cv2.NORM_INF) <= STILL_DIFFERENCE
+
+
+def _cells(guide: Plane) -> Plane:
+    """(9,16) uint8: the mean luma of each part of the picture."""
+    return np.asarray(cv2.resize(guide, CELLS, interpolation=cv2.INTER_AREA), np.uint8)
 
 
 class Pipeline:
@@ -75,13 +181,15 @@ class Pipeline:
         self,
         segmenter: Segmenter,
         mask_size: tuple[int, int],
-        recorder: Metrics,
+        metrics: Metrics,
         open_smaller: Callable[[], Segmenter] | None = None,
         gap: float = GAP,
     ) -> None:
-        self._segmenter, self._recorder = segmenter, recorder
+        self._segmenter, self._metrics = segmenter, metrics
         self._best, self._smaller, self._open_smaller = segmenter, segmenter, open_smaller
-        self._reuse, self._gap, self._framing = MaskReuse(), gap, AutoFraming()
+        self._reuse, self._gap = MaskReuse(), gap
+        self._framing: AutoFraming | None = None
+        """While framing is on; a new one after a cut."""
         self._mask_width, self._mask_height = mask_size
         self._last: LastFrame | None = None
         self._resumed: Mask | None = None
@@ -94,7 +202,7 @@ class Pipeline:
         background, and `failure` says why.
         """
         failure = None
-        with self._recorder.stage("segment"):
+        with self._metrics.stage("segment"):
             guide = make_guide(frame, self._mask_width, self._mask_height)
             last = self._last
             if is_new := last is not None and last.is_unrelated(frame, guide, self._gap):
@@ -103,7 +211,7 @@ class Pipeline:
             if carried == "still" and earlier is not None and self._last is not None:
                 self._last = replace(self._last, arrived=frame.arrived)
                 mask, prior = earlier.mask, earlier.prior
-                return self._framed(Result(frame, mask, prior, options, compositor, self._recorder, carried=carried))
+                return self._framed(Result(frame, mask, prior, options, compositor, self._metrics, carried=carried))
             try:
                 prior = self._segment(frame, quality) if earlier is None else earlier.prior
             except Exception as raised:  # whatever a runtime raises, the background must not be sent
@@ -114,15 +222,17 @@ class Pipeline:
             self._reuse.keep(guide, prior, mask)
         person = np.asarray(cv2.threshold(halve(prior.values), 127, 255, cv2.THRESH_BINARY)[1], np.uint8)
         if is_new and last is not None and last.is_cut(frame, guide, person):
-            self._framing.forget()
+            self._framing = None
         self._last = LastFrame(frame.came, frame.arrived, guide, person)
-        return self._framed(Result(frame, mask, prior, options, compositor, self._recorder, failure, carried))
+        return self._framed(Result(frame, mask, prior, options, compositor, self._metrics, failure, carried))
 
     def _framed(self, result: Result) -> Result:
         """The result with the window of its frame, if framing is on."""
         if not result.options.framing or result.options.mode in GREY_MODES:
-            self._framing.forget()
+            self._framing = None
             return result
+        if self._framing is None:
+            self._framing = AutoFraming()
         return replace(result, window=self._framing.follow(result.mask, result.frame.seconds))
 
     def _segment(self, frame: Frame, quality: Quality) -> Mask:

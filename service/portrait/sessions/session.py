@@ -13,9 +13,7 @@ from portrait.admission.cost_model import Demand
 from portrait.admission.quality import EXACT_RATE, SLOW_RATE, Delivery, Quality
 from portrait.admission.stream_load import StreamLoad
 from portrait.core.compositors import Compositor, Options, open_compositor
-from portrait.core.mask_reuse import Carried
-from portrait.core.pipeline import Pipeline, Result
-from portrait.core.scene_change import GAP
+from portrait.core.pipeline import GAP, Carried, Pipeline, Result
 from portrait.core.segmenters import Model
 from portrait.errors import BadOption, BadPicture, PortraitError, SegmentationHangs
 from portrait.image.frame import Frame, Mask

@@ -54,7 +54,7 @@ def additions(frame: Frame, behind: Planes, share: Plane) -> list[Plane]:
     return found
 
 
-def own_colors(frame: Frame, mask: Mask, steep: Plane) -> Planes:
+def person_colors(frame: Frame, mask: Mask, steep: Plane) -> Planes:
     """The mean of the person's pixels around each pixel, as planes of the frame's sizes."""
     share = np.asarray(cv2.LUT(mask.values, steep), np.uint8)
     y, u, v = (

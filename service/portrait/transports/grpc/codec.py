@@ -221,14 +221,14 @@ class GrpcCodec:
         mode, output = result.options.mode, picture.output
         layout = _layout(mode, picture)
         if _is_grey(mode, picture):
-            with result.recorder.stage("compose"):
+            with result.metrics.stage("compose"):
                 values = result.grey(_grey_size(result, output.mask_size))
-            with result.recorder.stage("encode"):
+            with result.metrics.stage("encode"):
                 return _grey_picture(values, layout)
         if layout in GREY_ONLY:  # the mode was changed over HTTP
             layout = picture.picture.format
         frame = result.compose()
-        with result.recorder.stage("encode"):
+        with result.metrics.stage("encode"):
             return _write(frame, layout)
 
 

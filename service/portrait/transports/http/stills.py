@@ -55,7 +55,7 @@ class StillCodec:
     def encode(self, result: Result, picture: bytes) -> bytes:
         """The result as a picture of the input's size: grey for mask and alpha, with alpha for cutout."""
         made = [result.picture()]
-        with result.recorder.stage("encode"):
+        with result.metrics.stage("encode"):
             return encode(made.pop(), self._suffix)  # not kept: its planes are freed while their pixels are encoded
 
 

@@ -80,8 +80,10 @@ class LoopbackCodec(CameraCodec):
         self._encoder.close()
 
     def _encode(self, frame: Frame, result: Result) -> EncodedPicture:
-        with result.recorder.stage("encode"):
-            return self._encoder.encode(recolored(frame, CAMERA))  # VP8 has these colours only (RFC 6386 section 9.2)
+        with result.metrics.stage("encode"):
+            if frame.colors != CAMERA:  # VP8 has a camera's colours only (RFC 6386 section 9.2)
+                frame = recolored(frame, CAMERA)
+            return self._encoder.encode(frame)
 
 
 class MaskCodec(LoopbackCodec):
@@ -101,7 +103,7 @@ class MaskMessageCodec(CameraCodec):
 
     def encode(self, result: Result, picture: CodedPictures) -> bytes:
         """The bytes of a `MaskMessage`."""
-        with result.recorder.stage("encode"):
+        with result.metrics.stage("encode"):
             return MaskMessage.of(result.mask, rtp_time(result.frame.timestamp.ticks)).pack()
 
 
