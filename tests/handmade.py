@@ -17,7 +17,7 @@ from aiortc.mediastreams import MediaStreamError
 from aiortc.rtcrtpparameters import RTCRtpCodecParameters
 from aiortc.rtp import HeaderExtensionsMap, RtcpPacket, RtcpPsfbPacket, RtcpRtpfbPacket, RtpPacket, wrap_rtx
 
-from portrait.transports.webrtc.aiortc_patches.video_encoders import live_encoder
+from portrait.transports.webrtc.aiortc_patches.video_codecs import live_encoder
 from tests.people import clip
 from tests.rtc import Viewer, viewer
 

@@ -36,7 +36,7 @@ from portrait.transports.grpc.codec import GrpcCodec, IncomingPicture, read_outp
 from portrait.transports.grpc.kserve import MASK, InferRequest, read_inputs
 from portrait.transports.http.changes import read_change
 from portrait.transports.http.stills import _read_request
-from portrait.transports.webrtc.aiortc_patches.video_decoders import BoundedH264Decoder, BoundedVp8Decoder
+from portrait.transports.webrtc.aiortc_patches.video_codecs import BoundedH264Decoder, BoundedVp8Decoder
 from portrait.transports.webrtc.offer_limits import check_fragment, check_offer
 from portrait.transports.webrtc.session_description import parse_offer
 from portrait.v1 import segmentation_pb2 as pb

@@ -27,17 +27,19 @@ from OpenSSL import SSL, crypto
 from portrait.sessions.newest_slot import Closed
 from portrait.transports.webrtc import aiortc_patches
 from portrait.transports.webrtc import backlog as backlogs
-from portrait.transports.webrtc.aiortc_patches import bandwidth as bandwidths
+from portrait.transports.webrtc.aiortc_patches import receiver as receivers
 from portrait.transports.webrtc.aiortc_patches.codecs import find_common_codecs
-from portrait.transports.webrtc.aiortc_patches.jitter_buffer import (
+from portrait.transports.webrtc.aiortc_patches.media_ports import advertise
+from portrait.transports.webrtc.aiortc_patches.receiver import (
+    Bandwidth,
     LiveJitterBuffer,
     LostPackets,
     UnwrappedTime,
+    receive_undecoded,
     rtp_time,
 )
-from portrait.transports.webrtc.aiortc_patches.media_ports import advertise
-from portrait.transports.webrtc.aiortc_patches.receiver import receive_undecoded
 from portrait.transports.webrtc.backlog import Backlog
+from portrait.transports.webrtc.session_description import start_high
 
 
 def test_aiortc_is_the_one_this_was_written_for() -> None:
@@ -66,9 +68,9 @@ NO_RECEIVER = SimpleNamespace(_RTCRtpReceiver__remote_streams={})
 
 
 def test_the_budget_falls_with_real_loss_and_comes_back() -> None:
-    bandwidth = bandwidths.Bandwidth(NO_RECEIVER)
+    bandwidth = Bandwidth(NO_RECEIVER)
     bandwidth.update(100, 100)
-    assert bandwidth.budget == bandwidths.BUDGET
+    assert bandwidth.budget == receivers.MOST_BITRATE
     budgets = [bandwidth.budget]
     for i in range(1, 8):
         bandwidth.update(100 + 100 * i, 100 + 70 * i)
@@ -80,16 +82,18 @@ def test_the_budget_falls_with_real_loss_and_comes_back() -> None:
     assert bandwidth.budget == low
     for i in range(1, 60):
         bandwidth.update(900 + 100 * i, 685 + 101 * i)
-    assert bandwidth.budget == bandwidths.BUDGET
+    assert bandwidth.budget == receivers.MOST_BITRATE
     for i in range(1, 60):
         bandwidth.update(7000 + 100 * i, 6644)
-    assert bandwidth.budget == bandwidths.FLOOR
+    assert bandwidth.budget == receivers.LEAST_BITRATE
 
 
 def test_the_budget_is_the_pictures() -> None:
-    bandwidth = bandwidths.Bandwidth(NO_RECEIVER)
+    bandwidth = Bandwidth(NO_RECEIVER)
     bandwidth.allow(640 * 480)
-    assert bandwidth.budget == bandwidths.FLOOR + int(bandwidths.BITS_PER_PIXEL * 640 * 480) < bandwidths.BUDGET
+    assert (
+        bandwidth.budget == receivers.LEAST_BITRATE + int(receivers.BITS_PER_PIXEL * 640 * 480) < receivers.MOST_BITRATE
+    )
     bandwidth.update(100, 100)
     bandwidth.update(200, 150)
     lowered = bandwidth.budget
@@ -97,20 +101,20 @@ def test_the_budget_is_the_pictures() -> None:
     assert bandwidth.budget == lowered, "what was lost counts on"
     for i in range(1, 60):
         bandwidth.update(200 + 100 * i, 150 + 100 * i)
-    assert bandwidth.budget == bandwidths.FLOOR + int(bandwidths.BITS_PER_PIXEL * 640 * 480)
+    assert bandwidth.budget == receivers.LEAST_BITRATE + int(receivers.BITS_PER_PIXEL * 640 * 480)
     bandwidth.allow(1920 * 1080)
-    assert bandwidth.budget == bandwidths.BUDGET
+    assert bandwidth.budget == receivers.MOST_BITRATE
 
 
 def test_a_report_goes_out_when_it_is_due_and_names_the_senders(monkeypatch: pytest.MonkeyPatch) -> None:
     streams = {7: SimpleNamespace(packets_expected=10, packets_received=10)}
-    bandwidth = bandwidths.Bandwidth(SimpleNamespace(_RTCRtpReceiver__remote_streams=streams))
+    bandwidth = Bandwidth(SimpleNamespace(_RTCRtpReceiver__remote_streams=streams))
     now = 1000.0
-    monkeypatch.setattr(bandwidths.time, "monotonic", lambda: now)
+    monkeypatch.setattr(receivers.time, "monotonic", lambda: now)
     bandwidth._last = now
     assert bandwidth.add(0, 0, 1000, 7) is None
-    now += bandwidths.REPORT_SECONDS
-    assert bandwidth.add(0, 0, 1000, 7) == (bandwidths.BUDGET, [7])
+    now += receivers.REPORT_SECONDS
+    assert bandwidth.add(0, 0, 1000, 7) == (receivers.MOST_BITRATE, [7])
     assert bandwidth.add(0, 0, 1000, 7) is None
 
 
@@ -389,7 +393,7 @@ ANSWER = (
 
 
 def test_the_answer_asks_for_a_high_start_for_every_video_format() -> None:
-    lines = bandwidths.start_high(ANSWER).split("\r\n")
+    lines = start_high(ANSWER).split("\r\n")
     assert lines.count("a=fmtp:97 x-google-start-bitrate=1500") == 1
     assert lines.index("a=fmtp:97 x-google-start-bitrate=1500") == lines.index("a=rtpmap:97 VP8/90000") + 1
     assert "a=fmtp:99 packetization-mode=1;x-google-start-bitrate=1500" in lines

@@ -9,10 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from portrait.admission.capacity import Capacity, Limits
+from portrait.admission.capacity import Capacity, Limits, StreamLoad
 from portrait.admission.cost_model import PIXELS, SIZES, CostModel, Demand, assumed_demand, viewer_demand
 from portrait.admission.quality import Delivery, Quality
-from portrait.admission.stream_load import StreamLoad
 from portrait.core.compositors import MODES, Options
 from portrait.core.segmenters import Models
 from portrait.errors import BadPicture, OutOfCpu

@@ -12,7 +12,7 @@ from aiortc.rtcrtpparameters import RTCRtpCodecParameters
 
 from portrait.image.convert import frame_from_bgr
 from portrait.image.frame import Frame, Timestamp
-from portrait.transports.webrtc.aiortc_patches import video_encoders as encoders
+from portrait.transports.webrtc.aiortc_patches import video_codecs as encoders
 from portrait.transports.webrtc.keyframes import is_keyframe
 from tests.people import person, room, swaying
 

@@ -9,8 +9,8 @@ from aiortc.jitterbuffer import JitterBuffer, JitterFrame
 from aiortc.rtcrtpreceiver import NackGenerator
 from aiortc.rtp import RtpPacket
 
-from portrait.transports.webrtc.aiortc_patches import jitter_buffer as lost
-from portrait.transports.webrtc.aiortc_patches.jitter_buffer import CAPACITY, LiveJitterBuffer, LostPackets
+from portrait.transports.webrtc.aiortc_patches import receiver as lost
+from portrait.transports.webrtc.aiortc_patches.receiver import CAPACITY, LiveJitterBuffer, LostPackets
 
 
 def picture_packets(rng: random.Random, count: int) -> list[RtpPacket]:

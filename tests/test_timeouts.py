@@ -8,7 +8,7 @@ import pytest
 
 from portrait.errors import SegmentationHangs
 from portrait.sessions.watched_thread import CHECKS, WatchedThread
-from portrait.transports.grpc.idle_timeout import IdleTimeout
+from portrait.transports.grpc.stream import IdleTimeout
 
 
 @pytest.fixture

@@ -11,7 +11,7 @@ from aiortc.codecs.vpx import VpxPayloadDescriptor
 from portrait.core.compositors import Options, open_compositor
 from portrait.image.convert import frame_from_bgr
 from portrait.image.frame import Frame, Mask, Timestamp
-from portrait.transports.webrtc.aiortc_patches.video_encoders import LiveVp8Encoder
+from portrait.transports.webrtc.aiortc_patches.video_codecs import LiveVp8Encoder
 from tests.faults.ways import SIZES
 from tests.people import Array, room
 from tests.watermark import READABLE, Scene, Search, planes_of

@@ -142,7 +142,7 @@ BOUNDS = [
     ),
     Mutant(
         "a video may have pictures of any size",
-        without_raise(f"{RTC}.aiortc_patches.video_decoders:_check_pixels"),
+        without_raise(f"{RTC}.aiortc_patches.video_codecs:_check_pixels"),
         ("test_hostile_pictures.py::test_a_vp8_key_frame_that_claims_a_huge_size_costs_nothing",),
     ),
     Mutant(
@@ -182,7 +182,7 @@ BOUNDS = [
     ),
     Mutant(
         "a stream without frames is kept",
-        body(f"{GRPC}.idle_timeout:IdleTimeout.begin", "pass"),
+        body(f"{GRPC}.stream:IdleTimeout.begin", "pass"),
         ("test_grpc_ends.py::test_a_stream_that_never_sends_a_frame_ends",),
     ),
     Mutant(

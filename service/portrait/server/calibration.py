@@ -27,7 +27,7 @@ from portrait.image.compressed import decode_frame, encode
 from portrait.image.convert import bgr_from_frame, frame_from_bgr
 from portrait.image.frame import Frame, Mask, Timestamp
 from portrait.logs import log_event
-from portrait.transports.webrtc.aiortc_patches.video_encoders import LiveVp8Encoder
+from portrait.transports.webrtc.aiortc_patches.video_codecs import LiveVp8Encoder
 
 logger = logging.getLogger(__name__)
 

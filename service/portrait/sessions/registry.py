@@ -8,10 +8,9 @@ from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager, suppress
 from typing import Any, TypeVar
 
-from portrait.admission.capacity import RETRY_AFTER, Capacity
+from portrait.admission.capacity import RETRY_AFTER, Capacity, StreamLoad
 from portrait.admission.cost_model import NOMINAL_PIXELS, Demand, assumed_demand, viewer_demand
 from portrait.admission.quality import Delivery
-from portrait.admission.stream_load import StreamLoad
 from portrait.core.compositors import Options
 from portrait.core.segmenters import Model, Models
 from portrait.core.segmenters.pool import SegmenterPool

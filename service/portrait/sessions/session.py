@@ -8,10 +8,9 @@ from dataclasses import dataclass
 from math import inf
 from typing import Any, Generic, ParamSpec, Protocol, TypeVar
 
-from portrait.admission.capacity import Capacity
+from portrait.admission.capacity import Capacity, StreamLoad
 from portrait.admission.cost_model import Demand
 from portrait.admission.quality import EXACT_RATE, SLOW_RATE, Delivery, Quality
-from portrait.admission.stream_load import StreamLoad
 from portrait.core.compositors import Compositor, Options, open_compositor
 from portrait.core.pipeline import GAP, Carried, Pipeline, Result
 from portrait.core.segmenters import Model

@@ -13,9 +13,8 @@ from portrait.errors import BadPicture
 from portrait.image.av_frame import frame_from_av
 from portrait.image.convert import recolored
 from portrait.image.frame import CAMERA, GREY, Frame, Mask, chroma_size
-from portrait.transports.webrtc.aiortc_patches.jitter_buffer import rtp_time
-from portrait.transports.webrtc.aiortc_patches.video_decoders import bounded_decoder
-from portrait.transports.webrtc.aiortc_patches.video_encoders import EncodedPicture, PictureEncoder
+from portrait.transports.webrtc.aiortc_patches.receiver import rtp_time
+from portrait.transports.webrtc.aiortc_patches.video_codecs import EncodedPicture, PictureEncoder, bounded_decoder
 from portrait.transports.webrtc.backlog import CodedPictures
 from portrait.transports.webrtc.keyframes import is_keyframe
 from portrait.transports.webrtc.mask_channel import MaskMessage

@@ -13,11 +13,10 @@ from aiortc.exceptions import OperationError
 from aiortc.sdp import candidate_from_sdp
 
 from portrait.errors import BadOffer, NoMediaPort, PortraitError, UnsupportedOffer
-from portrait.transports.webrtc.aiortc_patches.bandwidth import start_high
 from portrait.transports.webrtc.aiortc_patches.data_channels import read_nothing
 from portrait.transports.webrtc.aiortc_patches.release import release
 from portrait.transports.webrtc.offer_limits import MOST_CANDIDATES, check_fragment, check_offer
-from portrait.transports.webrtc.session_description import parse_offer
+from portrait.transports.webrtc.session_description import parse_offer, start_high
 
 logger = logging.getLogger(__name__)
 

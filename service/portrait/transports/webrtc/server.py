@@ -20,16 +20,15 @@ from portrait.sessions.registry import Sessions
 from portrait.sessions.session import Session
 from portrait.transports.webrtc import aiortc_patches
 from portrait.transports.webrtc.aiortc_patches.media_ports import PORTS, advertise, media_ports
-from portrait.transports.webrtc.aiortc_patches.video_encoders import PictureEncoder
+from portrait.transports.webrtc.aiortc_patches.video_codecs import PictureEncoder
 from portrait.transports.webrtc.broadcasts import OUTPUTS, Broadcasts
 from portrait.transports.webrtc.codec import BroadcastCodec, LoopbackCodec, MaskCodec, MaskMessageCodec
 from portrait.transports.webrtc.config import WebRTCConfig
 from portrait.transports.webrtc.connection import Connection
-from portrait.transports.webrtc.loopback import Loopback
 from portrait.transports.webrtc.mask_channel import MaskSender
 from portrait.transports.webrtc.offer_limits import SDP, Rate, read_offer
 from portrait.transports.webrtc.signalling import FRAGMENT, OpenConnections
-from portrait.transports.webrtc.uplink import Uplink
+from portrait.transports.webrtc.uplink import Loopback, Uplink
 from portrait.transports.webrtc.whep import Viewer
 from portrait.transports.webrtc.whip import Publisher
 from portrait.workers.ids import new_id

@@ -29,6 +29,9 @@ RTCP_TYPES = range(72, 77)
 INTEGERS = ("apt", "max-fr", "max-fs", "maxplaybackrate", "minptime", "stereo", "useinbandfec")
 """Format parameters that aiortc reads as integers."""
 
+START_KBPS = 1500
+"""What the answer asks Chrome to begin with; it would ramp up from 300."""
+
 DIRECTIONS = ("sendrecv", "sendonly", "recvonly", "inactive")
 
 CANDIDATE = re.compile(r"(\S+ 1) udp (\d{1,10}) (\S+) (\d{1,5}) typ (host|srflx|prflx|relay)\b", re.IGNORECASE)
@@ -299,3 +302,19 @@ def _rejection(section: Section, transport: list[str]) -> str:
     if transport:
         lines += ["a=rtcp-mux\r\n", *(["a=rtpmap:0 PCMU/8000\r\n"] if formats == "0" else []), *transport]
     return "".join(lines)
+
+
+def start_high(answer: str) -> str:
+    """An SDP answer that asks for START_KBPS from the first second, for every VP8 and H.264 payload type."""
+    lines = answer.split("\r\n")
+    wanted = f"x-google-start-bitrate={START_KBPS}"
+    for payload in re.findall(r"^a=rtpmap:(\d+) (?:VP8|H264)/", answer, re.MULTILINE):
+        prefix = f"a=fmtp:{payload} "
+        for number, line in enumerate(lines):
+            if line.startswith(prefix):
+                lines[number] = f"{line};{wanted}"
+                break
+        else:
+            place = next(i for i, line in enumerate(lines) if line.startswith(f"a=rtpmap:{payload} "))
+            lines.insert(place + 1, prefix + wanted)
+    return "\r\n".join(lines)

@@ -1,21 +1,29 @@
-"""The receiving half of a connection, shared by loopback and WHIP: a camera's newest frames into a session."""
+"""A connection whose camera feeds a session, and the loopback, which sends the results back on the same connection.
+
+WHIP (whip.py) and masks on a data channel (mask_channel.py) are the other two: they differ in what becomes of results.
+"""
 
 import asyncio
 import json
+import logging
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Coroutine
 from functools import partial
 from typing import Any, Generic, TypeVar
 
-from aiortc import RTCDataChannel
+from aiortc import MediaStreamTrack, RTCDataChannel
+from aiortc.mediastreams import MediaStreamError
 
-from portrait.errors import BadPicture, SegmentationHangs
+from portrait.errors import BadPicture, PortraitError, SegmentationHangs, UnsupportedOffer
+from portrait.sessions.newest_slot import Closed
 from portrait.sessions.session import Session
-from portrait.transports.webrtc.aiortc_patches.bandwidth import Bandwidth
-from portrait.transports.webrtc.aiortc_patches.receiver import receive_undecoded
+from portrait.transports.webrtc.aiortc_patches.receiver import Bandwidth, receive_undecoded
+from portrait.transports.webrtc.aiortc_patches.video_codecs import EncodedPicture, PictureEncoder, hand_over
 from portrait.transports.webrtc.backlog import Backlog, CodedPictures
-from portrait.transports.webrtc.connection import Connection, beside
+from portrait.transports.webrtc.connection import Connection, beside, directions_left
+
+logger = logging.getLogger(__name__)
 
 W = TypeVar("W")
 
@@ -156,3 +164,57 @@ class Uplink(ABC, Generic[W]):
                 self.session.end(f"no picture could be decoded for {UNDECODABLE_SECONDS:g} s: {decoding.error}")
             await asyncio.sleep(min(CHECK_SECONDS, self._idle_seconds - silent))
         self.session.end(f"no frame for {self._idle_seconds:g} s")
+
+
+class Loopback(Uplink[EncodedPicture]):
+    """A connection that gets back what becomes of its camera."""
+
+    def __init__(
+        self, session: Session[CodedPictures, EncodedPicture], idle_seconds: float, encoder: PictureEncoder
+    ) -> None:
+        super().__init__(session, idle_seconds)
+        self._encoder = encoder
+
+    def direct(self, transceivers: list[Any]) -> None:
+        """Answer the first video section and decline everything else: what is accepted must be read."""
+        for transceiver in transceivers:
+            if transceiver.kind == "video" and not self.backlog and directions_left(transceiver) == {"send", "recv"}:
+                self.take_camera(transceiver)
+                transceiver.sender.replaceTrack(ResultTrack(self))
+                hand_over(transceiver, self._encoder)
+                transceiver.direction = "sendrecv"
+            else:
+                transceiver.direction = "inactive"
+        if self.backlog is None:
+            raise UnsupportedOffer("sdp", "got an offer without a video that goes both ways, expected one sendrecv")
+
+
+class ResultTrack(MediaStreamTrack):
+    """The outgoing video: takes the newest camera frame through the session whenever the sender asks for one."""
+
+    kind = "video"
+
+    def __init__(self, uplink: Uplink[EncodedPicture]) -> None:
+        super().__init__()
+        self._uplink = uplink
+
+    async def recv(self) -> EncodedPicture:  # type: ignore[override]  # its sender's encoder packs it
+        """The next result, with the time of its input.
+
+        Raises:
+            MediaStreamError: the camera's track has ended, or a frame could not be composed.
+        """
+        while True:
+            try:
+                result = await self._uplink.result(await self._uplink.newest())
+            except Closed:
+                self.stop()
+                raise MediaStreamError from None
+            except PortraitError as error:  # the session has been ended with the reason
+                raise MediaStreamError from error
+            except Exception as error:
+                # aiortc would end the track without a word.
+                logger.exception("a frame could not be composed")
+                raise MediaStreamError from error
+            if result is not None:
+                return result

@@ -10,12 +10,11 @@ from typing import Any
 from aiortc import MediaStreamTrack
 from aiortc.mediastreams import MediaStreamError
 
-from portrait.admission.stream_load import StreamLoad
+from portrait.admission.capacity import StreamLoad
 from portrait.errors import UnsupportedOffer
 from portrait.image.frame import Frame
 from portrait.sessions.newest_slot import Closed, NewestSlot
-from portrait.transports.webrtc.aiortc_patches.encoder_handover import hand_over
-from portrait.transports.webrtc.aiortc_patches.video_encoders import EncodedPicture, PictureEncoder
+from portrait.transports.webrtc.aiortc_patches.video_codecs import EncodedPicture, PictureEncoder, hand_over
 from portrait.transports.webrtc.broadcasts import Broadcast
 from portrait.transports.webrtc.connection import Connection, beside, directions_left
 

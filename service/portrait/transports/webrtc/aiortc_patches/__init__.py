@@ -2,15 +2,14 @@
 
 Replaced for the process, by `install`:
 
-1. The encoders, which are slow and lose their state (`video_encoders.py`), and the decoders, which allocate any size
-   (`video_decoders.py`).
+1. The encoders, which are slow and lose their state, and the decoders, which allocate any size (`video_codecs.py`).
 2. The thread that decodes for every receiver and hands each picture to the event loop, which would hand it on to the
    session's thread. The session's thread decodes (`receiver.py`; `backlog.py` beside this package).
 3. The times of pictures: aiortc counts what it receives from 0 and adds a random origin to what it sends. Here a
    picture leaves with the RTP timestamp it came with, so that a client finds the frame that a mask belongs to.
 4. Intervals measured by the time of day. When that jumps by nine days or more, as on a box without a battery that
    learns the time late, the jitter no longer fits its report, reports cease, and no connection can be closed.
-5. Payloads that cannot be parsed: aiortc drops the packet and then waits for it (`jitter_buffer.py`).
+5. Payloads that cannot be parsed: aiortc drops the packet and then waits for it (`receiver.py`).
 6. The choice of codecs: aiortc takes H.264 in baseline and packetization mode 1 only (`codecs.py`).
 7. STUN: aioice parses every packet as STUN first, raises on messages that lack or misstate an attribute, and, closed at
    the moment in which it connects, asks for its peer's consent forever (`udp_socket.py`, `ice.py`).
@@ -22,10 +21,10 @@ Replaced in each connection:
 9. The jitter buffer and the NACK generator of a camera. aiortc hands a picture over when the first packet of the next
    one arrives, a frame's interval later than the RTP marker allows (RFC 3550 section 5.1; RFC 7741 section 4.1; RFC
    6184 section 5.1); it asks once for a lost packet, waits for it until 512 later ones have come, takes padding for a
-   picture and does work in proportion to a jump of sequence numbers (`jitter_buffer.py`).
+   picture and does work in proportion to a jump of sequence numbers (`receiver.py`).
 10. The bandwidth estimate of a camera, which begins at whatever the sender sends and rises by 8 % a second
-    (`bandwidth.py`).
-11. The encoder of a sender, which runs where its pictures are made (`encoder_handover.py`).
+    (`receiver.py`).
+11. The encoder of a sender, which runs where its pictures are made (`video_codecs.py`).
 12. What clients send on data channels, which is kept without a bound (`data_channels.py`).
 13. UDP sockets, which are bound to any port and read one datagram per turn of the event loop (`media_ports.py`,
     `udp_socket.py`).
@@ -45,10 +44,9 @@ from aiortc import rtcdtlstransport, rtcicetransport, rtcpeerconnection, rtcrtpr
 from portrait.transports.webrtc.aiortc_patches.codecs import find_common_codecs
 from portrait.transports.webrtc.aiortc_patches.dtls import create_ssl_context, validate_peer_identity
 from portrait.transports.webrtc.aiortc_patches.ice import LiveIce
-from portrait.transports.webrtc.aiortc_patches.jitter_buffer import UnwrappedTime, depayload, without_origin
+from portrait.transports.webrtc.aiortc_patches.receiver import UnwrappedTime, depayload, without_origin
 from portrait.transports.webrtc.aiortc_patches.udp_socket import datagram_received
-from portrait.transports.webrtc.aiortc_patches.video_decoders import bounded_decoder
-from portrait.transports.webrtc.aiortc_patches.video_encoders import live_encoder
+from portrait.transports.webrtc.aiortc_patches.video_codecs import bounded_decoder, live_encoder
 from portrait.transports.webrtc.backlog import Backlog
 
 TESTED = ("1.16.0",)

@@ -1,11 +1,328 @@
-"""A camera's receiver: where its pictures go, and which feedback its client has agreed to."""
+"""A live camera's receiver: packets put in order, lost ones asked for again, and pictures handed on undecoded.
 
+In the order in which a packet meets them, these replace parts of aiortc's RTCRtpReceiver: `Bandwidth` its estimator,
+`LostPackets` its NACK generator, `depayload` its parser, `LiveJitterBuffer` its jitter buffer, and `Backlog` (in
+backlog.py, beside this package) its queue to the thread that decodes. `receive_undecoded` installs them.
+"""
+
+import threading
+import time
 from collections.abc import Callable
 from typing import Any
 
-from portrait.transports.webrtc.aiortc_patches.bandwidth import Bandwidth
-from portrait.transports.webrtc.aiortc_patches.jitter_buffer import REORDER_SECONDS, LiveJitterBuffer, LostPackets
+from aiortc.codecs import depayload as stock_depayload
+from aiortc.jitterbuffer import JitterBuffer, JitterFrame
+from aiortc.rtcrtpparameters import RTCRtpCodecParameters
+from aiortc.rtp import RTP_HISTORY_SIZE, RtpPacket
+from aiortc.utils import uint16_add, uint16_gt
+
 from portrait.transports.webrtc.backlog import Backlog
+from portrait.transports.webrtc.keyframes import is_keyframe
+
+MOST_BITRATE = 3_000_000
+LEAST_BITRATE = 300_000
+"""Bits per second a sender is allowed at most, and at least whatever is lost."""
+
+BITS_PER_PIXEL = 2.0
+"""Bits per second and pixel that a sender is allowed besides LEAST_BITRATE: together 0.9 Mbit/s at 640x480, 2.1 at
+1280x720. More is hardly visible, and every packet costs the service some 0.2 ms."""
+
+REPORT_SECONDS = 0.5
+MUCH_LOSS, LITTLE_LOSS = 0.10, 0.02
+"""Shares of packets lost above which the budget falls and below which it rises again (the loss-based controller of
+draft-ietf-rmcat-gcc-02 section 6)."""
+
+RISE = 1.08
+
+CAPACITY = 512
+"""Packets, a power of 2: more than arrive within GIVE_UP_SECONDS at 3 Mbit/s."""
+
+ASK_SECONDS = 0.08
+"""A lost packet is asked for again at this interval: more than a round trip on a LAN, and too short for a viewer to
+notice that the picture stands still."""
+
+REORDER_SECONDS = 0.1
+"""Without NACK nothing lost comes again. A packet that is this late was lost, and did not merely take another route."""
+
+UNKNOWN_SECONDS = 0.5
+"""How long a lost packet is awaited while no retransmission has come yet that would tell the round trip."""
+
+GIVE_UP_SECONDS = 1.0
+"""The longest that a lost packet is awaited."""
+
+SHORTEST_WAIT = 0.2
+"""The shortest that a lost packet is awaited with NACK: two requests and their answers."""
+
+KEYFRAME_SECONDS = 0.5
+"""Keyframes are asked for at most this often."""
+
+RTP_CLOCK = 1 << 32
+"""RTP timestamps are modulo this (RFC 3550 section 5.1)."""
+
+
+class Bandwidth:
+    """The REMB a receiver sends: a budget, lowered while packets are lost. Replaces aiortc's estimator."""
+
+    def __init__(self, receiver: Any) -> None:
+        # Not the receiver itself, which owns this object: a cycle would keep an ended session's memory.
+        self._remote_streams = receiver._RTCRtpReceiver__remote_streams
+        self._expected = self._received = 0
+        self._last = time.monotonic()
+        self._most = MOST_BITRATE
+        self.budget = MOST_BITRATE
+
+    def allow(self, pixels: int) -> None:
+        """Bound the budget by the size of the pictures that arrive."""
+        most = min(MOST_BITRATE, LEAST_BITRATE + int(BITS_PER_PIXEL * pixels))
+        if most != self._most:
+            self._most = self.budget = most
+
+    def add(
+        self, abs_send_time: int, arrival_time_ms: int, payload_size: int, ssrc: int
+    ) -> tuple[int, list[int]] | None:
+        """(bits per second, SSRCs of the senders) when a report is due, else None; called for each packet."""
+        now = time.monotonic()
+        if now - self._last < REPORT_SECONDS:
+            return None
+        self._last = now
+        streams = self._remote_streams
+        self.update(
+            sum(stream.packets_expected for stream in streams.values()),
+            sum(stream.packets_received for stream in streams.values()),
+        )
+        return self.budget, list(streams) or [ssrc]
+
+    def update(self, expected: int, received: int) -> None:
+        """Move the budget by what was lost since the last call; both count packets since the beginning."""
+        due, came = expected - self._expected, received - self._received
+        self._expected, self._received = expected, received
+        if due <= 0:
+            return
+        # A retransmission counts as received and makes up for a loss: more may have been received than was due.
+        lost = max(0.0, 1.0 - came / due)
+        if lost > MUCH_LOSS:
+            self.budget = max(LEAST_BITRATE, int(self.budget * (1.0 - 0.5 * lost)))
+        elif lost < LITTLE_LOSS:
+            self.budget = min(self._most, int(self.budget * RISE))
+
+
+class LostPackets:
+    """Which packets a receiver asks for again (RFC 4585 section 6.2.1). Replaces aiortc's NackGenerator.
+
+    The work for a packet is bounded by the sender's history of RTP_HISTORY_SIZE packets, however far sequence numbers
+    jump.
+    """
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self._newest: int | None = None
+        self._asked: dict[int, float] = {}
+        """Missing packets, and when each was last asked for."""
+        self._missed: dict[int, float] = {}
+        """Missing packets, and when each was found missing."""
+        self._answer_seconds: float | None = None
+        """How long retransmissions take, smoothed."""
+        self.missing: set[int] = set()
+        """What to ask for now; aiortc reads it when `add` returns true."""
+
+    @property
+    def patience(self) -> float:
+        """Seconds after which a lost packet is not awaited any longer: four times what retransmissions take."""
+        if self._answer_seconds is None:
+            return UNKNOWN_SECONDS
+        return min(GIVE_UP_SECONDS, max(SHORTEST_WAIT, 4 * self._answer_seconds))
+
+    def add(self, packet: RtpPacket) -> bool:
+        """Register a packet. Returns whether there is something to ask for."""
+        number, now = packet.sequence_number, self._clock()
+        if self._newest is None:
+            self._newest = number
+        elif uint16_gt(number, self._newest):
+            self._register_gap(number, now)
+        elif number in self._asked:
+            del self._asked[number]
+            self._register_answer(now - self._missed.pop(number))
+        if not self._asked:
+            self.missing = set()
+            return False
+        self.missing = {lost for lost, asked in self._asked.items() if now - asked >= ASK_SECONDS}
+        self._asked.update(dict.fromkeys(self.missing, now))
+        return bool(self.missing)
+
+    def _register_gap(self, number: int, now: float) -> None:
+        """Note what is missing before `number`, and forget what its sender has forgotten."""
+        assert self._newest is not None
+        oldest = uint16_add(number, -RTP_HISTORY_SIZE)
+        following = uint16_add(self._newest, 1)
+        if uint16_gt(oldest, self._newest):
+            following = uint16_add(oldest, 1)
+        while following != number:
+            self._asked[following], self._missed[following] = -ASK_SECONDS, now
+            following = uint16_add(following, 1)
+        self._newest = number
+        self._missed = {
+            lost: missed
+            for lost, missed in self._missed.items()
+            if uint16_gt(lost, oldest) and now - missed < self.patience
+        }
+        self._asked = {lost: self._asked[lost] for lost in self._missed}
+
+    def _register_answer(self, seconds: float) -> None:
+        before = seconds if self._answer_seconds is None else self._answer_seconds
+        self._answer_seconds = before + 0.2 * (seconds - before)
+
+
+class LiveJitterBuffer(JitterBuffer):
+    """Puts packets in order and hands each picture over with its last packet. Replaces aiortc's.
+
+    A packet without payload (padding of libwebrtc's bandwidth probes, a bare payload descriptor, a retransmission of
+    one of these) only moves the sequence number on: it neither ends a picture nor is one. When something has been
+    missing for `patience()` seconds, the pictures it belongs to are given up and a keyframe is asked for, if the client
+    agreed to be asked.
+    """
+
+    def __init__(
+        self,
+        patience: Callable[[], float] = lambda: REORDER_SECONDS,
+        asks_keyframes: bool = True,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        super().__init__(capacity=CAPACITY, is_video=True)
+        self._patience, self._asks_keyframes, self._clock = patience, asks_keyframes, clock
+        self._stuck_since: float | None = None
+        self._is_headless = False
+        """Whether the next picture may lack its first packets."""
+        self._newest: RtpPacket | None = None
+        self._wants_keyframe = threading.Event()
+        self._asked_at = -KEYFRAME_SECONDS
+
+    def want_keyframe(self) -> None:
+        """Ask for a keyframe with the next packet that arrives. By any thread."""
+        self._wants_keyframe.set()
+
+    def add(self, packet: RtpPacket) -> tuple[bool, JitterFrame | None]:
+        """Take a packet. Returns whether to ask for a keyframe now, and a picture when one is whole."""
+        earlier = self._packets[packet.sequence_number % self._capacity]
+        if earlier is not None and earlier.sequence_number == packet.sequence_number:
+            return self._is_keyframe_due(), None  # a duplicate, which must not replace a picture's bytes by padding
+        lost, frame = super().add(packet)
+        if lost:
+            self.want_keyframe()
+        if self._newest is None or uint16_gt(packet.sequence_number, self._newest.sequence_number):
+            self._newest = packet
+        frame = frame or self._give_up_late()
+        return self._is_keyframe_due(), frame
+
+    def _give_up_late(self) -> JitterFrame | None:
+        """Give up what has been missing for too long; the first picture behind it that is whole."""
+        assert self._origin is not None  # set by the first packet
+        assert self._newest is not None
+        # Packets of a picture that is merely not complete yet follow each other without a gap.
+        waiting = uint16_add(self._newest.sequence_number, -self._origin) + 1
+        if waiting > self._capacity or self._first_gap(waiting) is None:
+            self._stuck_since = None
+            return None
+        now = self._clock()
+        if self._stuck_since is None:
+            self._stuck_since = now
+        if now - self._stuck_since < self._patience():
+            return None
+        self._stuck_since = None
+        self.want_keyframe()
+        gap = self._first_gap(waiting)
+        assert gap is not None
+        self.remove(gap)
+        while self._packets[self._origin % self._capacity] is None:
+            self._origin = uint16_add(self._origin, 1)
+        self._is_headless = True
+        return self._remove_frame(self._origin)
+
+    def _first_gap(self, count: int) -> int | None:
+        """How many packets from the origin on are here without a gap; None when all `count` are."""
+        for number in range(count):
+            if self._packets[(self._origin + number) % self._capacity] is None:  # type: ignore[operator]
+                return number
+        return None
+
+    def _remove_frame(self, sequence_number: int) -> JitterFrame | None:
+        """The first picture that is whole: all packets up to its marker, or up to the next picture, have come."""
+        while (found := self._next_picture()) is not None:
+            count, frame = found
+            self.remove(count)
+            if not frame.data:
+                continue
+            is_headless, self._is_headless = self._is_headless, False
+            if not is_headless or is_keyframe(frame.data):
+                return frame
+        return None
+
+    def _next_picture(self) -> tuple[int, JitterFrame] | None:
+        """How many packets make up the first picture, those without payload before it included, and the picture."""
+        assert self._origin is not None
+        parts: list[bytes] = []
+        timestamp: int | None = None
+        for count in range(self._capacity):
+            packet: Any = self._packets[(self._origin + count) % self._capacity]
+            if packet is None:
+                return None
+            data = packet._data  # aiortc adds it: the payload without its descriptor
+            if data:
+                if timestamp is not None and packet.timestamp != timestamp:
+                    return count, JitterFrame(b"".join(parts), timestamp)
+                timestamp = packet.timestamp
+                parts.append(data)
+            if packet.marker and packet.timestamp == timestamp:
+                return count + 1, JitterFrame(b"".join(parts), packet.timestamp)
+            if timestamp is None:
+                # Nothing but padding so far: no reason to keep it.
+                return count + 1, JitterFrame(b"", packet.timestamp)
+        return None
+
+    def _is_keyframe_due(self) -> bool:
+        if not self._wants_keyframe.is_set():
+            return False
+        now = self._clock()
+        if not self._asks_keyframes or now - self._asked_at < KEYFRAME_SECONDS:
+            return False
+        self._wants_keyframe.clear()
+        self._asked_at = now
+        return True
+
+
+class UnwrappedTime:
+    """RTP timestamps as times that never jump back to 0. Replaces aiortc's TimestampMapper."""
+
+    def __init__(self) -> None:
+        self._last: int | None = None
+
+    def map(self, timestamp: int) -> int:
+        """The time of a picture in ticks of 1/90000 s; modulo RTP_CLOCK it is the timestamp."""
+        if self._last is None:
+            self._last = timestamp
+        # Forward or back, whichever is nearer: pictures with B-frames do not arrive in the order of their times.
+        self._last += (timestamp - self._last + RTP_CLOCK // 2) % RTP_CLOCK - RTP_CLOCK // 2
+        return self._last
+
+
+def rtp_time(pts: int) -> int:
+    """The RTP timestamp of a picture with this time."""
+    return pts % RTP_CLOCK
+
+
+def without_origin(origin: int, pts: int) -> int:
+    """The RTP timestamp of a picture that is sent. Replaces `uint32_add`, which a sender uses for this alone."""
+    return rtp_time(pts)
+
+
+def depayload(codec: RTCRtpCodecParameters, payload: bytes) -> bytes:
+    """What a payload holds of its picture; nothing where it cannot be parsed.
+
+    aiortc drops a packet that cannot be parsed, and then waits for it as for one that was lost.
+    """
+    try:
+        return stock_depayload(codec, payload)
+    except ValueError:
+        return b""
 
 
 def receive_undecoded(transceiver: Any, ended: Callable[[], None]) -> tuple[Backlog, Bandwidth]:

@@ -1,4 +1,7 @@
-"""Video encoders for live pictures, in place of aiortc's own.
+"""Video codecs for live pictures, in place of aiortc's own.
+
+Decoders take pictures of allowed sizes only: a VP8 keyframe of 100 bytes may claim 16383x16383 pixels, for which libvpx
+would allocate more than a gigabyte.
 
 aiortc 1.16 encodes VP8 with the denoiser on (36 % of the time at 720p) and H.264 with x264's preset "medium" (five to
 eight times the CPU of "superfast" at the same PSNR), takes as many threads as the machine has cores, and throws the
@@ -9,11 +12,14 @@ encoder away, with a keyframe, whenever the receiver's bandwidth estimate moves 
 from collections.abc import Iterable
 from dataclasses import dataclass
 from fractions import Fraction
+from typing import Any
 
 import av
+from aiortc.codecs import get_decoder as stock_decoder
 from aiortc.codecs import get_encoder as stock_encoder
 from aiortc.codecs import h264, vpx
-from aiortc.codecs.base import Encoder
+from aiortc.codecs.base import Decoder, Encoder
+from aiortc.jitterbuffer import JitterFrame
 from aiortc.mediastreams import VIDEO_TIME_BASE
 from aiortc.rtcrtpparameters import RTCRtpCodecParameters
 from av.frame import Frame as AvFrame
@@ -22,6 +28,13 @@ from av.video.codeccontext import VideoCodecContext
 
 from portrait.image.av_frame import av_from_frame
 from portrait.image.frame import Frame
+from portrait.transports.webrtc.keyframes import VP8_START_CODE
+
+MAX_PIXELS = 4096 * 2304
+"""Limit of a picture that is decoded. What is worked on has another, smaller limit: PORTRAIT_MAX_FRAME_PIXELS."""
+
+MAX_BYTES = 2 * 2**20
+"""Limit of a coded picture."""
 
 STEP = 1.5
 """The encoder is rebuilt when the bandwidth estimate differs from its rate by this factor, up or down."""
@@ -42,6 +55,68 @@ stays above that of aiortc's (44.4 dB and 44.3)."""
 SLICE_BYTES = 1200
 """Size of a slice that fits one packet, for receivers that take single NAL units only (RFC 6184 packetization mode
 0)."""
+
+
+class BoundedVp8Decoder(vpx.Vp8Decoder):
+    """VP8 whose keyframes claim an allowed size (RFC 6386 section 9.1)."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.codec.thread_count = 1
+
+    def decode(self, encoded_frame: JitterFrame) -> list[AvFrame]:
+        """Decode one picture.
+
+        Raises:
+            av.error.InvalidDataError: too large, or not VP8.
+        """
+        data = encoded_frame.data
+        if data and not data[0] & 1 and data[3:6] == VP8_START_CODE and len(data) >= 10:
+            _check_pixels(int.from_bytes(data[6:8], "little") & 0x3FFF, int.from_bytes(data[8:10], "little") & 0x3FFF)
+        return _decode(self.codec, encoded_frame)
+
+
+class BoundedH264Decoder(h264.H264Decoder):
+    """H.264. FFmpeg's decoder, unlike libvpx, has an option that makes it refuse larger pictures."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.codec.options = {"max_pixels": str(MAX_PIXELS)}
+        self.codec.thread_count = 1
+
+    def decode(self, encoded_frame: JitterFrame) -> list[AvFrame]:
+        """Decode one picture.
+
+        Raises:
+            av.error.InvalidDataError: too large, or not H.264.
+        """
+        return _decode(self.codec, encoded_frame)
+
+
+def bounded_decoder(codec: RTCRtpCodecParameters) -> Decoder:
+    """A decoder for a negotiated codec; audio's is aiortc's."""
+    kinds: dict[str, type[Decoder]] = {"video/vp8": BoundedVp8Decoder, "video/h264": BoundedH264Decoder}
+    kind = kinds.get(codec.mimeType.lower())
+    return kind() if kind else stock_decoder(codec)
+
+
+def _decode(codec: Any, picture: JitterFrame) -> list[AvFrame]:
+    data = picture.data
+    if not data:
+        return []  # FFmpeg takes an empty packet for the end of the stream and decodes nothing after it
+    if len(data) > MAX_BYTES:
+        raise av.error.InvalidDataError(1, f"got {len(data)} bytes, expected at most {MAX_BYTES}")
+    packet = Packet(data)
+    packet.pts, packet.time_base = picture.timestamp, VIDEO_TIME_BASE
+    frames: list[AvFrame] = codec.decode(packet)
+    return frames
+
+
+def _check_pixels(width: int, height: int) -> None:
+    if width * height > MAX_PIXELS:
+        raise av.error.InvalidDataError(
+            1, f"got {width}x{height}, which is {width * height} pixels, expected at most {MAX_PIXELS}"
+        )
 
 
 def stepped(current: int, wanted: int) -> int:
@@ -213,3 +288,16 @@ def _open(name: str, frame: av.VideoFrame, rate: int) -> VideoCodecContext:
     codec.time_base = VIDEO_TIME_BASE
     codec.thread_count = 1
     return codec
+
+
+def hand_over(transceiver: Any, encoder: PictureEncoder) -> None:
+    """Let `encoder` encode for this section's sender, whose codec is negotiated; its track returns EncodedPictures.
+
+    A picture then changes threads once. aiortc would encode on the event loop's default executor, after the session's
+    thread has handed the picture to the loop.
+    """
+    sender = transceiver.sender
+    # The sender moves its bit rate by the receiver's estimate, packs what `encode` returned, and lets go of it at the
+    # end.
+    sender._RTCRtpSender__encoder = encoder.open(transceiver._codecs[0])
+    sender._send_keyframe = encoder.want_keyframe
