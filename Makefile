@@ -31,7 +31,7 @@ test: .venv/test system-packages media-packages $(NODE) .venv-tritonclient/ready
 .PHONY: coverage
 coverage: .venv/test system-packages media-packages $(NODE) .venv-tritonclient/ready ## Run the service's tests and list the lines that none of them reaches
 	$(BIN)/coverage erase
-	$(BIN)/coverage run -m pytest $(SUITE) -o asyncio_debug=true
+	$(BIN)/coverage run -m pytest $(SUITE)
 	$(BIN)/coverage combine --quiet
 	$(BIN)/coverage report
 

@@ -20,6 +20,7 @@ from portrait.image.convert import bgr_from_frame, frame_from_bgr
 from portrait.image.frame import Mask, Timestamp
 from portrait.server.app import RunningService
 from tests.browser import open_page
+from tests.firefox import needs_firefox
 from tests.pages import browsers, nothing_left, service
 from tests.people import clip, iou, room
 from tests.rtc import fake_service
@@ -33,8 +34,15 @@ MODULES = TESTS.parent / "service" / "portrait" / "web"
 TSC = TESTS / "node" / "node_modules" / ".bin" / "tsc"
 
 
-@pytest.mark.parametrize("result", ["composite", "mask", "data"])
-@pytest.mark.parametrize("browser", BROWSERS)
+COMPOSED_BY_THE_PAGE = [
+    ("chromium", "mask"),
+    ("chromium", "data"),
+    pytest.param("firefox", "data", marks=needs_firefox),
+]
+RESULTS = [("chromium", "composite"), pytest.param("firefox", "composite", marks=needs_firefox), *COMPOSED_BY_THE_PAGE]
+
+
+@pytest.mark.parametrize(("browser", "result"), RESULTS)
 async def test_every_frame_is_shown_with_its_own_mask_at_the_cameras_size(
     browser: str, result: str, tmp_path: Path
 ) -> None:
@@ -55,8 +63,16 @@ async def test_every_frame_is_shown_with_its_own_mask_at_the_cameras_size(
         assert not any(frame["room"] for frame in frames)
 
 
-@pytest.mark.parametrize("result", ["mask", "data"])
-@pytest.mark.parametrize("browser", BROWSERS)
+@needs_firefox
+async def test_a_browser_that_draws_other_frames_than_it_tells_of_gets_masks_as_data(tmp_path: Path) -> None:
+    async with fake_service(bars()) as (url, _), tab("firefox", url, tmp_path) as page:
+        state = await page.evaluate("kit.connect({result: 'mask', mode: 'color', color: '#000000'})")
+        reason = "this browser does not tell which frame of a video it draws"
+        assert state == {"where": "box", "result": "data", "reason": reason, "state": "live"}
+        assert await page.evaluate("kit.watch(3)")
+
+
+@pytest.mark.parametrize(("browser", "result"), COMPOSED_BY_THE_PAGE)
 async def test_nothing_of_the_room_is_shown_before_the_first_mask_and_after_the_last(
     browser: str, result: str, tmp_path: Path
 ) -> None:

@@ -11,6 +11,12 @@
 const { MediaStreamTrackProcessor, MediaStreamTrackGenerator } = /** @type {any} */ (globalThis);
 
 /**
+ * Whether `readFrames` tells the RTP timestamp of exactly the frame it gives. A video element does not: drawn while it is
+ * busy, it gives the frame before or after the one it has announced.
+ */
+export const EXACT = Boolean(MediaStreamTrackProcessor);
+
+/**
  * Call `take` for every frame of a video track, until the function that comes back is called.
  *
  * @param {MediaStreamTrack} track
@@ -19,7 +25,7 @@ const { MediaStreamTrackProcessor, MediaStreamTrackGenerator } = /** @type {any}
  * @returns {() => void}
  */
 export function readFrames(track, take) {
-  return MediaStreamTrackProcessor ? readStream(track, take) : readVideo(track, take);
+  return EXACT ? readStream(track, take) : readVideo(track, take);
 }
 
 /** Milliseconds that frames under way may take to arrive when reading or writing ends. */
@@ -56,10 +62,10 @@ function readVideo(track, take) {
   video.srcObject = new MediaStream([track]);
   video.play().catch(() => {}); // interrupted by the end of reading
   const next = () =>
-    video.requestVideoFrameCallback((_, { width, height, rtpTimestamp }) => {
+    video.requestVideoFrameCallback((_, { width, height }) => {
       if (!reading) return;
       next();
-      take(video, width, height, rtpTimestamp);
+      take(video, width, height, undefined);
     });
   next();
   return () => {

@@ -1,6 +1,7 @@
 /** Deciding where a session's masks are made: on the box or in the page. */
 
 import { Compositor } from "./compositor.js";
+import { EXACT } from "./frames.js";
 import { LocalSegmenter } from "./local.js";
 
 /** @typedef {import("./types.js").Options} Options */
@@ -34,6 +35,9 @@ export async function decide({ where = "box", model }, result, box) {
   if (!Compositor.available && (where !== "box" || result !== "composite")) {
     if (where === "browser") throw new Error("this browser has no WebGL 2: the box can do it");
     return { ...onBox, result: "composite", reason: "this browser has no WebGL 2" };
+  }
+  if (result === "mask" && !EXACT) {
+    Object.assign(onBox, { result: "data", reason: "this browser does not tell which frame of a video it draws" });
   }
   if (where === "box") return onBox;
   try {

@@ -12,8 +12,11 @@ import { MaskReader } from "./masks.js";
 /** Pixels of the shorter side of the copies sent to the box; its model uses less. */
 const SENT = 256;
 
-/** Milliseconds after which the encoder must have dropped a frame that it has not reported. */
+/** Milliseconds after which the next frame is sent though the encoder has not reported the one before. */
 const LATE = 150;
+
+/** The same while no frame's RTP timestamp is known: its report must not be taken for another frame's. */
+const ALONE = 500;
 
 /** Milliseconds without a mask after which only the background is shown. */
 const STALE = 1000;
@@ -24,7 +27,7 @@ const LOST = 3000;
 /** RTP ticks (1/90000 s) by which a frame's time may be off. */
 const TOLERANCE = 25 * 90;
 
-/** Misfits in a row that make the first guess the wrong one. */
+/** Reports in a row that fit no frame, after which the known RTP timestamp is given up. */
 const MISFITS = 3;
 
 /** Whether the page learns RTP timestamps; where it does not, a mask is shown with the newest frame. */
@@ -45,8 +48,8 @@ export class Studio {
   #stopReading;
   #stopMasks = () => {};
   #watch;
-  /** @type {Held | null} the frame in the encoder */
-  #encoding = null;
+  /** @type {Held[]} frames that the encoder has not reported, the oldest first */
+  #encoding = [];
   /** @type {Held[]} frames whose masks are awaited, the oldest first */
   #held = [];
   /** @type {Held | null} a frame whose RTP timestamp is known */
@@ -71,26 +74,35 @@ export class Studio {
     this.#watch = setInterval(() => this.#failClosed(), STALE / 4);
   }
 
-  /** The oldest frame in the encoder has left it with this RTP timestamp. */
+  /** A frame has left the encoder with this RTP timestamp. */
   encoded(/** @type {number} */ rtp) {
-    const frame = this.#encoding;
-    if (frame === null) return;
-    if (this.#reference && !fits(this.#reference, frame, rtp) && ++this.#misfits < MISFITS) return;
-    this.#misfits = 0;
-    this.#encoding = null;
-    this.#reference = { ...frame, rtp };
-    this.#held.push(this.#reference);
+    const reference = this.#reference;
+    if (reference === null) {
+      // Most likely the one frame that was sent; believed when the next report fits it.
+      const frame = this.#encoding.shift();
+      if (frame) this.#reference = { ...frame, rtp };
+      this.#misfits = MISFITS - 1;
+      return;
+    }
+    const place = this.#encoding.findIndex((frame) => fits(reference, frame, rtp));
+    if (place >= 0) {
+      this.#reference = { ...this.#encoding[place], rtp };
+      this.#held.push(this.#reference);
+      this.#encoding.splice(0, place + 1); // the encoder has dropped those before it
+      this.#misfits = 0;
+    } else if (++this.#misfits === MISFITS) {
+      this.#reference = null;
+    }
   }
 
   /**
    * A mask; it is shown with its own frame if that is still held.
    *
    * @param {import("./masks.js").Mask} mask
-   * @param {number | undefined} rtp of its frame; unknown where the browser does not tell
+   * @param {number | undefined} rtp of its frame
    */
   take(mask, rtp) {
-    const known = rtp !== undefined && this.#reference !== null;
-    const frame = known ? this.#find(rtp) : { slot: this.#newest, since: performance.now() };
+    const frame = TOLD && rtp !== undefined ? this.#find(rtp) : { slot: this.#newest, since: performance.now() };
     if (frame && frame.slot >= 0) this.#show(frame, mask);
   }
 
@@ -105,7 +117,8 @@ export class Studio {
 
   /** Forget RTP timestamps: a new connection has others. */
   restart() {
-    this.#encoding = this.#reference = null;
+    this.#reference = null;
+    this.#encoding = [];
     this.#held = [];
   }
 
@@ -133,13 +146,17 @@ export class Studio {
     const now = performance.now();
     while (this.#held.length && now - this.#held[0].since > LOST) this.#forgetOldest();
     // Frames whose masks are under way are kept: over a long round trip fewer are sent, instead of all too late.
-    if ((this.#encoding && now - this.#encoding.since < LATE) || this.#held.length >= SLOTS - 2) return;
+    const last = this.#encoding.at(-1);
+    if ((last && now - last.since < (this.#reference ? LATE : ALONE)) || this.#held.length >= SLOTS - 2) return;
+    while (this.#encoding.length && (!this.#reference || this.#encoding.length + this.#held.length >= SLOTS - 2)) {
+      this.#encoding.shift();
+    }
     const scale = Math.min(1, SENT / Math.min(width, height));
     const size = { width: 2 * Math.round((width * scale) / 2), height: 2 * Math.round((height * scale) / 2) };
     if (this.#small.width !== size.width || this.#small.height !== size.height) Object.assign(this.#small, size);
     this.#context.drawImage(picture, 0, 0, size.width, size.height);
     this.#newest = this.compositor.hold(picture, width, height);
-    this.#encoding = TOLD ? { slot: this.#newest, since: performance.now() } : null;
+    if (TOLD) this.#encoding.push({ slot: this.#newest, since: performance.now() });
     this.sent.write();
   }
 

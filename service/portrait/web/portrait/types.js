@@ -10,7 +10,8 @@
  * @property {string} [server] origin of the box; the page's own by default
  * @property {string} [token] bearer token, where the box asks for one
  * @property {Result} [result] what the box sends: "composite", the composed video, by default; "mask", the mask as a
- *   video; "data", masks on a data channel. With the latter two the page composes, at the camera's full size.
+ *   video (in browsers other than Chromium's kind masks come as with "data"); "data", masks on a data channel. With the
+ *   latter two the page composes, at the camera's full size.
  * @property {Where | "auto"} [where] where masks are made: "box" by default; "browser"; "auto" measures and decides
  * @property {Mode} [mode] "blur" by default
  * @property {string} [color] #rrggbb, the background of mode color
