@@ -36,6 +36,9 @@ OUTPUT_MODES = {"mask only": "mask", "composite": "blur"}
 WARM_SECONDS = 2.0
 """Time before each measurement for connections to open and encoders to find their rate."""
 
+LONGEST_SECONDS = 60.0
+"""Time after which a box that gives no result at all is measured as it is."""
+
 BEYOND = 1.2
 """Streams asked for in the last row, as a multiple of those that were admitted."""
 
@@ -169,14 +172,17 @@ class Streams:
                 self._tasks.append(task)
 
     async def measure(self, seconds: float) -> Level:
-        """Measure the box for `seconds`, by its own metrics."""
+        """Measure the box for `seconds`, by its own metrics; longer while it has not given any result."""
         await asyncio.sleep(WARM_SECONDS)
         loop = asyncio.get_running_loop()
         began, before = loop.time(), await asyncio.to_thread(read_counters, self._box.page)
-        await asyncio.sleep(seconds)
-        after, took = await asyncio.to_thread(read_counters, self._box.page), loop.time() - began
-        counted = after.since(before)
-        done = counted.total("portrait_frames_total", result="done")
+        while True:
+            await asyncio.sleep(seconds)
+            after, took = await asyncio.to_thread(read_counters, self._box.page), loop.time() - began
+            counted = after.since(before)
+            done = counted.total("portrait_frames_total", result="done")
+            if done or not self.open or took > LONGEST_SECONDS:
+                break
         dropped = counted.total("portrait_frames_total", result="dropped")
         cpu = counted.total("process_cpu_seconds_total")
         return Level(
