@@ -62,6 +62,16 @@ def test_pictures_on_which_teachers_disagree_are_left_out(photos: Path, tmp_path
     assert Pictures([photos], tmp_path / "labels").names == ["self_0"]
 
 
+def test_pictures_of_other_licences_are_left_out(photos: Path, tmp_path: Path) -> None:
+    rows = "name,split,licence\nself_0,train,research only\nnews_1,train,Apache-2.0\nself_2,val,Apache-2.0\n"
+    (photos / "index.csv").write_text(rows)
+    label.label(label.find(photos), Sees(128), Sees(128), tmp_path / "labels" / "photos")
+    assert sorted(Pictures([photos], tmp_path / "labels").names) == ["news_1", "self_0"]
+    assert Pictures([photos], tmp_path / "labels", ("Apache-2.0", "MIT")).names == ["news_1"]
+    with pytest.raises(ValueError, match="no picture to learn from"):
+        Pictures([photos], tmp_path / "labels", ("CC0",))
+
+
 def test_a_line_that_was_not_written_to_its_end_is_made_again(photos: Path, tmp_path: Path) -> None:
     target = tmp_path / "labels"
     label.label(label.find(photos), Sees(128), Sees(128), target)
