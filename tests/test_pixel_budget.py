@@ -235,7 +235,7 @@ async def test_a_result_that_is_not_read_over_grpc_counts_until_the_call_ends(se
         await client.segment(Picture.jpeg(data), timeout=120)
 
 
-async def test_pictures_wait_for_room_in_the_order_in_which_they_come() -> None:
+async def test_pictures_wait_for_pixels_in_the_order_in_which_they_come() -> None:
     async with budget_of(10) as budget:
         first = await budget.take(6)
         order: list[int] = []
@@ -275,7 +275,7 @@ async def test_the_background_of_an_open_stream_waits_for_no_still_that_waits() 
     assert order == ["fits", "waits", "still"]
 
 
-async def test_a_picture_without_room_is_refused_in_time() -> None:
+async def test_a_picture_over_the_budget_is_refused_in_time() -> None:
     async with PixelBudget(10, wait_seconds=0.05) as budget:
         with await budget.take(10):
             with pytest.raises(TooManyPixels) as refused:

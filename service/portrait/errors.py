@@ -16,7 +16,7 @@
     ├── Refused             the request is valid: try again later
     │   ├── TooManySessions
     │   │   └── OutOfCpu
-    │   ├── TooManyPixels  the pictures in memory leave no room for one more
+    │   ├── TooManyPixels  one more picture would exceed the bound on pixels in memory
     │   ├── WorkerLost
     │   ├── NoMediaPort
     │   ├── TooManyViewers
@@ -157,7 +157,7 @@ class OutOfCpu(TooManySessions):
 
 
 class TooManyPixels(Refused):
-    """The stills and backgrounds in memory leave no room for one more."""
+    """One more still or background would exceed the bound on pixels in memory."""
 
     reason = "TOO_MANY_PIXELS"
 

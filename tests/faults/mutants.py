@@ -131,8 +131,8 @@ BOUNDS = [
         "pictures in memory are not counted",
         body("portrait.admission.pixel_budget:PixelBudget._wait", "self._taken += pixels"),
         (
-            "test_pixel_budget.py::test_a_picture_without_room_is_refused_in_time",
-            "test_pixel_budget.py::test_pictures_wait_for_room_in_the_order_in_which_they_come",
+            "test_pixel_budget.py::test_a_picture_over_the_budget_is_refused_in_time",
+            "test_pixel_budget.py::test_pictures_wait_for_pixels_in_the_order_in_which_they_come",
         ),
     ),
     Mutant(

@@ -20,7 +20,7 @@ RESULT_COPIES = 3
 """Copies of a result while it is sent: the result, the message it is packed into, and what the transport buffers."""
 
 WAIT_SECONDS = 10.0
-"""How long a picture waits for room: several of the largest stills."""
+"""How long a picture waits for its pixels: several of the largest stills."""
 
 RETRY_AFTER = 5.0
 """Seconds a refused client is told to wait: the largest still takes two on one core."""
@@ -43,7 +43,7 @@ class Share:
         self.release()
 
     def split(self, pixels: int) -> "Share":
-        """Move so many of these pixels, or as many as there are, to a share that is released by itself."""
+        """Move `pixels` of these, or as many as there are, to a share that is released separately."""
         moved = Share(self._budget, min(pixels, self.pixels))
         self.pixels -= moved.pixels
         return moved
@@ -59,8 +59,8 @@ class PixelBudget:
 
     A file of 1 KB can hold 25 million pixels, so neither the bytes of a request nor the number of sessions bounds the
     memory it takes. Pixels are taken once the header has been read and before anything is decoded, and given back when
-    the result has been sent. Pictures are served in the order in which they come, so that small ones never keep a large
-    one waiting for ever. Used on one event loop; an async context manager, which ends its threads.
+    the result has been sent. Pictures are served in the order in which they come, so that small ones never keep a
+    large one waiting for ever. Used on one event loop; an async context manager, which ends its threads.
     """
 
     def __init__(self, pixels: int, wait_seconds: float = WAIT_SECONDS) -> None:
@@ -68,7 +68,7 @@ class PixelBudget:
         self._bound, self._wait_seconds = pixels, wait_seconds
         self._taken = 0
         self._waiting: deque[tuple[int, asyncio.Future[None]]] = deque()
-        # The event loop's own executor encodes the video of viewers.
+        # Not the event loop's own executor, which files and names wait for.
         self._headers = ThreadPoolExecutor(HEADER_THREADS, thread_name_prefix="picture-header")
 
     async def __aenter__(self) -> "PixelBudget":
@@ -82,7 +82,7 @@ class PixelBudget:
 
         Raises:
             BadPicture: not a picture, or one of more than `max_pixels`; names `field`.
-            TooManyPixels: there is no room in time.
+            TooManyPixels: its pixels do not become free in time.
         """
         loop = asyncio.get_running_loop()
         width, height = await loop.run_in_executor(self._headers, read_size, data, max_pixels, field)
@@ -90,10 +90,10 @@ class PixelBudget:
         return await self.take(width * height, ahead=ahead)
 
     async def take(self, pixels: int, *, ahead: bool = False) -> Share:
-        """The share of a picture of so many pixels; with `ahead` it comes before all pictures that wait.
+        """The share of a picture of `pixels`; with `ahead` it comes before all pictures that wait.
 
         Raises:
-            TooManyPixels: there is no room in time.
+            TooManyPixels: its pixels do not become free in time.
         """
         pixels = min(pixels, self._bound)
         if (self._waiting and not ahead) or self._taken + pixels > self._bound:
@@ -123,7 +123,7 @@ class PixelBudget:
                 await granted
         except BaseException as error:
             if granted.done() and not granted.cancelled():
-                self.give_back(pixels)  # granted in the step in which the wait was cut
+                self.give_back(pixels)  # granted in the step in which the wait ended
             else:
                 if waiting in self._waiting:
                     self._waiting.remove(waiting)
@@ -131,8 +131,8 @@ class PixelBudget:
             if not isinstance(error, TimeoutError):
                 raise
             raise TooManyPixels(
-                f"no room for {pixels} more pixels within {self._wait_seconds:g} s: pictures of {self._taken} of "
-                f"{self._bound} pixels are in memory; try again later",
+                f"got a picture of {pixels} pixels while {self._taken} of {self._bound} are in memory, and not enough "
+                f"became free within {self._wait_seconds:g} s; try again later",
                 RETRY_AFTER,
             ) from None
 
@@ -151,7 +151,7 @@ async def decode_background(
 
     Raises:
         BadPicture: not a picture, or too large a one.
-        TooManyPixels: there is no room in time.
+        TooManyPixels: its pixels do not become free in time.
     """
     with await budget.take_picture(data, MAX_BACKGROUND_PIXELS, "background", ahead=ahead):
         return await backgrounds.decode(data)

@@ -31,7 +31,7 @@ class Timeouts:
     reconnect_seconds: float
     """How long to try other streams after one was lost; 0: do not try."""
     reply_seconds: float
-    """A stream is lost when the server leaves a frame unanswered for so long."""
+    """A stream is lost when the server leaves a frame unanswered for this long."""
 
 
 @dataclass(slots=True)

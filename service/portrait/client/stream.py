@@ -32,7 +32,7 @@ class Stream:
     ) -> None:
         """Change the output of the frames that follow, forget the prior, or ask for it with the next result.
 
-        `output` are the fields of portrait.v1.Output; they replace the ones in force whole.
+        `output` are the fields of portrait.v1.Output; they replace all current ones.
         """
         control = pb.Control(reset_prior=reset_prior, send_prior=send_prior)
         if output is not None:

@@ -120,7 +120,7 @@ class Reply:
     """In the server, from arrival to the start of work."""
     work_seconds: float
     quality: str = "full"
-    """The quality level in force: full, still, alternate, smaller or slower (portrait.v1.Quality)."""
+    """The quality level of the frame: full, still, alternate, smaller or slower (portrait.v1.Quality)."""
     carried: bool = False
     """Whether the mask is that of an earlier frame, which the quality level allows."""
     prior_picture: pb.Picture | None = None

@@ -146,6 +146,6 @@ def _check_length(seconds: float, name: str) -> None:
 
 
 def _kept_size(width: int, height: int, frames: float) -> tuple[int, int]:
-    """An even size of the same shape at which so many frames, and one more, are within KEPT_BYTES."""
+    """The largest even size of the same shape at which `frames` frames, and one more, are within KEPT_BYTES."""
     scale = min(1.0, sqrt(KEPT_BYTES / ((frames + 1) * 1.5 * width * height)))
     return max(2, int(width * scale) // 2 * 2), max(2, int(height * scale) // 2 * 2)

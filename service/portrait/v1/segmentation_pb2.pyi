@@ -31,7 +31,7 @@ class _PictureFormatEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Picture
     PICTURE_FORMAT_UNSPECIFIED: _PictureFormat.ValueType  # 0
     """Of an output: the mode's default, see Output.format. Of a picture: refused."""
     PICTURE_FORMAT_JPEG: _PictureFormat.ValueType  # 1
-    """A JPEG file. Its own header says the size; `width` and `height` are ignored."""
+    """A JPEG file. Its header holds the size; `width` and `height` are ignored."""
     PICTURE_FORMAT_I420: _PictureFormat.ValueType  # 2
     """Planar YUV 4:2:0, 8 bits, BT.601 limited range, no padding: width * height bytes of Y, then
     ((width + 1) / 2) * ((height + 1) / 2) bytes each of U and V.
@@ -51,7 +51,7 @@ class _PictureFormatEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Picture
     PICTURE_FORMAT_GRAY8_ZLIB: _PictureFormat.ValueType  # 8
     """The bytes of GRAY8 as a zlib stream (RFC 1950). Masks, alpha and priors only."""
     PICTURE_FORMAT_WEBP: _PictureFormat.ValueType  # 9
-    """A WebP file, lossy but for its alpha. Results only, laid out as PNG's, in a fraction of the bytes."""
+    """A WebP file, lossy except for its alpha. Results only: grey, RGBA or RGB as for PNG, in a fraction of the bytes."""
 
 class PictureFormat(_PictureFormat, metaclass=_PictureFormatEnumTypeWrapper):
     """How the bytes of a picture are laid out."""
@@ -59,7 +59,7 @@ class PictureFormat(_PictureFormat, metaclass=_PictureFormatEnumTypeWrapper):
 PICTURE_FORMAT_UNSPECIFIED: PictureFormat.ValueType  # 0
 """Of an output: the mode's default, see Output.format. Of a picture: refused."""
 PICTURE_FORMAT_JPEG: PictureFormat.ValueType  # 1
-"""A JPEG file. Its own header says the size; `width` and `height` are ignored."""
+"""A JPEG file. Its header holds the size; `width` and `height` are ignored."""
 PICTURE_FORMAT_I420: PictureFormat.ValueType  # 2
 """Planar YUV 4:2:0, 8 bits, BT.601 limited range, no padding: width * height bytes of Y, then
 ((width + 1) / 2) * ((height + 1) / 2) bytes each of U and V.
@@ -79,7 +79,7 @@ byte: ((width + 7) / 8) * height bytes. Masks and alpha only.
 PICTURE_FORMAT_GRAY8_ZLIB: PictureFormat.ValueType  # 8
 """The bytes of GRAY8 as a zlib stream (RFC 1950). Masks, alpha and priors only."""
 PICTURE_FORMAT_WEBP: PictureFormat.ValueType  # 9
-"""A WebP file, lossy but for its alpha. Results only, laid out as PNG's, in a fraction of the bytes."""
+"""A WebP file, lossy except for its alpha. Results only: grey, RGBA or RGB as for PNG, in a fraction of the bytes."""
 Global___PictureFormat: _TypeAlias = PictureFormat  # noqa: Y015
 
 class _Delivery:
@@ -91,19 +91,19 @@ class _DeliveryEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Delivery.Val
     DELIVERY_UNSPECIFIED: _Delivery.ValueType  # 0
     """Same as DELIVERY_NEWEST."""
     DELIVERY_NEWEST: _Delivery.ValueType  # 1
-    """Live: only the newest frame waits; older ones are given up and counted in `dropped`. Latency stays bounded."""
+    """Live: only the newest frame waits; older ones are dropped and counted in `dropped`. Latency stays bounded."""
     DELIVERY_EVERY_FRAME: _Delivery.ValueType  # 2
-    """Exact: every frame is answered in order; the sender is slowed down by flow control."""
+    """Exact: every frame is answered, in order; flow control slows the sender down."""
 
 class Delivery(_Delivery, metaclass=_DeliveryEnumTypeWrapper):
-    """What happens when frames come faster than they can be worked on."""
+    """What happens when frames arrive faster than they can be processed."""
 
 DELIVERY_UNSPECIFIED: Delivery.ValueType  # 0
 """Same as DELIVERY_NEWEST."""
 DELIVERY_NEWEST: Delivery.ValueType  # 1
-"""Live: only the newest frame waits; older ones are given up and counted in `dropped`. Latency stays bounded."""
+"""Live: only the newest frame waits; older ones are dropped and counted in `dropped`. Latency stays bounded."""
 DELIVERY_EVERY_FRAME: Delivery.ValueType  # 2
-"""Exact: every frame is answered in order; the sender is slowed down by flow control."""
+"""Exact: every frame is answered, in order; flow control slows the sender down."""
 Global___Delivery: _TypeAlias = Delivery  # noqa: Y015
 
 class _MaskSize:
@@ -137,17 +137,17 @@ class _DropReason:
 class _DropReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_DropReason.ValueType], _builtins.type):
     DESCRIPTOR: _descriptor.EnumDescriptor
     DROP_REASON_UNSPECIFIED: _DropReason.ValueType  # 0
-    """None was."""
+    """No frame was dropped."""
     DROP_REASON_NEWER_FRAME: _DropReason.ValueType  # 1
-    """A newer frame came before their turn."""
+    """A newer frame arrived before they were processed."""
 
 class DropReason(_DropReason, metaclass=_DropReasonEnumTypeWrapper):
-    """Why frames were given up."""
+    """Why frames were dropped."""
 
 DROP_REASON_UNSPECIFIED: DropReason.ValueType  # 0
-"""None was."""
+"""No frame was dropped."""
 DROP_REASON_NEWER_FRAME: DropReason.ValueType  # 1
-"""A newer frame came before their turn."""
+"""A newer frame arrived before they were processed."""
 Global___DropReason: _TypeAlias = DropReason  # noqa: Y015
 
 class _Quality:
@@ -159,33 +159,33 @@ class _QualityEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Quality.Value
     QUALITY_UNSPECIFIED: _Quality.ValueType  # 0
     """The server does not say."""
     QUALITY_FULL: _Quality.ValueType  # 1
-    """Every frame its own mask."""
+    """Every frame gets its own mask."""
     QUALITY_STILL: _Quality.ValueType  # 2
-    """While the picture stands still, the mask made of it is used again."""
+    """While the picture stands still, its mask is used again."""
     QUALITY_ALTERNATE: _Quality.ValueType  # 3
-    """Every second frame takes the mask of the one before it, its contour brought to this frame's edges."""
+    """Every second frame takes the mask of the frame before it, its contour aligned to this frame's edges."""
     QUALITY_SMALLER: _Quality.ValueType  # 4
-    """A cheaper network of the same size, where there is one."""
+    """A cheaper model with masks of the same size, where there is one."""
     QUALITY_SLOWER: _Quality.ValueType  # 5
-    """Half the frames."""
+    """Half of the frames are processed."""
 
 class Quality(_Quality, metaclass=_QualityEnumTypeWrapper):
-    """What a live stream gets while the server is short of time. Each step includes those before it. A stream with
-    DELIVERY_EVERY_FRAME always gets QUALITY_FULL.
+    """The quality of a live stream while the server is short of CPU. Each level includes the savings of those before it. A
+    stream with DELIVERY_EVERY_FRAME always gets QUALITY_FULL.
     """
 
 QUALITY_UNSPECIFIED: Quality.ValueType  # 0
 """The server does not say."""
 QUALITY_FULL: Quality.ValueType  # 1
-"""Every frame its own mask."""
+"""Every frame gets its own mask."""
 QUALITY_STILL: Quality.ValueType  # 2
-"""While the picture stands still, the mask made of it is used again."""
+"""While the picture stands still, its mask is used again."""
 QUALITY_ALTERNATE: Quality.ValueType  # 3
-"""Every second frame takes the mask of the one before it, its contour brought to this frame's edges."""
+"""Every second frame takes the mask of the frame before it, its contour aligned to this frame's edges."""
 QUALITY_SMALLER: Quality.ValueType  # 4
-"""A cheaper network of the same size, where there is one."""
+"""A cheaper model with masks of the same size, where there is one."""
 QUALITY_SLOWER: Quality.ValueType  # 5
-"""Half the frames."""
+"""Half of the frames are processed."""
 Global___Quality: _TypeAlias = Quality  # noqa: Y015
 
 @_typing.final
@@ -205,7 +205,7 @@ class Picture(_message.Message):
     height: _builtins.int
     """Rows; 1 or more. No default, ignored for JPEG, PNG and WebP."""
     data: _builtins.bytes
-    """The bytes, as many as format and size say. No default."""
+    """The bytes; format and size determine how many. No default."""
     def __init__(
         self,
         *,
@@ -243,32 +243,34 @@ class Output(_message.Message):
     color: _builtins.str
     """Background of mode color, written #rrggbb. Default: #00b140."""
     background_name: _builtins.str
-    """Background of mode image: a name the server knows, of a picture, or of a film, which moves with Frame.timestamp_us. Default: none, which mode image refuses."""
+    """Background of mode image: the name of a picture or clip that the server has; a clip plays by Frame.timestamp_us.
+    Default: none, which mode image refuses.
+    """
     background_picture: _builtins.bytes
-    """Background of mode image: a JPEG, PNG or WebP file. Goes before `background_name`. Default: none."""
+    """Background of mode image: a JPEG, PNG or WebP file. Takes precedence over `background_name`. Default: none."""
     format: Global___PictureFormat.ValueType
     """Layout of the results. Default: GRAY8 for mask and alpha, RGBA32 for cutout, else the layout of the frame.
-    mask: the person's probability. alpha: the share of the person the composing modes blend with, steeper.
+    mask: the person's probability. alpha: the person's share as the composing modes blend with it, with steeper edges.
     """
     mask_size: Global___MaskSize.ValueType
-    """Size of masks and alphas in the layouts GRAY8, GRAY1, GRAY8_ZLIB, PNG and WEBP; the other layouts and modes have the
-    frame's. Default: the model's for mask, the frame's for alpha.
+    """Size of masks and alphas in the layouts GRAY8, GRAY1, GRAY8_ZLIB, PNG and WEBP; other results have the frame's size.
+    Default: the model's for mask, the frame's for alpha.
     """
     threshold: _builtins.float
-    """The probability at which a pixel is half the person's, for all modes but mask: 0.02 to 0.98. Higher values take from
-    the person, lower ones add. Default: 0.5.
+    """The probability at which a pixel is half person, half background, in all modes but mask: 0.02 to 0.98. Higher values
+    make the person smaller, lower ones larger. Default: 0.5.
     """
     feather: _builtins.float
-    """How far to both sides of `threshold` a pixel is part person, part background: from 0.02 up to where the threshold is
-    from 0 or 1. Default: 0.25.
+    """How far above and below `threshold` a pixel is part person, part background: 0.02 to the distance of the threshold
+    from 0 or 1, whichever is nearer. Default: 0.25.
     """
     framing: _builtins.bool
     """Show the part of the picture where the person is, at the frame's size, in modes blur, color, image and cutout.
     Default: false.
     """
     decontaminate: _builtins.bool
-    """Free the person's edge of the old room's colour in modes color, image and cutout, and let the new room's light fall
-    on it. Default: false.
+    """Remove the old background's colour from the person's edge in modes color, image and cutout, and light the edge with
+    the new background. Default: false.
     """
     def __init__(
         self,
@@ -313,18 +315,18 @@ class StreamConfig(_message.Message):
     model: _builtins.str
     """Name of a model of ListModels. Default: the server's default."""
     delivery: Global___Delivery.ValueType
-    """What happens to frames that come too fast. Default: DELIVERY_NEWEST."""
+    """What happens to frames that arrive faster than they can be processed. Default: DELIVERY_NEWEST."""
     prior_every: _builtins.int
-    """Every how many results one carries its `prior`; 0 to 1,000,000. Default: 0, never."""
+    """Every this many results, one carries its `prior`; 0 to 1,000,000. Default: 0, never."""
     @_builtins.property
     def output(self) -> Global___Output:
         """How the results should look. Default: mode mask."""
 
     @_builtins.property
     def prior(self) -> Global___Picture:
-        """The last prior of a stream elsewhere, or its last mask, to go on from: GRAY8 or GRAY8_ZLIB at the model's size. The
-        network's own prior is a float; 8 bits of it are enough for a mask that goes on without a jump. Default: none, the
-        first frame is a first frame. Ignored by a model that takes no prior.
+        """The last prior, or the last mask, of another stream that this one continues: GRAY8 or GRAY8_ZLIB at the model's size.
+        The network's own prior is a float; 8 bits of it are enough to continue without a visible jump. Default: none, the
+        stream starts without a prior. Ignored by a model that takes no prior.
         """
 
     def __init__(
@@ -359,7 +361,7 @@ class Frame(_message.Message):
     """Media time in microseconds, echoed in the result; any origin, any sign. Default: 0."""
     @_builtins.property
     def picture(self) -> Global___Picture:
-        """The picture: JPEG, I420 or RGB24. No default. The cheapest is one that already has the model's size."""
+        """The picture: JPEG, I420 or RGB24. No default. One that already has the model's size costs least."""
 
     def __init__(
         self,
@@ -424,7 +426,7 @@ class SegmentResponse(_message.Message):
 
     @_builtins.property
     def work_time(self) -> _duration_pb2.Duration:
-        """Time of work, 0 or more."""
+        """Processing time, 0 or more."""
 
     def __init__(
         self,
@@ -480,7 +482,7 @@ Global___SegmentStreamRequest: _TypeAlias = SegmentStreamRequest  # noqa: Y015
 
 @_typing.final
 class Control(_message.Message):
-    """A change to a running stream; holds for every frame that comes after it, and for none before it."""
+    """A change to a running stream; applies to every frame sent after it, and to none before it."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -488,9 +490,9 @@ class Control(_message.Message):
     RESET_PRIOR_FIELD_NUMBER: _builtins.int
     SEND_PRIOR_FIELD_NUMBER: _builtins.int
     reset_prior: _builtins.bool
-    """Forget the prior mask: the next frame is a first frame. Default: false."""
+    """Forget the prior mask: the next frame is treated as the first. Default: false."""
     send_prior: _builtins.bool
-    """The result of the next frame, or of the newer one it was given up for, shall carry its `prior`. Default: false."""
+    """The result of the next frame, or of the newer one it was dropped for, carries its `prior`. Default: false."""
     @_builtins.property
     def output(self) -> Global___Output:
         """When set, replaces the output whole. Default: the output stays."""
@@ -550,7 +552,7 @@ Global___SegmentStreamResponse: _TypeAlias = SegmentStreamResponse  # noqa: Y015
 
 @_typing.final
 class StreamInfo(_message.Message):
-    """What is in force on a stream."""
+    """The parameters of a stream."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -570,18 +572,18 @@ class StreamInfo(_message.Message):
     max_message_bytes: _builtins.int
     """Bytes of a message, at most; 1,024 or more. A larger one ends the stream with RESOURCE_EXHAUSTED."""
     max_in_flight: _builtins.int
-    """Frames sent and not yet answered, at most, that are of use; 1 or more. More would only wait."""
+    """How many frames it is useful to have sent and unanswered, at most; 1 or more. More would only wait."""
     delivery: Global___Delivery.ValueType
-    """What happens to frames that come too fast; never DELIVERY_UNSPECIFIED."""
+    """What happens to frames that arrive faster than they can be processed; never DELIVERY_UNSPECIFIED."""
     resumed: _builtins.bool
-    """Whether the first frame goes on from StreamConfig.prior."""
+    """Whether the first frame continues from StreamConfig.prior."""
     @_builtins.property
     def model(self) -> Global___Model:
         """The model and its size."""
 
     @_builtins.property
     def idle_timeout(self) -> _duration_pb2.Duration:
-        """A stream without a frame for so long ends with DEADLINE_EXCEEDED; above 0."""
+        """A stream without a frame for this long ends with DEADLINE_EXCEEDED; above 0."""
 
     @_builtins.property
     def output(self) -> Global___Output:
@@ -627,24 +629,24 @@ class FrameResult(_message.Message):
     QUALITY_FIELD_NUMBER: _builtins.int
     CARRIED_FIELD_NUMBER: _builtins.int
     id: _builtins.int
-    """The frame's."""
+    """The frame's id."""
     timestamp_us: _builtins.int
-    """The frame's, in microseconds."""
+    """The frame's media time in microseconds."""
     dropped: _builtins.int
-    """Frames given up since the result before this one; 0 or more."""
+    """Frames dropped since the previous result; 0 or more."""
     drop_reason: Global___DropReason.ValueType
-    """Why they were given up; set when `dropped` is not 0."""
+    """Why they were dropped; set when `dropped` is not 0."""
     quality: Global___Quality.ValueType
-    """The quality in force for this frame."""
+    """The quality of this frame."""
     carried: _builtins.bool
-    """Whether the mask is that of an earlier frame, which `quality` allowed. Default: false."""
+    """Whether the mask is an earlier frame's, as `quality` allows. Default: false."""
     @_builtins.property
     def picture(self) -> Global___Picture:
-        """The mask or the composed picture; absent when the frame was refused. With an `error` of the network it shows nobody."""
+        """The mask or the composed picture; absent when the frame was refused. When segmentation failed it shows no person."""
 
     @_builtins.property
     def error(self) -> _status_pb2.Status:
-        """Why this frame has no result. The stream goes on. Absent when all is well."""
+        """Why the frame was refused, or its segmentation failed; the stream continues. Absent otherwise."""
 
     @_builtins.property
     def received_at(self) -> _timestamp_pb2.Timestamp:
@@ -652,16 +654,16 @@ class FrameResult(_message.Message):
 
     @_builtins.property
     def wait_time(self) -> _duration_pb2.Duration:
-        """From arrival to the start of work, 0 or more."""
+        """From arrival to the start of processing, 0 or more."""
 
     @_builtins.property
     def work_time(self) -> _duration_pb2.Duration:
-        """Time of work, 0 or more."""
+        """Processing time, 0 or more."""
 
     @_builtins.property
     def prior(self) -> Global___Picture:
-        """What the network said of this frame, GRAY8_ZLIB at the model's size, for StreamConfig.prior of another stream: the
-        mask before its contour was brought to the picture's edges. Present when asked for and the model takes a prior.
+        """The network's output for this frame, GRAY8_ZLIB at the model's size, for StreamConfig.prior of another stream: the
+        mask before its contour was aligned to the picture's edges. Present when asked for and the model takes a prior.
         """
 
     def __init__(
@@ -690,14 +692,14 @@ Global___FrameResult: _TypeAlias = FrameResult  # noqa: Y015
 
 @_typing.final
 class Goaway(_message.Message):
-    """The server is about to stop: finish here, and go on elsewhere with the last prior."""
+    """The server is about to stop: finish this stream, and continue on another server with the last prior."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
     TIME_LEFT_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def time_left(self) -> _duration_pb2.Duration:
-        """How long frames are still answered, 0 or more."""
+        """How much longer frames are answered, 0 or more."""
 
     def __init__(
         self,
@@ -755,7 +757,7 @@ Global___ListModelsResponse: _TypeAlias = ListModelsResponse  # noqa: Y015
 
 @_typing.final
 class Model(_message.Message):
-    """A network a stream may ask for."""
+    """A model that a stream may ask for."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -765,7 +767,7 @@ class Model(_message.Message):
     STATEFUL_FIELD_NUMBER: _builtins.int
     DEFAULT_FIELD_NUMBER: _builtins.int
     name: _builtins.str
-    """What StreamConfig.model takes."""
+    """Its name, as StreamConfig.model takes it."""
     width: _builtins.int
     """Pixels per row of its input and mask; 2 or more."""
     height: _builtins.int
@@ -773,7 +775,7 @@ class Model(_message.Message):
     stateful: _builtins.bool
     """Whether it takes a prior mask."""
     default: _builtins.bool
-    """Whether it is what a stream gets that names none."""
+    """Whether streams that name no model get it."""
     def __init__(
         self,
         *,

@@ -26,7 +26,7 @@ if _version_not_supported:
 
 
 class SegmentationServiceStub:
-    """Finds the person in pictures and gives the mask or a composed picture back.
+    """Finds the person in pictures and returns the mask or a composed picture.
     """
 
     def __init__(self, channel):
@@ -53,27 +53,27 @@ class SegmentationServiceStub:
 
 
 class SegmentationServiceServicer:
-    """Finds the person in pictures and gives the mask or a composed picture back.
+    """Finds the person in pictures and returns the mask or a composed picture.
     """
 
     def Segment(self, request, context):
-        """One picture, no memory between calls.
+        """Segments one picture; nothing is kept between calls.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def SegmentStream(self, request_iterator, context):
-        """One stream of frames with a prior mask of its own. The first message is `config`; it is answered by `info`.
-        Every frame after it is answered by one `result`, or, with DELIVERY_NEWEST, given up for a newer one and counted.
-        A server that is about to stop says `goaway` first; frames are answered until it cuts the stream.
+        """Segments a stream of frames with a prior mask of its own. The first message is `config`, answered by `info`.
+        Every frame after it is answered by one `result`, or, with DELIVERY_NEWEST, dropped for a newer one and counted.
+        A server that is about to stop sends `goaway` first; frames are answered until it ends the stream.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def ListModels(self, request, context):
-        """The networks a stream may ask for.
+        """Lists the models that a stream may ask for.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -106,7 +106,7 @@ def add_SegmentationServiceServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class SegmentationService:
-    """Finds the person in pictures and gives the mask or a composed picture back.
+    """Finds the person in pictures and returns the mask or a composed picture.
     """
 
     @staticmethod

@@ -27,39 +27,39 @@ GRPC_GENERATED_VERSION: str
 GRPC_VERSION: str
 
 class SegmentationServiceStub:
-    """Finds the person in pictures and gives the mask or a composed picture back."""
+    """Finds the person in pictures and returns the mask or a composed picture."""
 
     @_typing.overload
     def __new__(cls, channel: _grpc.Channel) -> _Self: ...
     @_typing.overload
     def __new__(cls, channel: _aio.Channel) -> SegmentationServiceAsyncStub: ...
     Segment: _grpc.UnaryUnaryMultiCallable[_segmentation_pb2.SegmentRequest, _segmentation_pb2.SegmentResponse]
-    """One picture, no memory between calls."""
+    """Segments one picture; nothing is kept between calls."""
     SegmentStream: _grpc.StreamStreamMultiCallable[_segmentation_pb2.SegmentStreamRequest, _segmentation_pb2.SegmentStreamResponse]
-    """One stream of frames with a prior mask of its own. The first message is `config`; it is answered by `info`.
-    Every frame after it is answered by one `result`, or, with DELIVERY_NEWEST, given up for a newer one and counted.
-    A server that is about to stop says `goaway` first; frames are answered until it cuts the stream.
+    """Segments a stream of frames with a prior mask of its own. The first message is `config`, answered by `info`.
+    Every frame after it is answered by one `result`, or, with DELIVERY_NEWEST, dropped for a newer one and counted.
+    A server that is about to stop sends `goaway` first; frames are answered until it ends the stream.
     """
     ListModels: _grpc.UnaryUnaryMultiCallable[_segmentation_pb2.ListModelsRequest, _segmentation_pb2.ListModelsResponse]
-    """The networks a stream may ask for."""
+    """Lists the models that a stream may ask for."""
 
 @_typing.type_check_only
 class SegmentationServiceAsyncStub(SegmentationServiceStub):
-    """Finds the person in pictures and gives the mask or a composed picture back."""
+    """Finds the person in pictures and returns the mask or a composed picture."""
 
     def __init__(self, channel: _aio.Channel) -> None: ...
     Segment: _aio.UnaryUnaryMultiCallable[_segmentation_pb2.SegmentRequest, _segmentation_pb2.SegmentResponse]  # type: ignore[assignment]
-    """One picture, no memory between calls."""
+    """Segments one picture; nothing is kept between calls."""
     SegmentStream: _aio.StreamStreamMultiCallable[_segmentation_pb2.SegmentStreamRequest, _segmentation_pb2.SegmentStreamResponse]  # type: ignore[assignment]
-    """One stream of frames with a prior mask of its own. The first message is `config`; it is answered by `info`.
-    Every frame after it is answered by one `result`, or, with DELIVERY_NEWEST, given up for a newer one and counted.
-    A server that is about to stop says `goaway` first; frames are answered until it cuts the stream.
+    """Segments a stream of frames with a prior mask of its own. The first message is `config`, answered by `info`.
+    Every frame after it is answered by one `result`, or, with DELIVERY_NEWEST, dropped for a newer one and counted.
+    A server that is about to stop sends `goaway` first; frames are answered until it ends the stream.
     """
     ListModels: _aio.UnaryUnaryMultiCallable[_segmentation_pb2.ListModelsRequest, _segmentation_pb2.ListModelsResponse]  # type: ignore[assignment]
-    """The networks a stream may ask for."""
+    """Lists the models that a stream may ask for."""
 
 class SegmentationServiceServicer(metaclass=_abc_1.ABCMeta):
-    """Finds the person in pictures and gives the mask or a composed picture back."""
+    """Finds the person in pictures and returns the mask or a composed picture."""
 
     @_abc_1.abstractmethod
     def Segment(
@@ -67,7 +67,7 @@ class SegmentationServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _segmentation_pb2.SegmentRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_segmentation_pb2.SegmentResponse, _abc.Awaitable[_segmentation_pb2.SegmentResponse]]:
-        """One picture, no memory between calls."""
+        """Segments one picture; nothing is kept between calls."""
 
     @_abc_1.abstractmethod
     def SegmentStream(
@@ -75,9 +75,9 @@ class SegmentationServiceServicer(metaclass=_abc_1.ABCMeta):
         request_iterator: _MaybeAsyncIterator[_segmentation_pb2.SegmentStreamRequest],
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_segmentation_pb2.SegmentStreamResponse], _abc.AsyncIterator[_segmentation_pb2.SegmentStreamResponse]]:
-        """One stream of frames with a prior mask of its own. The first message is `config`; it is answered by `info`.
-        Every frame after it is answered by one `result`, or, with DELIVERY_NEWEST, given up for a newer one and counted.
-        A server that is about to stop says `goaway` first; frames are answered until it cuts the stream.
+        """Segments a stream of frames with a prior mask of its own. The first message is `config`, answered by `info`.
+        Every frame after it is answered by one `result`, or, with DELIVERY_NEWEST, dropped for a newer one and counted.
+        A server that is about to stop sends `goaway` first; frames are answered until it ends the stream.
         """
 
     @_abc_1.abstractmethod
@@ -86,6 +86,6 @@ class SegmentationServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _segmentation_pb2.ListModelsRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_segmentation_pb2.ListModelsResponse, _abc.Awaitable[_segmentation_pb2.ListModelsResponse]]:
-        """The networks a stream may ask for."""
+        """Lists the models that a stream may ask for."""
 
 def add_SegmentationServiceServicer_to_server(servicer: SegmentationServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

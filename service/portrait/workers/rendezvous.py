@@ -17,8 +17,8 @@ from portrait.workers.shared_state import SharedState
 def shared_folder(count: int) -> Iterator[Path]:
     """Make a private folder for the workers' sockets and shared state, for the length of the block.
 
-    Several places are tried: a read-only container may have /dev/shm alone to write to, and a full disk has room for a
-    folder but not for the file in it.
+    Several places are tried: a read-only container may have /dev/shm alone to write to, and a full disk can take a
+    folder but not the file in it.
 
     Raises:
         OSError: none of them can be written to.

@@ -31,7 +31,7 @@ class Outcome:
     skipped: bool = False
     """Its result was there already."""
     interrupted: bool = False
-    """It was given up, or not begun, because of an interrupt."""
+    """It was cut short, or not begun, because of an interrupt."""
     notes: tuple[str, ...] = ()
     """What a user should know of the result."""
     error: str = ""

@@ -53,7 +53,7 @@ def _appearing(target: str) -> Iterator[str]:
 
 
 def _part(path: Path) -> Path:
-    """The hidden name of a result that is not whole; shortened where the file system has no room for more."""
+    """The hidden name of a result that is not whole; shortened where the file system takes no longer one."""
     part = path.with_name(f".{path.stem}.part{path.suffix}")
     name = os.fsencode(path.name)
     if len(os.fsencode(part.name)) <= MOST_NAME:

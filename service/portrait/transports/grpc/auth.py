@@ -53,7 +53,7 @@ def _refusing(handler: Any, error: Unauthenticated) -> Any:
 
 
 def credentials(certificates: Certificates) -> grpc.ServerCredentials:
-    """TLS in which every handshake uses the certificates that are in force at that moment."""
+    """TLS in which every handshake uses the current certificates."""
     current = certificates.pem()
 
     def configuration(pem: Pem) -> Any:

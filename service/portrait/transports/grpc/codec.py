@@ -79,7 +79,7 @@ class PictureFields(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class IncomingPicture:
-    """A picture as it came, with the output that was in force then."""
+    """A picture as it came, with the output that applied then."""
 
     picture: "PictureFields"
     output: Output
@@ -116,7 +116,7 @@ async def read_background(
 
     Raises:
         BadOption, BadPicture: names the field.
-        TooManyPixels: there is no room for it in time.
+        TooManyPixels: its pixels do not become free in time.
     """
     if message.background_picture:
         return await decode_background(message.background_picture, backgrounds, budget, ahead=ahead)

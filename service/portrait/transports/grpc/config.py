@@ -19,7 +19,7 @@ class GrpcConfig:
     max_message_bytes: int
     """Bytes of the largest legal message."""
     idle_seconds: float
-    """A stream ends after so long without a frame, or with a result that the client does not take."""
+    """A stream ends after this long without a frame, or with a result that the client does not read."""
     shared_port: bool = False
     """Whether several processes listen on the port, each for its share of the connections (SO_REUSEPORT)."""
 

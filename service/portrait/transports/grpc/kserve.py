@@ -222,7 +222,7 @@ class TensorPicture:
 
 
 def read_inputs(request: InferRequest, max_pixels: int, max_prior_pixels: int) -> tuple[TensorPicture, Mask | None]:
-    """The picture and the prior of a request, of so many pixels at most.
+    """The picture and the prior of a request, of at most this many pixels each.
 
     Raises:
         BadOption: an input or output of another name, or one too many.

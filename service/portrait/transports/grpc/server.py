@@ -134,7 +134,7 @@ class GrpcServer:
         await self._health.enter_graceful_shutdown()
 
     def refuse_connections(self, seconds: float) -> None:
-        """Leave the port to the other processes that share it; open calls may go on for so many seconds.
+        """Leave the port to the other processes that share it; open calls may go on for `seconds`.
 
         Otherwise the kernel would keep giving this process its share of the new connections, to be refused.
         """

@@ -46,8 +46,8 @@ QUALITIES = {quality: pb.Quality.Value(f"QUALITY_{quality.name}") for quality in
 class Controls:
     """What the client has asked for up to some frame; a control message replaces it whole.
 
-    Resets and priors are counted: one that was asked for before a frame that is dropped holds for the newer frame that
-    is processed instead.
+    Resets and priors are counted: one that was asked for before a frame that is dropped applies to the newer frame
+    that is processed instead.
     """
 
     output: Output
@@ -61,7 +61,7 @@ class WaitingFrame:
 
     frame: pb.Frame
     controls: Controls
-    """Those in force when it arrived."""
+    """Those that applied when it arrived."""
     arrived: float
     """Seconds on the monotonic clock."""
     received_at: float
@@ -250,7 +250,7 @@ class StreamCall:
         self._taking.end()
 
     def _apply(self, controls: Controls) -> bool:
-        """Put in force what was asked for up to this frame; gives whether its result has to carry the prior."""
+        """Apply what was asked for up to this frame. Returns whether its result has to carry the prior."""
         before, self._applied = self._applied, controls
         if controls.output is not before.output:
             self._session.change(controls.output.options)

@@ -14,7 +14,7 @@ async def still_share(picture: PictureFields, budget: PixelBudget, max_pixels: i
 
     Raises:
         BadPicture: not a picture, or one of more than `max_pixels`; names `field`.
-        TooManyPixels: there is no room in time.
+        TooManyPixels: its pixels do not become free in time.
     """
     if picture.format in COMPRESSED:
         return await budget.take_picture(picture.data, max_pixels, field)

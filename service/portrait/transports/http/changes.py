@@ -23,7 +23,7 @@ MOST_BYTES = 64 * 1024
 """Bytes of a change without its background. Parsing holds Python's lock: megabytes would stop the whole process."""
 
 MOST_MEMBERS = 100
-"""Members of a change, counted by commas; even 64 KB have room for thousands."""
+"""Members of a change, counted by commas; 64 KB can hold thousands."""
 
 DATA_URL = b"data:"
 SLICE = 2**18
@@ -49,7 +49,7 @@ class Change:
 
         Raises:
             BadOption, BadPicture: there is none of that name, or it is not a picture.
-            TooManyPixels: there is no room for it in time.
+            TooManyPixels: its pixels do not become free in time.
         """
         if self.picture is not None:
             data = await asyncio.to_thread(_decode_base64, self.picture)

@@ -129,7 +129,7 @@ class HttpRoutes:
             )
         change = read_change(await request.read())
         background = await change.background(self._backgrounds, self._budget)
-        # Applied to the options in force now: another change may have come while the background was decoded.
+        # Applied to the current options: another change may have come while the background was decoded.
         session.change(change.apply(session.options, background))
         if change.resets:
             session.reset()
