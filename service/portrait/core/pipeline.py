@@ -14,15 +14,12 @@ import numpy as np
 from portrait.admission.quality import Quality
 from portrait.core.auto_framing import AutoFraming, Window, show
 from portrait.core.compositors import Compositor, Options
-from portrait.core.compositors.modes import matte, resize
+from portrait.core.compositors.modes import GREY_MODES, matte, resize
 from portrait.core.guided_filter import follow_edges, halve, make_guide
 from portrait.core.segmenters import Segmenter
 from portrait.errors import BadOption
 from portrait.image.frame import Frame, Mask, Plane
 from portrait.metrics import Metrics
-
-GREY_MODES = ("mask", "alpha")
-"""The modes whose result is one number per pixel. It is for use with the whole frame, so they are never framed."""
 
 GAP = 1.0
 """Seconds without a frame after which the mask no longer says anything about the picture."""
@@ -227,7 +224,7 @@ class Pipeline:
         return self._framed(Result(frame, mask, prior, options, compositor, self._metrics, failure, carried))
 
     def _framed(self, result: Result) -> Result:
-        """The result with the window of its frame, if framing is on."""
+        """The result with the window of its frame, if framing is on; a grey result is for use with the whole frame."""
         if not result.options.framing or result.options.mode in GREY_MODES:
             self._framing = None
             return result

@@ -258,6 +258,15 @@ def _middle(plane: Plane, across: float, down: float) -> Plane:
     return plane[top : top + rows, left : left + columns]
 
 
+def even(frame: Frame) -> Frame:
+    """The frame without its last row and column where their number is odd; the planes are views."""
+    width, height = frame.width & ~1, frame.height & ~1
+    if (width, height) == (frame.width, frame.height):
+        return frame
+    chroma = frame.u[: height // 2, : width // 2], frame.v[: height // 2, : width // 2]
+    return frame.with_planes(frame.y[:height, :width], *chroma)
+
+
 def usual_matrix(height: int) -> Matrix:
     """The matrix of a video file that names none: BT.709 from 720 rows on, else BT.601, as players assume."""
     return Matrix.BT709 if height >= 720 else Matrix.BT601

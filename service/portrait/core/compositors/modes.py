@@ -16,6 +16,9 @@ from portrait.image.clip import Clip
 from portrait.image.convert import fit_cover, flattened, hidden, laid_over, recolored, yuv_from_rgb
 from portrait.image.frame import CAMERA, GREY, Frame, Mask, Plane, Planes, Range, chroma_size
 
+GREY_MODES = ("mask", "alpha")
+"""The modes whose result is one number per pixel, without anything of the picture itself."""
+
 SHORT_SIDE = 72
 """The blur is computed with this many pixels on the shorter side: it looks the same at every frame size and costs
 little."""

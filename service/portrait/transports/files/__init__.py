@@ -5,8 +5,7 @@ from portrait.transports.files.batch import Batch, Outcome
 from portrait.transports.files.jobs import Job, beside, passed_over, plan
 from portrait.transports.files.places import PIPE, is_folder, without_secrets
 from portrait.transports.files.reader import Progress
-from portrait.transports.files.report import Done
-from portrait.transports.files.run_job import run
+from portrait.transports.files.run_job import Done, run
 
 __all__ = [
     "PIPE", "Batch", "Done", "Job", "Outcome", "Progress", "Work", "beside", "is_folder", "local_work", "passed_over",

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from PIL import Image, ImageOps, UnidentifiedImageError
 
+from portrait.core.compositors import GREY_MODES
 from portrait.errors import BadOption, BadPicture
 from portrait.image.compressed import PictureFormat, decode_frame, encode
 from portrait.image.convert import pixels_of
@@ -13,12 +14,8 @@ from portrait.image.frame import Timestamp
 from portrait.transports.files.backend import Work
 from portrait.transports.files.kinds import STILLS
 from portrait.transports.files.places import PIPE, standard_input
-from portrait.transports.files.report import Done
 
 MAX_PIXELS = 2**26
-
-GREY_MODES = ("mask", "alpha")
-"""The modes whose results have no colour."""
 
 DECODED = (b"\xff\xd8", b"\x89PNG", b"RIFF")
 """How the formats begin that are decoded as they are: JPEG, PNG and WebP."""
@@ -26,7 +23,7 @@ DECODED = (b"\xff\xd8", b"\x89PNG", b"RIFF")
 EXPECTED = "JPEG, PNG, WebP, BMP, TIFF, GIF or AVIF"
 
 
-def process_still(source: str, target: Path, work: Work, mode: str) -> Done:
+def process_still(source: str, target: Path, work: Work, mode: str) -> None:
     """The picture at `source`, worked on, written to `target`, whose suffix `check_suffix` lets pass.
 
     Raises:
@@ -37,7 +34,6 @@ def process_still(source: str, target: Path, work: Work, mode: str) -> Done:
     [result] = work([decode_frame(data, MAX_PIXELS, "image", Timestamp(0, Fraction(1)), 0.0)])
     shown = pixels_of(result)
     target.write_bytes(encode(shown[..., 0] if mode in GREY_MODES else shown, _suffix(target)))
-    return Done(1)
 
 
 def _as_png(data: bytes) -> bytes:

@@ -10,6 +10,7 @@ from av.codec.context import Flags
 
 from portrait.errors import BadOption
 from portrait.image.av_frame import MATRICES, av_from_frame
+from portrait.image.convert import even
 from portrait.image.frame import Frame
 from portrait.transports.files.clock import Pace
 from portrait.transports.files.places import (
@@ -136,7 +137,7 @@ class Writer:
         self._target.start_encoding()
 
     def _pictures(self, result: Frame, duration: int) -> Iterator[av.VideoFrame]:
-        picture = av_from_frame(_even(result))
+        picture = av_from_frame(even(result))  # H.264 in 4:2:0 has even sizes only
         picture.duration = duration
         yield from [picture] if self._grid is None else self._grid.filled(picture)
 
@@ -194,13 +195,6 @@ def _tag(context: Any, first: Frame, reader: Reader) -> None:
 
 def _kept(metadata: dict[str, str]) -> dict[str, str]:
     return {name: value for name, value in metadata.items() if name.lower() not in OF_THE_FILE}
-
-
-def _even(frame: Frame) -> Frame:
-    """H.264 in 4:2:0 has even sizes only: the last odd row or column goes."""
-    height, width = frame.height - frame.height % 2, frame.width - frame.width % 2
-    chroma = slice(height // 2), slice(width // 2)
-    return frame.with_planes(frame.y[:height, :width], frame.u[chroma], frame.v[chroma])
 
 
 def paced(source: str, target: str) -> bool:

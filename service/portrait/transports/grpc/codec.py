@@ -9,7 +9,7 @@ import cv2
 import numpy as np
 
 from portrait.admission.pixel_budget import PixelBudget, decode_background
-from portrait.core.compositors import MODES, Options
+from portrait.core.compositors import GREY_MODES, MODES, Options
 from portrait.core.pipeline import Result
 from portrait.core.segmenters import Model
 from portrait.errors import BadOption, BadPicture
@@ -28,9 +28,6 @@ DEFAULT_FORMATS: dict[str, "pb.PictureFormat.ValueType"] = {
     "cutout": pb.PICTURE_FORMAT_RGBA32,
 }
 """The format of a mode's results by default; other modes answer in the format of the frame."""
-
-PROBABILITIES = ("mask", "alpha")
-"""Modes whose result is one number per pixel."""
 
 PICTURES: dict["pb.PictureFormat.ValueType", PictureFormat] = {
     pb.PICTURE_FORMAT_PNG: ".png",
@@ -134,7 +131,7 @@ def read_output(message: pb.Output, background: Frame | Clip | None) -> Output:
         raise BadOption("format", f"got {message.format}, expected one of {pb.PictureFormat.keys()}")
     if message.format == pb.PICTURE_FORMAT_RGBA32 and mode != "cutout":
         raise BadOption("format", f"got RGBA32 for mode {mode!r}; only cutout has an alpha channel")
-    if message.format in GREY_ONLY and mode not in PROBABILITIES:
+    if message.format in GREY_ONLY and mode not in GREY_MODES:
         name = pb.PictureFormat.Name(message.format).removeprefix("PICTURE_FORMAT_")
         raise BadOption("format", f"got {name} for mode {mode!r}; only mask and alpha are grey")
     if message.mask_size not in pb.MaskSize.values():
@@ -238,7 +235,7 @@ def _layout(mode: str, picture: IncomingPicture) -> "pb.PictureFormat.ValueType"
 
 def _is_grey(mode: str, picture: IncomingPicture) -> bool:
     """Whether the result is one number per pixel, without anything of the picture itself."""
-    return mode in PROBABILITIES and _layout(mode, picture) in GREY
+    return mode in GREY_MODES and _layout(mode, picture) in GREY
 
 
 def _grey_size(result: Result, size: "pb.MaskSize.ValueType") -> tuple[int, int] | None:

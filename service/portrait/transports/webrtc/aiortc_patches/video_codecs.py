@@ -27,6 +27,7 @@ from av.packet import Packet
 from av.video.codeccontext import VideoCodecContext
 
 from portrait.image.av_frame import av_from_frame
+from portrait.image.convert import even
 from portrait.image.frame import Frame
 from portrait.transports.webrtc.keyframes import VP8_START_CODE
 
@@ -254,15 +255,6 @@ class PictureEncoder:
     def close(self) -> None:
         """Free the encoder. Idempotent."""
         self._encoder = None
-
-
-def even(frame: Frame) -> Frame:
-    """The frame without its last row and column where their number is odd; the planes are views."""
-    width, height = frame.width & ~1, frame.height & ~1
-    if (width, height) == (frame.width, frame.height):
-        return frame
-    chroma = frame.u[: height // 2, : width // 2], frame.v[: height // 2, : width // 2]
-    return frame.with_planes(frame.y[:height, :width], *chroma)
 
 
 def live_encoder(codec: RTCRtpCodecParameters) -> Encoder:
