@@ -27,7 +27,6 @@ from portrait.core.compositors import Options
 from portrait.core.segmenters import Model, load_models
 from portrait.errors import BadSettings, PortraitError, Unauthenticated
 from portrait.image.backgrounds import load_background
-from portrait.image.compressed import decode_bgr
 from portrait.image.convert import frame_from_bgr
 from portrait.image.frame import Timestamp
 from portrait.security import Security, open_security
@@ -40,6 +39,7 @@ from portrait.transports.webrtc.aiortc_patches.video_codecs import BoundedH264De
 from portrait.transports.webrtc.offer_limits import check_fragment, check_offer
 from portrait.transports.webrtc.session_description import parse_offer
 from portrait.v1 import segmentation_pb2 as pb
+from tests.frames import decode_bgr
 
 CORPUS = Path(__file__).parent / "corpus"
 MOST_PIXELS = 200_000

@@ -180,7 +180,7 @@ async def test_pictures_are_handed_over_whole_and_their_age_is_that_of_the_newes
     backlog.put((VP8, JitterFrame(b"a", 0)))
     backlog.put((VP8, JitterFrame(b"b", 1)))
     coded = await backlog.take()
-    assert coded.arrived == backlog.heard
+    assert coded.arrived == backlog.last_arrival
     backlog.close()
     with pytest.raises(Closed):
         await backlog.take()

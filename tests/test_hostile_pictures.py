@@ -16,11 +16,11 @@ from aiortc.rtcrtpparameters import RTCRtpCodecParameters
 from portrait.core.compositors import Options
 from portrait.errors import BadPicture
 from portrait.image.backgrounds import load_background
-from portrait.image.compressed import decode_bgr
 from portrait.transports.webrtc.aiortc_patches import video_codecs as decoders
 from portrait.transports.webrtc.backlog import CodedPictures, Decoding
 from portrait.transports.webrtc.codec import CameraCodec
 from tests.claims import png
+from tests.frames import decode_bgr
 from tests.people import room
 
 LIMIT = 200_000

@@ -11,10 +11,11 @@ import pytest
 from PIL import Image
 
 from portrait.errors import BadPicture
-from portrait.image.compressed import decode_bgr, decode_frame, encode, read_size
+from portrait.image.compressed import decode_frame, encode, read_size
 from portrait.image.convert import bgr_from_frame, fit_cover, frame_from_bgr, frame_from_i420, frame_from_rgb24
 from portrait.image.frame import Frame, Timestamp, i420_length, pack_i420
 from tests.claims import png
+from tests.frames import decode_bgr
 from tests.people import Array, room
 
 NOW = Timestamp(5, Fraction(1, 30))

@@ -17,7 +17,7 @@ import pytest
 from portrait.cli import main
 from portrait.image.frame import Frame
 from portrait.server.app import RunningService
-from portrait.transports.files import Batch, Job, Progress, Work, beside, plan
+from portrait.transports.files import Batch, Job, Progress, Work, keep_recordings, plan
 from tests.boxes import wait_for
 from tests.films import (
     COMMAND,
@@ -239,6 +239,6 @@ def test_several_results_go_to_addresses_of_their_own() -> None:
 def test_recordings_go_on_beside_what_is(tmp_path: Path) -> None:
     (tmp_path / "cam.mkv").touch()
     (tmp_path / "film.mp4").touch()
-    jobs = beside(plan(["rtsp://cam", "rtsp://cam-2", "rtsp://new", "film.mp4"], str(tmp_path), "blur"))
+    jobs = keep_recordings(plan(["rtsp://cam", "rtsp://cam-2", "rtsp://new", "film.mp4"], str(tmp_path), "blur"))
     assert [Path(job.target).name for job in jobs] == ["cam-2.mkv", "cam-2-2.mkv", "new.mkv", "film.mp4"]
-    assert beside([Job("rtsp://cam", "rtmp://box/live")]) == [Job("rtsp://cam", "rtmp://box/live")]
+    assert keep_recordings([Job("rtsp://cam", "rtmp://box/live")]) == [Job("rtsp://cam", "rtmp://box/live")]

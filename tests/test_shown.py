@@ -12,10 +12,11 @@ from PIL import Image, ImageCms, ImageOps
 from portrait.core.compositors import Options, open_compositor
 from portrait.errors import BadPicture
 from portrait.image.backgrounds import load_background
-from portrait.image.compressed import decode_bgr, decode_frame, encode, read_size
+from portrait.image.compressed import decode_frame, encode, read_size
 from portrait.image.convert import bgr_from_frame, bgra_from_frame, frame_from_bgr, pixels_of
 from portrait.image.frame import Frame, Mask, Plane, Timestamp
 from portrait.image.headers import picture_format
+from tests.frames import decode_bgr
 from tests.people import room
 from tests.profiles import P3, SRGB, profile
 

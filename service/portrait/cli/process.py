@@ -31,8 +31,8 @@ from portrait.transports.files import (
     Job,
     Progress,
     Work,
-    beside,
     is_folder,
+    keep_recordings,
     local_work,
     passed_over,
     plan,
@@ -62,7 +62,7 @@ def process(parsed: argparse.Namespace, settings: Settings) -> int:
 def _process(parsed: argparse.Namespace, settings: Settings) -> int:
     jobs = plan(parsed.sources, parsed.target, parsed.mode)
     if parsed.resume:
-        jobs = beside(jobs)
+        jobs = keep_recordings(jobs)
     opening = _opening(parsed, settings)
     if len(jobs) == 1 and not is_folder(parsed.sources[0]):
         return _process_one(jobs[0], opening, parsed)

@@ -10,7 +10,6 @@ import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
-from fractions import Fraction
 from typing import Literal
 
 import av
@@ -20,7 +19,7 @@ from PIL import Image, ImageCms
 
 from portrait.errors import BadPicture
 from portrait.image.av_frame import frame_from_av
-from portrait.image.convert import bgr_from_frame, frame_from_bgr, frame_from_rows, pixels_of, turned
+from portrait.image.convert import frame_from_bgr, frame_from_rows, pixels_of, turned
 from portrait.image.frame import Frame, Plane, Timestamp, check_size
 from portrait.image.headers import EXIF, JPEG_END, JPEG_SCAN, Header, Jpeg, WebP, picture_format, read_header, webp_file
 
@@ -82,11 +81,6 @@ def decode_frame(
     except DAMAGED as error:
         raise _damaged(data, header, field) from error
     return turned(frame, orientation)
-
-
-def decode_bgr(data: bytes, max_pixels: int, field: str = "image") -> Plane:
-    """(H,W,3) uint8 BGR of a JPEG, PNG or WebP file, as `decode_frame`."""
-    return bgr_from_frame(decode_frame(data, max_pixels, field, Timestamp(0, Fraction(1)), 0.0))
 
 
 def _read_header(data: bytes, field: str) -> Header:

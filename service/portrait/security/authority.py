@@ -74,7 +74,7 @@ class Authority:
         Raises:
             BadSettings: the folder cannot be read or written, or holds something else.
         """
-        with self._told():
+        with self._errors_as_bad_settings():
             if self.folder.exists() and not os.access(self.folder, os.R_OK | os.W_OK | os.X_OK):
                 raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(self.folder))
             if not (self.authority.exists() and self.certificate.exists()):
@@ -88,8 +88,8 @@ class Authority:
         Raises:
             BadSettings: the folder cannot be written, or holds something else.
         """
-        with self._told():
-            with self._alone():
+        with self._errors_as_bad_settings():
+            with self._locked():
                 made, issued = self._make(), self._issue()
             # Logged without the lock, for which the other workers wait.
             if made:
@@ -131,8 +131,8 @@ class Authority:
         return Pair(x509.load_pem_x509_certificate(self.authority.read_bytes()), key)
 
     @contextlib.contextmanager
-    def _told(self) -> Iterator[None]:
-        """Turn what goes wrong with the folder into BadSettings."""
+    def _errors_as_bad_settings(self) -> Iterator[None]:
+        """Raise errors of the folder as BadSettings."""
         try:
             yield
         except OSError as error:
@@ -143,8 +143,8 @@ class Authority:
             raise BadSettings(f"{self.folder}: holds no authority: {error}") from error
 
     @contextlib.contextmanager
-    def _alone(self) -> Iterator[None]:
-        """Let one process in at a time: workers share the folder."""
+    def _locked(self) -> Iterator[None]:
+        """Hold the folder's lock for the length of the block: workers share the folder."""
         self.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         with (self.folder / "lock").open("w") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)

@@ -75,8 +75,8 @@ def passed_over(sources: Iterable[str]) -> list[str]:
     return [str(file) for folder in folders for file in _files(Path(folder)) if not kind_of(str(file))]
 
 
-def beside(jobs: Iterable[Job]) -> list[Job]:
-    """The jobs, those of live sources with targets that are not there yet: they go on beside what is."""
+def keep_recordings(jobs: Iterable[Job]) -> list[Job]:
+    """The jobs, with new targets for live sources whose recordings exist already."""
     found: list[Job] = []
     taken: set[str] = set()
     for job in jobs:

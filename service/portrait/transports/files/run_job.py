@@ -36,7 +36,7 @@ def run(job: Job, opening: Callable[[], AbstractContextManager[Work]], progress:
         BadOption: the target's format cannot hold the result.
         OSError: the source cannot be read, or the target not be written.
     """
-    with opening() as work, _appearing(job.target) as place:
+    with opening() as work, _atomic_target(job.target) as place:
         if job.still:
             process_still(job.source, Path(place), work, job.mode)
             return Done(1)
@@ -84,8 +84,8 @@ def _notes(reader: Reader, writer: Writer) -> tuple[str, ...]:
 
 
 @contextmanager
-def _appearing(target: str) -> Iterator[str]:
-    """Where to write what shall be `target` once it is whole; nothing is left of a failure."""
+def _atomic_target(target: str) -> Iterator[str]:
+    """The path to write to, which becomes `target` when the block succeeds; a failure leaves nothing behind."""
     if is_live(target):
         yield target
         return

@@ -58,7 +58,7 @@ class Writer:
         """Results written; 0: nothing has been written at all."""
         self.notes: list[str] = []
         """What a user should know of the result."""
-        with self._told():
+        with self._errors_as_bad_option():
             opened = standard_output() if place == PIPE else ffmpeg_url(place)
             options = self._sink.container_options | (AT_ONCE if reader.live else {})
             self._target = av.open(opened, "w", format=self._sink.format, container_options=options)
@@ -85,7 +85,7 @@ class Writer:
         duration = self._reader.duration(result)
         if self._pace is not None:
             self._pace.wait(result.arrived)
-        with self._told():
+        with self._errors_as_bad_option():
             if not self.frames:
                 self._start(result)
             for picture in self._pictures(result, duration):
@@ -104,7 +104,7 @@ class Writer:
 
     def finish(self) -> None:
         """Write what encoders hold back. Only then is the target whole."""
-        with self._told():
+        with self._errors_as_bad_option():
             self._write_waiting()
             self._target.mux(self._encoder.encode())
             for track in self._tracks.values():
@@ -142,19 +142,19 @@ class Writer:
         yield from [picture] if self._grid is None else self._grid.filled(picture)
 
     def _write_waiting(self) -> None:
-        with self._told():
+        with self._errors_as_bad_option():
             for packet in self._waiting:
                 self._target.mux(list(self._tracks[packet.stream.index].packets(packet)))
         self._waiting = []
 
     @contextmanager
-    def _told(self) -> Iterator[None]:
-        """Tell a failure of the target as one."""
+    def _errors_as_bad_option(self) -> Iterator[None]:
+        """Raise failures of the target as BadOption."""
         try:
             yield
         except (av.error.FFmpegError, ValueError, OSError) as error:
             if isinstance(error, BrokenPipeError) and self._name == PIPE:
-                raise BrokenPipeError from None  # ends as programs in pipes do
+                raise BrokenPipeError from None  # the command ends as programs in pipes do
             raise BadOption("OUT", without_secrets(f"{self._name}: cannot be written: {reason(error)}")) from None
 
 

@@ -68,7 +68,7 @@ class Backlog:
 
     def __init__(self, want_keyframe: Callable[[], None], ended: Callable[[], None]) -> None:
         self.decoding = Decoding(want_keyframe)
-        self.heard = time.monotonic()
+        self.last_arrival = time.monotonic()
         """When the newest picture arrived, taken or not; at first, when waiting began."""
         self._want_keyframe, self._ended = want_keyframe, ended
         self._pictures: list[tuple[RTCRtpCodecParameters, JitterFrame]] = []
@@ -85,7 +85,7 @@ class Backlog:
             return
         if self._closed:
             return
-        now = self.heard = time.monotonic()
+        now = self.last_arrival = time.monotonic()
         data = picture[1].data
         if self._pictures and (
             now - self._arrivals[0] > MAX_SECONDS

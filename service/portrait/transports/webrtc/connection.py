@@ -40,8 +40,8 @@ MDNS_CANDIDATE = re.compile(r"^a=candidate:\S+ \S+ \S+ \S+ \S+\.local .*\r?\n", 
 
 
 @contextmanager
-def blaming_the_offer() -> Iterator[None]:
-    """Turn whatever aiortc raises because of an offer into a BadOffer. Its words, which are Python's, go to the log."""
+def errors_as_bad_offer() -> Iterator[None]:
+    """Raise whatever aiortc raises because of an offer as a BadOffer; its own message, which is Python's, is logged."""
     try:
         yield
     except OSError:  # no port, no descriptor: the box's trouble, not the offer's
@@ -56,30 +56,30 @@ def blaming_the_offer() -> Iterator[None]:
 
 
 @asynccontextmanager
-async def beside(end: Callable[[str], None], name: str, *lives: Coroutine[Any, Any, None]) -> AsyncIterator[None]:
-    """Run coroutines for the length of the block, in tasks of that name; `end` is called when one fails.
+async def running(end: Callable[[str], None], name: str, *parts: Coroutine[Any, Any, None]) -> AsyncIterator[None]:
+    """Run the parts of a connection beside the block, in tasks of that name; `end` is called when one fails.
 
-    They are not awaited before the end of the block: a connection would go on silently without one of its parts.
+    The block does not await them, so that without `end` a connection would continue silently without one of its parts.
     """
 
-    async def live(life: Coroutine[Any, Any, None]) -> None:
+    async def run(part: Coroutine[Any, Any, None]) -> None:
         try:
-            await life
+            await part
         except PortraitError as failure:
             end(str(failure))
         except Exception as failure:
             logger.exception("a part of a connection failed")
             end(f"a part of the connection failed: {failure}")
 
-    tasks = [asyncio.create_task(live(life), name=name) for life in lives]
+    tasks = [asyncio.create_task(run(part), name=name) for part in parts]
     try:
         yield
     finally:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
-        for life in lives:
-            life.close()  # one whose task has not started yet
+        for part in parts:
+            part.close()  # one whose task has not started yet
 
 
 def directions_left(transceiver: Any) -> set[str]:
@@ -108,12 +108,12 @@ class Connection:
         """
         check_offer(offer)
         parsed = parse_offer(offer)
-        with blaming_the_offer():
+        with errors_as_bad_offer():
             await self.pc.setRemoteDescription(RTCSessionDescription(parsed.text, "offer"))
         if self.pc.sctp is not None:
             read_nothing(self.pc.sctp)
         direct(self.pc.getTransceivers())
-        with blaming_the_offer():
+        with errors_as_bad_offer():
             await self.pc.setLocalDescription(await self.pc.createAnswer())
         answer = str(self.pc.localDescription.sdp)
         if "a=candidate:" not in answer:

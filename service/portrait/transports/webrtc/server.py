@@ -55,8 +55,8 @@ class Opening(TypedDict):
 Answered: TypeAlias = asyncio.Future[tuple[str, Connection, str]]
 """Set once to (resource path, connection, SDP answer)."""
 
-Life: TypeAlias = Callable[[], Coroutine[Any, Any, None]]
-"""The whole life of a connection."""
+Run: TypeAlias = Callable[[], Coroutine[Any, Any, None]]
+"""Runs a connection from its offer to its end."""
 
 
 class WebRTC:
@@ -106,21 +106,21 @@ class WebRTC:
         if (result := request.query.get("result", "composite")) not in RESULTS:
             raise BadOption("result", f"got {result!r}, expected one of {', '.join(RESULTS)}")
         options = await self._options(request, "blur" if result == "composite" else "mask")
-        life = partial(self._run_loopback, result, offer, options, _opening(request), answered)
-        return await self._answer(request, life, answered)
+        run = partial(self._run_loopback, result, offer, options, _opening(request), answered)
+        return await self._answer(request, run, answered)
 
     async def _publish(self, request: web.Request) -> web.Response:
         offer, options, answered = await read_offer(request, self._rate), await self._options(request), self._future()
-        life = partial(self._run_publisher, request.match_info["stream"], offer, options, _opening(request), answered)
-        return await self._answer(request, life, answered)
+        run = partial(self._run_publisher, request.match_info["stream"], offer, options, _opening(request), answered)
+        return await self._answer(request, run, answered)
 
     async def _view(self, request: web.Request) -> web.Response:
         output = request.match_info.get("output", "composite")
         if output not in OUTPUTS:
             raise web.HTTPNotFound(text=f"got {output!r}, expected one of {', '.join(OUTPUTS)}")
         offer, answered = await read_offer(request, self._rate), self._future()
-        life = partial(self._run_viewer, request.match_info["stream"], output, offer, answered)
-        return await self._answer(request, life, answered)
+        run = partial(self._run_viewer, request.match_info["stream"], output, offer, answered)
+        return await self._answer(request, run, answered)
 
     async def _options(self, request: web.Request, mode: str = "blur") -> Options:
         query, background = request.query, None
@@ -128,9 +128,9 @@ class WebRTC:
             background = await self._backgrounds.pick(name)
         return Options(mode, background=background).changed(query)
 
-    async def _answer(self, request: web.Request, life: Life, answered: Answered) -> web.Response:
+    async def _answer(self, request: web.Request, run: Run, answered: Answered) -> web.Response:
         """201 with the answer of a connection, which lives on in a task of its own."""
-        task = self._start(self._hold(life, request.headers.get("Authorization")), CONNECTION)
+        task = self._start(self._hold(run, request.headers.get("Authorization")), CONNECTION)
         try:
             await asyncio.wait((task, answered), return_when=asyncio.FIRST_COMPLETED)
         except asyncio.CancelledError:
@@ -145,8 +145,8 @@ class WebRTC:
         response.headers.extend([("Link", link) for link in self._config.ice.links()])
         return response
 
-    async def _hold(self, life: Life, authorization: str | None) -> None:
-        """Run a connection's life until its credentials expire."""
+    async def _hold(self, run: Run, authorization: str | None) -> None:
+        """Run a connection until it ends or its credentials expire."""
         task = asyncio.current_task()
         assert task is not None
 
@@ -155,7 +155,7 @@ class WebRTC:
             task.cancel()
 
         async with self._security.holding(authorization, end):
-            await life()
+            await run()
 
     async def _run_loopback(
         self, result: str, offer: str, options: Options, opening: Opening, answered: Answered

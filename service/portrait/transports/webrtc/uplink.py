@@ -21,7 +21,7 @@ from portrait.sessions.session import Session
 from portrait.transports.webrtc.aiortc_patches.receiver import Bandwidth, receive_undecoded
 from portrait.transports.webrtc.aiortc_patches.video_codecs import EncodedPicture, PictureEncoder, hand_over
 from portrait.transports.webrtc.backlog import Backlog, CodedPictures
-from portrait.transports.webrtc.connection import Connection, beside, directions_left
+from portrait.transports.webrtc.connection import Connection, directions_left, running
 
 logger = logging.getLogger(__name__)
 
@@ -83,8 +83,8 @@ class Uplink(ABC, Generic[W]):
 
     async def run(self, *work: Coroutine[Any, Any, None]) -> None:
         """Carry frames, with `work` beside it, until the session is ended or the client goes away."""
-        lives = (self.connection.watch(), self._watch_camera(), self._send_goaway(), *work)
-        async with beside(self.session.end, "webrtc-uplink", *lives):
+        parts = (self.connection.watch(), self._watch_camera(), self._send_goaway(), *work)
+        async with running(self.session.end, "webrtc-uplink", *parts):
             reason = await self.session.wait_ended()
             self._send_event(closed=reason)
             await asyncio.sleep(0)  # the channel sends in a task of its own
@@ -156,8 +156,8 @@ class Uplink(ABC, Generic[W]):
         """End the session when no picture arrives any more, or none of those that arrive can be decoded."""
         await self.connection.connected.wait()
         assert self.backlog is not None
-        self.backlog.heard = time.monotonic()
-        while (silent := time.monotonic() - self.backlog.heard) < self._idle_seconds:
+        self.backlog.last_arrival = time.monotonic()
+        while (silent := time.monotonic() - self.backlog.last_arrival) < self._idle_seconds:
             decoding, now = self.backlog.decoding, time.monotonic()
             since = decoding.failing_since
             if since is not None and decoding.failed_at - since >= UNDECODABLE_SECONDS and now - decoding.failed_at < 2:

@@ -16,7 +16,7 @@ from portrait.image.frame import Frame
 from portrait.sessions.newest_slot import Closed, NewestSlot
 from portrait.transports.webrtc.aiortc_patches.video_codecs import EncodedPicture, PictureEncoder, hand_over
 from portrait.transports.webrtc.broadcasts import Broadcast
-from portrait.transports.webrtc.connection import Connection, beside, directions_left
+from portrait.transports.webrtc.connection import Connection, directions_left, running
 
 logger = logging.getLogger(__name__)
 
@@ -102,7 +102,7 @@ class Viewer:
 
     async def run(self) -> str:
         """Show frames until the stream ends, the viewer leaves or `end` is called. Returns the reason."""
-        async with beside(self.end, "whep-viewer", self.connection.watch(while_sending=True), self._watch_broadcast()):
+        async with running(self.end, "whep-viewer", self.connection.watch(while_sending=True), self._watch_broadcast()):
             return await self._ended
 
     async def close(self) -> None:
