@@ -67,7 +67,7 @@ async def fake_service(
     config = GrpcConfig("127.0.0.1", 0, 10**6, 10**6, 4 * 10**6, idle_seconds)
     async with (
         Sessions(only(model), limit, Metrics()) as sessions,
-        budget_of(10**6) as budget,
+        budget_of(10**6, wait_seconds=60.0) as budget,
         GrpcServer(config, sessions, Backgrounds(), budget) as server,
         Client(f"127.0.0.1:{server.port}") as opened,
     ):

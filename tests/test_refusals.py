@@ -2,6 +2,7 @@
 
 import aiohttp
 import grpc.aio
+import numpy as np
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
@@ -77,6 +78,18 @@ async def test_every_refusal_is_counted(settings: Settings, shown: Clip, monkeyp
                 with pytest.raises(ClientError, match="the service stops"):
                     await client.segment(picture)
             assert await refusals(running) == {**expected, ("grpc", "draining"): 1.0}
+
+
+async def test_an_open_stream_that_is_drained_counts_as_no_refusal(service: RunningService) -> None:
+    async with Client(f"127.0.0.1:{service.grpc_port}") as client, client.open_stream() as stream:
+        assert await service.sessions.drain(0) == 1
+        with pytest.raises(ClientError) as ended:
+            await stream.receive()
+        assert ended.value.reason == "DRAINING"
+        assert await refusals(service) == {}
+        with pytest.raises(ClientError, match="the service stops"):
+            await client.segment(jpeg(np.zeros((48, 64, 3), np.uint8)))
+        assert await refusals(service) == {("grpc", "draining"): 1.0}
 
 
 async def test_every_refused_still_is_counted(service: RunningService) -> None:

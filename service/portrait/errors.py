@@ -23,7 +23,9 @@
     │   ├── NotPublished  the stream has no publisher now
     │   ├── StreamTaken   the stream has a publisher already
     │   ├── TooManyRequests
+    │   ├── TooManyBytes  the messages in memory leave no room for one more
     │   └── Draining
+    │       └── SessionDrained  an open session ends because the service stops
     ├── SegmentationFailed  the network returned no usable mask
     ├── SegmentationHangs   the network did not return in time
     ├── BadModel            a model file that cannot be used
@@ -162,6 +164,12 @@ class TooManyPixels(Refused):
     reason = "TOO_MANY_PIXELS"
 
 
+class TooManyBytes(Refused):
+    """The requests in memory leave no room for one more."""
+
+    reason = "TOO_MANY_BYTES"
+
+
 class WorkerLost(Refused):
     """The worker that should have answered has ended; another one will answer."""
 
@@ -202,6 +210,10 @@ class Draining(Refused):
     """The service is stopping."""
 
     reason = "DRAINING"
+
+
+class SessionDrained(Draining):
+    """An open session was ended because the service stops: told as `Draining`, and not counted as a refusal."""
 
 
 class SegmentationFailed(PortraitError):

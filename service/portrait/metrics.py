@@ -18,7 +18,7 @@ from prometheus_client.core import CounterMetricFamily, Metric
 from prometheus_client.exposition import choose_encoder
 from prometheus_client.registry import Collector
 
-from portrait.errors import BadPicture, PortraitError, Refused, Unauthenticated
+from portrait.errors import BadPicture, PortraitError, Refused, SessionDrained, Unauthenticated
 from portrait.logs import dropped_lines
 
 STAGES = ("decode", "segment", "compose", "encode")
@@ -196,7 +196,7 @@ class Metrics:
 
     def refused(self, transport: str, error: PortraitError) -> None:
         """Count an error if it is a refusal. Called where errors become statuses of `transport`, and only there."""
-        if isinstance(error, Refused | Unauthenticated):
+        if isinstance(error, Refused | Unauthenticated) and not isinstance(error, SessionDrained):
             self._refused.labels(error.reason.lower(), transport).inc()
 
     @contextmanager

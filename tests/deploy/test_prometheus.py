@@ -91,6 +91,7 @@ BUSY_KINDS = {
     "out_of_cpu",
     "too_many_viewers",
     "too_many_pixels",
+    "too_many_bytes",
     "too_many_requests",
     "no_media_port",
 }

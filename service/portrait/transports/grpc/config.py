@@ -7,6 +7,9 @@ from portrait.settings import Settings
 MESSAGE_MARGIN = 64 * 1024
 """Bytes of a message besides its picture."""
 
+LARGE_MESSAGES = 8
+"""Messages of the largest legal size in memory at once, as many as bodies over HTTP."""
+
 
 @dataclass(frozen=True, slots=True)
 class GrpcConfig:
@@ -22,6 +25,11 @@ class GrpcConfig:
     """A stream ends after this long without a frame, or with a result that the client does not read."""
     shared_port: bool = False
     """Whether several processes listen on the port, each for its share of the connections (SO_REUSEPORT)."""
+
+    @property
+    def max_bytes_in_flight(self) -> int:
+        """Bytes of messages that have been received and are not done with, of all calls together."""
+        return LARGE_MESSAGES * self.max_message_bytes
 
     @classmethod
     def of(cls, settings: Settings, *, shared_port: bool) -> "GrpcConfig":

@@ -14,6 +14,7 @@ from portrait.sessions.registry import Sessions
 from portrait.transports.grpc.auth import AuthInterceptor, credentials
 from portrait.transports.grpc.config import GrpcConfig
 from portrait.transports.grpc.kserve import InferenceServicer, InferRequest
+from portrait.transports.grpc.message_budget import MessageBudget
 from portrait.transports.grpc.service import SegmentationServicer
 from portrait.transports.grpc.validation import MOST_METADATA_BYTES, ValidationInterceptor
 from portrait.v1 import segmentation_pb2, segmentation_pb2_grpc
@@ -79,7 +80,9 @@ class GrpcServer:
     ) -> None:
         interceptors = [
             *([AuthInterceptor(security, sessions.metrics)] if security else []),
-            ValidationInterceptor(config.max_message_bytes, PARSERS),
+            ValidationInterceptor(
+                config.max_message_bytes, MessageBudget(config.max_bytes_in_flight), PARSERS, sessions.metrics
+            ),
         ]
         self._server = grpc.aio.server(
             interceptors=interceptors,

@@ -17,11 +17,11 @@ from portrait.admission.capacity import RETRY_AFTER
 from portrait.admission.quality import Quality
 from portrait.errors import (
     BadOption,
-    Draining,
     Idle,
     NotConfigured,
     PortraitError,
     SegmentationHangs,
+    SessionDrained,
     SessionEnded,
     Unauthenticated,
 )
@@ -169,7 +169,7 @@ class StreamCall:
         Raises:
             BadInput: a message that has no place here.
             Idle: no frame for too long, or a result that the client did not take for too long.
-            Draining, SegmentationHangs, SessionEnded, Unauthenticated: the session was ended.
+            SessionDrained, SegmentationHangs, SessionEnded, Unauthenticated: the session was ended.
         """
         reader = asyncio.create_task(self._read(requests), name="grpc-reader")
         ended = asyncio.create_task(self._close_at_end(), name="grpc-ended")
@@ -186,7 +186,7 @@ class StreamCall:
                 raise self._expired from None
             if ended.done():
                 reason = f"the stream was ended: {ended.result()}"
-                raise (Draining(reason, RETRY_AFTER) if self._session.leaving else SessionEnded(reason)) from None
+                raise (SessionDrained(reason, RETRY_AFTER) if self._session.leaving else SessionEnded(reason)) from None
             await reader
         finally:
             self._session.drop(self._slot.dropped - self._dropped)

@@ -14,7 +14,9 @@ import grpc.aio
 from google.protobuf.descriptor import Descriptor, FieldDescriptor
 from google.protobuf.message import DecodeError
 
-from portrait.errors import BadMessage, MessageTooLarge
+from portrait.errors import BadMessage, MessageTooLarge, TooManyBytes
+from portrait.metrics import Metrics
+from portrait.transports.grpc.message_budget import HeldMessages, MessageBudget
 from portrait.transports.grpc.status import abort
 
 MOST_MEMBERS = 1000
@@ -36,6 +38,14 @@ TEXTS = (FieldDescriptor.TYPE_STRING, FieldDescriptor.TYPE_BYTES)
 
 Parse = Callable[[bytes], Any]
 Handle = Callable[[Any, grpc.aio.ServicerContext[Any, Any]], Any]
+
+
+class Received(NamedTuple):
+    """A message that has been parsed."""
+
+    message: Any
+    size: int
+    """Bytes on the wire."""
 
 
 class Member(NamedTuple):
@@ -127,14 +137,14 @@ def replaced(handler: Any, handle: Handle, parse: Parse | None = None) -> Any:
 
 
 class ValidationInterceptor(grpc.aio.ServerInterceptor):
-    """Refuses requests that are too large or not of the contract, for every service, those of gRPC's packages too.
+    """Refuses requests that are too large, too many or not of the contract, for every service, gRPC's own too.
 
-    `max_bytes` is the size of the largest legal message. `parsers` replaces the parser of messages by their full names;
-    each of them checks the members itself and raises BadMessage.
+    `max_bytes` is the size of the largest legal message, `budget` bounds those in memory. `parsers` replaces the parser
+    of messages by their full names; each of them checks the members itself and raises BadMessage.
     """
 
-    def __init__(self, max_bytes: int, parsers: Mapping[str, Parse]) -> None:
-        self._max_bytes, self._parsers = max_bytes, parsers
+    def __init__(self, max_bytes: int, budget: MessageBudget, parsers: Mapping[str, Parse], metrics: Metrics) -> None:
+        self._max_bytes, self._budget, self._parsers, self._metrics = max_bytes, budget, parsers, metrics
 
     async def intercept_service(
         self,
@@ -148,27 +158,47 @@ class ValidationInterceptor(grpc.aio.ServerInterceptor):
         for name, value in handler_call_details.invocation_metadata or ():
             if max(len(name), len(value)) > MOST_FIELD_BYTES:
                 return _refusing(handler, _long_field(name, len(value)))
-        return replaced(handler, _validated(handler), self._parser(handler.request_deserializer))
+        return replaced(handler, self._validated(handler), self._parser(handler.request_deserializer))
 
     def _parser(self, deserialize: Parse) -> Parse:
         """A parser that returns errors: one that it raises would not reach the handler."""
         contract: Descriptor = deserialize.__self__.DESCRIPTOR  # type: ignore[attr-defined]  # a message's class method
         parse = self._parsers.get(contract.full_name)
 
-        def checked(data: bytes) -> Any:
+        def checked(data: bytes) -> Received | BadMessage | TooManyBytes:
             try:
                 if len(data) > self._max_bytes:
                     raise MessageTooLarge("message", f"got {len(data)} bytes, expected at most {self._max_bytes}")
+                self._budget.check(len(data))
                 if parse is not None:
-                    return parse(data)
+                    return Received(parse(data), len(data))
                 check_members(data, contract)
-                return deserialize(data)
-            except BadMessage as error:
+                return Received(deserialize(data), len(data))
+            except (BadMessage, TooManyBytes) as error:
                 return error
             except DecodeError as error:
                 return BadMessage("message", f"got {len(data)} bytes that are not a {contract.name}: {error}")
 
         return checked
+
+    def _validated(self, handler: Any) -> Handle:
+        """The behaviour of a handler, as a coroutine function that ends the call at the first bad request."""
+        handle: Handle = handler.unary_unary or handler.unary_stream or handler.stream_unary or handler.stream_stream
+
+        async def validated(request: Any, context: grpc.aio.ServicerContext[Any, Any]) -> Any:
+            with HeldMessages(self._budget) as held:
+                try:
+                    valid = _each_valid(request, held) if handler.request_streaming else _valid(request, held)
+                    answer = handle(valid, context)
+                    if not hasattr(answer, "__aiter__"):
+                        return await answer
+                    async for response in answer:
+                        await context.write(response)
+                except (BadMessage, TooManyBytes) as error:
+                    self._metrics.refused("grpc", error)
+                    await abort(context, error)
+
+        return validated
 
 
 def _long_field(name: str, length: int) -> BadMessage:
@@ -185,29 +215,15 @@ def _refusing(handler: Any, error: BadMessage) -> Any:
     return replaced(handler, refuse)
 
 
-def _validated(handler: Any) -> Handle:
-    """The behaviour of a handler, as a coroutine function that ends the call at the first bad request."""
-    handle: Handle = handler.unary_unary or handler.unary_stream or handler.stream_unary or handler.stream_stream
-
-    async def validated(request: Any, context: grpc.aio.ServicerContext[Any, Any]) -> Any:
-        try:
-            answer = handle(_each_valid(request) if handler.request_streaming else _valid(request), context)
-            if not hasattr(answer, "__aiter__"):
-                return await answer
-            async for response in answer:
-                await context.write(response)
-        except BadMessage as error:
-            await abort(context, error)
-
-    return validated
-
-
-def _valid(request: Any) -> Any:
-    if isinstance(request, BadMessage):
+def _valid(request: Received | BadMessage | TooManyBytes, held: HeldMessages) -> Any:
+    if not isinstance(request, Received):
         raise request
-    return request
+    held.add(request.size)
+    return request.message
 
 
-async def _each_valid(requests: AsyncIterator[Any]) -> AsyncIterator[Any]:
+async def _each_valid(
+    requests: AsyncIterator[Received | BadMessage | TooManyBytes], held: HeldMessages
+) -> AsyncIterator[Any]:
     async for request in requests:
-        yield _valid(request)
+        yield _valid(request, held)

@@ -42,6 +42,7 @@ export const REASONS = {
   WORKER_LOST: ["A part of the box has failed", "It restarts by itself. Try again in a moment."],
   NO_MEDIA_PORT: ["The box has no free port for your video", LATER],
   TOO_MANY_PIXELS: ["Too many pictures are being worked on", LATER],
+  TOO_MANY_BYTES: ["Too many pictures are being worked on", LATER],
   TOO_MANY_VIEWERS: ["Too many people are watching already", LATER],
   NOT_PUBLISHED: ["This stream is not being sent at the moment", "Try again when its camera is on."],
   STREAM_TAKEN: ["This name is already in use", "Choose another name, or try again when the other sender has stopped."],
