@@ -16,7 +16,7 @@ import pytest
 from portrait.cli import main
 from portrait.client import Client
 from portrait.core.compositors import Options
-from portrait.core.segmenters import Model
+from portrait.core.segmenters import Models
 from portrait.image.convert import frame_from_bgr
 from portrait.image.frame import Frame, Timestamp
 from portrait.metrics import Metrics
@@ -115,7 +115,7 @@ async def test_a_running_service_can_do_the_work(service: RunningService, tmp_pa
 
 
 async def test_a_running_service_gives_the_very_frames_a_pipeline_here_gives(
-    service: RunningService, model: Model
+    service: RunningService, models: Models
 ) -> None:
     """Compared before they are encoded: x264 was seen to write other bytes for the same frames."""
     address = f"127.0.0.1:{service.grpc_port}"
@@ -125,7 +125,7 @@ async def test_a_running_service_gives_the_very_frames_a_pipeline_here_gives(
         with work as opened:
             return list(opened(shown))
 
-    here = await asyncio.to_thread(through, local_work(model, Options("color", "#2040c0"), Metrics()))
+    here = await asyncio.to_thread(through, local_work(models.pick_video(), Options("color", "#2040c0"), Metrics()))
     there = await asyncio.to_thread(through, remote_work(Client(address), "", mode="color", color="#2040c0"))
     for one, other in zip(here, there, strict=True):
         assert one.timestamp == other.timestamp

@@ -20,7 +20,7 @@ from portrait.client import Client
 from portrait.server.app import RunningService
 from portrait.v1 import segmentation_pb2 as pb
 from tests.calls import jpeg
-from tests.embedded import SIDE
+from tests.embedded import FINE
 from tests.messages import SEGMENT_STREAM, STREAMS, UNARY, mutated, opening, well_formed
 from tests.people import room
 
@@ -177,4 +177,4 @@ async def test_no_message_crashes_hangs_or_confuses_the_service(service: Running
 
 async def test_the_service_answers_after_all_that(service: RunningService) -> None:
     async with Client(f"127.0.0.1:{service.grpc_port}") as client:
-        assert (await client.segment(jpeg(room(64, 48)))).array.shape == (SIDE, SIDE)
+        assert (await client.segment(jpeg(room(64, 48)))).array.shape == (FINE, FINE)

@@ -16,7 +16,7 @@ from portrait.server.app import RunningService
 from portrait.transports.grpc.server import SERVICE
 from portrait.v1 import segmentation_pb2 as pb
 from tests.calls import SIZE, client, i420, jpeg, pictures, rgb24, shown
-from tests.embedded import SIDE
+from tests.embedded import FINE, SIDE
 from tests.people import Clip, iou, room
 
 __all__ = ["client", "shown"]  # fixtures
@@ -51,7 +51,7 @@ async def test_ids_and_timestamps_are_echoed_with_server_times(client: Client, s
 @pytest.mark.parametrize(
     ("mode", "layout", "shape"),
     [
-        ("mask", pb.PICTURE_FORMAT_GRAY8, (SIDE, SIDE)),
+        ("mask", pb.PICTURE_FORMAT_GRAY8, (FINE, FINE)),
         ("alpha", pb.PICTURE_FORMAT_GRAY8, (360, 640)),
         ("cutout", pb.PICTURE_FORMAT_RGBA32, (360, 640, 4)),
         ("color", pb.PICTURE_FORMAT_RGB24, (360, 640, 3)),
@@ -73,7 +73,7 @@ async def test_results_can_be_asked_for_as_png(client: Client, shown: Clip, mode
     decoded = cv2.imdecode(reply.array, cv2.IMREAD_UNCHANGED)
     assert decoded is not None
     assert decoded.ndim == (2 if mode in ("mask", "alpha") else 3)
-    assert decoded.shape[:2] == ((SIDE, SIDE) if mode == "mask" else (360, 640))
+    assert decoded.shape[:2] == ((FINE, FINE) if mode == "mask" else (360, 640))
 
 
 @pytest.mark.parametrize(("mode", "channels"), [("cutout", 4), ("color", 3), ("mask", 3)])

@@ -13,7 +13,7 @@ from portrait.server.app import RunningService
 from portrait.transports.grpc.service import MAX_IN_FLIGHT
 from portrait.v1 import segmentation_pb2 as pb
 from tests.calls import client, fake_service, i420, jpeg, received, rgb24, shown
-from tests.embedded import SIDE
+from tests.embedded import FINE
 from tests.fakes import FakeModel, Gate
 from tests.people import Array, Clip, clip, room
 
@@ -29,7 +29,7 @@ def pixels(reply: Reply) -> Array:
     return reply.array
 
 
-@pytest.mark.parametrize("size", [(SIDE, SIDE), (641, 361)])
+@pytest.mark.parametrize("size", [(FINE, FINE), (641, 361)])
 @pytest.mark.parametrize("mode", ["mask", "alpha"])
 @pytest.mark.parametrize("mask_size", ["MODEL", "FRAME"])
 async def test_every_grey_layout_holds_the_same_mask(
@@ -45,7 +45,7 @@ async def test_every_grey_layout_holds_the_same_mask(
             mask_size=pb.MaskSize.Value(f"MASK_SIZE_{mask_size}"),
         )
         found[layout] = pixels(reply)
-        assert (reply.picture.width, reply.picture.height) == ((SIDE, SIDE) if mask_size == "MODEL" else size)
+        assert (reply.picture.width, reply.picture.height) == ((FINE, FINE) if mask_size == "MODEL" else size)
     assert 0 < np.count_nonzero(found["GRAY8"]) < found["GRAY8"].size
     assert np.array_equal(found["GRAY8"], found["PNG"])
     assert np.array_equal(found["GRAY8"], found["GRAY8_ZLIB"])
@@ -131,9 +131,9 @@ async def test_a_control_before_a_frame_that_is_given_up_holds_for_the_newer_one
 
 
 async def test_pixels_at_the_models_size_are_a_frame_like_any_other(client: Client) -> None:
-    still = room(SIDE, SIDE)
+    still = room(FINE, FINE)
     reply = await client.segment(rgb24(still))
-    assert reply.array.shape == (SIDE, SIDE)
+    assert reply.array.shape == (FINE, FINE)
     same = await client.segment(np.ascontiguousarray(still[..., ::-1]))
     assert same.array.tobytes() == reply.array.tobytes()
 

@@ -20,7 +20,7 @@ from portrait.server.app import RunningService
 from portrait.transports.grpc.kserve import CHUNK, InferRequest, unpack_uint8
 from portrait.v1 import segmentation_pb2 as pb
 from tests.calls import TRITON, client, jpeg, needs_tritonclient, shown
-from tests.embedded import SIDE
+from tests.embedded import FINE, SIDE
 from tests.people import Clip
 
 __all__ = ["client", "shown"]  # fixtures
@@ -52,7 +52,7 @@ async def test_tritonclient_gets_the_python_clients_masks(
         assert mask.shape == (1, SIDE, SIDE, 1)
         assert mask.tobytes() == reply.array.tobytes()
         prior = reply.array
-    assert found["still"].tobytes() == (await client.segment(jpeg(shown.frames[0]))).array.tobytes()
+    assert found["still"].tobytes() == (await client.segment(jpeg(shown.frames[0]), model="portrait")).array.tobytes()
 
     assert [answers[asked] for asked in ("live", "ready", "model", "other model")] == [True, True, True, False]
     assert answers["server"] == {"name": "portrait", "version": __version__}
@@ -96,7 +96,7 @@ async def test_contents_may_be_lists_of_numbers_or_of_files(
     )
     answer = await infer(service, request)
     assert (answer.id, answer.model_version) == ("7", "1")
-    expected = await client.segment(np.ascontiguousarray(small))
+    expected = await client.segment(np.ascontiguousarray(small), model="portrait")
     assert answer.raw_output_contents[0] == expected.array.tobytes()
 
     file = jpeg(shown.frames[0]).message.data
@@ -114,7 +114,7 @@ async def test_contents_as_numbers_are_the_bytes_however_they_are_packed(
     """Packed in one list, in several, and one by one (protobuf.dev, Encoding); around a chunk's end, and cut short."""
     small = np.asarray(cv2.resize(shown.frames[0], (640, 640)), np.uint8)[..., ::-1]
     numbers = small.reshape(-1).tolist()
-    expected = (await client.segment(np.ascontiguousarray(small))).array.tobytes()
+    expected = (await client.segment(np.ascontiguousarray(small), model="portrait")).array.tobytes()
     head = kserve.ModelInferRequest(model_name="portrait", inputs=[image(shape=[1, 640, 640, 3])]).SerializeToString()
     for cuts in ([len(numbers)], [1, 1000, len(numbers)]):
         contents, at = b"", 0
@@ -173,7 +173,7 @@ async def test_thirty_million_numbers_do_not_stop_the_other_calls(service: Runni
     assert cpu_time(InferRequest.parse, data) < parsing / 3
     async with grpc.aio.insecure_channel(f"127.0.0.1:{service.grpc_port}") as channel:
         answer = await channel.unary_unary("/inference.GRPCInferenceService/ModelInfer")(data, timeout=120)
-    assert len(kserve.ModelInferResponse.FromString(answer).raw_output_contents[0]) == SIDE * SIDE
+    assert len(kserve.ModelInferResponse.FromString(answer).raw_output_contents[0]) == FINE * FINE
 
 
 def cpu_time(function: Any, *arguments: Any) -> float:

@@ -170,7 +170,7 @@ def test_as_many_run_at_once_as_may(tmp_path: Path) -> None:
     meeting, inside, most = threading.Barrier(3, timeout=300), threading.Semaphore(3), []
 
     @contextmanager
-    def opening() -> Iterator[Work]:
+    def opening(_: Job) -> Iterator[Work]:
         def compose(frame: Frame) -> Frame:
             most.append(inside.acquire(blocking=False))
             meeting.wait()  # nobody goes on before three are here
@@ -190,7 +190,7 @@ def test_what_one_dies_of_is_its_own_outcome(tmp_path: Path, caplog: pytest.LogC
     opened = []
 
     @contextmanager
-    def opening() -> Iterator[Work]:
+    def opening(_: Job) -> Iterator[Work]:
         opened.append(opening)
         if len(opened) == 2:
             raise ZeroDivisionError("injected")

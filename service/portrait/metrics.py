@@ -1,7 +1,7 @@
 """The service's Prometheus metrics. One registry for each service; a session's id is never a label."""
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from functools import partial
 
@@ -127,7 +127,7 @@ class Metrics:
         self._certificates = gauge(expiry_name, "When a certificate expires.", ["certificate"])
         self.restarts = counter("portrait_worker_restarts", "How often the supervisor restarted the worker.")
         self._build = gauge("portrait_build_info", "Always 1; the version.", ["version"])
-        self._model = gauge("portrait_model_info", "Always 1; the default model.", ["model", "runtime"])
+        self._model = gauge("portrait_model_info", "Always 1; the default models.", ["model", "runtime", "use"])
         self._count_from_zero()
 
     def _count_from_zero(self) -> None:
@@ -212,11 +212,12 @@ class Metrics:
         """Show when a certificate expires: `expiry` gives seconds of the epoch at every scrape."""
         self._certificates.labels(name).set_function(expiry)
 
-    def identify(self, version: str, model: str, runtime: str) -> None:
-        """Show the version, the default model and its runtime, in place of earlier ones."""
+    def identify(self, version: str, models: Iterable[tuple[str, str, str]]) -> None:
+        """Show the version and the default models, (name, runtime, use) of each, in place of earlier ones."""
         self._model.clear()
         self._build.labels(version).set(1)
-        self._model.labels(model, runtime).set(1)
+        for name, runtime, use in models:
+            self._model.labels(name, runtime, use).set(1)
 
     def expose(self, accept: str) -> tuple[bytes, str]:
         """(body, content type) of a scrape, in the format the `Accept` header prefers."""

@@ -103,7 +103,9 @@ class Settings(BaseSettings):
     origins: Origins = Field("", description="Origins of other pages that may call, comma-separated; *: all.")
     workers: int = Field(0, ge=0, le=64, description="Worker processes; 0: one per core less one, at least one.")
     pin_workers: bool = Field(False, description="Restrict each worker to its own share of the cores.")
-    model: str = Field("portrait", min_length=1, description="Default model: an embedded name or the path of a file.")
+    model: str = Field(
+        "auto", min_length=1, description="Model: a name or a file; auto: portrait, for stills and files portrait-fine."
+    )
     runtime: Literal["auto", "litert", "tflite-runtime"] = Field("auto", description="TFLite interpreter.")
     backgrounds: Folder | None = Field(None, description="Folder with more background pictures.")
     max_sessions: int = Field(64, ge=1, le=10_000, description="Open sessions, at most; more are refused.")

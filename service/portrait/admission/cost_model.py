@@ -45,13 +45,19 @@ class Demand:
     """Whether its quality may go down."""
     is_still: bool = False
     """Whether it is one picture, worked on by one thread."""
+    looks: int = 1
+    """Inferences of a frame, at most."""
 
 
-def assumed_demand(transport: str, mode: str, model: str, delivery: Delivery, pixels: int = NOMINAL_PIXELS) -> Demand:
+def assumed_demand(
+    transport: str, mode: str, model: str, delivery: Delivery, pixels: int = NOMINAL_PIXELS, looks: int = 1
+) -> Demand:
     """What a session is charged before its first frame: `pixels` at the rate that its delivery implies."""
     is_still = delivery is Delivery.STILL
     rate = STILL_RATE if is_still else NOMINAL_RATE
-    return Demand(transport, mode, model, pixels, rate, adaptive=delivery is Delivery.LIVE, is_still=is_still)
+    return Demand(
+        transport, mode, model, pixels, rate, adaptive=delivery is Delivery.LIVE, is_still=is_still, looks=looks
+    )
 
 
 def viewer_demand(pixels: int = NOMINAL_PIXELS) -> Demand:
@@ -107,6 +113,7 @@ class CostModel:
             return encode
         model = self.cheaper.get(demand.model, demand.model) if quality >= Quality.SMALLER else demand.model
         segment = self.part(f"segment {model}", pixels)
+        segment *= demand.looks
         if quality >= Quality.ALTERNATE:
             segment /= 2
         if demand.transport == "grpc" and demand.mode in PICTURELESS:

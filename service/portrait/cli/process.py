@@ -5,8 +5,8 @@ import json
 import signal
 import sys
 import threading
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,7 @@ from tqdm import tqdm
 from portrait.admission.cgroup import cpu_budget
 from portrait.client import Client, ClientError, Tls
 from portrait.core.compositors import Options, open_compositor
-from portrait.core.segmenters import load_models
+from portrait.core.segmenters import AUTO, Model, Models, load_models
 from portrait.errors import BadOption
 from portrait.image.backgrounds import Backgrounds, load_background
 from portrait.image.clip import Clip, is_clip, load_clip
@@ -29,6 +29,7 @@ from portrait.transports.files import (
     Batch,
     Done,
     Job,
+    Opening,
     Progress,
     Work,
     is_folder,
@@ -69,7 +70,7 @@ def _process(parsed: argparse.Namespace, settings: Settings) -> int:
     return _process_all(jobs, opening, parsed)
 
 
-def _process_one(job: Job, opening: Callable[[], AbstractContextManager[Work]], parsed: argparse.Namespace) -> int:
+def _process_one(job: Job, opening: Opening, parsed: argparse.Namespace) -> int:
     done = Done(0)
     if not (parsed.resume and job.done):
         with _bar(job, parsed) as progress:
@@ -82,9 +83,7 @@ def _process_one(job: Job, opening: Callable[[], AbstractContextManager[Work]], 
     return 0
 
 
-def _process_all(
-    jobs: list[Job], opening: Callable[[], AbstractContextManager[Work]], parsed: argparse.Namespace
-) -> int:
+def _process_all(jobs: list[Job], opening: Opening, parsed: argparse.Namespace) -> int:
     tune_interpreter()
     cv2.setNumThreads(1)  # the jobs are the threads
     with tqdm(total=len(jobs), unit="file", disable=parsed.json or None) as files:
@@ -154,7 +153,7 @@ def _client(parsed: argparse.Namespace) -> Client:
         raise BadOption("server", str(error)) from error
 
 
-def _opening(parsed: argparse.Namespace, settings: Settings) -> Callable[[], AbstractContextManager[Work]]:
+def _opening(parsed: argparse.Namespace, settings: Settings) -> Opening:
     """What opens the work of one job."""
     if parsed.server:
         asked = {name: getattr(parsed, name) for name in ("color", "threshold", "feather")}
@@ -162,7 +161,8 @@ def _opening(parsed: argparse.Namespace, settings: Settings) -> Callable[[], Abs
         output |= {name: getattr(parsed, name) for name in ("mode", "framing", "decontaminate")}
         output |= _sent_background(parsed.background)
         _client(parsed)  # so that what is wrong with it is said before any job begins
-        return lambda: remote_work(_client(parsed), parsed.model or "", **output)
+        model = "" if parsed.model in (None, AUTO) else parsed.model
+        return lambda job: remote_work(_client(parsed), model, live=job.endless, **output)
     defaults = Options()
     options = Options(
         parsed.mode,
@@ -174,9 +174,15 @@ def _opening(parsed: argparse.Namespace, settings: Settings) -> Callable[[], Abs
         parsed.decontaminate,
     )
     open_compositor(options)  # a mode that lacks something is refused before anything is opened
-    model = load_models(settings.model, settings.runtime).pick(None)
+    models = load_models(settings.model, settings.runtime)
     metrics = Metrics()  # one for all files
-    return lambda: local_work(model, options, metrics)
+    return lambda job: local_work(_pick(models, job), options, metrics)
+
+
+def _pick(models: Models, job: Job) -> Model:
+    if job.still:
+        return models.pick_still(None)
+    return models.pick(None) if job.endless else models.pick_video()
 
 
 def _read_token(path: Path) -> str:

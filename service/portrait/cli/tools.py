@@ -4,6 +4,7 @@ import argparse
 import asyncio
 import dataclasses
 import json
+import sys
 from typing import Any
 
 from portrait.bench import box
@@ -62,14 +63,19 @@ def models(parsed: argparse.Namespace, settings: Settings) -> int:
     """Print the models; returns the exit status."""
     found = load_models(settings.model, settings.runtime)
     rows = [
-        {"name": model.name, "path": model.path, "default": model.name == found.default, "width": model.width,
-         "height": model.height, "stateful": model.stateful, "runtime": model.runtime}
+        {"name": model.name, "path": model.path, "default": model.name == found.default,
+         "still_default": model.name == found.pick_still(None).name, "width": model.width, "height": model.height,
+         "stateful": model.stateful, "runtime": model.runtime}
         for model in found.by_name.values()
     ]  # fmt: skip
     if parsed.json:
         print(json.dumps(rows, indent=2))
     else:
         for row in rows:
-            mark = "*" if row["default"] else " "
+            mark = "*" if row["default"] else "+" if row["still_default"] else " "
             print(f"{mark} {row['name']:<20} {row['width']}x{row['height']}  {row['path']}")
+        print(
+            "* streams, + stills and files" if found.still is not None else "* streams, stills and files",
+            file=sys.stderr,
+        )
     return 0

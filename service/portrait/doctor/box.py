@@ -54,17 +54,15 @@ def examine_packages() -> Iterator[Check]:
 
 def _model(settings: Settings) -> Check:
     try:
-        model = load_models(settings.model, settings.runtime).pick(None)
+        models = load_models(settings.model, settings.runtime)
         started = time.perf_counter()
-        warm(model)
+        warm(models)
         milliseconds = 1000 * (time.perf_counter() - started)
     except PortraitError as error:
         return Check("model", False, str(error))
-    return Check(
-        "model",
-        True,
-        f"{model.name} {model.width}x{model.height} on {model.runtime}, opened and run in {milliseconds:.0f} ms",
-    )
+    used = dict.fromkeys(f"{model.name} {model.width}x{model.height}" for model in models.by_use.values())
+    runtime = models.pick(None).runtime
+    return Check("model", True, f"{' and '.join(used)} on {runtime}, opened and run in {milliseconds:.0f} ms")
 
 
 def _security(settings: Settings) -> Check:

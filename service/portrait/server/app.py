@@ -22,7 +22,7 @@ from portrait.logs import log_event
 from portrait.metrics import DroppedLines, Metrics
 from portrait.security import Certificates, Security, open_security
 from portrait.server.calibration import load_costs
-from portrait.server.reload import RunningService
+from portrait.server.reload import RunningService, identify
 from portrait.sessions.registry import Sessions
 from portrait.settings import Settings
 from portrait.tracing import open_tracing
@@ -79,9 +79,8 @@ async def run_service(
         for name in security.certificates.expiries():
             metrics.certificate(name, partial(_expiry, security.certificates, name))
     models = await asyncio.to_thread(load_models, settings.model, settings.runtime)
-    default = models.pick(None)
-    await asyncio.to_thread(warm, default)
-    metrics.identify(__version__, default.name, default.runtime)
+    await asyncio.to_thread(warm, models)
+    identify(metrics, models)
     metrics.limit.set(settings.max_sessions)
     backgrounds = Backgrounds(settings.backgrounds)
     capacity = await _measure_capacity(settings, models, shared, metrics)

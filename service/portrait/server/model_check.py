@@ -15,7 +15,7 @@ CHECK_SECONDS = 60.0
 
 
 async def check_model(model: str, runtime: str) -> None:
-    """Load the models and run the default one once, in another process.
+    """Load the models and run the default ones once, in another process.
 
     Raises:
         BadModel: that failed; says why.
@@ -43,7 +43,7 @@ async def check_model(model: str, runtime: str) -> None:
 def main(arguments: list[str]) -> int:
     """Check; returns the exit status: 0, or 2 with the reason as the last line of standard error."""
     try:
-        warm(load_models(*arguments).pick(None))
+        warm(load_models(*arguments))
     except PortraitError as error:
         print(error, file=sys.stderr)
         return 2

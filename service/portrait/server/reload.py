@@ -53,7 +53,7 @@ class RunningService:
         """
         await check_model(settings.model, settings.runtime)
         models = await asyncio.to_thread(load_models, settings.model, settings.runtime)
-        await asyncio.to_thread(warm, models.pick(None))
+        await asyncio.to_thread(warm, models)
         pictures = await asyncio.to_thread(Backgrounds, settings.backgrounds)
         counts = self._capacity.counts_cores
         costs = await asyncio.to_thread(load_costs, models, self.sessions.shared.folder) if counts else None
@@ -61,12 +61,16 @@ class RunningService:
             self._capacity.update_costs(costs)
         self.sessions.models = models
         self._backgrounds.take_over(pictures)
-        default = models.pick(None)
-        self._metrics.identify(__version__, default.name, default.runtime)
+        identify(self._metrics, models)
         set_level(settings.log_level)
         self.settings = self.settings.model_copy(update={name: getattr(settings, name) for name in IN_PLACE})
         left = [name for name, value in _values(settings).items() if value != _values(self.settings)[name]]
-        log_event(logger, logging.INFO, "reloaded", model=default.name, needs_restart=",".join(left) or "nothing")
+        log_event(logger, logging.INFO, "reloaded", model=models.default, needs_restart=",".join(left) or "nothing")
+
+
+def identify(metrics: Metrics, models: Models) -> None:
+    """Show the version and the default models in the metrics."""
+    metrics.identify(__version__, [(model.name, model.runtime, use) for use, model in models.by_use.items()])
 
 
 def _values(settings: Settings) -> dict[str, Any]:

@@ -53,8 +53,8 @@ class Sessions:
         self._capacity = capacity or Capacity(None, self.shared, metrics)
         self._tracing, self._hang_seconds = tracing, hang_seconds
         self._open: dict[str, Session[Any, Any]] = {}
-        self._pools: dict[str, SegmenterPool] = {}
-        """For stills, by model."""
+        self._pools: dict[Model, SegmenterPool] = {}
+        """For stills."""
         self._draining = False
         self._none_left = asyncio.Event()
         self._none_left.set()
@@ -103,7 +103,7 @@ class Sessions:
             transport: who opens it, as metrics and the cost model call it.
             codec: the transport's conversions, run on the session's thread.
             options: how results look at first.
-            model: name of the model; None for the default.
+            model: name of the model; None for the default of streams, or of stills.
             prior: the mask that the first frame continues from.
             delivery: which frames are answered.
             pixels: width times height that admission charges for before the first frame; a still's are known.
@@ -114,8 +114,9 @@ class Sessions:
             TooManySessions, OutOfCpu, Draining: the session was not admitted; nothing has been made.
             SegmentationHangs: opening the model takes too long.
         """
-        picked = self.models.pick(model)
-        demand = assumed_demand(transport, options.mode, picked.name, delivery, pixels)
+        picked = self.models.pick_still(model) if delivery is Delivery.STILL else self.models.pick(model)
+        looks = self.models.looks(picked)
+        demand = assumed_demand(transport, options.mode, picked.name, delivery, pixels, looks)
         with self.shared.locked():
             refusal = self._refusal(demand)
             if refusal is None:
@@ -191,13 +192,13 @@ class Sessions:
         return not self._open
 
     def _pool(self, model: Model) -> SegmenterPool:
-        """The open segmenters of `model`; those of a model of the same name from before a reload are closed."""
-        pool = self._pools.get(model.name)
-        if pool is None or pool.model is not model:
-            if pool is not None:
-                pool.close()
-            pool = self._pools[model.name] = SegmenterPool(model)
-        return pool
+        """The open segmenters of `model`; those of models from before a reload are closed."""
+        if model not in self._pools:
+            kept = {self.models.still, *self.models.by_name.values()}
+            for gone in self._pools.keys() - kept:
+                self._pools.pop(gone).close()
+            self._pools[model] = SegmenterPool(model)
+        return self._pools[model]
 
     def _refusal(self, demand: Demand) -> TooManySessions | Draining | None:
         if self._draining:

@@ -388,7 +388,7 @@ class SegmentRequest(_message.Message):
     OUTPUT_FIELD_NUMBER: _builtins.int
     MODEL_FIELD_NUMBER: _builtins.int
     model: _builtins.str
-    """Name of a model of ListModels. Default: the server's default."""
+    """Name of a model of ListModels. Default: the server's default for stills."""
     @_builtins.property
     def picture(self) -> Global___Picture:
         """JPEG, I420 or RGB24; also PNG and WebP files, with any of PICTURE_FORMAT_JPEG, PNG and WEBP. No default."""
@@ -766,6 +766,7 @@ class Model(_message.Message):
     HEIGHT_FIELD_NUMBER: _builtins.int
     STATEFUL_FIELD_NUMBER: _builtins.int
     DEFAULT_FIELD_NUMBER: _builtins.int
+    STILL_DEFAULT_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """Its name, as StreamConfig.model takes it."""
     width: _builtins.int
@@ -776,6 +777,8 @@ class Model(_message.Message):
     """Whether it takes a prior mask."""
     default: _builtins.bool
     """Whether streams that name no model get it."""
+    still_default: _builtins.bool
+    """Whether Segment uses it for requests that name no model. Clients that process files should name it for their streams."""
     def __init__(
         self,
         *,
@@ -784,10 +787,11 @@ class Model(_message.Message):
         height: _builtins.int = ...,
         stateful: _builtins.bool = ...,
         default: _builtins.bool = ...,
+        still_default: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["default", b"default", "height", b"height", "name", b"name", "stateful", b"stateful", "width", b"width"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["default", b"default", "height", b"height", "name", b"name", "stateful", b"stateful", "still_default", b"still_default", "width", b"width"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from portrait.core.segmenters.base import Model, Segmenter
+from portrait.core.segmenters.stills import LOOKS, StillModel
 from portrait.core.segmenters.tflite import TFLiteModel
 from portrait.errors import BadModel, BadOption
 from portrait.image.frame import GREY, Frame, Timestamp
@@ -17,8 +18,8 @@ __all__ = ["EMBEDDED", "Model", "Models", "Segmenter", "load_models", "open_mode
 EMBEDDED = Path(__file__).parents[2] / "models"
 """The folder of the network files that come with the package."""
 
-DEFAULT = "portrait"
-"""The embedded model sessions get when they name none."""
+AUTO, LIVE, STILL = "auto", "portrait", "portrait-fine"
+"""The setting that chooses no model, and the embedded ones used then: by streams, and by stills and files."""
 
 SUFFIXES: Mapping[str, Callable[[Path, str], Model]] = {".tflite": TFLiteModel}
 
@@ -29,6 +30,14 @@ class Models:
 
     by_name: Mapping[str, Model]
     default: str
+    """The name of the one that streams get when they name none."""
+    still: Model | None = None
+    """What stills get when they name none: several looks of one of these models. None: the default."""
+
+    @property
+    def by_use(self) -> Mapping[str, Model]:
+        """The models that are used where none is named: by "streams" and by "stills"."""
+        return {"streams": self.pick(None), "stills": self.pick_still(None)}
 
     def pick(self, name: str | None) -> Model:
         """The model of that name, the default for None or "".
@@ -40,6 +49,22 @@ class Models:
             return self.by_name[name or self.default]
         except KeyError:
             raise BadOption("model", f"unknown model {name!r}; expected one of {sorted(self.by_name)}") from None
+
+    def pick_still(self, name: str | None) -> Model:
+        """The model of that name; for None or "" what stills get by default.
+
+        Raises:
+            BadOption: no model has that name.
+        """
+        return self.pick(name) if name or self.still is None else self.still
+
+    def pick_video(self) -> Model:
+        """The model of files with many pictures, which belong together: that of stills, which looks once at each."""
+        return self.pick(self.pick_still(None).name)
+
+    def looks(self, model: Model) -> int:
+        """How often, at most, the network of `model`'s name looks at each picture."""
+        return LOOKS if model is self.still else 1
 
 
 def open_model(path: Path, runtime: str = "auto") -> Model:
@@ -53,28 +78,37 @@ def open_model(path: Path, runtime: str = "auto") -> Model:
     return SUFFIXES[path.suffix](path, runtime)
 
 
-def load_models(default: str = DEFAULT, runtime: str = "auto") -> Models:
-    """The embedded models; `default` is the name of one of them or the path of a file, which is added.
+def load_models(chosen: str = AUTO, runtime: str = "auto") -> Models:
+    """The embedded models. `chosen` is AUTO, or the name or the path of the one that everything uses by default.
+
+    A file of another place is added under its name.
 
     Raises:
-        BadModel: a file cannot be used, or `default` is neither.
+        BadModel: a file cannot be used, or `chosen` is none of these.
     """
     models = {path.stem: open_model(path, runtime) for path in sorted(EMBEDDED.glob("*.tflite"))}
-    if default not in models:
-        if not Path(default).suffix:
-            raise BadModel(f"{default!r} is neither an embedded model ({sorted(models)}) nor the path of a file")
-        model = open_model(Path(default), runtime)
+    if chosen == AUTO:
+        return Models(models, LIVE, StillModel(models[STILL]))
+    if chosen not in models:
+        if not Path(chosen).suffix:
+            raise BadModel(f"{chosen!r} is neither an embedded model ({sorted(models)}) nor the path of a file")
+        model = open_model(Path(chosen), runtime)
         models[model.name] = model
-        default = model.name
-    return Models(models, default)
+        chosen = model.name
+    return Models(models, chosen)
 
 
-def warm(model: Model) -> None:
-    """Run one inference, so that the first client does not wait for the runtime's lazy set-up.
+def warm(models: Models) -> None:
+    """Run one inference of each default model, so that the first client does not wait for the runtime's lazy set-up.
 
     Raises:
-        SegmentationFailed: the model loads but does not work.
+        SegmentationFailed: a model loads but does not work.
     """
+    for model in dict.fromkeys(models.by_use.values()):
+        _warm(model)
+
+
+def _warm(model: Model) -> None:
     segmenter = model.open()
     grey = np.full((model.height, model.width), GREY, np.uint8)
     segmenter.segment(Frame(grey, grey[::2, ::2], grey[::2, ::2], Timestamp(0, Fraction(1)), 0.0))

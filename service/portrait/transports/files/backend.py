@@ -43,20 +43,28 @@ def local_work(model: Model, options: Options, metrics: Metrics) -> Iterator[Wor
 
 
 @contextmanager
-def remote_work(client: Client, model: str, **output: Any) -> Iterator[Work]:
+def remote_work(client: Client, model: str, live: bool = False, **output: Any) -> Iterator[Work]:
     """Work of a running service, through a stream that answers every frame. Opens the client and closes it.
 
-    As many frames are under way as keep the service at work, so that the network's delay is not paid for each.
+    Without the name of a model it asks for the one that the service uses for stills and files, unless the frames come
+    from a live source. As many frames are under way as keep the service at work, so that the network's delay is not
+    paid for each.
     """
     with Runner() as runner:
         stack = AsyncExitStack()
         try:
             runner.run(stack.enter_async_context(client))
-            opening = client.open_stream(model=model, every_frame=True, format=pb.PICTURE_FORMAT_I420, **output)
+            named = model if model or live else runner.run(_still_default(client))
+            opening = client.open_stream(model=named, every_frame=True, format=pb.PICTURE_FORMAT_I420, **output)
             stream = runner.run(stack.enter_async_context(opening))
             yield lambda frames: _exchange(runner, stream, frames)
         finally:
             runner.run(stack.aclose())
+
+
+async def _still_default(client: Client) -> str:
+    """The name of the model a service uses for stills and files; "" of one that does not say."""
+    return next((model.name for model in await client.models() if model.still_default), "")
 
 
 def _exchange(runner: Runner, stream: Stream, frames: Iterable[Frame]) -> Iterator[Frame]:

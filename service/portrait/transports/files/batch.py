@@ -10,11 +10,10 @@ from typing import Any, TypeAlias
 
 from portrait.client import ClientError
 from portrait.errors import PortraitError
-from portrait.transports.files.backend import Work
 from portrait.transports.files.jobs import Job
 from portrait.transports.files.places import without_secrets
 from portrait.transports.files.reader import Progress, Stopped
-from portrait.transports.files.run_job import run
+from portrait.transports.files.run_job import Opening, run
 
 logger = logging.getLogger(__name__)
 
@@ -52,9 +51,7 @@ class Batch:
     sends while it waits is lost; at least one of the others goes on beside them.
     """
 
-    def __init__(
-        self, opening: Callable[[], AbstractContextManager[Work]], watching: Watching, *, at_once: int, resume: bool
-    ) -> None:
+    def __init__(self, opening: Opening, watching: Watching, *, at_once: int, resume: bool) -> None:
         self._opening, self._watching, self._at_once, self._resume = opening, watching, at_once, resume
         self._stop = threading.Event()
 

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeAlias
 
 from portrait.errors import BadPicture
 from portrait.transports.files.backend import Work
@@ -14,6 +15,9 @@ from portrait.transports.files.places import is_live, without_secrets
 from portrait.transports.files.reader import Progress, Reader, Stopped, open_source
 from portrait.transports.files.still import process_still
 from portrait.transports.files.writer import Writer, paced
+
+Opening: TypeAlias = Callable[[Job], AbstractContextManager[Work]]
+"""Opens the work of a job."""
 
 MOST_NAME = 255
 """Bytes of a file's name on the file systems in use."""
@@ -28,7 +32,7 @@ class Done:
     """What a user should know: what was left out of the result, or re-encoded."""
 
 
-def run(job: Job, opening: Callable[[], AbstractContextManager[Work]], progress: Progress) -> Done:
+def run(job: Job, opening: Opening, progress: Progress) -> Done:
     """Run one job with a pipeline of its own, so that no file's last mask reaches the next.
 
     Raises:
@@ -36,7 +40,7 @@ def run(job: Job, opening: Callable[[], AbstractContextManager[Work]], progress:
         BadOption: the target's format cannot hold the result.
         OSError: the source cannot be read, or the target not be written.
     """
-    with opening() as work, _atomic_target(job.target) as place:
+    with opening(job) as work, _atomic_target(job.target) as place:
         if job.still:
             process_still(job.source, Path(place), work, job.mode)
             return Done(1)

@@ -110,7 +110,7 @@ class InferenceServicer(pb_grpc.GRPCInferenceServiceServicer):
                     "grpc",
                     codec,
                     MASK.options,
-                    model.name,
+                    message.model_name,
                     prior=prior,
                     delivery=Delivery.STILL,
                     pixels=share.pixels,
@@ -133,7 +133,7 @@ class InferenceServicer(pb_grpc.GRPCInferenceServiceServicer):
     def _pick(self, name: str, version: str) -> Model:
         if version not in ("", VERSION):
             raise BadOption("model_version", f"got {version!r}, expected {VERSION!r}")
-        return self._sessions.models.pick(name)
+        return self._sessions.models.pick_still(name)
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,7 +8,7 @@ import grpc.aio
 
 from portrait.admission.pixel_budget import PixelBudget
 from portrait.admission.quality import Delivery
-from portrait.core.segmenters import Model
+from portrait.core.segmenters import Model, Models
 from portrait.image.backgrounds import Backgrounds
 from portrait.security import Security
 from portrait.sessions.registry import Sessions
@@ -54,7 +54,7 @@ class SegmentationServicer(pb_grpc.SegmentationServiceServicer):
             background = await read_background(request.output, self._backgrounds, self._budget)
             output = read_output(request.output, background)
             most = self._config.max_still_pixels
-            codec = GrpcCodec(most, self._sessions.models.pick(request.model))
+            codec = GrpcCodec(most, self._sessions.models.pick_still(request.model))
             with self._sessions.metrics.counting_refused("grpc"):
                 share = await still_share(request.picture, self._budget, most, "picture")
             with share:
@@ -83,7 +83,7 @@ class SegmentationServicer(pb_grpc.SegmentationServiceServicer):
     ) -> pb.ListModelsResponse:
         """The models sessions may ask for."""
         models = self._sessions.models
-        return pb.ListModelsResponse(models=[_model(model, models.default) for model in models.by_name.values()])
+        return pb.ListModelsResponse(models=[_model(model, models) for model in models.by_name.values()])
 
     async def SegmentStream(  # type: ignore[override]  # noqa: N802  a coroutine that writes is a handler too
         self, request_iterator: AsyncIterator[pb.SegmentStreamRequest], context: StreamContext
@@ -121,7 +121,7 @@ class SegmentationServicer(pb_grpc.SegmentationServiceServicer):
         options = output.options
         return pb.StreamInfo(
             session_id=session.id,
-            model=_model(session.model, self._sessions.models.default),
+            model=_model(session.model, self._sessions.models),
             max_pixels=self._config.max_frame_pixels,
             max_message_bytes=self._config.max_message_bytes,
             max_in_flight=MAX_IN_FLIGHT,
@@ -142,7 +142,12 @@ class SegmentationServicer(pb_grpc.SegmentationServiceServicer):
         )
 
 
-def _model(model: Model, default: str) -> pb.Model:
+def _model(model: Model, models: Models) -> pb.Model:
     return pb.Model(
-        name=model.name, width=model.width, height=model.height, stateful=model.stateful, default=model.name == default
+        name=model.name,
+        width=model.width,
+        height=model.height,
+        stateful=model.stateful,
+        default=model.name == models.default,
+        still_default=model.name == models.pick_still(None).name,
     )

@@ -84,13 +84,14 @@ class HttpRoutes:
 
     async def _models(self, request: web.Request) -> web.Response:
         models = self._sessions.models
-        fields = ("name", "width", "height", "stateful")
+        still = models.pick_still(None).name
         return web.json_response(
             [
-                {field: getattr(model, field) for field in fields} | {"default": model.name == models.default}
+                {"name": model.name, "width": model.width, "height": model.height, "stateful": model.stateful,
+                 "default": model.name == models.default, "still_default": model.name == still}
                 for model in models.by_name.values()
             ]
-        )
+        )  # fmt: skip
 
     async def _modes(self, request: web.Request) -> web.Response:
         return web.json_response(list(MODES))
