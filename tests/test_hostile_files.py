@@ -89,12 +89,12 @@ TRY = """
 import random, sys
 from pathlib import Path
 from portrait.errors import PortraitError
-from portrait.core.segmenters import open_model, warm
+from portrait.core.segmenters import load_models, warm
 from tests.mutations import mutated_bytes
 seed, path = sys.argv[1], Path(sys.argv[2])
 path.write_bytes(mutated_bytes(Path(sys.argv[3]).read_bytes(), random.Random(seed)))
 try:
-    warm(open_model(path))
+    warm(load_models(str(path)))
 except PortraitError as error:
     assert str(error), "says nothing"
     sys.exit(2)
@@ -113,7 +113,7 @@ def test_a_damaged_network_is_taken_or_refused_or_ends_its_own_process(tmp_path:
         assert done.returncode in (0, 2) or done.returncode < 0, done.stderr
         if done.returncode:
             with pytest.raises(BadModel):
-                asyncio.run(check_model(own, "auto"))
+                asyncio.run(check_model(Settings(model=own)))
     print(dict(told))
 
 
@@ -123,7 +123,7 @@ async def test_a_network_that_kills_its_process_is_refused(tmp_path: Path, monke
     crashing.chmod(0o755)
     monkeypatch.setattr("portrait.server.model_check.sys.executable", str(crashing))
     with pytest.raises(BadModel, match=r"own.tflite: the process that tried it was killed by SIGSEGV"):
-        await check_model("own.tflite", "auto")
+        await check_model(Settings(model="own.tflite"))
 
 
 async def test_a_network_that_never_comes_to_an_end_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -133,7 +133,7 @@ async def test_a_network_that_never_comes_to_an_end_is_refused(tmp_path: Path, m
     monkeypatch.setattr("portrait.server.model_check.sys.executable", str(hanging))
     monkeypatch.setattr("portrait.server.model_check.CHECK_SECONDS", 0.5)
     with pytest.raises(BadModel, match=r"not loaded and run once within 0.5 s"):
-        await check_model("own.tflite", "auto")
+        await check_model(Settings(model="own.tflite"))
 
 
 def test_the_same_seed_is_the_same_trouble() -> None:

@@ -27,7 +27,7 @@ async def test_it_listens_after_an_inference_and_not_before(
     settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     gate, up, enough = Gate(), asyncio.Event(), asyncio.Event()
-    monkeypatch.setattr("portrait.server.app.load_models", lambda *_: only(FakeModel(gate)))
+    monkeypatch.setattr("portrait.server.app.choose_models", lambda *_: only(FakeModel(gate)))
     ports = free_ports(2, SOCK_STREAM)
     fixed = settings.model_copy(update={"http_port": ports[0], "grpc_port": ports[1]})
 

@@ -7,6 +7,7 @@ import tomllib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
+from urllib.parse import urlsplit
 
 from pydantic import (
     AfterValidator,
@@ -68,6 +69,20 @@ def _check_origins(text: str) -> str:
     return text
 
 
+def _check_classes(text: str) -> str:
+    for number in _list(text):
+        if not (number.isdecimal() and int(number) < 256):
+            raise ValueError(f"got {number!r}, expected numbers from 0 to 255")
+    return text
+
+
+def _check_registry(text: str) -> str:
+    parts = urlsplit(text)
+    if parts.scheme not in ("http", "https") or not parts.hostname:
+        raise ValueError("expected the address of a registry, http:// or https://")
+    return text
+
+
 def _list(text: str) -> tuple[str, ...]:
     return tuple(part.strip() for part in text.split(",") if part.strip())
 
@@ -83,6 +98,8 @@ File = Annotated[FilePath, WrapValidator(_check_access)]
 Folder = Annotated[DirectoryPath, WrapValidator(_check_access)]
 PortRange = Annotated[str, AfterValidator(_check_ports)]
 Addresses = Annotated[str, AfterValidator(_check_addresses)]
+Classes = Annotated[str, AfterValidator(_check_classes)]
+Registry = Annotated[str, AfterValidator(_check_registry)]
 Names = Annotated[str, AfterValidator(_check_names)]
 Origins = Annotated[str, AfterValidator(_check_origins)]
 
@@ -105,6 +122,12 @@ class Settings(BaseSettings):
     pin_workers: bool = Field(False, description="Restrict each worker to its own share of the cores.")
     model: str = Field(
         "auto", min_length=1, description="Model: a name or a file; auto: portrait, for stills and files portrait-fine."
+    )
+    model_low: Literal["0", "-1"] = Field("0", description="What a model file takes as black; white is 1.")
+    model_person: Classes = Field("", description="Output classes of a model file that are the person: 1,2,3.")
+    model_logits: bool = Field(False, description="Whether a model file ends before its softmax or sigmoid.")
+    model_registry: Registry = Field(
+        "https://registry.npmjs.org", description="npm registry that `portrait models fetch` downloads from."
     )
     runtime: Literal["auto", "litert", "tflite-runtime"] = Field("auto", description="TFLite interpreter.")
     backgrounds: Folder | None = Field(None, description="Folder with more background pictures.")
@@ -151,6 +174,16 @@ class Settings(BaseSettings):
     def data_folder(self) -> Path:
         """`data`, or the place of the XDG base directory specification for a program's data."""
         return self.data or Path(os.environ.get("XDG_DATA_HOME") or Path.home() / ".local" / "share") / "portrait"
+
+    @property
+    def models_folder(self) -> Path:
+        """Where `portrait models fetch` puts models."""
+        return self.data_folder / "models"
+
+    @property
+    def person_classes(self) -> tuple[int, ...]:
+        """`model_person`, one by one."""
+        return tuple(map(int, _list(self.model_person)))
 
     @property
     def encrypted(self) -> bool:

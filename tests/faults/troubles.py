@@ -110,7 +110,7 @@ class _Poisoned:
 def instead_of_the_embedded(model: Model) -> Iterator[None]:
     """Services started within the block have this one model; everything else of them is real."""
     with (
-        patch("portrait.server.app.load_models", lambda *_: Models({model.name: model}, model.name)),
+        patch("portrait.server.app.choose_models", lambda *_: Models({model.name: model}, model.name)),
         patch("portrait.server.app.warm", lambda _: None),
     ):
         yield

@@ -72,7 +72,9 @@ def _parser() -> argparse.ArgumentParser:
     _add_process_options(add("process", _later("process"), text, "IN [IN ...] OUT"))
     _add_bench_options(add("bench", _later("bench", "tools"), "Measure what a frame costs on this box."))
     add("doctor", _later("doctor", "tools"), "Check whether this box can serve.")
-    add("models", _later("models", "tools"), "List the models.")
+    fetching = add("models", _later("models", "tools"), "List the models, or fetch one.", "[fetch NAME]")
+    fetching.add_argument("action", nargs="?", choices=("fetch",), help="download a model that is not in the package")
+    fetching.add_argument("name", nargs="?", metavar="NAME", help="which one: max")
     return parser
 
 

@@ -17,7 +17,7 @@ from tqdm import tqdm
 from portrait.admission.cgroup import cpu_budget
 from portrait.client import Client, ClientError, Tls
 from portrait.core.compositors import Options, open_compositor
-from portrait.core.segmenters import AUTO, Model, Models, load_models
+from portrait.core.segmenters import AUTO, Model, Models, choose_models
 from portrait.errors import BadOption
 from portrait.image.backgrounds import Backgrounds, load_background
 from portrait.image.clip import Clip, is_clip, load_clip
@@ -31,7 +31,6 @@ from portrait.transports.files import (
     Job,
     Opening,
     Progress,
-    Work,
     is_folder,
     keep_recordings,
     local_work,
@@ -174,7 +173,7 @@ def _opening(parsed: argparse.Namespace, settings: Settings) -> Opening:
         parsed.decontaminate,
     )
     open_compositor(options)  # a mode that lacks something is refused before anything is opened
-    models = load_models(settings.model, settings.runtime)
+    models = choose_models(settings)
     metrics = Metrics()  # one for all files
     return lambda job: local_work(_pick(models, job), options, metrics)
 

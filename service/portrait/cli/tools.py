@@ -10,8 +10,11 @@ from typing import Any
 from portrait.bench import box
 from portrait.bench import frame as frames
 from portrait.bench.report import Kind, table
-from portrait.core.segmenters import load_models
+from portrait.core.segmenters import choose_models
+from portrait.core.segmenters.catalog import PUBLISHED
 from portrait.doctor import examine
+from portrait.errors import BadOption
+from portrait.server.model_fetch import fetch
 from portrait.settings import Settings
 
 
@@ -19,7 +22,7 @@ def bench(parsed: argparse.Namespace, settings: Settings) -> int:
     """Print what a frame costs on this box, or what a box of streams does; returns the exit status."""
     if parsed.streams or parsed.load:
         return asyncio.run(_bench_box(parsed, settings))
-    model = load_models(settings.model, settings.runtime).pick(None)
+    model = choose_models(settings).pick(None)
     rows = list(frames.bench(model, parsed.frames))
     print(json.dumps([dataclasses.asdict(row) for row in rows], indent=2) if parsed.json else frames.table(rows))
     return 0
@@ -27,6 +30,8 @@ def bench(parsed: argparse.Namespace, settings: Settings) -> int:
 
 async def _bench_box(parsed: argparse.Namespace, settings: Settings) -> int:
     arguments = ["--model", settings.model, "--runtime", settings.runtime, "--workers", str(settings.workers)]
+    arguments += [f"--model-low={settings.model_low}", f"--model-person={settings.model_person}"]
+    arguments += ["--model-logits"] if settings.model_logits else []
     arguments += ["--max-sessions", str(settings.max_sessions), *(["--pin-workers"] if settings.pin_workers else [])]
     document: dict[str, list[dict[str, Any]]] = {}
     if parsed.streams:
@@ -60,8 +65,10 @@ def doctor(parsed: argparse.Namespace, settings: Settings) -> int:
 
 
 def models(parsed: argparse.Namespace, settings: Settings) -> int:
-    """Print the models; returns the exit status."""
-    found = load_models(settings.model, settings.runtime)
+    """Print the models, or fetch one; returns the exit status."""
+    if parsed.action == "fetch":
+        return _fetch(parsed, settings)
+    found = choose_models(settings)
     rows = [
         {"name": model.name, "path": model.path, "default": model.name == found.default,
          "still_default": model.name == found.pick_still(None).name, "width": model.width, "height": model.height,
@@ -78,4 +85,20 @@ def models(parsed: argparse.Namespace, settings: Settings) -> int:
             "* streams, + stills and files" if found.still is not None else "* streams, stills and files",
             file=sys.stderr,
         )
+    return 0
+
+
+def _fetch(parsed: argparse.Namespace, settings: Settings) -> int:
+    if parsed.name is None:
+        raise BadOption("NAME", f"got none, expected one of {sorted(PUBLISHED)}")
+    model, is_new = fetch(parsed.name, settings.model_registry, settings.models_folder)
+    place = model.place(settings.models_folder)
+    if parsed.json:
+        told = {"name": model.name, "path": str(place), "bytes": model.size, "sha256": model.sha256, "fetched": is_new}
+        print(json.dumps(told, indent=2))
+    else:
+        print(
+            f"{place}: {'fetched and checked' if is_new else 'is there already'}, {model.size} bytes, {model.licence}"
+        )
+        print(f"use it by --model {model.name}")
     return 0

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 
 from portrait.admission.cgroup import cpu_budget
-from portrait.core.segmenters import load_models, warm
+from portrait.core.segmenters import choose_models, warm
 from portrait.errors import PortraitError
 from portrait.security import open_security
 from portrait.settings import Settings
@@ -54,7 +54,7 @@ def examine_packages() -> Iterator[Check]:
 
 def _model(settings: Settings) -> Check:
     try:
-        models = load_models(settings.model, settings.runtime)
+        models = choose_models(settings)
         started = time.perf_counter()
         warm(models)
         milliseconds = 1000 * (time.perf_counter() - started)

@@ -16,7 +16,7 @@ from portrait.admission.capacity import Capacity, Limits
 from portrait.admission.cgroup import CpuGrants, cpu_budget
 from portrait.admission.pixel_budget import PixelBudget
 from portrait.admission.quality import Quality
-from portrait.core.segmenters import Models, load_models, warm
+from portrait.core.segmenters import Models, choose_models, warm
 from portrait.image.backgrounds import Backgrounds
 from portrait.logs import log_event
 from portrait.metrics import DroppedLines, Metrics
@@ -78,7 +78,7 @@ async def run_service(
     if security.certificates is not None:
         for name in security.certificates.expiries():
             metrics.certificate(name, partial(_expiry, security.certificates, name))
-    models = await asyncio.to_thread(load_models, settings.model, settings.runtime)
+    models = await asyncio.to_thread(choose_models, settings)
     await asyncio.to_thread(warm, models)
     identify(metrics, models)
     metrics.limit.set(settings.max_sessions)

@@ -6,7 +6,7 @@ from typing import Any
 
 from portrait import __version__
 from portrait.admission.capacity import Capacity
-from portrait.core.segmenters import Models, load_models, warm
+from portrait.core.segmenters import Models, choose_models, warm
 from portrait.image.backgrounds import Backgrounds
 from portrait.logs import log_event, set_level
 from portrait.metrics import Metrics
@@ -17,7 +17,9 @@ from portrait.settings import Settings
 
 logger = logging.getLogger(__name__)
 
-IN_PLACE = ("model", "runtime", "backgrounds", "drain_seconds", "log_level")
+IN_PLACE = (
+    "model", "model_low", "model_person", "model_logits", "runtime", "backgrounds", "drain_seconds", "log_level",
+)  # fmt: skip
 """The settings that `reload` applies. Tokens, keys and certificates need no reload: their files are watched."""
 
 
@@ -51,8 +53,8 @@ class RunningService:
         Raises:
             BadModel, OSError: a file cannot be used.
         """
-        await check_model(settings.model, settings.runtime)
-        models = await asyncio.to_thread(load_models, settings.model, settings.runtime)
+        await check_model(settings)
+        models = await asyncio.to_thread(choose_models, settings)
         await asyncio.to_thread(warm, models)
         pictures = await asyncio.to_thread(Backgrounds, settings.backgrounds)
         counts = self._capacity.counts_cores

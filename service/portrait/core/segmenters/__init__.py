@@ -8,12 +8,16 @@ from pathlib import Path
 import numpy as np
 
 from portrait.core.segmenters.base import Model, Segmenter
+from portrait.core.segmenters.catalog import PUBLISHED, Published
+from portrait.core.segmenters.ensemble import Ensemble
+from portrait.core.segmenters.reading import OWN, Reading
 from portrait.core.segmenters.stills import LOOKS, StillModel
 from portrait.core.segmenters.tflite import TFLiteModel
 from portrait.errors import BadModel, BadOption
 from portrait.image.frame import GREY, Frame, Timestamp
+from portrait.settings import Settings
 
-__all__ = ["EMBEDDED", "Model", "Models", "Segmenter", "load_models", "open_model", "warm"]
+__all__ = ["AUTO", "EMBEDDED", "Model", "Models", "Segmenter", "choose_models", "load_models", "open_model", "warm"]
 
 EMBEDDED = Path(__file__).parents[2] / "models"
 """The folder of the network files that come with the package."""
@@ -21,7 +25,10 @@ EMBEDDED = Path(__file__).parents[2] / "models"
 AUTO, LIVE, STILL = "auto", "portrait", "portrait-fine"
 """The setting that chooses no model, and the embedded ones used then: by streams, and by stills and files."""
 
-SUFFIXES: Mapping[str, Callable[[Path, str], Model]] = {".tflite": TFLiteModel}
+LARGE_SHARE = 2 / 3
+"""Share of the large network in the masks of a model of the catalogue."""
+
+SUFFIXES: Mapping[str, Callable[[Path, str, Reading], Model]] = {".tflite": TFLiteModel}
 
 
 @dataclass(frozen=True)
@@ -63,11 +70,11 @@ class Models:
         return self.pick(self.pick_still(None).name)
 
     def looks(self, model: Model) -> int:
-        """How often, at most, the network of `model`'s name looks at each picture."""
-        return LOOKS if model is self.still else 1
+        """How often, at most, `model` uses the one of its name for a picture."""
+        return LOOKS if model is not self.by_name[model.name] else 1
 
 
-def open_model(path: Path, runtime: str = "auto") -> Model:
+def open_model(path: Path, runtime: str = "auto", reading: Reading = OWN) -> Model:
     """Load the network file at `path`.
 
     Raises:
@@ -75,13 +82,16 @@ def open_model(path: Path, runtime: str = "auto") -> Model:
     """
     if path.suffix not in SUFFIXES:
         raise BadModel(f"{path}: unknown suffix {path.suffix!r}; expected one of {sorted(SUFFIXES)}")
-    return SUFFIXES[path.suffix](path, runtime)
+    return SUFFIXES[path.suffix](path, runtime, reading)
 
 
-def load_models(chosen: str = AUTO, runtime: str = "auto") -> Models:
-    """The embedded models. `chosen` is AUTO, or the name or the path of the one that everything uses by default.
+def load_models(
+    chosen: str = AUTO, runtime: str = "auto", reading: Reading = OWN, folder: Path | None = None
+) -> Models:
+    """The embedded models. `chosen` is AUTO, or the name or the path of the one that is used where none is named.
 
-    A file of another place is added under its name.
+    A file of another place is added under its name and read as `reading` says. A model of the catalogue, whose file is
+    in `folder`, is added and used by stills and files: for streams it is too slow.
 
     Raises:
         BadModel: a file cannot be used, or `chosen` is none of these.
@@ -89,13 +99,38 @@ def load_models(chosen: str = AUTO, runtime: str = "auto") -> Models:
     models = {path.stem: open_model(path, runtime) for path in sorted(EMBEDDED.glob("*.tflite"))}
     if chosen == AUTO:
         return Models(models, LIVE, StillModel(models[STILL]))
+    if chosen in PUBLISHED and folder is not None:
+        models[chosen] = _open_published(PUBLISHED[chosen], folder, runtime, models[STILL])
+        return Models(models, LIVE, models[chosen])
     if chosen not in models:
         if not Path(chosen).suffix:
-            raise BadModel(f"{chosen!r} is neither an embedded model ({sorted(models)}) nor the path of a file")
-        model = open_model(Path(chosen), runtime)
+            known = sorted({*models, *PUBLISHED})
+            raise BadModel(f"{chosen!r} is neither an embedded model ({known}) nor the path of a file")
+        model = open_model(Path(chosen), runtime, reading)
         models[model.name] = model
         chosen = model.name
     return Models(models, chosen)
+
+
+def choose_models(settings: Settings) -> Models:
+    """The models as settings want them.
+
+    Raises:
+        BadModel: as `load_models`.
+    """
+    reading = Reading(float(settings.model_low), settings.person_classes, settings.model_logits)
+    return load_models(settings.model, settings.runtime, reading, settings.models_folder)
+
+
+def _open_published(published: Published, folder: Path, runtime: str, fine: Model) -> Model:
+    """The large model averaged with `fine`, both looking at every picture and at its mirror image."""
+    place = published.place(folder)
+    if not place.exists():
+        fetching = f"run `portrait models fetch {published.name}`, or {published.by_hand(folder)}"
+        raise BadModel(f"model {published.name!r} is not on this machine: {fetching}")
+    published.check(place.read_bytes(), str(place))
+    large = open_model(place, runtime, published.reading)
+    return StillModel(Ensemble(published.name, [(large, LARGE_SHARE), (fine, 1 - LARGE_SHARE)]))
 
 
 def warm(models: Models) -> None:

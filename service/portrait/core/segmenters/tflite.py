@@ -1,6 +1,7 @@
 """TFLite files, executed by LiteRT or by the older tflite-runtime, which has the same interface."""
 
 import importlib
+from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -9,6 +10,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from portrait.core.segmenters.reading import OWN, Reading
 from portrait.errors import BadModel, SegmentationFailed
 from portrait.image.convert import recolored
 from portrait.image.frame import CAMERA, Frame, Mask, Plane, split_i420
@@ -21,6 +23,7 @@ RUNTIMES = {"litert": "ai_edge_litert.interpreter", "tflite-runtime": "tflite_ru
 
 FILE_IDENTIFIER = b"TFL3"
 CONTRACT = "inputs image (1,H,W,3) and optionally prior (1,H,W,1), output mask (1,H,W,1), all float32, H and W even"
+CLASSES = "an output of several classes needs --model-person, the numbers of those that are the person"
 
 
 def find_runtime(wanted: str = "auto") -> str:
@@ -39,6 +42,10 @@ def find_runtime(wanted: str = "auto") -> str:
     raise BadModel(f"no TFLite runtime: tried {', '.join(candidates)}; install ai-edge-litert or tflite-runtime")
 
 
+MOST_CLASSES = 256
+"""An output has fewer classes than this."""
+
+
 @dataclass(frozen=True, slots=True)
 class Tensors:
     """The indices of the contract's tensors in one file, and the size they share."""
@@ -51,14 +58,15 @@ class Tensors:
 
 
 class TFLiteModel:
-    """A TFLite file of the contract, checked when it is loaded.
+    """A TFLite file of the contract, or one that `reading` explains, checked when it is loaded.
 
     Raises:
         BadModel: the file is missing, is not TFLite, or has other tensors; says which.
     """
 
-    def __init__(self, path: Path, runtime: str = "auto") -> None:
+    def __init__(self, path: Path, runtime: str = "auto", reading: Reading = OWN) -> None:
         self.name = path.stem
+        self._reading = reading
         self.path = str(path)
         self.runtime = find_runtime(runtime)
         try:
@@ -67,7 +75,7 @@ class TFLiteModel:
             raise BadModel(f"{path}: cannot be read: {error.strerror}") from error
         if self._data[4:8] != FILE_IDENTIFIER:
             raise BadModel(f"{path}: no TFLite file: bytes 4..8 are {self._data[4:8]!r}, expected {FILE_IDENTIFIER!r}")
-        self._tensors = _find_tensors(self._interpreter(), path)
+        self._tensors = _find_tensors(self._interpreter(), path, reading)
 
     @property
     def width(self) -> int:
@@ -86,7 +94,7 @@ class TFLiteModel:
 
     def open(self) -> "TFLiteSegmenter":
         """A segmenter with a prior of its own. Call it on the thread that will use it."""
-        return TFLiteSegmenter(self._interpreter(), self._tensors)
+        return TFLiteSegmenter(self._interpreter(), self._tensors, self._reading)
 
     def _interpreter(self) -> Interpreter:
         module = importlib.import_module(RUNTIMES[self.runtime])
@@ -101,8 +109,8 @@ class TFLiteModel:
 class TFLiteSegmenter:
     """One interpreter with one thread, its prior, and the buffers it reuses from frame to frame."""
 
-    def __init__(self, interpreter: Interpreter, tensors: Tensors) -> None:
-        self._interpreter, self._tensors = interpreter, tensors
+    def __init__(self, interpreter: Interpreter, tensors: Tensors, reading: Reading = OWN) -> None:
+        self._interpreter, self._tensors, self._reading = interpreter, tensors, reading
         height, width = tensors.height, tensors.width
         self._i420: Plane = np.empty(height * width * 3 // 2, np.uint8)
         self._planes = split_i420(self._i420, width, height)
@@ -161,28 +169,32 @@ class TFLiteSegmenter:
             for plane, target in zip((small.y, small.u, small.v), self._planes, strict=True):
                 np.copyto(target, plane)
         cv2.cvtColor(self._i420.reshape(height * 3 // 2, width), cv2.COLOR_YUV2RGB_I420, dst=self._rgb)
-        np.multiply(self._rgb, np.float32(1 / 255), out=self._view(self._tensors.image)[0])
+        image, low = self._view(self._tensors.image)[0], self._reading.low
+        np.multiply(self._rgb, np.float32((1 - low) / 255), out=image)
+        if low:
+            np.add(image, np.float32(low), out=image)
 
     def _take(self) -> Plane | None:
         """The mask, which becomes the next prior. That stays in its input tensor: the runtime never overwrites inputs.
 
         None, and no new prior, if the values are not probabilities.
         """
-        probability = self._view(self._tensors.mask)
+        probability = self._reading.probability(self._view(self._tensors.mask)[0])
         # NaN fails both comparisons, since NumPy's min and max return it. The margin is for rounding.
         if not (probability.min() >= -1e-3 and probability.max() <= 1.001):
             return None
         if self._tensors.prior is not None:
-            np.copyto(self._view(self._tensors.prior), probability)
-        return np.asarray(cv2.convertScaleAbs(probability[0, ..., 0], alpha=255.0), np.uint8)
+            np.copyto(self._view(self._tensors.prior)[0, ..., 0], probability)
+        return np.asarray(cv2.convertScaleAbs(probability, alpha=255.0), np.uint8)
 
 
-def _find_tensors(interpreter: Interpreter, path: Path) -> Tensors:
+def _find_tensors(interpreter: Interpreter, path: Path, reading: Reading) -> Tensors:
     """Match the file's tensors to the contract: by name, then by shape, never by index."""
     inputs, outputs = _named(interpreter)
-    image, prior, mask = _pick(inputs, "image", 3), _pick(inputs, "prior", 1), _pick(outputs, "mask", 1)
+    classes = range(max(reading.person) + 1, MOST_CLASSES) if reading.person else range(1, 2)
+    image, prior, mask = _pick(inputs, "image", (3,)), _pick(inputs, "prior", (1,)), _pick(outputs, "mask", classes)
     if image is None or mask is None or len(inputs) != (1 if prior is None else 2) or len(outputs) != 1:
-        raise BadModel(f"{path}: has {_describe(inputs)} -> {_describe(outputs)}; expected {CONTRACT}")
+        raise BadModel(f"{path}: has {_describe(inputs)} -> {_describe(outputs)}; expected {CONTRACT}; {CLASSES}")
     _, height, width, _ = (int(size) for size in image["shape"])
     sizes = {tuple(int(size) for size in tensor["shape"][1:3]) for tensor in (image, prior, mask) if tensor is not None}
     if len(sizes) != 1 or height % 2 or width % 2:
@@ -199,13 +211,13 @@ def _named(interpreter: Interpreter) -> tuple[dict[str, Any], dict[str, Any]]:
     return {tensor["name"]: tensor for tensor in inputs}, {tensor["name"]: tensor for tensor in outputs}
 
 
-def _pick(tensors: dict[str, Any], name: str, channels: int) -> Any | None:
+def _pick(tensors: dict[str, Any], name: str, channels: Collection[int]) -> Any | None:
     fitting = {
         key: tensor
         for key, tensor in tensors.items()
         if len(tensor["shape"]) == 4
         and tensor["shape"][0] == 1
-        and tensor["shape"][3] == channels
+        and tensor["shape"][3] in channels
         and tensor["dtype"] == np.float32
     }
     if name in fitting:
