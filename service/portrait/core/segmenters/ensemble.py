@@ -7,8 +7,7 @@ import cv2
 import numpy as np
 
 from portrait.core.segmenters.base import Model, Segmenter
-from portrait.image.frame import Frame, Plane
-from portrait.image.mask import Mask
+from portrait.image.frame import Frame, Mask, Plane
 
 
 @dataclass(frozen=True)

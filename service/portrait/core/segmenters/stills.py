@@ -11,8 +11,7 @@ import numpy as np
 
 from portrait.core.segmenters.base import Model, Segmenter
 from portrait.image.convert import turned
-from portrait.image.frame import Frame, Plane
-from portrait.image.mask import Mask
+from portrait.image.frame import Frame, Mask, Plane
 
 LOOKS = 4
 """Inferences of a picture, at most: of the whole and of the part around the person, each with its mirror image."""
