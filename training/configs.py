@@ -18,7 +18,7 @@ class Config:
     taught: bool = False
     """Learn from the labels of `training.label` and from `--more` pictures; otherwise from given masks alone."""
     licences: tuple[str, ...] = ()
-    """Learn only from pictures of these licences, and from no rooms; () learns from all."""
+    """Learn only from pictures of these licences, with what they show beside people as rooms; () is all."""
     epochs: int = 30
     batch: int = 32
     steps: int = 181

@@ -20,7 +20,7 @@ import torch
 
 from training import held, losses, model, selfie, watch
 from training.configs import CONFIGS, Config
-from training.data import Batches, Pictures, Portraits, add_option, load_backgrounds
+from training.data import Batches, Pictures, Portraits, add_option, load_backgrounds, rooms_beside
 from training.encoders import load_mobilenetv2_imagenet
 
 EVALUATE_EVERY = 5
@@ -290,11 +290,12 @@ def main():
     torch.manual_seed(config.seed)
     cv2.setNumThreads(1)
     folders = [arguments.data, *(arguments.more if config.taught else [])]
+    pictures = Pictures(folders, arguments.labels if config.taught else None, config.licences)
     trainer = Trainer(
         config,
-        Pictures(folders, arguments.labels if config.taught else None, config.licences),
+        pictures,
         # No source of the rooms allows commercial use.
-        [] if config.licences else load_backgrounds(arguments.data),
+        rooms_beside(pictures) if config.licences else load_backgrounds(arguments.data),
         arguments.out or Path("runs") / arguments.name,
         watch.Watch(arguments.data, Portraits(arguments.data, "val")),
         arguments.workers,

@@ -10,7 +10,7 @@ import torch
 
 from tests.people import room, shown_person
 from training import augment, metrics, priors
-from training.data import Batches, Mix, Pictures, Portraits, beside, choose_label, load_backgrounds, over
+from training.data import Batches, Mix, Pictures, Portraits, beside, choose_label, load_backgrounds, over, rooms_beside
 
 
 def test_shares_of_priors_sum_to_one_and_come_out() -> None:
@@ -20,6 +20,24 @@ def test_shares_of_priors_sum_to_one_and_come_out() -> None:
         kinds = np.concatenate([priors.choose(rng, 32, shares) for _ in range(300)])
         for kind, share in shares.items():
             assert np.mean(kinds == kind) == pytest.approx(share, abs=0.02)
+
+
+def test_rooms_are_what_lies_beside_people(tmp_path: Path) -> None:
+    """The person is red, the room green and blue; a picture full of person has none."""
+    (tmp_path / "images").mkdir()
+    (tmp_path / "masks").mkdir()
+    (tmp_path / "index.csv").write_text("name,split\nself_0,train\nself_1,train\n")
+    for number, (left, right) in enumerate([(80, 130), (20, 230)]):
+        image, mask = np.zeros((200, 240, 3), np.uint8), np.zeros((200, 240), np.uint8)
+        image[:, :left, 1], image[:, left:right, 2], image[:, right:, 0] = 200, 200, 200
+        mask[:, left:right] = 255
+        cv2.imwrite(str(tmp_path / "images" / f"self_{number}.jpg"), image)
+        cv2.imwrite(str(tmp_path / "masks" / f"self_{number}.png"), mask)
+    (room,) = (
+        cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR) for data in rooms_beside(Pictures([tmp_path]))
+    )
+    assert room.shape == (165, 110, 3)
+    assert np.abs(room.astype(int) - (200, 0, 0)).max(initial=0, where=np.arange(110)[:, None] > 8) < 30
 
 
 def test_every_kind_of_prior_looks_as_it_should() -> None:
