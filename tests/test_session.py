@@ -2,6 +2,7 @@
 
 import asyncio
 import gc
+import os
 import threading
 import time
 import weakref
@@ -21,6 +22,7 @@ from portrait.image.frame import Frame, Mask
 from portrait.metrics import Metrics, Stage
 from portrait.sessions.registry import Sessions
 from portrait.sessions.session import Session
+from portrait.sessions.watched_thread import LOWER_PRIORITY
 from tests.fakes import FakeModel, Gate, failing, full_mask, only
 from tests.frames import GREEN, FrameCodec, make_frame
 
@@ -360,3 +362,20 @@ async def test_an_ended_session_is_freed_at_once(no_collector: None, ending: str
         while any(reference() is not None for reference in seen):
             await asyncio.sleep(0.01)
     assert len(seen) == 5
+
+
+class PriorityCodec(FrameCodec):
+    """Tells how nice the thread is that encodes."""
+
+    def encode(self, result: Result, picture: Frame) -> int:  # type: ignore[override]
+        return os.getpriority(os.PRIO_PROCESS, threading.get_native_id())
+
+
+async def test_stills_run_at_a_lower_priority_than_streams() -> None:
+    nice = {}
+    async with sessions(FakeModel(full_mask)) as held:
+        for delivery in Delivery:
+            async with held.open("http", PriorityCodec(), GREEN, delivery=delivery) as session:
+                nice[delivery] = (await session.process(make_frame(), time.monotonic())).wire
+    own = os.getpriority(os.PRIO_PROCESS, 0)
+    assert nice == {Delivery.LIVE: own, Delivery.EXACT: own, Delivery.STILL: min(19, own + LOWER_PRIORITY)}

@@ -18,6 +18,7 @@ BENCHMARKS = {
     "latency": ("latency",),
     "streams": ("streams",),
     "slow": ("slow",),
+    "bombs": ("bombs",),
     "launcher": ("launcher",),
     "box-scaling": ("box", "scaling"),
     "box-linear": ("box", "linear"),

@@ -113,6 +113,19 @@ def slow(figures: Stored) -> Iterable[str]:
     return _table(["after, s", "median age, ms", "p99, ms", "memory, MB", "frames", "given up"], rows)
 
 
+def bombs(figures: Stored) -> Iterable[str]:
+    """Live streams alone and beside large stills."""
+    rows = [
+        (beside, f"{told['answered']} of {told['of']}" if "of" in told else "", *(
+            _rounded(told[key]) for key in ("p50_ms", "p99_ms", "p100_ms")
+        ))
+        for beside, told in ((name, figures[name]) for name in ("alone", "http", "grpc"))
+    ]  # fmt: skip
+    yield from _table(["beside", "stills answered", "median age, ms", "p99, ms", "most, ms"], rows)
+    yield ""
+    yield f"Memory at its peak: {figures['peak_mb']} MB, of {figures['memory_limit_mb']} that the manifest allows."
+
+
 def launcher(figures: Stored) -> Iterable[str]:
     """What the launcher sets."""
     rows = [
@@ -154,6 +167,7 @@ TABLES: dict[str, Callable[[Stored], Iterable[str]]] = {
     "latency": latency,
     "streams": streams,
     "slow": slow,
+    "bombs": bombs,
     "launcher": launcher,
     "box-scaling": scaling,
     "box-linear": linear,

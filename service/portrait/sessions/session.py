@@ -122,7 +122,7 @@ class Session(Generic[P, W]):
         # One value, replaced whole: the session's thread never sees new options with an old compositor.
         self._output: tuple[Options, Compositor] = options, self.check(options)
         self._span = open_span(self.short_id)
-        self._thread = WatchedThread(f"session-{self.short_id}", hang_seconds)
+        self._thread = WatchedThread(f"session-{self.short_id}", hang_seconds, low_priority=delivery is Delivery.STILL)
         self._pipeline: Pipeline | None = None
         self._reset, self._hung, self._next_start = False, False, 0.0
         self._ended: asyncio.Future[str] = asyncio.get_running_loop().create_future()

@@ -1,6 +1,7 @@
 """WatchedThread: the thread of one session, abandoned when the model hangs on it."""
 
 import asyncio
+import os
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -15,6 +16,9 @@ R = TypeVar("R")
 
 Call: TypeAlias = Callable[[], None]
 
+LOWER_PRIORITY = 10
+"""By how much a thread of low priority is nicer than the process: beside a busy thread it gets a tenth of a core."""
+
 CHECKS = 4
 """The watchdog checks this many times within the timeout."""
 
@@ -27,7 +31,9 @@ class WatchedThread:
     the process ends (an executor's threads would be), and its results are discarded.
     """
 
-    def __init__(self, name: str, hang_seconds: float) -> None:
+    def __init__(self, name: str, hang_seconds: float, *, low_priority: bool = False) -> None:
+        """`low_priority` lets threads without it go first where there is not CPU for all."""
+        self._low_priority = low_priority
         self._hang_seconds, self._abandoned = hang_seconds, False
         self._waiting: asyncio.Future[Any] | None = None
         """What `run` awaits now."""
@@ -114,6 +120,9 @@ class WatchedThread:
         self._timer = asyncio.get_running_loop().call_later(self._hang_seconds / CHECKS, self._check)
 
     def _work(self) -> None:
+        if self._low_priority:
+            with suppress(OSError, AttributeError):  # where threads have no priority of their own, all are alike
+                os.setpriority(os.PRIO_PROCESS, 0, os.getpriority(os.PRIO_PROCESS, 0) + LOWER_PRIORITY)
         while True:
             self._idle = object()
             call = self._calls.get()
