@@ -2,6 +2,9 @@
 
     python -m training.evaluate service/portrait/models/portrait.tflite [MORE.tflite ...] [--json FILE]
 
+`--still` measures them as the service answers stills: several looks (`core/segmenters/stills.py`), the contour on the
+picture's edges. `python -m training.evaluate max --still` measures the model `max` where it has been fetched.
+
 A picture is squeezed to the network's size, its probability resized back (bilinear) and cut at 0.5, at the picture's
 own size. "portrait" is every picture of the parts self, street and face; "wild" all the others. Besides the files of
 this project it takes any with one image in 0..1 and one mask out, MediaPipe's for instance.
@@ -9,6 +12,7 @@ this project it takes any with one image in 0..1 and one mask out, MediaPipe's f
 
 import argparse
 import json
+import time
 from collections import defaultdict
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,8 +22,14 @@ import numpy as np
 import torch
 from ai_edge_litert.interpreter import Interpreter
 
-from training import metrics
+from portrait.core.segmenters import choose_models, open_model
+from portrait.core.segmenters.stills import StillModel
+from portrait.settings import load_settings
+from training import metrics, served
 from training.data import PORTRAIT_PARTS, Portraits, add_option
+
+MARKS = (90, 80)
+"""IoU, in per cent, below which a picture is counted as failed more or less."""
 
 
 @dataclass(frozen=True)
@@ -30,6 +40,8 @@ class Scores:
     iou: float
     boundary_f: float
     confusion: np.ndarray
+    seconds: float = 0.0
+    """Of this thread's CPU time, for the mask."""
 
 
 def evaluate(segment, portraits):
@@ -37,10 +49,13 @@ def evaluate(segment, portraits):
     found = []
     for index in range(len(portraits)):
         image, mask = portraits[index]
-        probability = cv2.resize(segment(image), (image.shape[1], image.shape[0]), interpolation=cv2.INTER_LINEAR)
+        started = time.thread_time()
+        made = segment(image)
+        seconds = time.thread_time() - started
+        probability = cv2.resize(made, (image.shape[1], image.shape[0]), interpolation=cv2.INTER_LINEAR)
         truth, predicted = mask > 127, probability > 0.5
         pair = metrics.iou(truth, predicted), metrics.boundary_f(truth, predicted)
-        found.append(Scores(portraits.part(index), *pair, metrics.confusion(truth, predicted)))
+        found.append(Scores(portraits.part(index), *pair, metrics.confusion(truth, predicted), seconds))
     return found
 
 
@@ -55,7 +70,10 @@ def groups(scores):
 
 
 def summary(scores):
-    """{group: {pictures, iou, low, high, p5, miou, boundary_f}}: per cent; `low` and `high` bound the mean IoU."""
+    """{group: {pictures, iou, low, high, p5, miou, boundary_f, below_...}}: per cent.
+
+    `low` and `high` bound the mean IoU; `below_90` is the share of pictures with less than 90 %.
+    """
     found = {}
     for name, members in groups(scores).items():
         values = [score.iou for score in members]
@@ -63,6 +81,7 @@ def summary(scores):
         figures = {"iou": np.mean(values), "low": low, "high": high, "p5": np.percentile(values, 5)}
         figures["miou"] = metrics.pooled_miou(sum(score.confusion for score in members))
         figures["boundary_f"] = np.mean([score.boundary_f for score in members])
+        figures |= {f"below_{mark}": np.mean([value < mark / 100 for value in values]) for mark in MARKS}
         found[name] = {"pictures": len(members)} | {key: round(100 * float(v), 2) for key, v in figures.items()}
     return found
 
@@ -80,6 +99,13 @@ def network_segment(network, height, width):
         return torch.sigmoid(network(*inputs))[0, 0].cpu().numpy()
 
     return segment
+
+
+def still(model):
+    """`segment` of a file, or of the model of that name, as the service answers stills."""
+    if Path(model).suffix:
+        return served.Still(StillModel(open_model(Path(model))))
+    return served.Still(choose_models(load_settings({"model": model})).pick_still(None))
 
 
 class File:
@@ -127,14 +153,18 @@ def to_input(image, height, width):
 def main():
     """The command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("models", type=Path, nargs="+")
+    parser.add_argument("models", nargs="+", help="TFLite files; with --still also names, such as max")
+    parser.add_argument("--still", action="store_true", help="as the service answers stills")
     add_option(parser)
     parser.add_argument("--split", default="val", help="train or val (default)")
     parser.add_argument("--json", type=Path, help="write the figures here as well")
     arguments = parser.parse_args()
     portraits = Portraits(arguments.data, arguments.split)
-    found = {str(path): summary(evaluate(File(path), portraits)) for path in arguments.models}
-    for path, rows in found.items():
+    found = {}
+    for path in arguments.models:
+        scores = evaluate(still(path) if arguments.still else File(path), portraits)
+        rows = found[path] = summary(scores)
+        print(f"{1000 * np.median([score.seconds for score in scores]):.2f} ms of CPU per picture (median)")
         print(f"{path}\n{'':<10}{'pictures':>9}{'IoU %':>8}  {'95 % interval':<16}{'p5 %':>7}{'mIoU %':>8}{'F %':>8}")
         for name, row in rows.items():
             interval = f"{row['low']:.2f} .. {row['high']:.2f}"

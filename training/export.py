@@ -7,7 +7,8 @@ The file takes `image` (1,H,W,3) and, where the network does, `prior` (1,H,W,1),
   the same numbers, at 0.7 of the network's time under XNNPACK (`--plain` leaves it as it is).
 - A mask that differs little from its prior is held back (`--hold`), see `Held`.
 
-A file whose output differs from PyTorch by more than 1e-4 on pictures of the val split is not written.
+A file whose output differs from PyTorch by more than 1e-3 on pictures of the val split is not written: a quarter of a
+level of the service's 8-bit masks. Float32 rounds logits of some hundreds to 1e-3 of that scale at a contour.
 """
 
 import argparse
@@ -28,7 +29,7 @@ from training.data import Portraits, add_option
 from training.held import Held
 from training.layers import folded
 
-TOLERANCE = 1e-4
+TOLERANCE = 1e-3
 
 
 class DepthToSpaceHead(nn.Module):

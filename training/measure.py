@@ -14,6 +14,7 @@ from pathlib import Path
 
 import cv2
 
+from portrait.errors import BadModel
 from training import evaluate, evaluate_video, export, metrics, model, served, slices, speed, table
 from training.data import Portraits, add_option
 from training.wide import Wide
@@ -65,6 +66,22 @@ def measure_masks(files, shipped, runs, data):
     if "portrait" in files:
         first_frames = evaluate.evaluate(lambda image: served.Stream(shipped["portrait"])(image), val)
         table.store("served", {"val": evaluate.summary(first_frames)})
+    if "portrait-fine" in files:
+        measure_stills(val)
+
+
+def measure_stills(val):
+    """Stills that name no model, and those of `max` where it has been fetched, as the service answers them."""
+    for name, chosen in (("still", "auto"), ("max", "max")):
+        try:
+            segment = evaluate.still(chosen)
+        except BadModel as error:
+            print(f"{name} is not measured: {error}")
+            continue
+        scores, wide = evaluate.evaluate(segment, val), evaluate.evaluate(segment, Wide(val))
+        parts = {label: _slice([scores[i] for i in members]) for label, members in slices.slices(val).items()}
+        table.store(name, {"val": evaluate.summary(scores), "wide": evaluate.summary(wide), "slices": parts})
+        print(name, table.stored(name)["val"]["portrait"], flush=True)
 
 
 def measure_speed(files, web):

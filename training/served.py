@@ -8,11 +8,31 @@ import numpy as np
 from portrait.core.compositors import Options, open_compositor
 from portrait.core.pipeline import Pipeline
 from portrait.core.segmenters import open_model
+from portrait.core.segmenters.pool import SegmenterPool
 from portrait.image.convert import frame_from_bgr
 from portrait.image.frame import Timestamp
 from portrait.metrics import Metrics
 
 FRAME_TIME = 1 / 30
+
+
+class Still:
+    """Stills as the service answers them: RGB pictures (H,W,3) uint8 in, probabilities (H,W) float32 out.
+
+    Each stands alone. `model` is what `Models.pick_still` gives.
+    """
+
+    def __init__(self, model):
+        self._pool, self._options = SegmenterPool(model), Options("mask")
+        self._compositor = open_compositor(self._options)
+
+    def __call__(self, picture):
+        """The mask of one picture."""
+        pipeline = Pipeline(self._pool.open(), (self._pool.width, self._pool.height), Metrics())
+        try:
+            return mask_of(pipeline, picture, 0.0, self._options, self._compositor)
+        finally:
+            pipeline.close()
 
 
 class Stream:
@@ -28,7 +48,14 @@ class Stream:
     def __call__(self, picture):
         """The mask of the next frame, 1/30 of a second after the one before."""
         self._count += 1
-        bgr = cv2.cvtColor(picture, cv2.COLOR_RGB2BGR)
-        frame = frame_from_bgr(bgr, Timestamp(0, Fraction(1)), self._count * FRAME_TIME)
-        values = self._pipeline.run(frame, self._options, self._compositor).mask.values
-        return cv2.resize(values, picture.shape[1::-1], interpolation=cv2.INTER_LINEAR).astype(np.float32) / 255.0
+        return mask_of(self._pipeline, picture, self._count * FRAME_TIME, self._options, self._compositor)
+
+
+def mask_of(pipeline, picture, arrived, options, compositor):
+    """The mask (H,W) float32 in 0..1 of the RGB picture (H,W,3) uint8 that arrives at `arrived` seconds."""
+    bgr = cv2.cvtColor(picture, cv2.COLOR_RGB2BGR)
+    result = pipeline.run(frame_from_bgr(bgr, Timestamp(0, Fraction(1)), arrived), options, compositor)
+    if result.failure is not None:
+        raise result.failure
+    size = picture.shape[1::-1]
+    return cv2.resize(result.mask.values, size, interpolation=cv2.INTER_LINEAR).astype(np.float32) / 255.0

@@ -57,6 +57,13 @@ PEERS = {
     "selfie_segmentation_landscape": "MediaPipe selfie landscape, 144x256",
 }
 
+SERVED = {
+    "served": "`portrait`, first frames as the service shows them",
+    "still": "`portrait-fine`, stills as the service shows them",
+    "max": "`max`, stills as the service shows them",
+}
+"""What is measured through the service's pipeline, all of it: looks, and contours on the picture's edges."""
+
 RUNS = Path(__file__).parent / "runs"
 """Weights of runs that the repository keeps: those of the shipped files, and those that may be gone on with."""
 
@@ -76,7 +83,8 @@ def tables():
         "published": list(_lines(PUBLISHED, _published())),
         "files": list(_lines(["file", *PORTRAIT, "self", "street", "face", "16:9", "wild", *SPEED], _files())),
         "parts": list(_lines(["part", "pictures", *PORTRAIT], _parts())),
-        "slices": list(_lines(["pictures of val with", "pictures", "IoU, %", "95 % interval"], _slices())),
+        "slices": list(_lines(["pictures of val with", "pictures", "IoU, %", "95 % interval", *STILLS], _slices())),
+        "failures": list(_lines(["", *FAILURES.values()], _failures())),
         "video": list(_lines(["", *VIDEO], _video())),
     }
 
@@ -113,7 +121,7 @@ def _files():
         gaps = [""] * (len(PORTRAIT) + 5)
         yield ["the paper's network as drawn (speed only)", *gaps, *_rates("paper_as_drawn")]
     shipped = {path.stem: f"`{path.stem}`" for path in embedded()}
-    for name, label in {"served": "`portrait` as the service shows it", **shipped, **PEERS}.items():
+    for name, label in {**SERVED, **shipped, **PEERS}.items():
         if found := stored(name):
             *parts, wild = (f"{found['val'][part]['iou']:.2f}" for part in ("self", "street", "face", "wild"))
             wide = f"{found['wide']['portrait']['iou']:.2f}" if "wide" in found else ""
@@ -126,8 +134,26 @@ def _parts():
 
 
 def _slices():
+    others = [stored(name).get("slices", {}) for name in ("still", "max")]
     for name, figures in stored("portrait").get("slices", {}).items():
-        yield [name, figures["pictures"], *_figures(figures)[:2]]
+        cells = [f"{other[name]['iou']:.2f}" if name in other else "" for other in others]
+        yield [name, figures["pictures"], *_figures(figures)[:2], *cells]
+
+
+STILLS = ("stills, IoU, %", "`max`, IoU, %")
+
+FAILURES = {
+    ("portrait", "below_90"): "portraits below 90 %", ("portrait", "below_80"): "below 80 %", ("portrait", "p5"): "p5",
+    ("wild", "below_90"): "wild below 90 %", ("wild", "below_80"): "below 80 %", ("wild", "p5"): "p5",
+}  # fmt: skip
+"""(group, figure) of the table of failures: the share of pictures whose IoU is lower, and the 5th percentile."""
+
+
+def _failures():
+    for name, label in SERVED.items():
+        found = stored(name).get("val", {})
+        if "below_90" in found.get("portrait", {}):
+            yield [label, *(f"{found[group][key]:.1f}" for group, key in FAILURES)]
 
 
 def _video():

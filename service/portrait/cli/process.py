@@ -6,7 +6,7 @@ import signal
 import sys
 import threading
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -31,11 +31,13 @@ from portrait.transports.files import (
     Job,
     Opening,
     Progress,
+    Work,
     is_folder,
     keep_recordings,
     local_work,
     passed_over,
     plan,
+    remote_still,
     remote_work,
     run,
     without_secrets,
@@ -161,7 +163,13 @@ def _opening(parsed: argparse.Namespace, settings: Settings) -> Opening:
         output |= _sent_background(parsed.background)
         _client(parsed)  # so that what is wrong with it is said before any job begins
         model = "" if parsed.model in (None, AUTO) else parsed.model
-        return lambda job: remote_work(_client(parsed), model, live=job.endless, **output)
+
+        def opening(job: Job) -> AbstractContextManager[Work]:
+            if job.still:
+                return remote_still(_client(parsed), model, **output)
+            return remote_work(_client(parsed), model, live=job.endless, **output)
+
+        return opening
     defaults = Options()
     options = Options(
         parsed.mode,

@@ -15,10 +15,14 @@ from portrait.core.compositors import Options, open_compositor
 from portrait.core.pipeline import Pipeline
 from portrait.core.segmenters import Model
 from portrait.errors import SegmentationFailed
+from portrait.image.compressed import decode_frame
 from portrait.image.convert import frame_from_i420, recolored
 from portrait.image.frame import CAMERA, Frame, Timestamp, pack_i420
 from portrait.metrics import Metrics
 from portrait.v1 import segmentation_pb2 as pb
+
+MAX_PIXELS = 2**26
+"""Pixels of a result, at most."""
 
 Work: TypeAlias = Callable[[Iterable[Frame]], Iterator[Frame]]
 """Frames to their composed results: one for each, in their order. It may take a few frames before it gives a result."""
@@ -46,8 +50,8 @@ def local_work(model: Model, options: Options, metrics: Metrics) -> Iterator[Wor
 def remote_work(client: Client, model: str, live: bool = False, **output: Any) -> Iterator[Work]:
     """Work of a running service, through a stream that answers every frame. Opens the client and closes it.
 
-    Without the name of a model it asks for the one that the service uses for stills and files, unless the frames come
-    from a live source. As many frames are under way as keep the service at work, so that the network's delay is not
+    Without the name of a model it asks for the one that the service uses for files, unless the frames come from a live
+    source. As many frames are under way as keep the service at work, so that the network's delay is not
     paid for each.
     """
     with Runner() as runner:
@@ -58,6 +62,26 @@ def remote_work(client: Client, model: str, live: bool = False, **output: Any) -
             opening = client.open_stream(model=named, every_frame=True, format=pb.PICTURE_FORMAT_I420, **output)
             stream = runner.run(stack.enter_async_context(opening))
             yield lambda frames: _exchange(runner, stream, frames)
+        finally:
+            runner.run(stack.aclose())
+
+
+@contextmanager
+def remote_still(client: Client, model: str, **output: Any) -> Iterator[Work]:
+    """Work of a running service on pictures that stand alone. Opens the client and closes it."""
+    with Runner() as runner:
+        stack = AsyncExitStack()
+        output |= {"format": pb.PICTURE_FORMAT_PNG, "mask_size": pb.MASK_SIZE_FRAME}
+
+        async def segment(frame: Frame) -> Frame:
+            picture = Picture.i420(pack_i420(recolored(frame, CAMERA)), frame.width, frame.height)
+            reply = await client.segment(picture, model=model, **output)
+            made = decode_frame(reply.picture.data, MAX_PIXELS, "result", frame.timestamp, frame.arrived)
+            return recolored(made, frame.colors)
+
+        try:
+            runner.run(stack.enter_async_context(client))
+            yield lambda frames: (runner.run(segment(frame)) for frame in frames)
         finally:
             runner.run(stack.aclose())
 
