@@ -72,6 +72,15 @@ def test_a_mask_costs_less_than_a_picture(costs: CostModel) -> None:
     assert costs.cores(Demand("grpc", "mask", "big"), FULL) < costs.cores(Demand("grpc", "blur", "big"), FULL)
 
 
+def test_a_still_is_charged_for_every_look(costs: CostModel, models: Models) -> None:
+    once = assumed_demand("http", "blur", "big", Delivery.STILL)
+    looks = models.looks(models.pick_still(None))
+    several = replace(once, looks=looks)
+    assert looks > 1
+    assert costs.cores(several, FULL) - costs.cores(once, FULL) == pytest.approx((looks - 1) * 0.002)
+    assert models.looks(models.pick("portrait-fine")) == models.looks(models.pick(None)) == 1
+
+
 def test_viewers_are_charged_for_their_encoding(costs: CostModel) -> None:
     session, viewer = Demand("webrtc", "blur", "big"), viewer_demand()
     assert 30 * costs.part("encode vp8", viewer.pixels) < costs.cores(viewer, FULL) < costs.cores(session, FULL) / 1.5

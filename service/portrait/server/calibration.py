@@ -34,6 +34,9 @@ logger = logging.getLogger(__name__)
 RUNS, UNCOUNTED = 7, 2
 """Each part is measured RUNS times, after UNCOUNTED runs that fill caches and buffers; the median counts."""
 
+MOST_SECONDS = 0.5
+"""A part that takes long is measured less often: no more runs begin after this much CPU time."""
+
 PAUSE = 0.005
 """Seconds between two runs, as between a camera's frames. Without a pause parts measure cheaper than in a stream."""
 
@@ -169,7 +172,9 @@ def _time(work: Callable[[], Any]) -> float:
         started = time.thread_time()
         work()
         taken.append(time.thread_time() - started)
-    return median(taken[UNCOUNTED:])
+        if sum(taken) > MOST_SECONDS:
+            break
+    return median(taken[UNCOUNTED:] or taken[-1:])
 
 
 def _read(text: str, models: Models) -> CostModel:
