@@ -20,7 +20,7 @@ from portrait.cli import main
 from portrait.client import Client
 from portrait.core.segmenters import load_models, open_model
 from portrait.core.segmenters.catalog import MAX, PUBLISHED, Published
-from portrait.core.segmenters.reading import Reading
+from portrait.core.segmenters.tflite import Reading
 from portrait.errors import BadModel, SegmentationFailed
 from portrait.image.convert import frame_from_bgr
 from portrait.image.frame import Frame, Timestamp

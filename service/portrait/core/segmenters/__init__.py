@@ -10,9 +10,8 @@ import numpy as np
 from portrait.core.segmenters.base import Model, Segmenter
 from portrait.core.segmenters.catalog import PUBLISHED, Published
 from portrait.core.segmenters.ensemble import Ensemble
-from portrait.core.segmenters.reading import OWN, Reading
 from portrait.core.segmenters.stills import LOOKS, StillModel
-from portrait.core.segmenters.tflite import TFLiteModel
+from portrait.core.segmenters.tflite import OWN, Reading, TFLiteModel
 from portrait.errors import BadModel, BadOption
 from portrait.image.frame import GREY, Frame, Timestamp
 from portrait.settings import Settings

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from portrait.core.segmenters.reading import Reading
+from portrait.core.segmenters.tflite import Reading
 from portrait.errors import BadModel
 
 

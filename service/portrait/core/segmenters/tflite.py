@@ -10,7 +10,6 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from portrait.core.segmenters.reading import OWN, Reading
 from portrait.errors import BadModel, SegmentationFailed
 from portrait.image.convert import recolored
 from portrait.image.frame import CAMERA, Frame, Mask, Plane, split_i420
@@ -44,6 +43,31 @@ def find_runtime(wanted: str = "auto") -> str:
 
 MOST_CLASSES = 256
 """An output has fewer classes than this."""
+
+
+@dataclass(frozen=True)
+class Reading:
+    """What the numbers in a file's tensors mean. The default is the contract; files made elsewhere need others."""
+
+    low: float = 0.0
+    """The input that stands for black; white is 1."""
+    person: tuple[int, ...] = ()
+    """The classes of the output that belong to the person; () for an output of one channel, which is the person."""
+    logits: bool = False
+    """Whether the output is taken before the softmax over the classes, or before the sigmoid of a single channel."""
+
+    def probability(self, output: NDArray[np.float32]) -> NDArray[np.float32]:
+        """(H,W) of an output (H,W,channels); in 0..1 if the network works."""
+        if not self.logits:
+            return output[..., 0] if not self.person else output[..., self.person].sum(-1, dtype=np.float32)
+        if not self.person:
+            return np.asarray(0.5 + 0.5 * np.tanh(0.5 * output[..., 0]), np.float32)  # the sigmoid, without overflow
+        likely = np.exp(output - output.max(-1, keepdims=True))
+        return np.asarray(likely[..., self.person].sum(-1) / likely.sum(-1), np.float32)
+
+
+OWN = Reading()
+"""Of files of the contract."""
 
 
 @dataclass(frozen=True, slots=True)
