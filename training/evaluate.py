@@ -101,10 +101,11 @@ def network_segment(network, height, width):
     return segment
 
 
-def still(model):
+def still(model, once=False):
     """`segment` of a file, or of the model of that name, as the service answers stills."""
     if Path(model).suffix:
-        return served.Still(StillModel(open_model(Path(model))))
+        opened = open_model(Path(model))
+        return served.Still(opened if once else StillModel(opened))
     return served.Still(choose_models(load_settings({"model": model})).pick_still(None))
 
 
@@ -154,7 +155,8 @@ def main():
     """The command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("models", nargs="+", help="TFLite files; with --still also names, such as max")
-    parser.add_argument("--still", action="store_true", help="as the service answers stills")
+    looks = "as the service answers stills: several looks (default), or once, as for a model that is named"
+    parser.add_argument("--still", nargs="?", const="several", choices=("several", "once"), help=looks)
     add_option(parser)
     parser.add_argument("--split", default="val", help="train or val (default)")
     parser.add_argument("--json", type=Path, help="write the figures here as well")
@@ -162,7 +164,8 @@ def main():
     portraits = Portraits(arguments.data, arguments.split)
     found = {}
     for path in arguments.models:
-        scores = evaluate(still(path) if arguments.still else File(path), portraits)
+        segment = still(path, arguments.still == "once") if arguments.still else File(path)
+        scores = evaluate(segment, portraits)
         rows = found[path] = summary(scores)
         print(f"{1000 * np.median([score.seconds for score in scores]):.2f} ms of CPU per picture (median)")
         print(f"{path}\n{'':<10}{'pictures':>9}{'IoU %':>8}  {'95 % interval':<16}{'p5 %':>7}{'mIoU %':>8}{'F %':>8}")

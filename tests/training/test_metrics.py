@@ -9,6 +9,7 @@ import pytest
 
 from portrait.core.segmenters import EMBEDDED
 from training import evaluate, evaluate_video, metrics, sequences, served, smoothing
+from training.data import Portraits
 
 
 def block(rows: slice, columns: slice, size: int = 100) -> np.ndarray:
@@ -204,3 +205,15 @@ def test_a_served_stream_is_the_file_with_the_services_rules(folder: Path) -> No
         expected = cv2.resize(last, sequences.SIZE)
         assert shown.shape == expected.shape
         assert np.mean((shown > 0.5) != (expected > 0.5)) < 0.02
+
+
+def test_a_served_still_stands_alone_and_is_looked_at_several_times(folder: Path) -> None:
+    image, mask = Portraits(folder, "val")[0]
+    path = str(EMBEDDED / "portrait-fine.tflite")
+    several, once = evaluate.still(path), evaluate.still(path, once=True)
+    first = several(image)
+    assert first.shape == mask.shape
+    assert not np.array_equal(first, once(image))
+    several(np.ascontiguousarray(image[::-1]))
+    assert np.array_equal(several(image), first), "no still is the prior of another"
+    assert np.array_equal(evaluate.still("auto")(image), first)

@@ -10,7 +10,7 @@ from portrait.core.segmenters.base import Model, Segmenter
 from portrait.image.frame import Frame, Mask, Plane
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Ensemble:
     """A Model of several: `members` and their shares in the mask, which sum to 1. It has the size of the first."""
 
