@@ -232,7 +232,7 @@ class Capacity:
 
     def _pressure(self, now: float, lag: float) -> Pressure:
         if not self._loads:
-            # What an idle worker measures is its neighbours' doing, and no quality of its own would help.
+            # What an idle worker measures is the load of others, which no quality of its own would reduce.
             return Pressure(cpu=0.0, cpu_better=0.0, lag=0.0, age=0.0)
         cpu = sum(row.used for row in self._shared.rows) / self._limits.budget
         better = Quality(max(Quality.FULL, self.quality - 1))

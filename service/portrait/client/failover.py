@@ -26,7 +26,7 @@ FIRST_PAUSE, LONGEST_PAUSE = 0.1, 2.0
 
 @dataclass(frozen=True, slots=True)
 class Timeouts:
-    """When a stream is lost, and when all attempts are given up."""
+    """When a stream counts as lost, and when reconnecting stops."""
 
     reconnect_seconds: float
     """How long to try other streams after one was lost; 0: do not try."""
@@ -182,9 +182,9 @@ class Failover:
         return frame
 
     async def _wait_for_frame(self) -> asyncio.Task[Picture | None]:
-        """A frame, or the end of the source. Cancelling is safe: the pull continues, and the next call gives it.
+        """A frame, or the end of the source. Cancelling is safe: the pull continues, and the next call returns it.
 
-        A server is not given up for time in which it had nothing to answer.
+        Time in which the server had nothing to answer does not count towards its timeout.
         """
         if self._pulled is None:
             self._pulled = asyncio.create_task(_pull(self._source), name="portrait-client-source")

@@ -29,7 +29,7 @@ class FlowControl:
         self._size = min(self._size, self._most)
 
     def replied(self, round_trip: float, work: float, dropped: int) -> None:
-        """Note a reply: seconds since its frame was sent, seconds of work, frames given up before it."""
+        """Note a reply: seconds since its frame was sent, seconds of work, frames dropped before it."""
         self._fastest = min(self._fastest, round_trip)
         # The round trip of a long link varies by a quarter by itself.
         if dropped or round_trip - self._fastest > 2 * work + self._fastest / 4:

@@ -263,7 +263,7 @@ class Pipeline:
             self._smaller.close()
 
     def _choose(self, quality: Quality) -> None:
-        """Switch to the best segmenter or to the smaller one, which goes on from the last mask."""
+        """Switch to the best segmenter or to the smaller one, which continues from the last mask."""
         wanted = self._best
         if quality >= Quality.SMALLER and self._open_smaller is not None:
             if self._smaller is self._best:

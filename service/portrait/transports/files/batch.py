@@ -48,7 +48,7 @@ class Batch:
     """Independent jobs: the failure of one is its own outcome.
 
     As many run at once as `at_once` says, except for live sources: these all begin together, since whatever one of them
-    sends while it waits is lost; at least one of the others goes on beside them.
+    sends while it waits is lost; at least one of the others runs beside them.
     """
 
     def __init__(self, opening: Opening, watching: Watching, *, at_once: int, resume: bool) -> None:
@@ -90,6 +90,6 @@ class Batch:
             return Outcome(job, interrupted=True)
         except (PortraitError, ClientError, OSError) as error:
             return Outcome(job, error=str(error))
-        except Exception as error:  # whatever a library raises, the other jobs go on
+        except Exception as error:  # whatever a library raises, the other jobs continue
             logger.exception("%s", without_secrets(job.source))
             return Outcome(job, error=f"{type(error).__name__}: {error}")

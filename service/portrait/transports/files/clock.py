@@ -32,7 +32,7 @@ MOST_PER_SECOND = 120
 
 
 class Timeline:
-    """Moves the times of a source's packets: the first is at 0, and when its clock is set anew the rest goes on.
+    """Moves the times of a source's packets: the first is at 0, and when its clock is reset the rest continues.
 
     Each stream crosses such a point by itself, since their packets are interleaved only roughly, and all are moved by
     the same amount there, so that sound stays with the picture.

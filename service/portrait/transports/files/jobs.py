@@ -40,7 +40,7 @@ class Job:
 
     @property
     def endless(self) -> bool:
-        """Whether it goes on until it is stopped; what it has sent cannot be had again."""
+        """Whether it runs until it is stopped; what a live source has sent cannot be read again."""
         return is_live(self.source) and not self.still
 
     @property

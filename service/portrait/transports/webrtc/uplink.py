@@ -147,7 +147,7 @@ class Uplink(ABC, Generic[W]):
         return True
 
     async def _send_goaway(self) -> None:
-        """Tell the client that the session will be ended, while it still goes on."""
+        """Tell the client that the session will be ended, while it still runs."""
         seconds = await self.session.wait_leaving()
         await self._events
         self._send_event(goaway=seconds)

@@ -177,7 +177,7 @@ class LiveJitterBuffer(JitterBuffer):
 
     A packet without payload (padding of libwebrtc's bandwidth probes, a bare payload descriptor, a retransmission of
     one of these) only moves the sequence number on: it neither ends a picture nor is one. When something has been
-    missing for `patience()` seconds, the pictures it belongs to are given up and a keyframe is asked for, if the client
+    missing for `patience()` seconds, the pictures it belongs to are dropped and a keyframe is asked for, if the client
     agreed to be asked.
     """
 
@@ -214,7 +214,7 @@ class LiveJitterBuffer(JitterBuffer):
         return self._is_keyframe_due(), frame
 
     def _give_up_late(self) -> JitterFrame | None:
-        """Give up what has been missing for too long; the first picture behind it that is whole."""
+        """Drop what has been incomplete for too long. Returns the first complete picture behind it."""
         assert self._origin is not None  # set by the first packet
         assert self._newest is not None
         # Packets of a picture that is merely not complete yet follow each other without a gap.
