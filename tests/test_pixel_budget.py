@@ -4,6 +4,7 @@ import asyncio
 import io
 import itertools
 import json
+import math
 import re
 import threading
 import urllib.error
@@ -20,13 +21,14 @@ import grpc.aio
 import numpy as np
 import pytest
 
-from portrait.admission.pixel_budget import PixelBudget
+from portrait.admission.pixel_budget import WEBP_PIXELS, PixelBudget
 from portrait.client import Client, ClientError, Picture, SyncClient
-from portrait.errors import TooManyPixels
+from portrait.errors import BadOption, TooManyPixels
 from portrait.kserve import inference_pb2 as kserve
 from portrait.kserve import inference_pb2_grpc as kserve_grpc
 from portrait.server.app import run_service
 from portrait.settings import Settings
+from portrait.transports.grpc.unary import still_share
 from portrait.transports.http import connection_limits
 from portrait.v1 import segmentation_pb2 as pb
 from tests.boxes import serving
@@ -314,3 +316,18 @@ async def test_a_share_is_given_back_in_parts() -> None:
         kept.release()
         await waiting
         taken.release()
+
+
+async def test_a_result_in_webp_counts_twice_and_has_fewer_pixels() -> None:
+    async with budget_of(4 * 64 * 48) as budget:
+        for picture in (Picture.jpeg(small_picture()).message, Picture.rgb24(np.zeros((48, 64, 3), np.uint8)).message):
+            with await still_share(picture, budget, 10**8, "picture", webp=True) as share:
+                assert share.pixels == 2 * 64 * 48
+        side = math.isqrt(WEBP_PIXELS) + 1
+        large = pb.Picture(format=pb.PICTURE_FORMAT_RGB24, width=side, height=side)
+        with pytest.raises(BadOption, match=f"expected at most {WEBP_PIXELS}; ask for PNG or JPEG"):
+            await still_share(large, budget, 10**8, "picture", webp=True)
+
+
+def small_picture() -> bytes:
+    return bytes(cv2.imencode(".jpg", np.zeros((48, 64, 3), np.uint8))[1])

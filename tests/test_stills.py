@@ -1,6 +1,7 @@
 """POST /v1/segment: a picture up, its result down, and every refusal as problem+json."""
 
 import asyncio
+import math
 from typing import Any
 
 import aiohttp
@@ -8,6 +9,7 @@ import cv2
 import numpy as np
 import pytest
 
+from portrait.admission.pixel_budget import WEBP_PIXELS
 from portrait.server.app import run_service
 from portrait.settings import Settings
 from tests.claims import png
@@ -66,6 +68,18 @@ async def test_webp_cutouts_have_an_alpha_and_jpeg_ones_are_refused(http: aiohtt
         assert "expected one of image/png, image/webp for mode cutout" in await problem_of(
             response, 406, "NOT_ACCEPTABLE"
         )
+
+
+async def test_results_of_large_pictures_are_never_webp(http: aiohttp.ClientSession) -> None:
+    side = math.isqrt(WEBP_PIXELS) + 1
+    data = encoded(np.full((side, side, 3), 90, np.uint8), ".png")
+    accepted = {"Accept": "image/webp,*/*"}
+    async with http.post("/v1/segment?mode=blur", data=form(data), headers=accepted) as response:
+        assert response.content_type == "image/png"
+        assert (await picture_of(response)).shape == (side, side, 3)
+    async with http.post("/v1/segment?mode=blur", data=form(data), headers={"Accept": "image/webp"}) as response:
+        problem = await problem_of(response, 406, "NOT_ACCEPTABLE")
+    assert f"for mode blur and {side * side} pixels (WebP: at most {WEBP_PIXELS})" in problem
 
 
 @pytest.mark.parametrize("background", ["dusk", encoded(np.full((40, 40, 3), (0, 0, 255), np.uint8), ".png")])

@@ -3,6 +3,7 @@
 import asyncio
 from asyncio import timeout
 from collections import deque
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from types import TracebackType
 
@@ -13,8 +14,14 @@ from portrait.image.compressed import read_size
 from portrait.image.frame import Frame, check_size
 
 BYTES_PER_PIXEL = 18
-"""Memory of a still at its peak, decoded, composed and encoded. 25 megapixels took 190 to 310 MB as JPEG, PNG and WebP,
-390 MB as an RGBA32 result over gRPC, and 435 MB as a CMYK JPEG, which is the most."""
+"""Memory of a still at its peak, decoded, composed and encoded. 25 megapixels took 140 to 300 MB, most as a progressive
+CMYK JPEG and for noise, and 390 MB with an RGBA32 result over gRPC."""
+
+WEBP_PIXELS = 8_000_000
+"""Pixels of a result in WebP, at most: its encoder takes up to 36 bytes for each, 290 MB, and up to 2 s a megapixel."""
+
+WEBP_CHARGE = 2
+"""How many pixels each pixel of a still counts whose result is WebP."""
 
 RESULT_COPIES = 3
 """Copies of a result while it is sent: the result, the message it is packed into, and what the transport buffers."""
@@ -77,17 +84,28 @@ class PixelBudget:
     async def __aexit__(self, *_: object) -> None:
         self._headers.shutdown(wait=False, cancel_futures=True)
 
-    async def take_picture(self, data: bytes, max_pixels: int, field: str, *, ahead: bool = False) -> Share:
+    async def take_picture(
+        self,
+        data: bytes,
+        max_pixels: int,
+        field: str,
+        *,
+        charge: Callable[[int], int] = lambda pixels: pixels,
+        ahead: bool = False,
+    ) -> Share:
         """The share of a JPEG, PNG or WebP file, by the size in its header; `ahead` as in `take`.
+
+        `charge` returns how many pixels a picture of so many counts; it may refuse the picture.
 
         Raises:
             BadPicture: not a picture, or one of more than `max_pixels`; names `field`.
             TooManyPixels: its pixels do not become free in time.
+            Exception: whatever `charge` raises.
         """
         loop = asyncio.get_running_loop()
         width, height = await loop.run_in_executor(self._headers, read_size, data, max_pixels, field)
         check_size(width, height, max_pixels, field)
-        return await self.take(width * height, ahead=ahead)
+        return await self.take(charge(width * height), ahead=ahead)
 
     async def take(self, pixels: int, *, ahead: bool = False) -> Share:
         """The share of a picture of `pixels`; with `ahead` it comes before all pictures that wait.

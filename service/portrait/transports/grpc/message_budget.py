@@ -15,7 +15,7 @@ KEPT_OF_A_STREAM = 3
 class MessageBudget:
     """Bounds the bytes of messages that have come and are not done with, over all calls of a worker.
 
-    The number of calls times the largest message would be gigabytes. A message without room is refused before it is
+    The number of calls times the largest message would be gigabytes. One more message is refused before it is
     parsed, and its bytes are freed: waiting would keep them. Used on one event loop.
     """
 
@@ -24,15 +24,15 @@ class MessageBudget:
         self._taken = 0
 
     def check(self, size: int) -> None:
-        """Refuse a message for which there is no room.
+        """Refuse a message that would exceed the bound.
 
         Raises:
-            TooManyBytes: there is none.
+            TooManyBytes: it would.
         """
         if self._taken + size > self._most:
             raise TooManyBytes(
-                f"no room for a message of {size} bytes: {self._taken} of {self._most} bytes are in memory; "
-                "try again later",
+                f"got a message of {size} bytes while messages of {self._taken} bytes are in memory, expected at most "
+                f"{self._most} together; try again later",
                 RETRY_AFTER,
             )
 

@@ -56,7 +56,8 @@ class SegmentationServicer(pb_grpc.SegmentationServiceServicer):
             most = self._config.max_still_pixels
             codec = GrpcCodec(most, self._sessions.models.pick_still(request.model))
             with self._sessions.metrics.counting_refused("grpc"):
-                share = await still_share(request.picture, self._budget, most, "picture")
+                webp = output.format == pb.PICTURE_FORMAT_WEBP
+                share = await still_share(request.picture, self._budget, most, "picture", webp=webp)
             with share:
                 async with self._sessions.open(
                     "grpc",

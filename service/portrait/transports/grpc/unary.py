@@ -4,22 +4,41 @@ from typing import Any
 
 import grpc.aio
 
-from portrait.admission.pixel_budget import PixelBudget, Share, result_pixels
+from portrait.admission.pixel_budget import WEBP_CHARGE, WEBP_PIXELS, PixelBudget, Share, result_pixels
+from portrait.errors import BadOption
 from portrait.image.frame import check_size
 from portrait.transports.grpc.codec import COMPRESSED, PictureFields
 
 
-async def still_share(picture: PictureFields, budget: PixelBudget, max_pixels: int, field: str) -> Share:
+async def still_share(
+    picture: PictureFields, budget: PixelBudget, max_pixels: int, field: str, *, webp: bool = False
+) -> Share:
     """Take a picture's pixels from the budget, by its header or by the size that came with it.
 
+    With `webp` the result is a WebP file.
+
     Raises:
+        BadOption: the picture is too large for a WebP file.
         BadPicture: not a picture, or one of more than `max_pixels`; names `field`.
         TooManyPixels: its pixels do not become free in time.
     """
+    charge = _webp_charge if webp else _charge
     if picture.format in COMPRESSED:
-        return await budget.take_picture(picture.data, max_pixels, field)
+        return await budget.take_picture(picture.data, max_pixels, field, charge=charge)
     check_size(picture.width, picture.height, max_pixels, field)
-    return await budget.take(picture.width * picture.height)
+    return await budget.take(charge(picture.width * picture.height))
+
+
+def _charge(pixels: int) -> int:
+    return pixels
+
+
+def _webp_charge(pixels: int) -> int:
+    if pixels > WEBP_PIXELS:
+        raise BadOption(
+            "format", f"got WEBP for a picture of {pixels} pixels, expected at most {WEBP_PIXELS}; ask for PNG or JPEG"
+        )
+    return WEBP_CHARGE * pixels
 
 
 def keep_until_sent(share: Share, length: int, context: grpc.aio.ServicerContext[Any, Any]) -> None:

@@ -8,7 +8,7 @@ from aiohttp import web
 from aiohttp.http_exceptions import HttpProcessingError
 from aiohttp.multipart import BodyPartReader
 
-from portrait.admission.pixel_budget import PixelBudget, decode_background, result_pixels
+from portrait.admission.pixel_budget import WEBP_CHARGE, WEBP_PIXELS, PixelBudget, decode_background, result_pixels
 from portrait.admission.quality import Delivery
 from portrait.core.compositors import MODES, Options
 from portrait.core.pipeline import Result
@@ -20,6 +20,7 @@ from portrait.image.frame import Frame, Timestamp
 from portrait.sessions.registry import Sessions
 from portrait.transports.http.connection_limits import send
 
+WEBP = "image/webp"
 SUFFIXES: dict[str, PictureFormat] = {"image/png": ".png", "image/webp": ".webp", "image/jpeg": ".jpg"}
 """The types that Accept can ask for, the preferred one first."""
 
@@ -75,11 +76,18 @@ class StillRoutes:
         """A picture through a session of its own."""
         asked = await _read_request(request)
         options = await self._options(asked)
-        content_type = _negotiate(request.headers.get("Accept", "*/*"), options.mode)
-        codec = StillCodec(self._max_pixels, SUFFIXES[content_type])
+        accept = request.headers.get("Accept", "*/*")
+        content_type = _negotiate(accept, options.mode)
+
+        def charge(pixels: int) -> int:
+            nonlocal content_type
+            content_type = _negotiate(accept, options.mode, pixels)
+            return pixels * (WEBP_CHARGE if content_type == WEBP else 1)
+
         model, caller = asked.texts.get("model"), request.headers.get("traceparent")
         with self._sessions.metrics.counting_refused("http"):
-            share = await self._budget.take_picture(asked.image, self._max_pixels, "image")
+            share = await self._budget.take_picture(asked.image, self._max_pixels, "image", charge=charge)
+        codec = StillCodec(self._max_pixels, SUFFIXES[content_type])
         with share:
             if request.transport is None:
                 raise ConnectionResetError("the client has disconnected")
@@ -166,13 +174,19 @@ async def _read_parts(request: web.Request, texts: dict[str, str], files: dict[s
             texts[part.name] = data.decode("utf-8", "replace")
 
 
-def _negotiate(accept: str, mode: str) -> str:
-    """The content type of the answer. Cutouts are never JPEG, which has no alpha."""
+def _negotiate(accept: str, mode: str, pixels: int = 0) -> str:
+    """The content type of the answer. Cutouts are never JPEG, which has no alpha; large pictures are never WebP."""
     possible = [kind for kind in SUFFIXES if mode != "cutout" or kind != "image/jpeg"]
+    size = ""
+    if pixels > WEBP_PIXELS:
+        possible.remove(WEBP)
+        size = f" and {pixels} pixels (WebP: at most {WEBP_PIXELS})"
     wanted = [part.split(";")[0].strip().lower() for part in accept.split(",")]
     for kind in wanted:
         if kind in possible:
             return kind
         if kind in ("*/*", "image/*", ""):
             return possible[0]
-    raise web.HTTPNotAcceptable(text=f"got Accept: {accept}, expected one of {', '.join(possible)} for mode {mode}")
+    raise web.HTTPNotAcceptable(
+        text=f"got Accept: {accept}, expected one of {', '.join(possible)} for mode {mode}{size}"
+    )
