@@ -33,7 +33,7 @@ from portrait.transports.http import connection_limits
 from portrait.v1 import segmentation_pb2 as pb
 from tests.boxes import serving
 from tests.calls import budget_of
-from tests.embedded import SIDE
+from tests.embedded import FINE
 from tests.people import clip
 from tests.test_hostile_bombs import ask, peak
 
@@ -122,7 +122,7 @@ def by_kserve(told: Told, data: bytes) -> bool:
         except grpc.RpcError as error:
             check_refusal(ClientError.from_rpc(error))  # type: ignore[arg-type]
             return False
-    assert len(answer.raw_output_contents[0]) == SIDE * SIDE
+    assert len(answer.raw_output_contents[0]) == FINE * FINE
     return True
 
 
