@@ -154,6 +154,37 @@ async def test_sessions_share_a_film_and_the_last_gives_it_back(tmp_path: Path) 
     assert isinstance(await backgrounds.pick("rain"), Clip), number
 
 
+async def test_sessions_share_a_picture_until_its_file_changes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """However many ask for pictures at once, one is decoded at a time."""
+    lock, decoded = threading.Lock(), []
+
+    def load(data: bytes) -> Frame:
+        assert lock.acquire(blocking=False), "two pictures are decoded at once"
+        try:
+            decoded.append(len(data))
+            return load_background(data)
+        finally:
+            lock.release()
+
+    monkeypatch.setattr(portrait.image.backgrounds, "load_background", load)
+    paths = [tmp_path / f"{name}.png" for name in ("wall", "shelf")]
+    for path in paths:
+        path.write_bytes(encode(room(64, 48), ".png"))
+    backgrounds = Backgrounds(tmp_path)
+    picked = await asyncio.gather(*(backgrounds.pick(name) for name in ("wall", "shelf", "office") * 4))
+    assert len({id(frame) for frame in picked}) == 3
+    assert len(decoded) == 3
+    paths[0].write_bytes(encode(np.zeros((48, 64, 3), np.uint8), ".png"))
+    os.utime(paths[0], ns=(1, 1))
+    changed = await backgrounds.pick("wall")
+    assert isinstance(changed, Frame)
+    assert changed is not picked[0]
+    del picked, changed
+    await asyncio.sleep(0)
+    gc.collect()
+    assert not len(backgrounds._pictures)
+
+
 class Slow:
     """What decodes films and pictures, at a pace the test gives."""
 

@@ -3,6 +3,7 @@
 import copy
 import random
 import sys
+from itertools import pairwise
 
 import pytest
 from aiortc.jitterbuffer import JitterBuffer, JitterFrame
@@ -138,8 +139,44 @@ def test_what_never_comes_holds_pictures_up_no_longer_than_it_is_awaited(seconds
         began = clock.now if wanted and began is None else began
         assert (frame is None) or (began is not None)
     assert began is not None
-    assert began - cut == pytest.approx(seconds, abs=0.05)
+    # Where a retransmission may still come, a keyframe is asked for at half the time.
+    assert began - cut == pytest.approx(min(seconds, max(lost.SHORTEST_WAIT, seconds / 2)), abs=0.05)
     assert len(delivered(JitterBuffer(CAPACITY, is_video=True), packets[260:])) > 10  # and they are whole
+
+
+KEYFRAME = b"\x10\x00\x00\x9d\x01\x2a"
+"""How a keyframe of VP8 begins (RFC 6386, section 9.1)."""
+
+
+@pytest.mark.parametrize("hole", [0, 1])
+def test_a_keyframe_ends_the_wait_for_what_does_not_come_again(hole: int) -> None:
+    """Whatever part of the last picture before the loss is missing; the keyframe answers the request 0.1 s later."""
+    clock = Clock()
+    buffer = LiveJitterBuffer(lambda: lost.UNKNOWN_SECONDS, clock=clock)
+    asked, shown, number, answer_at = [], [], 0, float("inf")
+    for picture in range(40):
+        is_answer = clock.now >= answer_at
+        for part in range(3):
+            packet = RtpPacket(
+                payload_type=97, marker=int(part == 2), sequence_number=number % 65536, timestamp=3000 * picture
+            )
+            packet._data = KEYFRAME if part == 0 and (is_answer or not picture) else b"\x11" * 9  # type: ignore[attr-defined]
+            number += 1
+            if (picture, part) == (10, hole):
+                continue
+            wanted, frame = buffer.add(packet)
+            if wanted:
+                asked.append(clock.now)
+                answer_at = clock.now + 0.1
+            if frame is not None:
+                shown.append(frame.timestamp // 3000)
+        if is_answer:
+            answer_at = float("inf")
+        clock.now += 1 / 30
+    gap = next(later - earlier for earlier, later in pairwise(shown) if later > earlier + 1) / 30
+    assert len(asked) == 1
+    assert gap < lost.UNKNOWN_SECONDS
+    assert shown[-1] == 39
 
 
 def test_only_the_broken_picture_is_given_up() -> None:

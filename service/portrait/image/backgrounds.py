@@ -27,14 +27,15 @@ STILL_SIDE = 480
 """Pixels on the longer side of a gallery picture."""
 
 PICTURE_THREADS = 4
-"""Pictures that are decoded at once."""
+"""Pictures of clients that are decoded at once."""
 
 
 class Backgrounds:
     """The embedded pictures, and the pictures and clips of one more folder, by their files' names.
 
-    A clip is decoded when the first session asks for it, shared with later sessions, and freed with the last. Decoding
-    takes up to seconds and runs in this object's own threads, so that nothing else waits for it.
+    One of these is decoded when the first session asks for it, shared with later sessions, and freed with the last; one
+    picture and one clip at a time, so that no number of requests takes more memory. Decoding takes up to seconds and
+    runs in this object's own threads, so that nothing else waits for it.
     """
 
     def __init__(self, folder: Path | None = None) -> None:
@@ -42,14 +43,18 @@ class Backgrounds:
         files = (path for place in folders for path in sorted(place.iterdir()))
         self._paths = {path.stem: path for path in files if path.suffix.lower() in PICTURES or is_clip(path)}
         self._clips: WeakValueDictionary[Path, Clip] = WeakValueDictionary()
+        self._pictures: WeakValueDictionary[tuple[Path, int], Frame] = WeakValueDictionary()
+        """By path and by when the file was changed, in ns."""
         self._stills: dict[Path, tuple[int, bytes]] = {}
         """For each path asked for: when the file was changed, in ns, and the JPEG made of it then, some 20 KB."""
         self._clip_thread = ThreadPoolExecutor(1, thread_name_prefix="clip")
-        self._picture_threads = ThreadPoolExecutor(PICTURE_THREADS, thread_name_prefix="background")
+        self._folder_thread = ThreadPoolExecutor(1, thread_name_prefix="background")
+        self._picture_threads = ThreadPoolExecutor(PICTURE_THREADS, thread_name_prefix="picture")
 
     def take_over(self, other: "Backgrounds") -> None:
         """Use the pictures of `other` from now on."""
         self._paths, self._clips, self._stills = other._paths, other._clips, other._stills
+        self._pictures = other._pictures
 
     @property
     def names(self) -> list[str]:
@@ -77,7 +82,7 @@ class Backgrounds:
         path, loop = self.path(name), asyncio.get_running_loop()
         if is_clip(path):
             return await loop.run_in_executor(self._clip_thread, self._clip, path)
-        return await loop.run_in_executor(self._picture_threads, _picture, path)
+        return await loop.run_in_executor(self._folder_thread, self._picture, path)
 
     async def decode(self, data: bytes) -> Frame:
         """Decode a background that a client sends: a JPEG, PNG or WebP file.
@@ -94,7 +99,7 @@ class Backgrounds:
             BadOption: there is none.
             BadPicture: its file cannot be used.
         """
-        return await asyncio.get_running_loop().run_in_executor(self._picture_threads, self._still, self.path(name))
+        return await asyncio.get_running_loop().run_in_executor(self._folder_thread, self._still, self.path(name))
 
     def _still(self, path: Path) -> bytes:
         with _reading(path):
@@ -104,6 +109,14 @@ class Backgrounds:
             still = encode(_scaled(_picture(path), STILL_SIDE), ".jpg")
             self._stills[path] = status.st_mtime_ns, still
         return still
+
+    def _picture(self, path: Path) -> Frame:
+        with _reading(path):
+            key = path, path.stat().st_mtime_ns
+        picture = self._pictures.get(key)
+        if picture is None:
+            picture = self._pictures[key] = _picture(path)
+        return picture
 
     def _clip(self, path: Path) -> Clip:
         clip = self._clips.get(path)

@@ -58,7 +58,7 @@ class Timestamp:
     """Seconds per tick."""
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(frozen=True, slots=True, eq=False, weakref_slot=True)
 class Frame:
     """One picture in I420: 8 bits, chroma at half size rounded up, in the colours that `colors` says.
 

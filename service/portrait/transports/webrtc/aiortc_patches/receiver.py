@@ -8,6 +8,7 @@ backlog.py, beside this package) its queue to the thread that decodes. `receive_
 import threading
 import time
 from collections.abc import Callable
+from itertools import pairwise
 from typing import Any
 
 from aiortc.codecs import depayload as stock_depayload
@@ -51,7 +52,8 @@ GIVE_UP_SECONDS = 1.0
 """The longest that a lost packet is awaited."""
 
 SHORTEST_WAIT = 0.2
-"""The shortest that a lost packet is awaited with NACK: two requests and their answers."""
+"""The shortest that a lost packet is awaited with NACK: two requests and their answers. After this time, or after half
+of the wait where that is longer, a keyframe is asked for as well, and the wait ends when it has come."""
 
 KEYFRAME_SECONDS = 0.5
 """Keyframes are asked for at most this often."""
@@ -177,8 +179,8 @@ class LiveJitterBuffer(JitterBuffer):
 
     A packet without payload (padding of libwebrtc's bandwidth probes, a bare payload descriptor, a retransmission of
     one of these) only moves the sequence number on: it neither ends a picture nor is one. When something has been
-    missing for `patience()` seconds, the pictures it belongs to are dropped and a keyframe is asked for, if the client
-    agreed to be asked.
+    missing for `patience()` seconds, the pictures it belongs to are dropped. A keyframe is asked for earlier, if the
+    client agreed to be asked; once it is whole, what lies before it is dropped.
     """
 
     def __init__(
@@ -190,6 +192,8 @@ class LiveJitterBuffer(JitterBuffer):
         super().__init__(capacity=CAPACITY, is_video=True)
         self._patience, self._asks_keyframes, self._clock = patience, asks_keyframes, clock
         self._stuck_since: float | None = None
+        self._asked_early = False
+        """Whether a keyframe has been asked for while what is missing is still awaited."""
         self._is_headless = False
         """Whether the next picture may lack its first packets."""
         self._newest: RtpPacket | None = None
@@ -220,15 +224,27 @@ class LiveJitterBuffer(JitterBuffer):
         # Packets of a picture that is merely not complete yet follow each other without a gap.
         waiting = uint16_add(self._newest.sequence_number, -self._origin) + 1
         if waiting > self._capacity or self._first_gap(waiting) is None:
-            self._stuck_since = None
+            self._stuck_since, self._asked_early = None, False
             return None
         now = self._clock()
         if self._stuck_since is None:
             self._stuck_since = now
-        if now - self._stuck_since < self._patience():
-            return None
-        self._stuck_since = None
-        self.want_keyframe()
+        waited, patience = now - self._stuck_since, self._patience()
+        if waited < patience:
+            if waited < max(SHORTEST_WAIT, patience / 2):
+                return None
+            if not self._asked_early:
+                self._asked_early = True
+                self.want_keyframe()
+            keyframe = self._whole_keyframe(waiting)
+            if keyframe is None:
+                return None
+            self.remove(keyframe)
+            self._stuck_since, self._asked_early = None, False
+            return self._remove_frame(keyframe)
+        if not self._asked_early:
+            self.want_keyframe()
+        self._stuck_since, self._asked_early = None, False
         gap = self._first_gap(waiting)
         assert gap is not None
         self.remove(gap)
@@ -242,6 +258,25 @@ class LiveJitterBuffer(JitterBuffer):
         for number in range(count):
             if self._packets[(self._origin + number) % self._capacity] is None:  # type: ignore[operator]
                 return number
+        return None
+
+    def _whole_keyframe(self, count: int) -> int | None:
+        """How many packets lie before the first keyframe that is whole; None where none is.
+
+        The packet before it must have come: slices of H.264 are alike, so the first one here may be a later one.
+        """
+        assert self._origin is not None
+        packets: list[Any] = [self._packets[(self._origin + number) % self._capacity] for number in range(count)]
+        for number, (before, packet) in enumerate(pairwise(packets), 1):
+            if before is None or packet is None or before.timestamp == packet.timestamp:
+                continue
+            if not packet._data or not is_keyframe(packet._data):
+                continue
+            for part in packets[number:]:
+                if part is None or part.timestamp != packet.timestamp:
+                    break
+                if part.marker:
+                    return number
         return None
 
     def _remove_frame(self, sequence_number: int) -> JitterFrame | None:
