@@ -169,14 +169,17 @@ def test_a_keyframe_ends_the_wait_for_what_does_not_come_again(hole: int) -> Non
                 asked.append(clock.now)
                 answer_at = clock.now + 0.1
             if frame is not None:
-                shown.append(frame.timestamp // 3000)
+                shown.append((clock.now, frame))
         if is_answer:
             answer_at = float("inf")
         clock.now += 1 / 30
-    gap = next(later - earlier for earlier, later in pairwise(shown) if later > earlier + 1) / 30
+    gap, after = max(
+        ((later - earlier, frame) for (earlier, _), (later, frame) in pairwise(shown)), key=lambda found: found[0]
+    )
     assert len(asked) == 1
     assert gap < lost.UNKNOWN_SECONDS
-    assert shown[-1] == 39
+    assert after.data.startswith(KEYFRAME)
+    assert shown[-1][1].timestamp == 39 * 3000
 
 
 def test_only_the_broken_picture_is_given_up() -> None:
