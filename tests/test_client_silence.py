@@ -88,12 +88,8 @@ SILENT: dict[str, Callable[[], Any]] = {
 }
 
 
-# A live stream is not tried where no protocol answers: closing its channel stood still in a whole run of the tests,
-# twice, and never alone.
-@pytest.mark.parametrize(
-    ("kind", "every_frame"),
-    [*((kind, True) for kind in SILENT), *((kind, False) for kind in SILENT if kind != "no protocol")],
-)
+@pytest.mark.parametrize("every_frame", [True, False])
+@pytest.mark.parametrize("kind", SILENT)
 async def test_a_stream_goes_on_at_the_next_target_when_a_server_is_silent(kind: str, every_frame: bool) -> None:
     frames = 0
 
@@ -113,12 +109,12 @@ async def test_a_stream_goes_on_at_the_next_target_when_a_server_is_silent(kind:
                 await context.write(result(request))
                 answered_by_the_good_one.set()
 
-    async with AsyncExitStack() as stack:
+    # The closing of client and servers is within the time as well: one that stands still says where.
+    async with timeout(120), AsyncExitStack() as stack:
         targets = [await stack.enter_async_context(one) for one in (SILENT[kind](), serving(good_that_tells))]
         client = await stack.enter_async_context(Client(*targets))
-        async with timeout(60):
-            stream = client.stream(source(), every_frame=every_frame, reply_seconds=1.5, reconnect_seconds=40)
-            replies = [reply.id async for reply in stream]
+        stream = client.stream(source(), every_frame=every_frame, reply_seconds=1.5, reconnect_seconds=60)
+        replies = [reply.id async for reply in stream]
     assert replies == sorted(replies)
     if every_frame:
         assert replies == list(range(frames))
