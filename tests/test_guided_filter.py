@@ -5,8 +5,11 @@ from fractions import Fraction
 import numpy as np
 import pytest
 
-from portrait.core.guided_filter import follow_edges, make_guide
+from portrait.core.guided_filter import follow_edges, make_fine_guide, make_guide
+from portrait.core.segmenters import Models
+from portrait.image.convert import frame_from_bgr
 from portrait.image.frame import GREY, Frame, Mask, Plane, Timestamp
+from tests.people import clip
 
 SIDE = 192
 
@@ -67,3 +70,24 @@ def test_nobody_stays_nobody_and_everybody_everybody(value: int) -> None:
 def test_other_sizes_than_square_and_the_smallest() -> None:
     for height, width in ((144, 256), (2, 2)):
         assert followed(Mask(np.zeros((height, width), np.uint8)), step(100)).values.shape == (height, width)
+
+
+@pytest.mark.parametrize("width", [4, 8])
+def test_a_fine_contour_is_followed_at_its_own_size(width: int) -> None:
+    """A thin line outlives the filter at the mask's size and not at half of it."""
+    values = np.zeros((SIDE, SIDE), np.uint8)
+    values[:, 100 : 100 + width // 2] = 255
+    luma = np.where(values > 0, 200, 40).astype(np.uint8)
+    grey = np.full((SIDE // 2, SIDE // 2), GREY, np.uint8)
+    frame = Frame(luma, grey, grey, Timestamp(0, Fraction(1)), 0.0)
+    fine = follow_edges(Mask(values, fine=True), make_fine_guide(frame, SIDE, SIDE)).values
+    coarse = follow_edges(Mask(values), make_guide(frame, SIDE, SIDE)).values
+    apart = [np.abs(found.astype(int) - values).mean() for found in (fine, coarse)]
+    assert apart[0] < apart[1] / 2
+
+
+def test_only_stills_are_followed_at_full_size(models: Models) -> None:
+    picture = frame_from_bgr(clip(640, 480, 1).frames[0], Timestamp(0, Fraction(1)), 0.0)
+    once, several = models.pick("portrait-fine").open(), models.pick_still(None).open()
+    assert not once.segment(picture).fine
+    assert several.segment(picture).fine

@@ -112,6 +112,8 @@ class Mask:
 
     values: Plane
     """(height, width) uint8, 0 = background, 255 = person."""
+    fine: bool = False
+    """Whether its contours are as fine as its pixels, as those of several looks are; one look's are half as fine."""
 
     @property
     def width(self) -> int:

@@ -90,7 +90,7 @@ class StillSegmenter:
             return self._segmenter.segment(frame)
         whole = self._look(frame)
         box = find_box(whole, frame)
-        return Mask(whole) if box is None else Mask(self._closer(whole, frame, box))
+        return Mask(whole if box is None else self._closer(whole, frame, box), fine=True)
 
     def reset(self) -> None:
         """Forget the prior: the next frame is looked at several times."""
