@@ -164,7 +164,8 @@ litert: .venv/test ## Take LiteRT.js into the package anew (LITERT=version)
 # client; certutil tells Chromium whom to trust. RUNLEVEL=1: what is installed is not started.
 PAGE_PACKAGES = chromium firefox-esr xvfb libatomic1
 TEST_PACKAGES = coturn iproute2 iptables ethtool libnss3-tools simple-whip-client gcc libc6-dev \
-  gstreamer1.0-nice gstreamer1.0-plugins-base gstreamer1.0-plugins-good gstreamer1.0-plugins-bad
+  gstreamer1.0-nice gstreamer1.0-plugins-base gstreamer1.0-plugins-good gstreamer1.0-plugins-bad \
+  gstreamer1.0-plugins-ugly
 .PHONY: system-packages
 system-packages: .venv/test .venv/bin/promtool ## Install what the tests need of the system (Debian, Ubuntu)
 	@if grep -q '^ID=ubuntu' /etc/os-release; then \

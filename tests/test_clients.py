@@ -132,8 +132,12 @@ async def test_the_rfc_authors_client_is_refused_without_its_token_and_from_anot
 
 
 @pytest.mark.skipif(whip_client.missing() is not None, reason=str(whip_client.missing()))
-@pytest.mark.parametrize("options", [(), ("--no-trickle",)], ids=["trickle", "no-trickle"])
-async def test_gstreamer_publishes_and_a_browser_watches(tmp_path: Path, options: tuple[str, ...]) -> None:
+@pytest.mark.parametrize(
+    ("options", "video"),
+    [((), whip_client.VP8), (("--no-trickle",), whip_client.VP8), ((), whip_client.H264_HIGH)],
+    ids=["trickle", "no-trickle", "H.264 High"],
+)
+async def test_gstreamer_publishes_and_a_browser_watches(tmp_path: Path, options: tuple[str, ...], video: str) -> None:
     (tmp_path / "gstreamer").mkdir()
     async with (
         elsewhere(MODULES, PAGE) as origin,
@@ -142,7 +146,7 @@ async def test_gstreamer_publishes_and_a_browser_watches(tmp_path: Path, options
     ):
         page.set_default_timeout(60_000)
         endpoint = f"{url}/whip/desk?mode=color&color=%230000ff"
-        async with whip_client.publishing(tmp_path / "gstreamer", endpoint, TOKEN, *options):
+        async with whip_client.publishing(tmp_path / "gstreamer", endpoint, TOKEN, *options, video=video):
 
             async def published() -> bool:
                 return any(row["frames_dropped"] for row in running.sessions.describe())

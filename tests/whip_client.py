@@ -27,11 +27,19 @@ void gupnp_simple_igd_remove_port_local(pointer igd) { (void) igd; }
 
 LEFT_OUT = ("soup", "adaptivedemux2", "hls", "dash", "smoothstreaming", "curl")
 
-PICTURE = (
-    "videotestsrc is-live=true pattern=red ! video/x-raw,width=640,height=480,framerate=30/1 ! videoconvert ! "
+RED = "videotestsrc is-live=true pattern=red ! video/x-raw,width=640,height=480,framerate=30/1 ! videoconvert ! "
+
+VP8 = RED + (
     "vp8enc deadline=1 target-bitrate=1000000 keyframe-max-dist=60 ! rtpvp8pay pt=96 ssrc=2 ! "
     "capsfilter caps=application/x-rtp,media=video,encoding-name=VP8,payload=96"
 )
+H264_HIGH = RED + (
+    "x264enc tune=zerolatency speed-preset=ultrafast dct8x8=true bitrate=1000 key-int-max=60 ! "
+    "video/x-h264,profile=high,stream-format=byte-stream ! "
+    "rtph264pay config-interval=-1 aggregate-mode=zero-latency pt=96 ssrc=2 ! "
+    "capsfilter caps=application/x-rtp,media=video,encoding-name=H264,payload=96"
+)
+"""x264's own default profile where nothing asks for another."""
 
 
 def missing() -> str | None:
@@ -59,9 +67,9 @@ def environment(folder: Path) -> dict[str, str]:
 
 
 @asynccontextmanager
-async def publishing(folder: Path, url: str, token: str, *options: str) -> AsyncIterator[None]:
+async def publishing(folder: Path, url: str, token: str, *options: str, video: str = VP8) -> AsyncIterator[None]:
     """A red picture, published for the length of the block; the session is deleted at its end."""
-    command = (PROGRAM, "--url", url, "--token", token, "--video", PICTURE, *options)
+    command = (PROGRAM, "--url", url, "--token", token, "--video", video, *options)
     process = await asyncio.create_subprocess_exec(*command, env=environment(folder))
     try:
         yield
