@@ -114,5 +114,5 @@ def test_what_the_work_dies_of_is_not_blamed_on_the_target(tmp_path: Path) -> No
         broken = Broken()
         broken.error = error  # type: ignore[attr-defined]
         with pytest.raises(type(error), match=r"^injected$"):
-            run(Job(str(source), str(tmp_path / "out.mp4")), lambda: broken, lambda *_: None)  # type: ignore[arg-type]  # noqa: B023
+            run(Job(str(source), str(tmp_path / "out.mp4")), lambda _: broken, lambda *_: None)  # type: ignore[arg-type]  # noqa: B023
     assert not list(tmp_path.glob("*out*"))
