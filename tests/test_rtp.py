@@ -3,9 +3,11 @@
 import asyncio
 from asyncio import timeout
 from itertools import pairwise
+from typing import Any
 
 import aiohttp
 import pytest
+from aiortc.rtp import RtcpByePacket
 
 from portrait.transports.webrtc import uplink
 from tests.fakes import FakeModel, full_mask
@@ -50,6 +52,20 @@ async def test_packets_without_a_picture_change_nothing(codec: str, send: object
             await send(client)  # type: ignore[operator]
             await client.until_frames(3, encoder)
         assert (await client.numbers())["frames_refused"] == before
+
+
+@pytest.mark.parametrize("source", ["_ssrc", "_rtx_ssrc"])
+async def test_a_source_that_says_goodbye_does_not_end_the_session(source: str) -> None:
+    """An encoder that starts again does so, and sends on; the connection says when a client leaves."""
+    async with fake_service(FakeModel(full_mask)) as (url, sessions), handmade(url) as client:
+        encoder = Encoder()
+        await client.connect("/webrtc")
+        await client.until_frames(3, encoder)
+        await send_empty_retransmission(client)  # so that the service knows the source of retransmissions
+        sender: Any = client.transceiver.sender
+        await sender.transport._send_rtp(bytes(RtcpByePacket(sources=[getattr(sender, source)])))
+        await client.until_frames(5, encoder)
+        assert len(sessions) == 1
 
 
 async def test_padding_before_and_after_the_first_picture_changes_nothing() -> None:

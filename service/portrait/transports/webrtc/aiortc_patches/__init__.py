@@ -15,18 +15,20 @@ Replaced for the process, by `install`:
    the moment in which it connects, asks for its peer's consent forever (`udp_socket.py`, `ice.py`).
 8. DTLS: aiortc offers cipher suites for ECDSA only, while GStreamer and others bring RSA certificates, and it parses
    certificates that it need only hash (`dtls.py`).
+9. RTCP BYE, with which aiortc ends a track. It says that one source has left (RFC 3550 section 6.6), as an encoder does
+   that starts again with another one. A peer that leaves closes the connection, or falls silent.
 
 Replaced in each connection:
 
-9. The jitter buffer and the NACK generator of a camera. aiortc hands a picture over when the first packet of the next
+10. The jitter buffer and the NACK generator of a camera. aiortc hands a picture over when the first packet of the next
    one arrives, a frame's interval later than the RTP marker allows (RFC 3550 section 5.1; RFC 7741 section 4.1; RFC
    6184 section 5.1); it asks once for a lost packet, waits for it until 512 later ones have come, takes padding for a
    picture and does work in proportion to a jump of sequence numbers (`receiver.py`).
-10. The bandwidth estimate of a camera, which begins at whatever the sender sends and rises by 8 % a second
+11. The bandwidth estimate of a camera, which begins at whatever the sender sends and rises by 8 % a second
     (`receiver.py`).
-11. The encoder of a sender, which runs where its pictures are made (`video_codecs.py`).
-12. What clients send on data channels, which is kept without a bound (`data_channels.py`).
-13. UDP sockets, which are bound to any port and read one datagram per turn of the event loop (`media_ports.py`,
+12. The encoder of a sender, which runs where its pictures are made (`video_codecs.py`).
+13. What clients send on data channels, which is kept without a bound (`data_channels.py`).
+14. UDP sockets, which are bound to any port and read one datagram per turn of the event loop (`media_ports.py`,
     `udp_socket.py`).
 
 Each is small, written against the releases in TESTED, and refused with any other; tests fail when upstream changes.
@@ -56,6 +58,10 @@ STEADY = SimpleNamespace(time=time.monotonic)
 """Replaces the module `time` where only intervals matter."""
 
 
+class _NoPacket:
+    """What no packet is an instance of."""
+
+
 def install() -> None:
     """Replace these parts of aiortc for the process. Idempotent.
 
@@ -70,6 +76,7 @@ def install() -> None:
     rtcrtpreceiver.depayload = depayload  # type: ignore[attr-defined]
     rtcrtpreceiver.TimestampMapper = UnwrappedTime  # type: ignore[assignment, misc]
     rtcrtpsender.uint32_add = without_origin  # type: ignore[attr-defined, assignment]
+    rtcrtpreceiver.RtcpByePacket = _NoPacket  # type: ignore[attr-defined, assignment]
     rtcpeerconnection.find_common_codecs = find_common_codecs
     for module in (rtcrtpreceiver, rtcrtpsender, rtcsctptransport):
         module.time = STEADY  # type: ignore[attr-defined]
