@@ -27,6 +27,10 @@ def udp_ports() -> int:
     return sum(f"socket:[{line.split()[9]}]" in held for table in tables for line in table.splitlines()[1:])
 
 
+POOLS = ("codec_", "viewer-encoder_", "picture_", "picture-header_", "background_", "clip_")
+"""How the names of pools' threads begin. A pool starts them one by one as they are needed and has a bound of its own:
+in a short run the last of them come after the first count."""
+
 ALL_ARENAS = 4096
 """What jemalloc calls all of them (MALLCTL_ARENAS_ALL)."""
 
@@ -75,7 +79,7 @@ def count(running: RunningService) -> dict[str, int]:
     return {
         "sessions": len(running.sessions),
         "tasks": len(asyncio.all_tasks()),
-        "threads": threading.active_count(),
+        "threads": sum(not thread.name.startswith(POOLS) for thread in threading.enumerate()),
         "descriptors": len(list(Path("/proc/self/fd").iterdir())),
         "udp_ports": udp_ports(),
         "rss": resident(),
