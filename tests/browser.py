@@ -76,6 +76,10 @@ def arguments_for(camera: Path | None, allow: bool = True, extra: Sequence[str] 
     return [*arguments, "--use-fake-ui-for-media-stream" if allow else "--deny-permission-prompts"]
 
 
+PATIENCE = 120_000
+"""Milliseconds after which a page does not do any more what a test waits for: many things at once may run."""
+
+
 @asynccontextmanager
 async def open_page(
     url: str,
@@ -102,6 +106,7 @@ async def open_page(
             **screen.options(),
         )
         try:
+            context.set_default_timeout(PATIENCE)
             page = context.pages[0]
             await page.goto(url)
             yield page
@@ -127,6 +132,7 @@ class Browsers:
         """The page at `url`, whose camera plays a clip, or which has none."""
         context = await (await self._started(shown)).new_context(**screen.options())
         try:
+            context.set_default_timeout(PATIENCE)
             page = await context.new_page()
             await page.goto(url)
             yield page

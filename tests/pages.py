@@ -15,13 +15,13 @@ from playwright.async_api import Page, expect
 
 from portrait.server.app import RunningService, run_service
 from portrait.settings import Settings
-from tests.browser import SHARED, Browsers, Screen, browsers, open_page, write_camera
+from tests.browser import PATIENCE, SHARED, Browsers, Screen, browsers, open_page, write_camera
 from tests.conftest import udp_sockets
 from tests.people import Array, clip
 
 __all__ = ["browsers"]  # a fixture
 
-expect.set_options(timeout=60_000)  # many things at once may run on the machine
+expect.set_options(timeout=PATIENCE)
 
 SIZE = (640, 480)
 SHOWN = clip(*SIZE, 60)
@@ -88,7 +88,6 @@ async def browsing(
             write_camera(file, SHOWN)
         opened = open_page(url, tmp_path / "profile", file, allow, screen=screen)
     async with opened as page:
-        page.set_default_timeout(60_000)
         yield page
 
 

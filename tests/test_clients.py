@@ -93,7 +93,6 @@ async def test_the_rfc_authors_client_publishes_and_watches_from_another_origin(
         serving(tmp_path, origin) as (running, url),
         open_page(origin, tmp_path / "profile", camera) as page,
     ):
-        page.set_default_timeout(60_000)
         await page.evaluate(PUBLISH, [f"{url}/whip/desk?mode=color&color=%23ff0000", TOKEN])
         await page.wait_for_function("publishing.connectionState === 'connected'")
         await page.evaluate(VIEW, [f"{url}/whep/desk", TOKEN])
@@ -144,7 +143,6 @@ async def test_gstreamer_publishes_and_a_browser_watches(tmp_path: Path, options
         serving(tmp_path, origin) as (running, url),
         open_page(origin, tmp_path / "profile", None) as page,
     ):
-        page.set_default_timeout(60_000)
         endpoint = f"{url}/whip/desk?mode=color&color=%230000ff"
         async with whip_client.publishing(tmp_path / "gstreamer", endpoint, TOKEN, *options, video=video):
 

@@ -82,7 +82,6 @@ async def test_the_page_looks_as_the_docs_show_it(service: RunningService, shot:
     screen = Screen(*shot.size, scale=2 if phone else 1.5, scheme="dark" if shot.dark else "light", touch=phone)
     url = f"http://localhost:{service.http_port}/"
     async with SHARED[-1].chromium(url, film(), screen) as page:
-        page.set_default_timeout(60_000)
         await expect(page.locator("#gallery label")).to_have_count(5)
         await page.locator(f"[name=mode][value={shot.mode}]").check(force=True)
         if shot.mode == "image":

@@ -101,7 +101,8 @@ CONFIGS = {
     "portrait": PORTRAIT,
     "portrait_calm": calm(PORTRAIT),
     "open": OPEN_PORTRAIT,
-    "open_calm": replace(calm(OPEN_PORTRAIT), mix=replace(CALM_MIX, weights=OPEN_CALLS)),
+    # What lies beside people is less like a room than a room is: more of it.
+    "open_calm": replace(calm(OPEN_PORTRAIT), mix=replace(CALM_MIX, weights=OPEN_CALLS, empty=0.15)),
     "wide": WIDE,
     "wide_calm": calm(WIDE),
     "fine": FINE,
