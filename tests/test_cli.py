@@ -57,7 +57,7 @@ def test_a_reader_that_wants_no_more_is_no_error() -> None:
         reading, writing = os.pipe()
         os.close(reading)
         command = [sys.executable, "-m", "portrait", *arguments]
-        done = subprocess.run(command, stdout=writing, stderr=subprocess.PIPE, env=buffered, text=True, timeout=60)
+        done = subprocess.run(command, stdout=writing, stderr=subprocess.PIPE, env=buffered, text=True, timeout=300)
         os.close(writing)
         assert done.returncode == 141
         assert "Broken pipe" not in done.stderr, done.stderr
