@@ -237,6 +237,26 @@ def test_a_jump_of_sequence_numbers_costs_no_more_than_the_window(jump: int) -> 
     assert steps / len(packets) < 20 * CAPACITY
 
 
+@pytest.mark.parametrize("back", [99, 100, 101, 130, 300, CAPACITY - 1, CAPACITY, CAPACITY + 1, 5000, 32767])
+def test_a_jump_back_starts_anew_and_holds_nobody_up(back: int) -> None:
+    """The buffer empties itself; what was newest before is not in it any more and is not looked for."""
+    clock = Clock()
+    buffer = LiveJitterBuffer(clock=clock)
+    packets = picture_packets(random.Random(back), 60)
+    delivered(buffer, packets[:80])
+    first = (packets[79].sequence_number - back) % 65536
+    again = [copy.copy(packet) for packet in picture_packets(random.Random(1), 400)]
+    for number, packet in enumerate(again):
+        packet.sequence_number = (first + number) % 65536
+        packet.timestamp += 500_000
+    del again[3]
+    found = 0
+    for packet in again:
+        clock.now += 0.01
+        found += buffer.add(packet)[1] is not None
+    assert found > 100
+
+
 def test_padding_is_no_picture_and_ends_none() -> None:
     packets = picture_packets(random.Random(3), 30)
     sequence, padded = packets[0].sequence_number, []

@@ -209,17 +209,21 @@ class LiveJitterBuffer(JitterBuffer):
         earlier = self._packets[packet.sequence_number % self._capacity]
         if earlier is not None and earlier.sequence_number == packet.sequence_number:
             return self._is_keyframe_due(), None  # a duplicate, which must not replace a picture's bytes by padding
+        origin = self._origin
         lost, frame = super().add(packet)
         if lost:
             self.want_keyframe()
-        if self._newest is None or uint16_gt(packet.sequence_number, self._newest.sequence_number):
+        # After a jump far back aiortc empties the buffer and starts anew from this packet.
+        assert self._origin is not None  # set by the first packet
+        starts_anew = origin is not None and uint16_gt(origin, self._origin)
+        if self._newest is None or starts_anew or uint16_gt(packet.sequence_number, self._newest.sequence_number):
             self._newest = packet
         frame = frame or self._give_up_late()
         return self._is_keyframe_due(), frame
 
     def _give_up_late(self) -> JitterFrame | None:
         """Drop what has been incomplete for too long. Returns the first complete picture behind it."""
-        assert self._origin is not None  # set by the first packet
+        assert self._origin is not None
         assert self._newest is not None
         # Packets of a picture that is merely not complete yet follow each other without a gap.
         waiting = uint16_add(self._newest.sequence_number, -self._origin) + 1
@@ -248,7 +252,9 @@ class LiveJitterBuffer(JitterBuffer):
         gap = self._first_gap(waiting)
         assert gap is not None
         self.remove(gap)
-        while self._packets[self._origin % self._capacity] is None:
+        for _ in range(waiting - gap - 1):  # to the newest packet at most
+            if self._packets[self._origin % self._capacity] is not None:
+                break
             self._origin = uint16_add(self._origin, 1)
         self._is_headless = True
         return self._remove_frame(self._origin)
