@@ -82,7 +82,8 @@ def calm(config, epochs=5):
 
 # Whole bodies are half of what may be used commercially; calls still decide.
 OPEN_CALLS = CALLS | {"street": 0.8, "hd2": 1.0, "hands": 0.7, "unsplash": 1.5, "mask": 1.5}
-OPEN_PORTRAIT = replace(PORTRAIT, licences=OPEN, mix=replace(PORTRAIT.mix, weights=OPEN_CALLS))
+# What lies beside people is less like a room than a room is: more of it.
+OPEN_PORTRAIT = replace(PORTRAIT, licences=OPEN, mix=replace(PORTRAIT.mix, weights=OPEN_CALLS, empty=0.2))
 
 WIDE = replace(PORTRAIT, sizes=((0, 144, 256),))
 FINE = replace(PORTRAIT, sizes=((0, 256, 256),))
@@ -101,8 +102,7 @@ CONFIGS = {
     "portrait": PORTRAIT,
     "portrait_calm": calm(PORTRAIT),
     "open": OPEN_PORTRAIT,
-    # What lies beside people is less like a room than a room is: more of it.
-    "open_calm": replace(calm(OPEN_PORTRAIT), mix=replace(CALM_MIX, weights=OPEN_CALLS, empty=0.15)),
+    "open_calm": replace(calm(OPEN_PORTRAIT), mix=replace(CALM_MIX, weights=OPEN_CALLS, empty=0.2)),
     "wide": WIDE,
     "wide_calm": calm(WIDE),
     "fine": FINE,
