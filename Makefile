@@ -73,6 +73,7 @@ cut: .venv/test system-packages ## Cut the network between clients and a service
 mutants: .venv/test system-packages ## Break the promises of privacy, bounds and no loss, one by one: a test must notice each (ten minutes)
 	$(BIN)/python -m tests.faults.mutants
 
+BENCHMARKS ?=
 .PHONY: bench
 bench: .venv/test .venv/jemalloc .venv-mediapipe/ready system-packages ## Measure us against peers and make docs/develop/benchmarks.md anew (an hour; BENCHMARKS="frame latency" for some)
 	$(BIN)/python -m tests.benchmarks $(BENCHMARKS)
