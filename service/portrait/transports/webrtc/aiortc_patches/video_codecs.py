@@ -158,9 +158,11 @@ class LiveEncoder:
         self._rate = stepped(self._rate, max(limits.MIN_BITRATE, min(bitrate, limits.MAX_BITRATE)))
 
     def pack(self, packet: Packet | EncodedPicture) -> tuple[list[bytes], int]:  # type: ignore[type-arg]  # in its stubs only
-        """RTP payloads and timestamp of a picture that its track has encoded."""
-        assert isinstance(packet, EncodedPicture)
-        return packet.payloads, packet.timestamp
+        """RTP payloads and timestamp of a picture that its track has encoded: ours are split already."""
+        if isinstance(packet, EncodedPicture):
+            return packet.payloads, packet.timestamp
+        packed: tuple[list[bytes], int] = super().pack(packet)  # type: ignore[misc]  # of the codec's class, mixed in
+        return packed
 
 
 class LiveVp8Encoder(LiveEncoder, vpx.Vp8Encoder):
