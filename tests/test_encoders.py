@@ -126,3 +126,11 @@ def test_h264_in_packetization_mode_0_sends_one_nal_unit_in_each_packet() -> Non
     assert all(1 <= payload[0] & 0x1F <= 23 and len(payload) <= 1300 for payload in payloads)
     data = b"".join(b"\0\0\0\1" + payload for payload in payloads)
     assert len(decoder.decode(av.Packet(data))) == 1  # type: ignore[attr-defined]
+
+
+def test_what_another_sender_of_the_process_has_encoded_is_packed_as_by_aiortc() -> None:
+    packet = av.Packet(b"\x10\x02\x00" + bytes(3000))
+    packet.pts, packet.time_base = 90, Fraction(1, 1000)
+    payloads, timestamp = encoders.LiveVp8Encoder().pack(packet)
+    assert timestamp == 8100
+    assert b"".join(depayload(codec("VP8"), payload) for payload in payloads) == bytes(packet)
