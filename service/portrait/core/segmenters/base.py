@@ -54,3 +54,40 @@ class Model(Protocol):
 
     def open(self) -> Segmenter:
         """A segmenter with a prior of its own. Call it on the thread that will use it."""
+
+
+class DerivedModel:
+    """What models share that differ from another, `model`, only in the segmenters they open."""
+
+    def __init__(self, model: Model) -> None:
+        self.model = model
+
+    @property
+    def name(self) -> str:
+        """The name by which sessions select it."""
+        return self.model.name
+
+    @property
+    def width(self) -> int:
+        """Pixels per row of the network's input and mask."""
+        return self.model.width
+
+    @property
+    def height(self) -> int:
+        """Rows of the network's input and mask."""
+        return self.model.height
+
+    @property
+    def stateful(self) -> bool:
+        """Whether the network takes a prior mask."""
+        return self.model.stateful
+
+    @property
+    def path(self) -> str:
+        """Where the file lies."""
+        return self.model.path
+
+    @property
+    def runtime(self) -> str:
+        """The name of the library that executes it."""
+        return self.model.runtime

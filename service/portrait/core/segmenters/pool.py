@@ -3,14 +3,14 @@
 from collections import deque
 from threading import Lock
 
-from portrait.core.segmenters.base import Model, Segmenter
+from portrait.core.segmenters.base import DerivedModel, Model, Segmenter
 from portrait.image.frame import Frame, Mask
 
 IDLE = 2
 """Segmenters kept open while nothing uses them; each takes some megabytes."""
 
 
-class SegmenterPool:
+class SegmenterPool(DerivedModel):
     """A Model whose segmenters are reused: for stills, where opening one takes longer than using it.
 
     `open` lends an idle segmenter, or opens another one; closing what is lent resets it and gives it back. At most
@@ -18,39 +18,10 @@ class SegmenterPool:
     """
 
     def __init__(self, model: Model, idle: int = IDLE) -> None:
-        self.model, self._most = model, idle
+        super().__init__(model)
+        self._most = idle
         self._idle: deque[Segmenter] = deque()
         self._lock, self._closed = Lock(), False
-
-    @property
-    def name(self) -> str:
-        """The name by which sessions select it."""
-        return self.model.name
-
-    @property
-    def width(self) -> int:
-        """Pixels per row of the network's input and mask."""
-        return self.model.width
-
-    @property
-    def height(self) -> int:
-        """Rows of the network's input and mask."""
-        return self.model.height
-
-    @property
-    def stateful(self) -> bool:
-        """Whether the network takes a prior mask."""
-        return self.model.stateful
-
-    @property
-    def path(self) -> str:
-        """Where the file lies."""
-        return self.model.path
-
-    @property
-    def runtime(self) -> str:
-        """The name of the library that executes it."""
-        return self.model.runtime
 
     def open(self) -> Segmenter:
         """A segmenter without a prior."""

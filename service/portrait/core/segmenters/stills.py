@@ -9,7 +9,7 @@ from dataclasses import replace
 import cv2
 import numpy as np
 
-from portrait.core.segmenters.base import Model, Segmenter
+from portrait.core.segmenters.base import DerivedModel, Segmenter
 from portrait.image.convert import turned
 from portrait.image.frame import Frame, Mask, Plane
 
@@ -32,41 +32,8 @@ Box = tuple[int, int, int, int]
 """Top, bottom, left and right, in pixels of a frame; even numbers, but for the frame's own last row or column."""
 
 
-class StillModel:
+class StillModel(DerivedModel):
     """A Model for stills: its segmenters look at a picture several times. What takes a prior looks once."""
-
-    def __init__(self, model: Model) -> None:
-        self.model = model
-
-    @property
-    def name(self) -> str:
-        """The name by which sessions select it."""
-        return self.model.name
-
-    @property
-    def width(self) -> int:
-        """Pixels per row of the network's input and mask."""
-        return self.model.width
-
-    @property
-    def height(self) -> int:
-        """Rows of the network's input and mask."""
-        return self.model.height
-
-    @property
-    def stateful(self) -> bool:
-        """Whether the network takes a prior mask."""
-        return self.model.stateful
-
-    @property
-    def path(self) -> str:
-        """Where the file lies."""
-        return self.model.path
-
-    @property
-    def runtime(self) -> str:
-        """The name of the library that executes it."""
-        return self.model.runtime
 
     def open(self) -> "StillSegmenter":
         """A segmenter for pictures that have nothing to do with each other."""
