@@ -273,7 +273,7 @@ async def test_a_box_uses_it_for_stills_and_keeps_streams_fast(
         picture = jpeg(halves())
         unnamed, named = await client.segment(picture), await client.segment(picture, model="max")
         assert unnamed.array.tobytes() == named.array.tobytes()
-        # Two thirds of the large network: the fine one sees nobody.
+        # Two thirds of the large network's mask: the fine one finds no person.
         assert 150 < unnamed.array[:, 24:].mean() < 190
         async with client.open_stream() as stream:
             assert stream.info.model.name == "portrait"

@@ -1,4 +1,4 @@
-"""Packets of pictures: whole with their last one, asked for when they are lost, and given up in time."""
+"""The jitter buffer: a picture is complete with its last packet; lost packets are requested, then dropped in time."""
 
 import copy
 import random

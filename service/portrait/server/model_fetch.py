@@ -60,7 +60,7 @@ def _download(model: Published, address: str) -> bytes:
         raise BadModel(
             f"{address}: got an archive that is damaged or cut short, expected a whole one ({error})"
         ) from error
-    except OSError as error:  # the name is unknown, nobody answers, or the connection is lost
+    except OSError as error:  # the host is unknown, does not answer, or closes the connection
         raise BadModel(f"{address}: cannot be reached: {getattr(error, 'reason', error)}") from error
     raise BadModel(f"{address}: got an archive without {model.member}, expected it there")
 

@@ -27,7 +27,7 @@ const LOST = 3000;
 /** RTP ticks (1/90000 s) by which a frame's time may be off. */
 const TOLERANCE = 25 * 90;
 
-/** Reports in a row that fit no frame, after which the known RTP timestamp is given up. */
+/** Reports in a row that fit no frame, after which the reference is dropped. */
 const MISFITS = 3;
 
 /** Whether the page learns RTP timestamps; where it does not, a mask is shown with the newest frame. */
