@@ -130,10 +130,8 @@ peers/selfie_segmentation.tflite: | .venv/test
 	@touch $@
 
 .PHONY: protos
-protos: .venv/test ## Regenerate service/portrait/v1, kserve and the tables of docs/reference/protocol.md from protos/
-	$(BIN)/python -m grpc_tools.protoc -I protos \
-	  --python_out=service --grpc_python_out=service --mypy_out=quiet:service --mypy_grpc_out=quiet:service \
-	  protos/portrait/v1/segmentation.proto protos/portrait/kserve/inference.proto
+protos: .venv/test ## Compile protos/ into service/portrait/v1 and kserve, and write the tables of docs/reference/protocol.md
+	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m tests.protos
 	$(BIN)/python -m tests.proto_tables --write
 
 # Every wheel of the image with its hash, for every platform at once.

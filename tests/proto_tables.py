@@ -1,20 +1,17 @@
 """The tables of docs/reference/protocol.md, made of the contract's comments: `python -m tests.proto_tables --write`."""
 
-import subprocess
 import sys
-import tempfile
 from collections.abc import Iterator
-from pathlib import Path
 
 from google.protobuf.descriptor_pb2 import (
     DescriptorProto,
     EnumDescriptorProto,
     FieldDescriptorProto,
     FileDescriptorProto,
-    FileDescriptorSet,
 )
 
-ROOT = Path(__file__).parents[1]
+from tests.protos import ROOT, compiled
+
 CONTRACT = "portrait/v1/segmentation.proto"
 PAGE = ROOT / "docs" / "reference" / "protocol.md"
 BEGIN, END = "<!-- made by `make protos`: -->\n", "<!-- end -->\n"
@@ -25,14 +22,7 @@ MESSAGE, ENUM, FIELD, VALUE = 4, 5, 2, 2
 
 def contract() -> FileDescriptorProto:
     """The contract with its comments."""
-    with tempfile.TemporaryDirectory() as folder:
-        target = Path(folder) / "set"
-        subprocess.run(
-            [sys.executable, "-m", "grpc_tools.protoc", f"-I{ROOT / 'protos'}",
-             "--include_source_info", f"--descriptor_set_out={target}", CONTRACT],
-            check=True, cwd=ROOT / "protos",
-        )  # fmt: skip
-        return FileDescriptorSet.FromString(target.read_bytes()).file[-1]
+    return compiled(CONTRACT, "--include_source_info")
 
 
 def comments(file: FileDescriptorProto) -> dict[tuple[int, ...], str]:

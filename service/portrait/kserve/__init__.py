@@ -1,0 +1,1 @@
+"""KServe's Open Inference Protocol, protos/portrait/kserve."""
