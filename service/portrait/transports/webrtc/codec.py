@@ -3,8 +3,6 @@
 from collections.abc import Callable
 
 import av
-import cv2
-import numpy as np
 from aiortc.codecs.base import Decoder
 
 from portrait.core.compositors import MODES, Options
@@ -12,7 +10,8 @@ from portrait.core.pipeline import Result
 from portrait.errors import BadPicture
 from portrait.image.av_frame import frame_from_av
 from portrait.image.convert import recolored
-from portrait.image.frame import CAMERA, GREY, Frame, Mask, chroma_size
+from portrait.image.frame import CAMERA, Frame
+from portrait.sessions.broadcasts import make_outputs, mask_frame
 from portrait.transports.webrtc.aiortc_patches.receiver import rtp_time
 from portrait.transports.webrtc.aiortc_patches.video_codecs import EncodedPicture, PictureEncoder, bounded_decoder
 from portrait.transports.webrtc.backlog import CodedPictures
@@ -115,20 +114,4 @@ class BroadcastCodec(CameraCodec):
 
     def encode(self, result: Result, picture: CodedPictures) -> dict[str, Frame]:
         """Make each output that is watched: {"composite": frame, "mask": frame}."""
-        wanted, made = self._wanted(), {}
-        if "composite" in wanted:
-            made["composite"] = recolored(result.compose(), CAMERA)
-        if "mask" in wanted:
-            made["mask"] = mask_frame(result.mask, result.frame)
-        return made
-
-
-def mask_frame(mask: Mask, frame: Frame) -> Frame:
-    """The mask at the model's size as a grey frame: luma 16 for probability 0, 235 for 1.
-
-    A receiver that converts it to RGB, as browsers do, reads the probability as 0 to 255.
-    """
-    luma = np.asarray(cv2.convertScaleAbs(mask.values, alpha=219 / 255, beta=16), np.uint8)
-    width, height = chroma_size(mask.width, mask.height)
-    grey = np.full((height, width), GREY, np.uint8)
-    return Frame(luma, grey, grey, frame.timestamp, frame.arrived)
+        return make_outputs(result, self._wanted())

@@ -16,12 +16,12 @@ from portrait.errors import BadOption, Unauthenticated
 from portrait.image.backgrounds import Backgrounds
 from portrait.logs import log_event
 from portrait.security import Security
+from portrait.sessions.broadcasts import VIDEOS, Broadcasts
 from portrait.sessions.registry import Sessions
 from portrait.sessions.session import Session
 from portrait.transports.webrtc import aiortc_patches
 from portrait.transports.webrtc.aiortc_patches.media_ports import PORTS, advertise, media_ports
 from portrait.transports.webrtc.aiortc_patches.video_codecs import PictureEncoder
-from portrait.transports.webrtc.broadcasts import OUTPUTS, Broadcasts
 from portrait.transports.webrtc.codec import BroadcastCodec, LoopbackCodec, MaskCodec, MaskMessageCodec
 from portrait.transports.webrtc.config import WebRTCConfig
 from portrait.transports.webrtc.connection import Connection
@@ -69,10 +69,10 @@ class WebRTC:
         config: WebRTCConfig,
         security: Security,
         executor: ThreadPoolExecutor,
+        broadcasts: Broadcasts,
     ) -> None:
         self._sessions, self._backgrounds, self._config = sessions, backgrounds, config
-        self._security, self._executor = security, executor
-        self._broadcasts = Broadcasts(config.max_viewers, sessions.shared)
+        self._security, self._executor, self._broadcasts = security, executor, broadcasts
         self._rate = Rate()
         self._open = OpenConnections(config.ice, self._rate)
         self._tasks: set[asyncio.Task[None]] = set()
@@ -116,8 +116,8 @@ class WebRTC:
 
     async def _view(self, request: web.Request) -> web.Response:
         output = request.match_info.get("output", "composite")
-        if output not in OUTPUTS:
-            raise web.HTTPNotFound(text=f"got {output!r}, expected one of {', '.join(OUTPUTS)}")
+        if output not in VIDEOS:
+            raise web.HTTPNotFound(text=f"got {output!r}, expected one of {', '.join(VIDEOS)}")
         offer, answered = await read_offer(request, self._rate), self._future()
         run = partial(self._run_viewer, request.match_info["stream"], output, offer, answered)
         return await self._answer(request, run, answered)
@@ -184,6 +184,7 @@ class WebRTC:
                     await publisher.run(publisher.show())
 
     async def _run_viewer(self, name: str, output: str, offer: str, answered: Answered) -> None:
+        await self._broadcasts.wake(name)
         with (
             self._broadcasts.view(name) as broadcast,
             self._sessions.admit_viewer(broadcast.pixels[output]) as load,
@@ -243,12 +244,20 @@ def _opening(request: web.Request) -> Opening:
 
 @asynccontextmanager
 async def serve_webrtc(
-    sessions: Sessions, backgrounds: Backgrounds, config: WebRTCConfig, security: Security | None = None
+    sessions: Sessions,
+    backgrounds: Backgrounds,
+    config: WebRTCConfig,
+    security: Security | None = None,
+    broadcasts: Broadcasts | None = None,
 ) -> AsyncIterator[WebRTC]:
-    """The transport for the length of the block. Without `security` connections need no credentials."""
+    """The transport for the length of the block. Without `security` connections need no credentials.
+
+    `broadcasts` are the named streams, where other transports publish or watch them as well.
+    """
     aiortc_patches.install()
     executor = ThreadPoolExecutor(ENCODER_THREADS, thread_name_prefix="viewer-encoder")
-    webrtc = WebRTC(sessions, backgrounds, config, security or Security.allow_all(), executor)
+    named = broadcasts or Broadcasts(config.max_viewers, sessions.shared)
+    webrtc = WebRTC(sessions, backgrounds, config, security or Security.allow_all(), executor, named)
     with media_ports(asyncio.get_running_loop(), config.ports):
         try:
             yield webrtc

@@ -13,9 +13,9 @@ from aiortc.mediastreams import MediaStreamError
 from portrait.admission.capacity import StreamLoad
 from portrait.errors import UnsupportedOffer
 from portrait.image.frame import Frame
+from portrait.sessions.broadcasts import Broadcast
 from portrait.sessions.newest_slot import Closed, NewestSlot
 from portrait.transports.webrtc.aiortc_patches.video_codecs import EncodedPicture, PictureEncoder, hand_over
-from portrait.transports.webrtc.broadcasts import Broadcast
 from portrait.transports.webrtc.connection import Connection, directions_left, running
 
 logger = logging.getLogger(__name__)

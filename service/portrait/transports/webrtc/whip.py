@@ -4,10 +4,10 @@ from typing import Any, TypeAlias
 
 from portrait.errors import UnsupportedOffer
 from portrait.image.frame import Frame
+from portrait.sessions.broadcasts import Broadcast
 from portrait.sessions.newest_slot import Closed
 from portrait.sessions.session import Session
 from portrait.transports.webrtc.backlog import CodedPictures
-from portrait.transports.webrtc.broadcasts import Broadcast
 from portrait.transports.webrtc.connection import directions_left
 from portrait.transports.webrtc.uplink import Uplink
 

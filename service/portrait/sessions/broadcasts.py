@@ -1,18 +1,31 @@
 """Broadcasts: streams by name, each with one publisher and any number of viewers up to the limit."""
 
 import asyncio
-from collections.abc import Iterator
+from collections.abc import Awaitable, Callable, Collection, Iterator
 from contextlib import contextmanager
+from typing import TypeAlias
 
+import cv2
+import numpy as np
+
+from portrait.core.pipeline import Result
 from portrait.errors import NotPublished, StreamTaken, TooManyViewers
-from portrait.image.frame import Frame
+from portrait.image.convert import recolored
+from portrait.image.frame import CAMERA, GREY, Frame, Mask, Plane, chroma_size
 from portrait.sessions.newest_slot import NewestSlot
 from portrait.workers.shared_state import SharedState
 
-OUTPUTS = ("composite", "mask")
+VIDEOS = ("composite", "mask")
+"""What a viewer can be shown as a video: the composed picture, or the mask in a video's range of luma."""
+
+OUTPUTS = (*VIDEOS, "probability")
+"""And the mask as numbers: a frame whose luma is the probability, 0 to 255."""
 
 RETRY_AFTER = 2.0
 """Seconds after which a viewer may ask again for a stream that is not published."""
+
+Wake: TypeAlias = Callable[[], Awaitable[None]]
+"""Has a declared stream published, and returns once it is."""
 
 
 class Broadcast:
@@ -21,6 +34,8 @@ class Broadcast:
     def __init__(self, name: str) -> None:
         self.name = name
         self.ended = asyncio.Event()
+        self.watched = asyncio.Event()
+        """Set while there are viewers."""
         self.pixels = dict.fromkeys(OUTPUTS, 0)
         """Size of each output's last frame; 0 before the first."""
         self._slots: dict[str, set[NewestSlot[Frame]]] = {output: set() for output in OUTPUTS}
@@ -42,10 +57,13 @@ class Broadcast:
         """A slot that holds the newest frame, for the length of the block."""
         slot: NewestSlot[Frame] = NewestSlot()
         self._slots[output].add(slot)
+        self.watched.set()
         try:
             yield slot
         finally:
             self._slots[output].discard(slot)
+            if not self.wanted:
+                self.watched.clear()
             slot.close()
 
 
@@ -55,14 +73,30 @@ class Broadcasts:
     def __init__(self, max_viewers: int, shared: SharedState) -> None:
         self._max_viewers, self._viewers, self._shared = max_viewers, 0, shared
         self._broadcasts: dict[str, Broadcast] = {}
+        self._declared: dict[str, Wake] = {}
+
+    def declare(self, name: str, wake: Wake) -> None:
+        """Keep a name for a stream that is published when it is asked for."""
+        self._declared[name] = wake
+
+    async def wake(self, name: str) -> None:
+        """Have a declared stream published, where it is not yet; other names need nothing.
+
+        Raises:
+            NotPublished: it cannot be now; says why.
+        """
+        if name not in self._broadcasts and (wake := self._declared.get(name)) is not None:
+            await wake()
 
     @contextmanager
-    def publish(self, name: str) -> Iterator[Broadcast]:
+    def publish(self, name: str, *, declared: bool = False) -> Iterator[Broadcast]:
         """A broadcast of that name for the length of the block; its viewers are told when it ends.
 
         Raises:
-            StreamTaken: the name is published already.
+            StreamTaken: the name is published already, or kept for a declared stream and this is none.
         """
+        if name in self._declared and not declared:
+            raise StreamTaken(f"{name!r} is a camera of this service; publish under another name", RETRY_AFTER)
         if name in self._broadcasts or not self._shared.stream_names.claim(name):
             raise StreamTaken(f"{name!r} is published already", RETRY_AFTER)
         broadcast = self._broadcasts[name] = Broadcast(name)
@@ -94,3 +128,31 @@ class Broadcasts:
         finally:
             self._viewers -= 1
             self._shared.tell(viewers=self._viewers)
+
+
+def make_outputs(result: Result, wanted: Collection[str]) -> dict[str, Frame]:
+    """Make each of OUTPUTS that is wanted."""
+    made = {}
+    if "composite" in wanted:
+        made["composite"] = recolored(result.compose(), CAMERA)
+    if "mask" in wanted:
+        made["mask"] = mask_frame(result.mask, result.frame)
+    if "probability" in wanted:
+        made["probability"] = _grey_frame(result.mask.values, result.frame)
+    return made
+
+
+def mask_frame(mask: Mask, frame: Frame) -> Frame:
+    """The mask at the model's size as a grey frame: luma 16 for probability 0, 235 for 1.
+
+    A receiver that converts it to RGB, as browsers do, reads the probability as 0 to 255.
+    """
+    return _grey_frame(np.asarray(cv2.convertScaleAbs(mask.values, alpha=219 / 255, beta=16), np.uint8), frame)
+
+
+def _grey_frame(luma: Plane, frame: Frame) -> Frame:
+    """A frame of this luma without colour, at the time of `frame`."""
+    height, width = luma.shape
+    chroma_width, chroma_height = chroma_size(width, height)
+    grey = np.full((chroma_height, chroma_width), GREY, np.uint8)
+    return Frame(luma, grey, grey, frame.timestamp, frame.arrived)
