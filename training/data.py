@@ -92,6 +92,14 @@ def load_backgrounds(folder):
     return [path.read_bytes() for i, path in enumerate(paths) if i % 10]
 
 
+def read_rooms(folder):
+    """The JPEG files of a folder as bytes. Raises FileNotFoundError where there are none."""
+    paths = sorted(Path(folder).glob("*.jpg"))
+    if not paths:
+        raise FileNotFoundError(f"there is no .jpg file in {folder}; expected are pictures of rooms without people")
+    return [path.read_bytes() for path in paths]
+
+
 def rooms_beside(pictures, narrowest=0.3, least=64):
     """What of `Pictures` lies beside the people, as JPEG bytes: a room for those who may use no other pictures.
 

@@ -20,7 +20,7 @@ import torch
 
 from training import held, losses, model, selfie, watch
 from training.configs import CONFIGS, Config
-from training.data import Batches, Pictures, Portraits, add_option, load_backgrounds, rooms_beside
+from training.data import Batches, Pictures, Portraits, add_option, load_backgrounds, read_rooms, rooms_beside
 from training.encoders import load_mobilenetv2_imagenet
 
 EVALUATE_EVERY = 5
@@ -272,6 +272,7 @@ def main():
     parser.add_argument("name", choices=CONFIGS)
     add_option(parser)
     parser.add_argument("--more", type=Path, nargs="*", default=[], help="further folders of pictures to learn from")
+    parser.add_argument("--rooms", type=Path, help="folder of JPEG files without people, beside the configuration's")
     parser.add_argument("--labels", type=Path, default=Path("labels"), help="what training.label made (default labels)")
     parser.add_argument(
         "--imagenet",
@@ -291,11 +292,14 @@ def main():
     cv2.setNumThreads(1)
     folders = [arguments.data, *(arguments.more if config.taught else [])]
     pictures = Pictures(folders, arguments.labels if config.taught else None, config.licences)
+    # No source of the data folder's rooms allows commercial use.
+    rooms = rooms_beside(pictures) if config.licences else load_backgrounds(arguments.data)
+    if arguments.rooms:
+        rooms += read_rooms(arguments.rooms)
     trainer = Trainer(
         config,
         pictures,
-        # No source of the rooms allows commercial use.
-        rooms_beside(pictures) if config.licences else load_backgrounds(arguments.data),
+        rooms,
         arguments.out or Path("runs") / arguments.name,
         watch.Watch(arguments.data, Portraits(arguments.data, "val")),
         arguments.workers,
