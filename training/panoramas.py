@@ -1,7 +1,7 @@
 """Rooms without people from panoramas: views such as a camera has them, as JPEG files for `training.train --rooms`.
 
-Environment maps of 3D scenes are whole rooms and places in one picture, and many are public domain. Takes equirectangular
-pictures with linear light: `.hdr`, `.exr`, and `.js` modules that hold an `.exr` as a base64 data URL.
+Environment maps of 3D scenes are whole rooms and places in one picture, and many are public domain. Takes
+equirectangular pictures with linear light: `.hdr`, `.exr`, and `.js` modules that hold an `.exr` as a base64 data URL.
 """
 
 import argparse

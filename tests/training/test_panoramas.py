@@ -1,10 +1,13 @@
+"""Views of panoramas."""
+
 import base64
 
 import av
 import cv2
 import numpy as np
 import pytest
-from training import panoramas
+
+from training import data, panoramas
 
 
 @pytest.fixture
@@ -36,9 +39,11 @@ def test_a_view_of_ninety_degrees_ends_halfway_to_the_next_lamp(panorama):
 
 def test_views_go_all_around_in_different_light(panorama):
     seen = list(panoramas.views(panorama, 8, np.random.default_rng(0)))
-    assert len(seen) == 8 and {picture.shape for picture in seen} == {(240, 320, 3)}
+    assert len(seen) == 8
+    assert {picture.shape for picture in seen} == {(240, 320, 3)}
     red = [np.any(picture[..., 0].astype(int) > picture[..., 1].astype(int) + 60) for picture in seen]
-    assert any(red) and not all(red)
+    assert any(red)
+    assert not all(red)
     assert len({int(np.median(picture)) for picture in seen}) > 4
 
 
@@ -73,10 +78,9 @@ def test_a_picture_that_is_no_panorama_is_refused_with_its_size(panorama, tmp_pa
 
 
 def test_the_command_writes_pictures_that_training_reads(panorama, tmp_path, monkeypatch):
-    from training import data
-
     cv2.imwrite(str(tmp_path / "a.hdr"), panorama)
-    monkeypatch.setattr("sys.argv", ["panoramas", str(tmp_path / "a.hdr"), "--out", str(tmp_path / "rooms"), "--views", "3"])
+    words = ["panoramas", str(tmp_path / "a.hdr"), "--out", str(tmp_path / "rooms"), "--views", "3"]
+    monkeypatch.setattr("sys.argv", words)
     panoramas.main()
     assert len(data.read_rooms(tmp_path / "rooms")) == 3
     with pytest.raises(FileNotFoundError, match=r"no \.jpg file"):
