@@ -14,7 +14,8 @@ RUN python3 -m venv /opt/tools && python3 -m venv --without-pip /opt/portrait \
       --require-hashes --only-binary :all: -r deploy/requirements.lock
 COPY pyproject.toml README.md LICENSE NOTICE ./
 COPY service service
-RUN /opt/tools/bin/pip wheel --no-deps --no-build-isolation --wheel-dir /wheel . \
+COPY clients/python clients/python
+RUN /opt/tools/bin/pip wheel --no-deps --no-build-isolation --wheel-dir /wheel . ./clients/python \
  && /opt/tools/bin/pip --python /opt/portrait/bin/python install --no-deps --no-index /wheel/*.whl \
  && /opt/tools/bin/cyclonedx-py environment /opt/portrait/bin/python \
       --output-reproducible --output-format JSON --output-file /opt/portrait/sbom.cdx.json

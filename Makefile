@@ -23,13 +23,13 @@ run: .venv/run ## Set up and serve with the embedded model: http://localhost:808
 JOBS ?= 4
 SUITE = tests --ignore tests/training -n $(JOBS) --dist loadfile --no-loadscope-reorder
 .PHONY: test
-test: .venv/test system-packages media-packages $(NODE) .venv-tritonclient/ready ## Set up and run all tests (JOBS=files at once)
+test: .venv/test system-packages media-packages $(NODE) .venv-tritonclient/ready .venv-schemathesis/ready ## Set up and run all tests (JOBS=files at once)
 	$(BIN)/pytest $(SUITE)
 	$(BIN)/pytest tests/training
 	@$(MAKE) --no-print-directory test-tflite-runtime
 
 .PHONY: coverage
-coverage: .venv/test system-packages media-packages $(NODE) .venv-tritonclient/ready ## Run the service's tests and list the lines that none of them reaches
+coverage: .venv/test system-packages media-packages $(NODE) .venv-tritonclient/ready .venv-schemathesis/ready ## Run the service's tests and list the lines that none of them reaches
 	$(BIN)/coverage erase
 	$(BIN)/coverage run -m pytest $(SUITE)
 	$(BIN)/coverage combine --quiet
@@ -130,7 +130,7 @@ peers/selfie_segmentation.tflite: | .venv/test
 	@touch $@
 
 .PHONY: protos
-protos: .venv/test ## Compile protos/ into service/portrait/v1 and kserve, and write the tables of docs/reference/protocol.md
+protos: .venv/test ## Compile protos/ into the packages, and write the tables of docs/reference/protocol.md
 	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m tests.protos
 	$(BIN)/python -m tests.proto_tables --write
 
@@ -138,7 +138,7 @@ protos: .venv/test ## Compile protos/ into service/portrait/v1 and kserve, and w
 LOCK = $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --custom-compile-command 'make lock'
 .PHONY: lock
 lock: .venv/test ## Pin anew what the image installs (deploy/*.lock)
-	$(LOCK) --upgrade --extra tracing --constraint deploy/constraints.in \
+	$(LOCK) --upgrade --extra tracing --constraint deploy/constraints.in --no-emit-package portrait-client \
 	  --output-file deploy/requirements.lock pyproject.toml
 	$(LOCK) --upgrade --output-file deploy/build.lock deploy/build.in
 
@@ -214,10 +214,10 @@ arm64-test: deploy-packages ## Build the image for arm64 and try it under qemu-u
 
 PYTHONS ?= python3.11 python3.12 python3.13 python3.14
 .PHONY: test-pythons
-test-pythons: .venv/test system-packages media-packages $(NODE) .venv-tritonclient/ready ## Run the service's tests on every Python of this machine (PYTHONS)
+test-pythons: .venv/test system-packages media-packages $(NODE) .venv-tritonclient/ready .venv-schemathesis/ready ## Run the service's tests on every Python of this machine (PYTHONS)
 	@set -e; for each in $(PYTHONS); do \
 	  $$each -c '' 2>/dev/null || { echo "$$each is not here: left out"; continue; }; \
-	  $$each -m venv .venv-$$each && .venv-$$each/bin/pip install --quiet --disable-pip-version-check -e '.[test]'; \
+	  $$each -m venv .venv-$$each && .venv-$$each/bin/pip install --quiet --disable-pip-version-check $(OURS) '.[test]'; \
 	  .venv-$$each/bin/pytest $(SUITE); done
 
 .PHONY: test-lowest
@@ -225,6 +225,10 @@ test-lowest: .venv/test system-packages media-packages $(NODE) ## Run the servic
 	$(PYTHON) -m venv .venv-lowest
 	VIRTUAL_ENV=.venv-lowest $(BIN)/uv pip install --quiet --resolution lowest-direct -e '.[test]'
 	.venv-lowest/bin/pytest $(SUITE)
+
+.PHONY: monitoring
+monitoring: .venv/test ## Make the rules and dashboards of a cluster anew (deploy/kubernetes/components/monitoring)
+	$(BIN)/python -m tests.deploy.monitoring
 
 .PHONY: screenshots
 screenshots: .venv/test system-packages ## Take the pictures of the page for the docs, light and dark, desktop and phone
@@ -235,6 +239,22 @@ screenshots: .venv/test system-packages ## Take the pictures of the page for the
 .PHONY: pictures
 pictures: deploy-packages ## Load a container for ten minutes and draw the dashboards of the docs (root)
 	$(BIN)/python -m tests.deploy.live.take_pictures docs/dashboards
+
+# What is published: both Python distributions and the npm package.
+.PHONY: dist
+dist: .venv/test tests/node/node_modules/ready ## Build sdists, wheels and the npm package in dist/
+	rm -rf dist build/js && mkdir -p dist
+	$(BIN)/python -m hatchling build --directory dist
+	cd clients/python && "$(CURDIR)/$(BIN)/python" -m hatchling build --directory "$(CURDIR)/dist"
+	PATH="$(CURDIR)/$(BIN):$$PATH" node clients/js/build.mjs build/js
+	PATH="$(CURDIR)/$(BIN):$$PATH" npm pack --silent --pack-destination dist ./build/js
+
+TAG ?=
+.PHONY: release-check
+release-check: dist ## Everything of a release that can be tried before publishing: build, install, run (minutes; TAG=v1.2.3)
+	$(BIN)/uvx --quiet twine check --strict dist/*.whl dist/*.tar.gz
+	$(BIN)/check-jsonschema --builtin-schema vendor.github-workflows .github/workflows/*.yml
+	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m tests.release check $(TAG)
 
 ENGINE ?= docker
 BUILD_FLAGS ?=
@@ -250,21 +270,23 @@ image: ## Build the image portrait:dev (ENGINE=podman, BUILD_FLAGS=... for a pro
 	@$(PYTHON) -c 'import ensurepip' 2>/dev/null || { $(APT) update -q && $(APT) install -y -q python3-venv; }
 	$(PYTHON) -m venv .venv
 
-.venv/run: pyproject.toml | .venv/bin/pip
-	$(BIN)/pip install --quiet --disable-pip-version-check -e .
+# The server and the client of this checkout: pip would look for the client in the index.
+OURS = -e clients/python -e
+.venv/run: pyproject.toml clients/python/pyproject.toml | .venv/bin/pip
+	$(BIN)/pip install --quiet --disable-pip-version-check $(OURS) .
 	@touch $@
 
-.venv/test: pyproject.toml | .venv/bin/pip
-	$(BIN)/pip install --quiet --disable-pip-version-check -e '.[test,training]'
+.venv/test: pyproject.toml clients/python/pyproject.toml | .venv/bin/pip
+	$(BIN)/pip install --quiet --disable-pip-version-check $(OURS) '.[test,training]'
 	@touch $@ .venv/run
 
 .venv/fuzz: .venv/test
-	$(BIN)/pip install --quiet --disable-pip-version-check -e '.[fuzz]'
+	$(BIN)/pip install --quiet --disable-pip-version-check $(OURS) '.[fuzz]'
 	@touch $@
 
 .venv-tflite-runtime/ready: pyproject.toml | .venv/bin/pip
 	$(PYTHON) -m venv .venv-tflite-runtime
-	$(OLD)/pip install --quiet --disable-pip-version-check -e '.[tflite-runtime]' pytest pytest-asyncio
+	$(OLD)/pip install --quiet --disable-pip-version-check $(OURS) '.[tflite-runtime]' pytest pytest-asyncio
 	@touch $@
 
 # buf, which checks the contract, and the gRPC client of the Node example. Exact versions, hence no lock files.
@@ -280,8 +302,14 @@ SYSTEM_PYTHON ?= /usr/bin/python3
 	  'nvidia-pytriton>=0.7,<0.8' 'numpy<2' 'ai-edge-litert>=2.3,<3' 'opencv-python-headless<4.12'
 	@touch $@
 
-# Its protobuf is older than ours: an environment of its own.
-.venv-tritonclient/ready: | .venv/bin/pip
+# It wants other versions of what the tests use: an environment of its own.
+.venv-schemathesis/ready: | .venv/bin/pip
+	$(PYTHON) -m venv .venv-schemathesis
+	.venv-schemathesis/bin/pip install --quiet --disable-pip-version-check 'schemathesis>=4.32,<5'
+	@touch $@
+
+# The service beside packages that want an older protobuf: it has to start there too.
+.venv-tritonclient/ready: pyproject.toml clients/python/pyproject.toml | .venv/bin/pip
 	$(PYTHON) -m venv .venv-tritonclient
-	$(TRITON)/pip install --quiet --disable-pip-version-check 'tritonclient[grpc]>=2.60,<3'
+	$(TRITON)/pip install --quiet --disable-pip-version-check 'tritonclient[grpc]>=2.60,<3' $(OURS) '.[tracing]'
 	@touch $@

@@ -15,11 +15,11 @@ FREE = ["--http-port", "0", "--grpc-port", "0"]
 
 @contextmanager
 def serving(
-    *arguments: str, stderr: int | IO[str] = subprocess.PIPE, **environ: str
+    *arguments: str, python: str | Path = sys.executable, stderr: int | IO[str] = subprocess.PIPE, **environ: str
 ) -> Iterator[tuple[subprocess.Popen[str], dict[str, Any]]]:
     """`portrait serve` as a process, and what it announced. Its log goes to `stderr`."""
     process = subprocess.Popen(
-        [sys.executable, "-m", "portrait", "serve", "--json", *FREE, *arguments],
+        [python, "-m", "portrait", "serve", "--json", *FREE, *arguments],
         stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=stderr, text=True,
         env={**os.environ, **environ},
     )  # fmt: skip

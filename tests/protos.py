@@ -1,6 +1,6 @@
-"""What is made of the contract in protos/: `python -m tests.protos` writes it into the package.
+"""What is made of the contract in protos/: `python -m tests.protos` writes it into the packages.
 
-For each file the compiled contract, from which `portrait.contract` builds classes, and their types.
+For each file the compiled contract, from which `portrait_client.contract` builds classes, and for ours their types.
 """
 
 import subprocess
@@ -12,8 +12,14 @@ from google.protobuf.descriptor_pb2 import FileDescriptorProto, FileDescriptorSe
 
 ROOT = Path(__file__).parents[1]
 PROTOS = ROOT / "protos"
-PACKAGE = ROOT / "service"
-FILES = ("portrait/v1/segmentation.proto", "portrait/kserve/inference.proto")
+CLIENT = ROOT / "clients" / "python" / "portrait_client"
+COMPILED = {
+    "portrait/v1/segmentation.proto": CLIENT / "v1" / "segmentation.binpb",
+    "portrait/kserve/inference.proto": ROOT / "service" / "portrait" / "kserve" / "inference.binpb",
+    "google/rpc/status.proto": CLIENT / "status.binpb",
+    "google/rpc/error_details.proto": CLIENT / "error_details.binpb",
+}
+"""Where the compiled form of each file is kept."""
 
 
 def protoc(*arguments: str) -> None:
@@ -29,12 +35,19 @@ def compiled(name: str, *options: str) -> FileDescriptorProto:
         return FileDescriptorSet.FromString(target.read_bytes()).file[0]
 
 
-def write(package: Path) -> None:
+def write() -> None:
     """Write what is made of every file."""
-    for name in FILES:
-        (package / name).with_suffix(".binpb").write_bytes(compiled(name).SerializeToString(deterministic=True))
-    protoc(f"--mypy_out=quiet:{package}", f"--mypy_grpc_out=quiet:{package}", *FILES)
+    for name, target in COMPILED.items():
+        target.write_bytes(compiled(name).SerializeToString(deterministic=True))
+    ours = [name for name in COMPILED if name.startswith("portrait")]
+    with tempfile.TemporaryDirectory() as folder:
+        protoc(f"--mypy_out=quiet:{folder}", f"--mypy_grpc_out=quiet:{folder}", *ours)
+        for name in ours:
+            for made in (Path(folder) / name).parent.iterdir():
+                # protoc names a module after its file's path in protos/.
+                text = made.read_text().replace("from portrait.v1 import", "from portrait_client.v1 import")
+                (COMPILED[name].parent / made.name).write_text(text)
 
 
 if __name__ == "__main__":
-    write(PACKAGE)
+    write()

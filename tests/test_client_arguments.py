@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from portrait.client import Client, ClientError, Picture, Tls
-from portrait.client.stream import make_prior
 from portrait.v1 import segmentation_pb2 as pb
+from portrait_client.stream import make_prior
 from tests.calls import client, received
 from tests.people import room
 

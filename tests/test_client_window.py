@@ -6,8 +6,8 @@ from collections.abc import AsyncIterator
 import pytest
 
 from portrait.client import Client
-from portrait.client.flow_control import FlowControl
 from portrait.image.frame import Frame, Mask
+from portrait_client.flow_control import FlowControl
 from tests.calls import fake_service
 from tests.fakes import FakeModel, full_mask
 from tests.people import Array, room

@@ -14,7 +14,12 @@ from training import table
 ROOT = Path(__file__).parents[1]
 PAGES = [
     page
-    for page in (*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md"), *(ROOT / "service").rglob("*.md"))
+    for page in (
+        *ROOT.glob("*.md"),
+        *(ROOT / "docs").rglob("*.md"),
+        *(ROOT / "service").rglob("*.md"),
+        *(ROOT / "clients").rglob("*.md"),
+    )
     if "node_modules" not in page.parts
 ]
 

@@ -8,8 +8,8 @@ import grpc.aio
 import pytest
 
 from portrait.client import Client, ClientError
-from portrait.client.stream import Stream
 from portrait.server.app import RunningService
+from portrait_client.stream import Stream
 from tests.calls import client, fake_service, jpeg, received, shown
 from tests.fakes import FakeModel, full_mask
 from tests.people import Clip

@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 
 from portrait.client import Client, ClientError
-from portrait.client.types import decode
 from portrait.image.frame import Mask
 from portrait.server.app import RunningService
 from portrait.v1 import segmentation_pb2 as pb
+from portrait_client.types import decode
 from tests.calls import SIZE, client, fake_service, i420, jpeg, pictures, received, shown
 from tests.embedded import SIDE
 from tests.fakes import FakeModel, full_mask

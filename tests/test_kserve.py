@@ -19,9 +19,11 @@ from portrait.kserve import inference_pb2_grpc as kserve_grpc
 from portrait.server.app import RunningService
 from portrait.transports.grpc.kserve import CHUNK, InferRequest, unpack_uint8
 from portrait.v1 import segmentation_pb2 as pb
+from tests.boxes import serving
 from tests.calls import TRITON, client, jpeg, needs_tritonclient, shown
 from tests.embedded import FINE, SIDE
 from tests.people import Clip
+from tests.snippets import ending
 
 __all__ = ["client", "shown"]  # fixtures
 
@@ -68,6 +70,30 @@ async def test_tritonclient_gets_the_python_clients_masks(
     for refusal, message in zip(answers["refusals"], expected, strict=True):
         assert refusal.startswith("StatusCode.INVALID_ARGUMENT")
         assert message in refusal
+
+
+SHARED = """
+import sys
+import google.protobuf, numpy, tritonclient.grpc
+from portrait_client import SyncClient
+
+pixels = numpy.zeros((48, 64, 3), numpy.uint8)
+image = tritonclient.grpc.InferInput("image", [1, *pixels.shape], "UINT8")
+image.set_data_from_numpy(pixels[None])
+theirs = tritonclient.grpc.InferenceServerClient(sys.argv[1]).infer("portrait", [image]).as_numpy("mask")
+with SyncClient(sys.argv[1]) as client:
+    ours = client.segment(pixels, model="portrait", mode="mask").array
+print(google.protobuf.__version__.split(".")[0], theirs.shape, ours.shape)
+"""
+
+
+@needs_tritonclient
+async def test_service_tritonclient_and_opentelemetry_share_an_environment() -> None:
+    """With the protobuf that tritonclient allows, which is a major version older than ours."""
+    paths = f"{ROOT}/service:{ROOT}/clients/python"
+    with serving(python=TRITON, PYTHONPATH=paths, PORTRAIT_WORKERS="1", PORTRAIT_TRACING="true") as (_, told):
+        status, said = await ending({"PYTHONPATH": paths}, TRITON, "-c", SHARED, told["grpc"])
+    assert (status, said) == (0, f"6 (1, {SIDE}, {SIDE}, 1) ({SIDE}, {SIDE})\n")
 
 
 def image(**fields: Any) -> kserve.ModelInferRequest.InferInputTensor:

@@ -18,7 +18,12 @@ from tests.snippets import ROOT, blocks
 
 PAGES = [
     page
-    for page in (*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md"), *(ROOT / "service").rglob("*.md"))
+    for page in (
+        *ROOT.glob("*.md"),
+        *(ROOT / "docs").rglob("*.md"),
+        *(ROOT / "service").rglob("*.md"),
+        *(ROOT / "clients").rglob("*.md"),
+    )
     if "node_modules" not in page.parts
 ]
 MAKEFILE = (ROOT / "Makefile").read_text()

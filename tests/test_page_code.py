@@ -120,7 +120,7 @@ async def code(page: Page, language: str) -> str:
 
 async def run(folder: Path, *command: str, **environ: str) -> str:
     """What a program says that ends well."""
-    given = {"PATH": os.environ["PATH"], "PYTHONPATH": str(ROOT / "service"), **environ}
+    given = {"PATH": os.environ["PATH"], "PYTHONPATH": f"{ROOT}/service:{ROOT}/clients/python", **environ}
     program = await asyncio.create_subprocess_exec(
         *command, cwd=folder, env=given, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.STDOUT
     )

@@ -8,7 +8,6 @@ import pytest
 from google.protobuf.descriptor_pb2 import FileDescriptorProto
 
 ROOT = Path(__file__).parents[1]
-SERVICE = ROOT / "service"
 BUF = ROOT / "tests" / "node" / "node_modules" / ".bin" / "buf"
 
 needs_buf = pytest.mark.skipif(not BUF.exists(), reason="buf is not installed: run make tests/node/node_modules/ready")
@@ -16,11 +15,11 @@ needs_buf = pytest.mark.skipif(not BUF.exists(), reason="buf is not installed: r
 
 def test_what_is_made_of_the_contract_is_up_to_date(tmp_path: Path) -> None:
     pytest.importorskip("grpc_tools", reason="the compiler comes with the test extra")
-    from tests.protos import FILES, compiled
+    from tests.protos import COMPILED, compiled
 
-    for name in FILES:
-        stored = FileDescriptorProto.FromString((SERVICE / name).with_suffix(".binpb").read_bytes())
-        assert stored == compiled(name), f"{name} is compiled from an older contract: run make protos"
+    for name, target in COMPILED.items():
+        stored = FileDescriptorProto.FromString(target.read_bytes())
+        assert stored == compiled(name), f"{target.name} is compiled from an older contract: run make protos"
 
 
 def test_the_tables_of_the_docs_are_the_contracts() -> None:

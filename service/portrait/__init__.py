@@ -1,3 +1,3 @@
 """Real-time person segmentation on ordinary CPUs: frames in, masks or composited frames out."""
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"

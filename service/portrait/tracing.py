@@ -88,7 +88,7 @@ def _open_provider() -> "TracerProvider":
         from opentelemetry.sdk.trace.export import BatchSpanProcessor
     except ImportError as error:
         raise BadSettings(
-            f"PORTRAIT_TRACING=True: {error.name} is not installed; run pip install 'portrait[tracing]'"
+            f"PORTRAIT_TRACING=True: {error.name} is not installed; run pip install 'portrait-server[tracing]'"
         ) from error
     ours = Resource.create({"service.name": "portrait", "service.version": __version__})
     limited = _first_of("OTEL_EXPORTER_OTLP_TRACES_TIMEOUT", "OTEL_EXPORTER_OTLP_TIMEOUT")[1]

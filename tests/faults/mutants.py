@@ -31,7 +31,7 @@ class Mutant:
 
 
 CORE, IMAGE, HTTP = "portrait.core", "portrait.image", "portrait.transports.http"
-GRPC, RTC, CLIENT = "portrait.transports.grpc", "portrait.transports.webrtc", "portrait.client"
+GRPC, RTC, CLIENT = "portrait.transports.grpc", "portrait.transports.webrtc", "portrait_client"
 SLOT = "portrait.sessions.newest_slot:NewestSlot"
 
 PRIVACY = [
@@ -224,7 +224,7 @@ MUTANTS = [*PRIVACY, *BOUNDS, *NO_LOSS]
 def run(index: int) -> tuple[set[str], str]:
     """The tests of a mutant that did not notice, and what pytest said."""
     mutant = MUTANTS[index]
-    folders = (ROOT / "tests" / "faults" / "mutating", ROOT / "service", ROOT)
+    folders = (ROOT / "tests" / "faults" / "mutating", ROOT / "service", ROOT / "clients" / "python", ROOT)
     environ = os.environ | {VARIABLE: str(index), "PYTHONPATH": os.pathsep.join(map(str, folders))}
     command = [sys.executable, "-m", "pytest", "-q", "-rA", "-p", "no:cacheprovider", "-o", "filterwarnings=default"]
     command += [f"tests/{name}" for name in mutant.tests]

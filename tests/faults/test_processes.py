@@ -10,9 +10,9 @@ from contextlib import AsyncExitStack
 import pytest
 
 from portrait.client import Client, ClientError, Reply
-from portrait.client.stream import Stream
 from portrait.image.frame import Frame, Mask
 from portrait.server.app import run_service
+from portrait_client.stream import Stream
 from tests.boxes import ended, serving
 from tests.fakes import FakeModel, full_mask
 from tests.faults.search import settings

@@ -2,6 +2,6 @@
 
 from pathlib import Path
 
-from portrait.contract import define_messages
+from portrait_client.contract import define_messages
 
 define_messages(Path(__file__).with_name("inference.binpb"), globals())

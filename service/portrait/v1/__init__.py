@@ -1,1 +1,1 @@
-"""The contract of the gRPC service, protos/portrait/v1."""
+"""The contract of the gRPC service; it is a part of the client."""

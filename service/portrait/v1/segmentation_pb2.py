@@ -1,12 +1,3 @@
-"""Messages of portrait.v1; the types stand beside this file."""
+"""Messages of portrait.v1, as the client has them."""
 
-from pathlib import Path
-
-# What the contract imports.
-import google.protobuf.duration_pb2
-import google.protobuf.timestamp_pb2
-import google.rpc.status_pb2  # noqa: F401
-
-from portrait.contract import define_messages
-
-define_messages(Path(__file__).with_name("segmentation.binpb"), globals())
+from portrait_client.v1.segmentation_pb2 import *  # noqa: F403

@@ -1,6 +1,7 @@
-"""Stub and servicer of portrait.v1; the types stand beside this file."""
+"""Stub and servicer of portrait.v1, as the client has them."""
 
-from portrait.contract import define_service
-from portrait.v1 import segmentation_pb2
-
-define_service(segmentation_pb2.DESCRIPTOR.services_by_name["SegmentationService"], globals())
+from portrait_client.v1.segmentation_pb2_grpc import SegmentationServiceServicer as SegmentationServiceServicer
+from portrait_client.v1.segmentation_pb2_grpc import SegmentationServiceStub as SegmentationServiceStub
+from portrait_client.v1.segmentation_pb2_grpc import (
+    add_SegmentationServiceServicer_to_server as add_SegmentationServiceServicer_to_server,
+)

@@ -6,7 +6,7 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 from portrait.client import Picture
-from portrait.client.client import Stream
+from portrait_client.client import Stream
 
 
 @asynccontextmanager

@@ -16,7 +16,7 @@ import pytest
 from aiortc import RTCPeerConnection
 
 from portrait.client import Client, ClientError, Picture
-from portrait.client.client import Stream
+from portrait_client.client import Stream
 from tests.boxes import serving
 from tests.calls import jpeg
 from tests.deploy.live.engine import answers

@@ -8,9 +8,6 @@ from contextlib import AsyncExitStack, contextmanager
 from typing import Any, TypeAlias
 
 from portrait.client import Client, Picture
-from portrait.client.client import MOST_IN_FLIGHT, START_IN_FLIGHT
-from portrait.client.flow_control import FlowControl
-from portrait.client.stream import Stream
 from portrait.core.compositors import Options, open_compositor
 from portrait.core.pipeline import Pipeline
 from portrait.core.segmenters import Model
@@ -20,6 +17,9 @@ from portrait.image.convert import frame_from_i420, recolored
 from portrait.image.frame import CAMERA, Frame, Timestamp, pack_i420
 from portrait.metrics import Metrics
 from portrait.v1 import segmentation_pb2 as pb
+from portrait_client.client import MOST_IN_FLIGHT, START_IN_FLIGHT
+from portrait_client.flow_control import FlowControl
+from portrait_client.stream import Stream
 
 MAX_PIXELS = 2**26
 """Pixels of a result, at most."""

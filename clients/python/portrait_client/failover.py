@@ -7,10 +7,10 @@ from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, replace
 from typing import TypeAlias
 
-from portrait.client.flow_control import FlowControl
-from portrait.client.stream import Stream
-from portrait.client.types import Array, ClientError, Picture, Reply
-from portrait.v1 import segmentation_pb2 as pb
+from portrait_client.flow_control import FlowControl
+from portrait_client.stream import Stream
+from portrait_client.types import Array, ClientError, Picture, Reply
+from portrait_client.v1 import segmentation_pb2 as pb
 
 Frames: TypeAlias = AsyncIterable[Picture | Array] | Iterable[Picture | Array]
 OpenStream: TypeAlias = Callable[[pb.Picture | None], AbstractAsyncContextManager[Stream]]

@@ -3,9 +3,9 @@
 from collections.abc import AsyncIterator, Mapping
 from typing import Any
 
-from portrait.client.grpc_call import StreamCall
-from portrait.client.types import Array, ClientError, OutputFields, Picture, Reply, described, is_array
-from portrait.v1 import segmentation_pb2 as pb
+from portrait_client.grpc_call import StreamCall
+from portrait_client.types import Array, ClientError, OutputFields, Picture, Reply, described, is_array
+from portrait_client.v1 import segmentation_pb2 as pb
 
 
 class Stream:

@@ -9,9 +9,9 @@ from contextlib import ExitStack, contextmanager
 from queue import SimpleQueue
 from typing import Any, TypeVar, Unpack
 
-from portrait.client.client import MOST_IN_FLIGHT, Client
-from portrait.client.types import Array, OutputFields, Picture, Reply, Tls
-from portrait.v1 import segmentation_pb2 as pb
+from portrait_client.client import MOST_IN_FLIGHT, Client
+from portrait_client.types import Array, OutputFields, Picture, Reply, Tls
+from portrait_client.v1 import segmentation_pb2 as pb
 
 T = TypeVar("T")
 

@@ -8,8 +8,8 @@ from typing import Any, TypeVar
 
 import grpc.aio
 
-from portrait.client.types import ClientError
-from portrait.v1 import segmentation_pb2 as pb
+from portrait_client.types import ClientError
+from portrait_client.v1 import segmentation_pb2 as pb
 
 T = TypeVar("T")
 

@@ -27,6 +27,20 @@ def define_messages(compiled: Path, names: dict[str, Any]) -> None:
     builder.BuildTopDescriptorsAndMessages(file, names["__name__"], names)
 
 
+def register(name: str, compiled: Path) -> None:
+    """Make a compiled file known to protobuf, unless another package has done so."""
+    pool = descriptor_pool.Default()
+    try:
+        pool.FindFileByName(name)
+    except KeyError:
+        pool.AddSerializedFile(compiled.read_bytes())
+
+
+def message_class(name: str) -> Any:
+    """The class of a message that protobuf knows, by its full name."""
+    return message_factory.GetMessageClass(descriptor_pool.Default().FindMessageTypeByName(name))
+
+
 def define_service(service: ServiceDescriptor, names: dict[str, Any]) -> None:
     """Add a service's stub, its servicer and the function that adds a servicer to a server to a module's names."""
 

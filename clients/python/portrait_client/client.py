@@ -9,13 +9,13 @@ from typing import Any, Unpack
 import grpc
 import grpc.aio
 
-from portrait.client.failover import Failover, Frames, Timeouts
-from portrait.client.flow_control import FlowControl
-from portrait.client.grpc_call import StreamCall
-from portrait.client.stream import Stream, make_output, make_prior, make_reply
-from portrait.client.types import Array, ClientError, OutputFields, Picture, Reply, Tls
-from portrait.v1 import segmentation_pb2 as pb
-from portrait.v1 import segmentation_pb2_grpc as pb_grpc
+from portrait_client.failover import Failover, Frames, Timeouts
+from portrait_client.flow_control import FlowControl
+from portrait_client.grpc_call import StreamCall
+from portrait_client.stream import Stream, make_output, make_prior, make_reply
+from portrait_client.types import Array, ClientError, OutputFields, Picture, Reply, Tls
+from portrait_client.v1 import segmentation_pb2 as pb
+from portrait_client.v1 import segmentation_pb2_grpc as pb_grpc
 
 START_IN_FLIGHT = 2
 """Unanswered frames at first: one in work, one on its way."""

@@ -5,7 +5,7 @@ Person segmentation of pictures and live streams. docs/reference/protocol.md hol
 
 from collections import abc as _abc
 from grpc import aio as _aio
-from portrait.v1 import segmentation_pb2 as _segmentation_pb2
+from portrait_client.v1 import segmentation_pb2 as _segmentation_pb2
 import abc as _abc_1
 import grpc as _grpc
 import sys

@@ -7,10 +7,10 @@ from typing import Any, TypedDict
 
 import grpc
 import numpy as np
-from google.rpc import error_details_pb2, status_pb2
 from numpy.typing import NDArray
 
-from portrait.v1 import segmentation_pb2 as pb
+from portrait_client.rpc import ErrorInfo, RetryInfo, Status
+from portrait_client.v1 import segmentation_pb2 as pb
 
 Array = NDArray[np.uint8]
 
@@ -23,7 +23,7 @@ STATUS_DETAILS = "grpc-status-details-bin"
 class OutputFields(TypedDict, total=False):
     """The fields of portrait.v1.Output: how results look.
 
-    `format` and `mask_size` are values of portrait.v1.segmentation_pb2: PICTURE_FORMAT_PNG, MASK_SIZE_FRAME.
+    `format` and `mask_size` are values of portrait_client.v1.segmentation_pb2: PICTURE_FORMAT_PNG, MASK_SIZE_FRAME.
     """
 
     mode: str
@@ -193,7 +193,7 @@ class ClientError(Exception):
         code = next((code.name for code in grpc.StatusCode if code.value[0] == status.code), str(status.code))
         reason, retry_after = "", None
         for detail in status.details:
-            info, retry = error_details_pb2.ErrorInfo(), error_details_pb2.RetryInfo()
+            info, retry = ErrorInfo(), RetryInfo()
             if detail.Unpack(info):
                 reason = info.reason
             elif detail.Unpack(retry):
@@ -206,7 +206,7 @@ class ClientError(Exception):
         # The server's own status, if it sent one: a proxy that cuts the stream afterwards adds another code.
         for name, value in error.trailing_metadata() or ():
             if name == STATUS_DETAILS:
-                return cls.from_status(status_pb2.Status.FromString(value))
+                return cls.from_status(Status.FromString(value))
         if error.code() in (grpc.StatusCode.INTERNAL, grpc.StatusCode.CANCELLED):
             # The server's own errors have details. INTERNAL comes from grpc.aio when a message could not be sent, and
             # from nginx when the server died; CANCELLED comes from HAProxy.

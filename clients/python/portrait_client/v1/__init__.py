@@ -1,0 +1,1 @@
+"""The contract of the gRPC service, protos/portrait/v1."""
