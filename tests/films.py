@@ -1,6 +1,7 @@
 """Films, folders of them, and `portrait process` as a process: what the tests of files and addresses share."""
 
 import shutil
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator, Sequence
@@ -88,7 +89,12 @@ def is_green(frame: Array) -> bool:
 @contextmanager
 def running(*command: object) -> Iterator[subprocess.Popen[str]]:
     process = subprocess.Popen(
-        [str(word) for word in command], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        [str(word) for word in command],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        # A shell's background jobs, and so the tests in one, ignore SIGINT, which is inherited.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
     )
     try:
         yield process

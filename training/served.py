@@ -9,6 +9,7 @@ from portrait.core.compositors import Options, open_compositor
 from portrait.core.pipeline import Pipeline
 from portrait.core.segmenters import open_model
 from portrait.core.segmenters.pool import SegmenterPool
+from portrait.core.segmenters.roi import RoiModel
 from portrait.image.convert import frame_from_bgr
 from portrait.image.frame import Timestamp
 from portrait.metrics import Metrics
@@ -39,7 +40,7 @@ class Stream:
     """One stream's masks: RGB frames (H,W,3) uint8 in, probabilities (H,W) float32 out."""
 
     def __init__(self, path):
-        model = open_model(path)
+        model = RoiModel(open_model(path))
         self._pipeline = Pipeline(model.open(), (model.width, model.height), Metrics())
         self._options = Options("mask")
         self._compositor = open_compositor(self._options)

@@ -189,7 +189,7 @@ def _opening(parsed: argparse.Namespace, settings: Settings) -> Opening:
 def _pick(models: Models, job: Job) -> Model:
     if job.still:
         return models.pick_still(None)
-    return models.pick(None) if job.endless else models.pick_video()
+    return models.pick_stream(None) if job.endless else models.pick_video()
 
 
 def _read_token(path: Path) -> str:

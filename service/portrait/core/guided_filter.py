@@ -44,7 +44,24 @@ def follow_edges(mask: Mask, guide: Plane) -> Mask:
     The neighbourhood has as many pixels of a guide of the mask's size as of one of half that size.
     """
     values = mask.values if guide.shape == mask.values.shape else halve(mask.values)
-    side = 2 * round(min(mask.width, mask.height) // SCALE * REACH) + 1
+    reach = round(min(mask.width, mask.height) // SCALE * REACH)
+    part = _reached(values, 2 * reach + 1)
+    moved = np.zeros_like(values)
+    if part is not None:
+        moved[part] = _filtered(values[part], guide[part], reach)
+    return Mask(np.asarray(cv2.resize(moved, (mask.width, mask.height), interpolation=cv2.INTER_LINEAR), np.uint8))
+
+
+def _reached(values: Plane, distance: int) -> tuple[slice, slice] | None:
+    """The rows and columns at most `distance` pixels from the box of what is not 0: beyond them the filter gives 0."""
+    x, y, width, height = cv2.boundingRect(values)
+    if not width:
+        return None
+    return slice(max(0, y - distance), y + height + distance), slice(max(0, x - distance), x + width + distance)
+
+
+def _filtered(values: Plane, guide: Plane, reach: int) -> Plane:
+    side = 2 * reach + 1
 
     def mean(plane: NDArray[np.uint8] | NDArray[np.float32]) -> NDArray[np.float32]:
         return np.asarray(cv2.boxFilter(plane, cv2.CV_32F, (side, side)), np.float32)
@@ -57,5 +74,4 @@ def follow_edges(mask: Mask, guide: Plane) -> Mask:
     slope = np.asarray(covariance / (variance + FLAT), np.float32)
     fitted = mean(slope) * guide + mean(mean_values - slope * mean_luma)
     # The values may lie outside of 0..255; the conversion takes absolute values.
-    small = cv2.convertScaleAbs(np.maximum(fitted, 0, out=fitted))
-    return Mask(np.asarray(cv2.resize(small, (mask.width, mask.height), interpolation=cv2.INTER_LINEAR), np.uint8))
+    return np.asarray(cv2.convertScaleAbs(np.maximum(fitted, 0, out=fitted)), np.uint8)

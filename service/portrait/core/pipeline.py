@@ -15,7 +15,7 @@ from portrait.admission.quality import Quality
 from portrait.core.auto_framing import AutoFraming, Window, show
 from portrait.core.compositors import Compositor, Options
 from portrait.core.compositors.modes import GREY_MODES, matte, resize
-from portrait.core.guided_filter import follow_edges, halve, make_fine_guide, make_guide
+from portrait.core.guided_filter import follow_edges, halve, make_fine_guide
 from portrait.core.segmenters import Segmenter
 from portrait.errors import BadOption
 from portrait.image.frame import Frame, Mask, Plane
@@ -200,7 +200,8 @@ class Pipeline:
         """
         failure = None
         with self._metrics.stage("segment"):
-            guide = make_guide(frame, self._mask_width, self._mask_height)
+            fine = make_fine_guide(frame, self._mask_width, self._mask_height)
+            guide = halve(fine)
             last = self._last
             if is_new := last is not None and last.is_unrelated(frame, guide, self._gap):
                 self.reset()
@@ -214,8 +215,7 @@ class Pipeline:
             except Exception as raised:  # whatever a runtime raises, the background must not be sent
                 self.reset()
                 failure, prior = raised, Mask.empty(self._mask_width, self._mask_height)
-            edges = make_fine_guide(frame, prior.width, prior.height) if prior.fine else guide
-            mask = follow_edges(prior, edges)
+            mask = follow_edges(prior, fine if prior.fine else guide)
         if not carried and failure is None:
             self._reuse.keep(guide, prior, mask)
         person = np.asarray(cv2.threshold(halve(prior.values), 127, 255, cv2.THRESH_BINARY)[1], np.uint8)

@@ -114,7 +114,7 @@ class Sessions:
             TooManySessions, OutOfCpu, Draining: the session was not admitted; nothing has been made.
             SegmentationHangs: opening the model takes too long.
         """
-        picked = self.models.pick_still(model) if delivery is Delivery.STILL else self.models.pick(model)
+        picked = self.models.pick_still(model) if delivery is Delivery.STILL else self.models.pick_stream(model)
         looks = self.models.looks(picked)
         demand = assumed_demand(transport, options.mode, picked.name, delivery, pixels, looks)
         with self.shared.locked():

@@ -10,6 +10,7 @@ import numpy as np
 from portrait.core.segmenters.base import Model, Segmenter
 from portrait.core.segmenters.catalog import PUBLISHED, Published
 from portrait.core.segmenters.ensemble import Ensemble
+from portrait.core.segmenters.roi import RoiModel
 from portrait.core.segmenters.stills import LOOKS, StillModel
 from portrait.core.segmenters.tflite import OWN, Reading, TFLiteModel
 from portrait.errors import BadModel, BadOption
@@ -56,6 +57,14 @@ class Models:
         except KeyError:
             raise BadOption("model", f"unknown model {name!r}; expected one of {sorted(self.by_name)}") from None
 
+    def pick_stream(self, name: str | None) -> Model:
+        """The model of that name, or the default, for frames that belong together: it looks where the person is.
+
+        Raises:
+            BadOption: no model has that name.
+        """
+        return RoiModel(self.pick(name))
+
     def pick_still(self, name: str | None) -> Model:
         """The model of that name; for None or "" what stills get by default.
 
@@ -66,11 +75,11 @@ class Models:
 
     def pick_video(self) -> Model:
         """The model of files with many pictures, which belong together: that of stills, which looks once at each."""
-        return self.pick(self.pick_still(None).name)
+        return self.pick_stream(self.pick_still(None).name)
 
     def looks(self, model: Model) -> int:
-        """How often, at most, `model` uses the one of its name for a picture."""
-        return LOOKS if model is not self.by_name[model.name] else 1
+        """How often `model` uses the one of its name for a picture, at most; a stream's second looks are too rare."""
+        return LOOKS if isinstance(model, StillModel) else 1
 
 
 def open_model(path: Path, runtime: str = "auto", reading: Reading = OWN) -> Model:

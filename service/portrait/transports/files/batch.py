@@ -17,6 +17,9 @@ from portrait.transports.files.run_job import Opening, run
 
 logger = logging.getLogger(__name__)
 
+STEP = 0.5
+"""Seconds after which an interrupt is seen at the latest."""
+
 Watching: TypeAlias = Callable[[Job], AbstractContextManager[Progress]]
 """Opens what shows the progress of a job."""
 
@@ -66,7 +69,9 @@ class Batch:
         with ThreadPoolExecutor(size, thread_name_prefix="job") as pool:
             futures = {job: pool.submit(self._one, job) for job in first}
             try:
-                wait(futures.values())
+                # In steps: a signal that the system gives to another thread does not wake one that waits for a lock.
+                while wait(futures.values(), STEP).not_done:
+                    pass
             except KeyboardInterrupt:
                 self._stop.set()
         return [futures[job].result() for job in jobs]
