@@ -41,6 +41,11 @@ H264_HIGH = RED + (
 )
 """x264's own default profile where nothing asks for another."""
 
+TONE = (
+    "audiotestsrc is-live=true freq=440 ! audioconvert ! audioresample ! opusenc ! rtpopuspay pt=100 ssrc=1 ! "
+    "capsfilter caps=application/x-rtp,media=audio,encoding-name=OPUS,payload=100"
+)
+
 
 def missing() -> str | None:
     """Why it cannot run here; None: it can."""

@@ -13,6 +13,7 @@ from portrait.errors import NotPublished, StreamTaken, TooManyViewers
 from portrait.image.convert import recolored
 from portrait.image.frame import CAMERA, GREY, Frame, Mask, Plane, chroma_size
 from portrait.sessions.newest_slot import NewestSlot
+from portrait.sessions.sound import Sound
 from portrait.workers.shared_state import SharedState
 
 VIDEOS = ("composite", "mask")
@@ -38,6 +39,7 @@ class Broadcast:
         """Set while there are viewers."""
         self.pixels = dict.fromkeys(OUTPUTS, 0)
         """Size of each output's last frame; 0 before the first."""
+        self.sound = Sound()
         self._slots: dict[str, set[NewestSlot[Frame]]] = {output: set() for output in OUTPUTS}
 
     @property

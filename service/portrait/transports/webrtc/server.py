@@ -189,6 +189,7 @@ class WebRTC:
             self._broadcasts.view(name) as broadcast,
             self._sessions.admit_viewer(broadcast.pixels[output]) as load,
             broadcast.watch(output) as slot,
+            broadcast.sound.listen() as listener,
         ):
             viewer = Viewer(new_id(self._sessions.shared.index), broadcast, output)
             async with self._connected(viewer.connection, viewer.id, viewer.close):
@@ -196,7 +197,7 @@ class WebRTC:
                 reason = "not answered, or cancelled"
                 log_event(logger, logging.INFO, "viewer opened", viewer=viewer.id[:6], stream=name)
                 try:
-                    answer = await viewer.answer(offer, slot, self._executor, load)
+                    answer = await viewer.answer(offer, slot, self._executor, load, listener)
                     answered.set_result((f"/v1/viewers/{viewer.id}", viewer.connection, answer))
                     reason = await viewer.run()
                 finally:

@@ -18,7 +18,7 @@ PROTOCOL = re.compile("[A-Z/]+")
 
 VIDEO_CODECS = ("VP8", "H264")
 AUDIO_CODECS = ("OPUS", "G722", "PCMU", "PCMA")
-"""What aiortc can negotiate, in upper case. Sound is declined, but within a section that is answered."""
+"""What aiortc can negotiate, in upper case. Sound that is not passed on is declined within an answered section."""
 
 STATIC_TYPES = {0: "PCMU/8000", 8: "PCMA/8000", 9: "G722/8000"}
 """Payload types that need no a=rtpmap (RFC 3551 section 6)."""

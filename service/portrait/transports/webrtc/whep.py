@@ -15,6 +15,8 @@ from portrait.errors import UnsupportedOffer
 from portrait.image.frame import Frame
 from portrait.sessions.broadcasts import Broadcast
 from portrait.sessions.newest_slot import Closed, NewestSlot
+from portrait.sessions.sound import Listener
+from portrait.transports.webrtc.aiortc_patches.sound import codec_of, report_in_step, send_sound
 from portrait.transports.webrtc.aiortc_patches.video_codecs import EncodedPicture, PictureEncoder, hand_over
 from portrait.transports.webrtc.connection import Connection, directions_left, running
 
@@ -75,23 +77,38 @@ class Viewer:
         if not self._ended.done():
             self._ended.set_result(reason)
 
-    async def answer(self, offer: str, slot: NewestSlot[Frame], executor: Executor, load: StreamLoad) -> str:
-        """The SDP answer to an offer: it sends the frames of `slot`, encoded by `executor`, and nothing else.
+    async def answer(
+        self, offer: str, slot: NewestSlot[Frame], executor: Executor, load: StreamLoad, listener: Listener
+    ) -> str:
+        """The SDP answer to an offer: it sends the frames of `slot`, encoded by `executor`, and the stream's sound.
 
-        `load` is what admission charges for the viewer.
+        The sound comes from `listener`, and is sent where the offer takes it in the codec it came in. `load` is what
+        admission charges for the viewer.
 
         Raises:
             BadOffer: not SDP, no video to receive, or no codec in common.
             NoMediaPort: every UDP port for media is taken.
         """
+        sound = self.broadcast.sound
 
         def direct(transceivers: list[Any]) -> None:
-            found = False
+            found = heard = False
             for transceiver in transceivers:
                 if transceiver.kind == "video" and "send" in directions_left(transceiver) and not found:
                     found = True
                     transceiver.sender.replaceTrack(ViewerTrack(slot, self._encoder, executor, load, self.end))
                     hand_over(transceiver, self._encoder)
+                    report_in_step(transceiver, sound)
+                    transceiver.direction = "sendonly"
+                elif (
+                    transceiver.kind == "audio"
+                    and "send" in directions_left(transceiver)
+                    and not heard
+                    and (codec := codec_of(transceiver, sound.codec)) is not None
+                ):
+                    heard = True
+                    send_sound(transceiver, listener, codec)
+                    report_in_step(transceiver, sound)
                     transceiver.direction = "sendonly"
                 else:
                     transceiver.direction = "inactive"

@@ -7,11 +7,15 @@ from portrait.image.frame import Frame
 from portrait.sessions.broadcasts import Broadcast
 from portrait.sessions.newest_slot import Closed
 from portrait.sessions.session import Session
+from portrait.transports.webrtc.aiortc_patches.sound import codec_of, note_reports, receive_sound
 from portrait.transports.webrtc.backlog import CodedPictures
 from portrait.transports.webrtc.connection import directions_left
 from portrait.transports.webrtc.uplink import Uplink
 
 Outputs: TypeAlias = dict[str, Frame]
+
+SOUNDS = ("audio/opus", "audio/pcmu", "audio/pcma", "audio/g722")
+"""The codecs of sound that are passed on, the first that is offered; viewers' browsers have them all."""
 
 
 class Publisher(Uplink[Outputs]):
@@ -22,14 +26,23 @@ class Publisher(Uplink[Outputs]):
         self._broadcast = broadcast
 
     def direct(self, transceivers: list[Any]) -> None:
-        """Answer the one video section with recvonly; refuse a second one, and decline sound."""
+        """Answer the one video section with recvonly, and the first one of sound; refuse a second video."""
+        sound = self._broadcast.sound
         for transceiver in transceivers:
+            if transceiver.kind == "audio" and not sound.codec and "recv" in directions_left(transceiver):
+                codec = next(filter(None, (codec_of(transceiver, name) for name in SOUNDS)), None)
+                if codec is not None:
+                    receive_sound(transceiver, sound, codec)
+                    note_reports(transceiver, sound)
+                    transceiver.direction = "recvonly"
+                    continue
             if transceiver.kind != "video" or "recv" not in directions_left(transceiver):
                 transceiver.direction = "inactive"
                 continue
             if self.backlog is not None:
                 raise UnsupportedOffer("sdp", "got more than one video, expected one (RFC 9725 section 4.4)")
             self.take_camera(transceiver)
+            note_reports(transceiver, sound)
             transceiver.direction = "recvonly"
         if self.backlog is None:
             raise UnsupportedOffer("sdp", "got an offer that sends no video, expected one video section, sendonly")

@@ -28,7 +28,8 @@ Replaced in each connection:
     (`receiver.py`).
 12. The encoder of a sender, which runs where its pictures are made (`video_codecs.py`).
 13. What clients send on data channels, which is kept without a bound (`data_channels.py`).
-14. UDP sockets, which are bound to any port and read one datagram per turn of the event loop (`media_ports.py`,
+14. A publisher's sound, which aiortc decodes, and the times in a viewer's sender reports (`sound.py`).
+15. UDP sockets, which are bound to any port and read one datagram per turn of the event loop (`media_ports.py`,
     `udp_socket.py`).
 
 Each is small, written against the releases in TESTED, and refused with any other; tests fail when upstream changes.
@@ -47,6 +48,7 @@ from portrait.transports.webrtc.aiortc_patches.codecs import find_common_codecs
 from portrait.transports.webrtc.aiortc_patches.dtls import create_ssl_context, validate_peer_identity
 from portrait.transports.webrtc.aiortc_patches.ice import LiveIce
 from portrait.transports.webrtc.aiortc_patches.receiver import UnwrappedTime, depayload, without_origin
+from portrait.transports.webrtc.aiortc_patches.sound import SoundSink
 from portrait.transports.webrtc.aiortc_patches.udp_socket import datagram_received
 from portrait.transports.webrtc.aiortc_patches.video_codecs import bounded_decoder, live_encoder
 from portrait.transports.webrtc.backlog import Backlog
@@ -87,8 +89,8 @@ def install() -> None:
 
 
 def _decode(loop: asyncio.AbstractEventLoop, waiting: Any, *others: Any) -> None:
-    """The whole work of a receiver's thread: none where a session decodes, else as aiortc."""
-    if not isinstance(waiting, Backlog):
+    """The whole work of a receiver's thread: none where a session decodes or sound is passed on, else as aiortc."""
+    if not isinstance(waiting, Backlog | SoundSink):
         _stock_decode(loop, waiting, *others)
 
 

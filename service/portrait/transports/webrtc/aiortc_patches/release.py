@@ -16,8 +16,10 @@ def release(pc: RTCPeerConnection) -> None:
         sender: Any = transceiver.sender
         sender.replaceTrack(None)
         sender._RTCRtpSender__encoder = None
+        vars(sender).pop("_send_rtcp", None)
         sender._RTCRtpSender__rtp_history.clear()
         receiver: Any = transceiver.receiver
+        vars(receiver).pop("_handle_rtcp_packet", None)
         receiver._RTCRtpReceiver__jitter_buffer = receiver._RTCRtpReceiver__nack_generator = None
         receiver._RTCRtpReceiver__decoder_queue = receiver._RTCRtpReceiver__remote_bitrate_estimator = None
     for dtls in internals._RTCPeerConnection__dtlsTransports:
