@@ -204,6 +204,32 @@ class Client:
             async for reply in replies:
                 yield reply
 
+    async def watch(
+        self,
+        stream: str,
+        *,
+        composite: bool = False,
+        format: "pb.PictureFormat.ValueType" = pb.PICTURE_FORMAT_UNSPECIFIED,  # noqa: A002  as in OutputFields
+    ) -> AsyncGenerator[Reply, None]:
+        """The results of a named stream, a camera or one that is published over WHIP, as they come; the newest wins.
+
+        They are masks, or with `composite` the composed pictures; `id` numbers them from 1. A camera is connected for
+        it. Close the iterator (`contextlib.aclosing`) when leaving it early.
+
+        Raises:
+            ClientError: there is no such stream now (NOT_PUBLISHED), it has ended, or one more viewer does not fit.
+        """
+        output = pb.WATCH_OUTPUT_COMPOSITE if composite else pb.WATCH_OUTPUT_MASK
+        request = pb.WatchRequest(stream=stream, output=output, format=format)
+        call = self._stub.Watch(request, **self._call(None))
+        try:
+            async for response in call:
+                yield make_reply(response.result)
+        except grpc.aio.AioRpcError as error:
+            raise ClientError.from_rpc(error) from None
+        finally:
+            call.cancel()
+
     @property
     def _stub(self) -> Any:
         if self._channel is None:

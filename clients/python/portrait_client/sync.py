@@ -79,6 +79,19 @@ class SyncClient:
             reply_seconds=reply_seconds,
             **output,
         )
+        yield from self._given(replies)
+
+    def watch(
+        self,
+        stream: str,
+        *,
+        composite: bool = False,
+        format: "pb.PictureFormat.ValueType" = pb.PICTURE_FORMAT_UNSPECIFIED,  # noqa: A002  as in OutputFields
+    ) -> Iterator[Reply]:
+        """Give the results of a named stream as they come: masks, or composed pictures."""
+        yield from self._given(self._client.watch(stream, composite=composite, format=format))
+
+    def _given(self, replies: AsyncGenerator[Reply, None]) -> Iterator[Reply]:
         steps = _Replies(replies)
         try:
             while (reply := self._run(steps.next())) is not None:

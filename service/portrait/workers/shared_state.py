@@ -100,6 +100,7 @@ class SharedState:
         self._write(index, Row())
         if self.folder is not None:
             self.socket(index).unlink(missing_ok=True)
+            self.grpc_socket(index).unlink(missing_ok=True)
         self.stream_names.forget(index)
 
     def _write(self, index: int, row: Row) -> None:
@@ -122,6 +123,11 @@ class SharedState:
             yield
         finally:
             fcntl.flock(self._file, fcntl.LOCK_UN)
+
+    def grpc_socket(self, index: int) -> Path:
+        """Return the Unix socket on which a worker answers the others' gRPC calls. Needs a folder."""
+        assert self.folder is not None
+        return self.folder / f"grpc-{index}.sock"
 
     def socket(self, index: int) -> Path:
         """Return the Unix socket on which a worker answers the others. Needs a folder."""

@@ -188,6 +188,30 @@ QUALITY_SLOWER: Quality.ValueType  # 5
 """Half of the frames are processed."""
 Global___Quality: _TypeAlias = Quality  # noqa: Y015
 
+class _WatchOutput:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _WatchOutputEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_WatchOutput.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    WATCH_OUTPUT_UNSPECIFIED: _WatchOutput.ValueType  # 0
+    """Same as WATCH_OUTPUT_MASK."""
+    WATCH_OUTPUT_MASK: _WatchOutput.ValueType  # 1
+    """The mask at the model's size: the person's probability."""
+    WATCH_OUTPUT_COMPOSITE: _WatchOutput.ValueType  # 2
+    """The composed picture, as the stream's own options say."""
+
+class WatchOutput(_WatchOutput, metaclass=_WatchOutputEnumTypeWrapper):
+    """What is sent of a named stream."""
+
+WATCH_OUTPUT_UNSPECIFIED: WatchOutput.ValueType  # 0
+"""Same as WATCH_OUTPUT_MASK."""
+WATCH_OUTPUT_MASK: WatchOutput.ValueType  # 1
+"""The mask at the model's size: the person's probability."""
+WATCH_OUTPUT_COMPOSITE: WatchOutput.ValueType  # 2
+"""The composed picture, as the stream's own options say."""
+Global___WatchOutput: _TypeAlias = WatchOutput  # noqa: Y015
+
 @_typing.final
 class Picture(_message.Message):
     """A picture as bytes."""
@@ -713,6 +737,64 @@ class Goaway(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Goaway: _TypeAlias = Goaway  # noqa: Y015
+
+@_typing.final
+class WatchRequest(_message.Message):
+    """Asks for the results of a named stream."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    STREAM_FIELD_NUMBER: _builtins.int
+    OUTPUT_FIELD_NUMBER: _builtins.int
+    FORMAT_FIELD_NUMBER: _builtins.int
+    stream: _builtins.str
+    """Name of a camera or of a published stream. No default."""
+    output: Global___WatchOutput.ValueType
+    """What to send. Default: WATCH_OUTPUT_MASK."""
+    format: Global___PictureFormat.ValueType
+    """Layout of the pictures. Masks: GRAY8, GRAY1, GRAY8_ZLIB, PNG or WEBP. Composed pictures: JPEG, I420, RGB24, PNG or
+    WEBP. Default: GRAY8 for masks, JPEG for composed pictures.
+    """
+    def __init__(
+        self,
+        *,
+        stream: _builtins.str = ...,
+        output: Global___WatchOutput.ValueType = ...,
+        format: Global___PictureFormat.ValueType = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["format", b"format", "output", b"output", "stream", b"stream"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___WatchRequest: _TypeAlias = WatchRequest  # noqa: Y015
+
+@_typing.final
+class WatchResponse(_message.Message):
+    """A result of a named stream."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    RESULT_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def result(self) -> Global___FrameResult:
+        """The result. Its `id` numbers the results of this call from 1; `timestamp_us` is the stream's media time, which goes on
+        where a camera is lost and found again.
+        """
+
+    def __init__(
+        self,
+        *,
+        result: Global___FrameResult | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["result", b"result"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["result", b"result"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___WatchResponse: _TypeAlias = WatchResponse  # noqa: Y015
 
 @_typing.final
 class ListModelsRequest(_message.Message):

@@ -40,6 +40,11 @@ class SegmentationServiceStub:
     Every frame after it is answered by one `result`, or, with DELIVERY_NEWEST, dropped for a newer one and counted.
     A server that is about to stop sends `goaway` first; frames are answered until it ends the stream.
     """
+    Watch: _grpc.UnaryStreamMultiCallable[_segmentation_pb2.WatchRequest, _segmentation_pb2.WatchResponse]
+    """Sends the results of a named stream as they come: of a declared camera, which is connected for it, or of a stream that
+    a client publishes over WHIP. The newest result replaces one that the reader has not taken yet; dropped ones are
+    counted. The call ends with UNAVAILABLE, NOT_PUBLISHED when the stream does.
+    """
     ListModels: _grpc.UnaryUnaryMultiCallable[_segmentation_pb2.ListModelsRequest, _segmentation_pb2.ListModelsResponse]
     """Lists the models that a stream may ask for."""
 
@@ -54,6 +59,11 @@ class SegmentationServiceAsyncStub(SegmentationServiceStub):
     """Segments a stream of frames with a prior mask of its own. The first message is `config`, answered by `info`.
     Every frame after it is answered by one `result`, or, with DELIVERY_NEWEST, dropped for a newer one and counted.
     A server that is about to stop sends `goaway` first; frames are answered until it ends the stream.
+    """
+    Watch: _aio.UnaryStreamMultiCallable[_segmentation_pb2.WatchRequest, _segmentation_pb2.WatchResponse]  # type: ignore[assignment]
+    """Sends the results of a named stream as they come: of a declared camera, which is connected for it, or of a stream that
+    a client publishes over WHIP. The newest result replaces one that the reader has not taken yet; dropped ones are
+    counted. The call ends with UNAVAILABLE, NOT_PUBLISHED when the stream does.
     """
     ListModels: _aio.UnaryUnaryMultiCallable[_segmentation_pb2.ListModelsRequest, _segmentation_pb2.ListModelsResponse]  # type: ignore[assignment]
     """Lists the models that a stream may ask for."""
@@ -78,6 +88,17 @@ class SegmentationServiceServicer(metaclass=_abc_1.ABCMeta):
         """Segments a stream of frames with a prior mask of its own. The first message is `config`, answered by `info`.
         Every frame after it is answered by one `result`, or, with DELIVERY_NEWEST, dropped for a newer one and counted.
         A server that is about to stop sends `goaway` first; frames are answered until it ends the stream.
+        """
+
+    @_abc_1.abstractmethod
+    def Watch(
+        self,
+        request: _segmentation_pb2.WatchRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_abc.Iterator[_segmentation_pb2.WatchResponse], _abc.AsyncIterator[_segmentation_pb2.WatchResponse]]:
+        """Sends the results of a named stream as they come: of a declared camera, which is connected for it, or of a stream that
+        a client publishes over WHIP. The newest result replaces one that the reader has not taken yet; dropped ones are
+        counted. The call ends with UNAVAILABLE, NOT_PUBLISHED when the stream does.
         """
 
     @_abc_1.abstractmethod

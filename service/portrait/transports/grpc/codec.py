@@ -250,6 +250,11 @@ def _grey_size(result: Result, size: "pb.MaskSize.ValueType") -> tuple[int, int]
     return result.mask.width, result.mask.height
 
 
+def encode_watched(frame: Frame, layout: "pb.PictureFormat.ValueType", *, is_mask: bool) -> EncodedPicture:
+    """A frame of a named stream in a layout, which is one of GREY for a mask, whose luma is the probability."""
+    return _grey_picture(frame.y, layout) if is_mask else _write(frame, layout)
+
+
 def _grey_picture(values: Plane, layout: "pb.PictureFormat.ValueType") -> EncodedPicture:
     if layout == pb.PICTURE_FORMAT_GRAY1:
         return _picture(values, layout, np.packbits(values > 127, axis=1).tobytes())

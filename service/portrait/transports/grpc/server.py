@@ -10,6 +10,7 @@ from portrait.admission.pixel_budget import PixelBudget
 from portrait.image.backgrounds import Backgrounds
 from portrait.kserve import inference_pb2, inference_pb2_grpc
 from portrait.security import Security
+from portrait.sessions.broadcasts import Broadcasts
 from portrait.sessions.registry import Sessions
 from portrait.transports.grpc.auth import AuthInterceptor, credentials
 from portrait.transports.grpc.config import GrpcConfig
@@ -17,6 +18,7 @@ from portrait.transports.grpc.kserve import InferenceServicer, InferRequest
 from portrait.transports.grpc.message_budget import MessageBudget
 from portrait.transports.grpc.service import SegmentationServicer
 from portrait.transports.grpc.validation import MOST_METADATA_BYTES, ValidationInterceptor
+from portrait.transports.grpc.watch import Watchers
 from portrait.v1 import segmentation_pb2, segmentation_pb2_grpc
 
 SERVICE = segmentation_pb2.DESCRIPTOR.services_by_name["SegmentationService"].full_name
@@ -64,7 +66,8 @@ SPARE_CALLS = 64
 class GrpcServer:
     """A server that is bound from its construction on and serves for the length of its block.
 
-    What is open at the end of the block is cut. Without `security` everyone may call.
+    What is open at the end of the block is cut. Without `security` everyone may call. `broadcasts` are the named
+    streams that may be watched.
 
     Raises:
         OSError: the address cannot be bound.
@@ -77,6 +80,7 @@ class GrpcServer:
         backgrounds: Backgrounds,
         budget: PixelBudget,
         security: Security | None = None,
+        broadcasts: Broadcasts | None = None,
     ) -> None:
         interceptors = [
             *([AuthInterceptor(security, sessions.metrics)] if security else []),
@@ -97,8 +101,10 @@ class GrpcServer:
         )
         self._health = health.aio.HealthServicer()
         self._stopping: asyncio.Task[None] | None = None
+        named = broadcasts or Broadcasts(sessions.limit, sessions.shared)
+        self._watchers = Watchers(sessions, named, security or Security.allow_all(), config.idle_seconds)
         segmentation_pb2_grpc.add_SegmentationServiceServicer_to_server(
-            SegmentationServicer(config, sessions, backgrounds, budget, security), self._server
+            SegmentationServicer(config, sessions, backgrounds, budget, self._watchers, security), self._server
         )
         inference_pb2_grpc.add_GRPCInferenceServiceServicer_to_server(
             InferenceServicer(sessions, budget, config.max_still_pixels), self._server
@@ -108,6 +114,8 @@ class GrpcServer:
         reflection.enable_server_reflection(names, self._server)
         self.port = self._bind(config, security)
         """The TCP port in use; of interest when 0 was asked for."""
+        if config.shared_port:  # the other workers ask this one for its streams
+            self._server.add_insecure_port(f"unix:{sessions.shared.grpc_socket(sessions.shared.index)}")
 
     def _bind(self, config: GrpcConfig, security: Security | None) -> int:
         host = f"[{config.host}]" if ":" in config.host else config.host
@@ -131,6 +139,7 @@ class GrpcServer:
         await self._server.stop(grace=0.5)
         if self._stopping is not None:
             await self._stopping
+        self._watchers.close()
 
     async def report_not_serving(self) -> None:
         """Answer health checks with NOT_SERVING from now on."""

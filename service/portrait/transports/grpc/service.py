@@ -25,6 +25,7 @@ from portrait.transports.grpc.config import GrpcConfig
 from portrait.transports.grpc.status import aborting
 from portrait.transports.grpc.stream import StreamCall, StreamContext, StreamSession, duration, read_config
 from portrait.transports.grpc.unary import keep_until_sent, still_share, traceparent
+from portrait.transports.grpc.watch import WatchContext, Watchers
 from portrait.v1 import segmentation_pb2 as pb
 from portrait.v1 import segmentation_pb2_grpc as pb_grpc
 
@@ -41,10 +42,11 @@ class SegmentationServicer(pb_grpc.SegmentationServiceServicer):
         sessions: Sessions,
         backgrounds: Backgrounds,
         budget: PixelBudget,
+        watchers: Watchers,
         security: Security | None = None,
     ) -> None:
         self._config, self._sessions, self._backgrounds, self._budget = config, sessions, backgrounds, budget
-        self._security = security or Security.allow_all()
+        self._watchers, self._security = watchers, security or Security.allow_all()
 
     async def Segment(  # noqa: N802
         self, request: pb.SegmentRequest, context: grpc.aio.ServicerContext[Any, Any]
@@ -117,6 +119,13 @@ class SegmentationServicer(pb_grpc.SegmentationServiceServicer):
                 )
                 async with self._security.holding(authorization(context.invocation_metadata()), stream.expire):
                     await stream.run(request_iterator)
+
+    async def Watch(  # type: ignore[override]  # noqa: N802  a coroutine that writes is a handler too
+        self, request: pb.WatchRequest, context: WatchContext
+    ) -> None:
+        """The results of a named stream."""
+        async with aborting(context, self._sessions.metrics):
+            await self._watchers.run(request, context)
 
     def _info(self, session: StreamSession, config: pb.StreamConfig, output: Output) -> pb.StreamInfo:
         options = output.options
