@@ -60,6 +60,11 @@ audit: .venv/test ## Ask PyPI for known vulnerabilities of what the image instal
 timing: .venv/test system-packages media-packages $(NODE) ## Check the times and rates that hold on a machine without other work (root; five minutes)
 	QUIET_MACHINE=1 $(BIN)/pytest -s -m timing tests --ignore tests/training
 
+.PHONY: cameras
+SECONDS_OF_CAMERAS ?= 3600
+cameras: .venv/test system-packages media-packages ## Watch two RTSP cameras for an hour, one of them cut every minute: memory, descriptors, age
+	$(BIN)/python -m tests.benchmarks.cameras --seconds $(SECONDS_OF_CAMERAS) --cut 60
+
 FRAMES ?= 10000
 .PHONY: search
 search: .venv/test ## Search 10,000 frames of a service in trouble for the room behind the person (minutes)

@@ -51,14 +51,21 @@ def read_video(path: Path) -> list[Array]:
         return [np.asarray(frame.to_ndarray(format="bgr24"), np.uint8) for frame in container.decode(video=0)]
 
 
-def film(path: Path, times: int) -> Path:
-    """The clip so many times in a row, with a key frame every ten: whoever joins late sees something soon."""
-    options = {"preset": "ultrafast", "tune": "zerolatency", "profile": "baseline", "g": "10"}
+FILM = {
+    "h264": ("libx264", {"preset": "ultrafast", "tune": "zerolatency", "profile": "baseline", "g": "10"}),
+    "h265": ("libx265", {"preset": "ultrafast", "tune": "zerolatency", "x265-params": "keyint=10:log-level=none"}),
+}
+
+
+def film(path: Path, times: int, size: tuple[int, int] = (320, 240), codec: str = "h264") -> Path:
+    """The clip so many times in a row, with a key frame every ten: a viewer that joins late sees something soon."""
+    name, options = FILM[codec]
+    shown = [np.ascontiguousarray(cv2.resize(frame, size)) for frame in SHOWN.frames]
     with av.open(str(path), "w") as container:
-        video = container.add_stream("libx264", rate=25, options=options)
-        video.width, video.height, video.pix_fmt = 320, 240, "yuv420p"
-        for i in range(times * len(SHOWN.frames)):
-            frame = av.VideoFrame.from_ndarray(SHOWN.frames[i % len(SHOWN.frames)], format="bgr24")
+        video: Any = container.add_stream(name, rate=25, options=options)
+        (video.width, video.height), video.pix_fmt = size, "yuv420p"
+        for i in range(times * len(shown)):
+            frame = av.VideoFrame.from_ndarray(shown[i % len(shown)], format="bgr24")
             frame.pts, frame.time_base = i, Fraction(1, 25)
             container.mux(video.encode(frame))
         container.mux(video.encode())
@@ -118,9 +125,12 @@ needs_gstreamer = pytest.mark.skipif(
 
 
 @contextmanager
-def rtsp_camera(shown: Path, sound: str = "") -> Iterator[str]:
-    """The address of a camera that is not ours, with sound in G.711 where `alaw` or `mulaw`."""
-    with running(PYTHON, Path(__file__).with_name("rtsp_peer.py"), shown, sound) as camera:
+def rtsp_camera(shown: Path, sound: str = "", port: int = 0, password: str = "") -> Iterator[str]:
+    """The address of a camera that is not ours, with sound in G.711 where `alaw` or `mulaw`.
+
+    With a `password` it asks for it, and for the user `admin`.
+    """
+    with running(PYTHON, Path(__file__).with_name("rtsp_peer.py"), shown, sound, port, password) as camera:
         assert camera.stdout is not None
         yield camera.stdout.readline().strip()
 

@@ -1,6 +1,7 @@
-"""A camera that speaks RTSP, played by GStreamer's server: `/usr/bin/python3 rtsp_peer.py VIDEO.mp4 [alaw|mulaw]`.
+"""A camera that speaks RTSP, played by GStreamer's server: `/usr/bin/python3 rtsp_peer.py VIDEO.mp4 [alaw|mulaw] ...`.
 
-Prints its address. Run by the system's Python, which has GStreamer's bindings.
+After the sound come the port (0: any) and, where it asks for one, a password for the user `admin`. Prints its address.
+Run by the system's Python, which has GStreamer's bindings.
 """
 
 import sys
@@ -17,16 +18,26 @@ SOUNDS = {
     "alaw": f"{TONE} ! alawenc ! rtppcmapay name=pay1 pt=8",
     "mulaw": f"{TONE} ! mulawenc ! rtppcmupay name=pay1 pt=0",
 }
+VIDEOS = {"h264": "rtph264pay", "h265": "h265parse ! rtph265pay"}
 
 
-def main(video: str, sound: str = "") -> None:
+def main(video: str, sound: str = "", port: str = "0", password: str = "") -> None:
     Gst.init(None)
     factory = GstRtspServer.RTSPMediaFactory()
-    picture = f"filesrc location={video} ! qtdemux ! rtph264pay name=pay0 pt=96 config-interval=-1"
+    packing = VIDEOS["h265" if "h265" in video.rpartition("/")[2] else "h264"]
+    picture = f"filesrc location={video} ! qtdemux ! {packing} name=pay0 pt=96 config-interval=-1"
     factory.set_launch(f"( {picture} {SOUNDS[sound]} )")
     server = GstRtspServer.RTSPServer()
     server.set_address("127.0.0.1")
-    server.set_service("0")
+    server.set_service(port)
+    if password:
+        token = GstRtspServer.RTSPToken()
+        token.set_string(GstRtspServer.RTSP_TOKEN_MEDIA_FACTORY_ROLE, "user")
+        auth = GstRtspServer.RTSPAuth()
+        auth.add_basic(GstRtspServer.RTSPAuth.make_basic("admin", password), token)
+        server.set_auth(auth)
+        allowed = "user, media.factory.access=true, media.factory.construct=true"
+        factory.add_role_from_structure(Gst.Structure.from_string(allowed)[0])
     server.get_mount_points().add_factory("/camera", factory)
     server.attach(None)
     print(f"rtsp://127.0.0.1:{server.get_bound_port()}/camera", flush=True)

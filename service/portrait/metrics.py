@@ -22,7 +22,7 @@ from portrait.errors import BadPicture, PortraitError, Refused, SessionDrained, 
 from portrait.logs import dropped_lines
 
 STAGES = ("decode", "segment", "compose", "encode")
-TRANSPORTS = ("webrtc", "grpc", "http")
+TRANSPORTS = ("webrtc", "grpc", "http", "camera")
 USUAL_RESULTS = (
     ("done", ""), ("dropped", "newer_frame"), ("failed_closed", "segmentation_failed"), ("refused", "bad_picture"),
 )  # fmt: skip
@@ -128,6 +128,9 @@ class Metrics:
         self.restarts = counter("portrait_worker_restarts", "How often the supervisor restarted the worker.")
         self._build = gauge("portrait_build_info", "Always 1; the version.", ["version"])
         self._model = gauge("portrait_model_info", "Always 1; the default models.", ["model", "runtime", "use"])
+        self._camera_live = gauge("portrait_camera_live", "Whether a declared camera is connected.", ["camera"])
+        failures_text = "Connections to a declared camera that failed or were lost."
+        self._camera_failures = counter("portrait_camera_failures", failures_text, ["camera"])
         self._count_from_zero()
 
     def _count_from_zero(self) -> None:
@@ -193,6 +196,19 @@ class Metrics:
         """Count a closed session, in the mode it had at last."""
         self._sessions.labels(transport).dec()
         self._by_mode.labels(transport, mode).dec()
+
+    def camera_declared(self, name: str) -> None:
+        """Show a declared camera, which is not connected yet."""
+        self._camera_live.labels(name)
+        self._camera_failures.labels(name)
+
+    def camera_live(self, name: str, live: bool) -> None:
+        """Record whether a declared camera is connected."""
+        self._camera_live.labels(name).set(live)
+
+    def camera_failed(self, name: str) -> None:
+        """Count a connection to a declared camera that failed or was lost."""
+        self._camera_failures.labels(name).inc()
 
     def refused(self, transport: str, error: PortraitError) -> None:
         """Count an error if it is a refusal. Called where errors become statuses of `transport`, and only there."""

@@ -114,6 +114,8 @@ class Settings(BaseSettings):
     grpc_port: int = Field(50051, ge=0, le=65535, description="TCP port of gRPC.")
     media_ports: PortRange = Field("50000-50199", description="UDP ports for WebRTC media, FIRST-LAST; 0-0: any.")
     advertised_addresses: Addresses = Field("", description="Further IP addresses offered for media, comma-separated.")
+    cameras: File | None = Field(None, description="YAML file that declares cameras: names and addresses.")
+    camera: SecretStr = Field(SecretStr(""), description="More cameras, NAME=URL, with spaces between them.")
     ice_urls: str = Field("", description="STUN and TURN servers for clients: stun:, turn:, comma-separated.")
     turn_secret: SecretStr = Field(SecretStr(""), description="Secret shared with TURN (coturn's static-auth-secret).")
     turn_seconds: float = Field(3600.0, ge=60, le=86_400, description="How long TURN credentials are valid.")

@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from math import inf
 from statistics import median
 
-from portrait.admission.cost_model import CostModel, Demand
+from portrait.admission.cost_model import DECODES_ALL, CostModel, Demand
 from portrait.admission.quality import Quality
 from portrait.admission.quality_controller import Pressure, QualityController
 from portrait.errors import OutOfCpu
@@ -262,7 +262,7 @@ class Capacity:
         expected = 0.0
         for load in self._loads:
             demand, done = load.demand(now), load.result_rate(now)
-            decoded = load.arrival_rate(now) if demand.transport == "webrtc" else done + load.refusal_rate(now)
+            decoded = load.arrival_rate(now) if demand.transport in DECODES_ALL else done + load.refusal_rate(now)
             expected += costs.cores_used(demand, quality, decoded, done)
         if expected >= TRUSTED_CORES:
             low, high = CORRECTION

@@ -19,11 +19,15 @@ STILL_RATE = 1.0
 VIEWER = "viewer"
 """The transport of a viewer's demand: it is charged for encoding and sending what a session has made."""
 
-DECODERS = {"webrtc": "vp8", "grpc": "jpeg", "http": "jpeg"}
-ENCODERS = {"webrtc": "vp8", "grpc": "jpeg", "http": "png", VIEWER: "vp8"}
-"""The codecs each transport is charged for; a viewer's pictures are decoded elsewhere."""
+DECODERS = {"webrtc": "vp8", "grpc": "jpeg", "http": "jpeg", "camera": "vp8"}
+ENCODERS = {"webrtc": "vp8", "grpc": "jpeg", "http": "png", "camera": "", VIEWER: "vp8"}
+"""The codecs each transport is charged for; a viewer's pictures are decoded elsewhere, and a camera's are encoded for
+viewers alone."""
 
-WIRE = {"webrtc": 0.7, "grpc": 0.2, "http": 0.2, VIEWER: 0.35}
+DECODES_ALL = ("webrtc", "camera")
+"""Transports whose pictures must all be decoded, since each builds on those before it."""
+
+WIRE = {"webrtc": 0.7, "grpc": 0.2, "http": 0.2, "camera": 0.2, VIEWER: 0.35}
 """Cost of a frame in the transport itself (packets, encryption, the event loop), in inferences of the default model.
 It cannot be measured without a peer; the figures are 1.3 ms and 0.4 ms beside an inference of 2 ms."""
 
@@ -95,8 +99,7 @@ class CostModel:
         """Cores that a stream keeps busy at a quality when everything it asks for is done."""
         slowed = demand.adaptive and quality >= Quality.SLOWER
         done = min(demand.rate, SLOW_RATE) if slowed else demand.rate
-        # WebRTC must decode whatever arrives; the others decode only the frames they work on.
-        cores = self.cores_used(demand, quality, demand.rate if demand.transport == "webrtc" else done, done)
+        cores = self.cores_used(demand, quality, demand.rate if demand.transport in DECODES_ALL else done, done)
         return min(cores, 1.0) if demand.is_still else cores
 
     def cores_used(self, demand: Demand, quality: Quality, decoded: float, done: float) -> float:

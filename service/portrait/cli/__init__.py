@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from itertools import product
 from pathlib import Path
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 from portrait import __version__
 from portrait.errors import PortraitError
@@ -134,8 +134,21 @@ def _add_settings(parser: argparse.ArgumentParser) -> None:
         flag = f"--{name.replace('_', '-')}"
         if setting.annotation is bool:
             group.add_argument(flag, dest=name, action=argparse.BooleanOptionalAction, default=None, help=text)
+        elif name == "camera":
+            text = (
+                "a camera; may be given several times. Other users of the machine see it: passwords go into --cameras"
+            )
+            group.add_argument(flag, dest=name, metavar="NAME=URL", action=_Joined, help=text)
         else:
             group.add_argument(flag, dest=name, metavar="VALUE", help=text)
+
+
+class _Joined(argparse.Action):
+    """Joins the values of a flag that is given several times by spaces, as its variable has them."""
+
+    def __call__(self, parser: argparse.ArgumentParser, namespace: argparse.Namespace, values: Any, *_: object) -> None:
+        before = getattr(namespace, self.dest)
+        setattr(namespace, self.dest, f"{before} {values}" if before else values)
 
 
 def _later(name: str, module: str = "") -> Command:

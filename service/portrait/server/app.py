@@ -23,9 +23,11 @@ from portrait.metrics import DroppedLines, Metrics
 from portrait.security import Certificates, Security, open_security
 from portrait.server.calibration import load_costs
 from portrait.server.reload import RunningService, identify
+from portrait.sessions.broadcasts import Broadcasts
 from portrait.sessions.registry import Sessions
 from portrait.settings import Settings
 from portrait.tracing import open_tracing
+from portrait.transports.cameras.server import open_cameras
 from portrait.transports.grpc.config import GrpcConfig
 from portrait.transports.grpc.server import GrpcServer
 from portrait.transports.http.box_info import BoxInfo, TrustRoutes
@@ -111,17 +113,20 @@ async def _serve(
 ) -> AsyncIterator[RunningService]:
     http_config = HttpConfig.of(settings)
     grpc_config = GrpcConfig.of(settings, shared_port=sessions.shared.count > 1)
+    broadcasts = Broadcasts(settings.max_viewers, sessions.shared)
     async with (
         PixelBudget(settings.max_pixels_in_flight) as budget,
-        serve_webrtc(sessions, backgrounds, WebRTCConfig.of(settings), security) as webrtc,
+        serve_webrtc(sessions, backgrounds, WebRTCConfig.of(settings), security, broadcasts) as webrtc,
+        open_cameras(settings, sessions, broadcasts, backgrounds) as cameras,
     ):
-        grpc_server = GrpcServer(grpc_config, sessions, backgrounds, budget, security)
+        grpc_server = GrpcServer(grpc_config, sessions, backgrounds, budget, security, broadcasts)
         routes = [
             *HttpRoutes(
                 sessions, backgrounds, budget, metrics.expose, partial(_is_ready, sessions), webrtc.patches
             ).routes,
             *StillRoutes(sessions, backgrounds, budget, http_config.max_still_pixels).routes,
             *webrtc.routes,
+            *cameras.routes,
             *TrustRoutes(security.certificates).routes,
             *BoxInfo(security, http_config.max_body_bytes, grpc_server.port).routes,
         ]

@@ -1,7 +1,7 @@
 """Reader: the pictures of a source in their order, and its other packets beside them."""
 
 import logging
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from fractions import Fraction
 from typing import Any, TypeAlias
 
@@ -64,12 +64,28 @@ def open_source(source: str) -> av.container.InputContainer:
 def _open(source: str) -> av.container.InputContainer:
     if source == PIPE:
         return av.open(standard_input(), "r")
+    return open_place(source)
+
+
+def open_place(source: str, options: Mapping[str, str] = {}) -> av.container.InputContainer:
+    """The container at a path, a device or an address; FFmpeg is told `options` besides what each kind needs.
+
+    Raises:
+        av.error.FFmpegError, OSError: it cannot be opened.
+    """
     if source.startswith(CAMERA):
-        return av.open(source, "r", format="v4l2")
+        return av.open(source, "r", format="v4l2", options=dict(options))
     if source.startswith("rtsp"):
         # Over UDP a camera's picture tears at the first lost packet.
-        return av.open(source, "r", options={"rtsp_transport": "tcp"}, timeout=TIMEOUT)
-    return av.open(ffmpeg_url(source), "r", timeout=TIMEOUT if is_live(source) else None)
+        return av.open(source, "r", options={"rtsp_transport": "tcp", **options}, timeout=TIMEOUT)
+    return av.open(ffmpeg_url(source), "r", options=dict(options), timeout=TIMEOUT if is_live(source) else None)
+
+
+def video_of(container: av.container.InputContainer) -> Any:
+    """The stream of the container's video, which is no picture of a cover where there is another; None: it has none."""
+    cover = av.stream.Disposition.attached_pic
+    videos = [video for video in container.streams.video if not video.disposition & cover]
+    return next(iter(videos or container.streams.video), None)
 
 
 class Reader:
@@ -77,9 +93,7 @@ class Reader:
 
     def __init__(self, container: av.container.InputContainer, source: str) -> None:
         self.container, self.live, self._source = container, is_live(source), source
-        cover = av.stream.Disposition.attached_pic
-        videos = [video for video in container.streams.video if not video.disposition & cover]
-        self.video: Any = (videos or container.streams.video)[0]
+        self.video: Any = video_of(container)
         # Frame by frame the decoder would hold back what it has, and lose it with a damaged packet at the end.
         self.video.thread_type = "SLICE"
         self.rate = even_rate(self.video)

@@ -95,7 +95,7 @@ def _atomic_target(target: str) -> Iterator[str]:
         return
     path = Path(target)
     path.parent.mkdir(parents=True, exist_ok=True)
-    part = _part(path)
+    part = hidden_part(path)
     try:
         yield str(part)
         part.rename(path)
@@ -107,7 +107,7 @@ def _atomic_target(target: str) -> Iterator[str]:
         part.unlink(missing_ok=True)
 
 
-def _part(path: Path) -> Path:
+def hidden_part(path: Path) -> Path:
     """The hidden name of a result that is not whole; shortened where the file system takes no longer one."""
     part = path.with_name(f".{path.stem}.part{path.suffix}")
     name = os.fsencode(path.name)

@@ -1,7 +1,7 @@
 """Tracks: what goes beside the pictures. Sound is copied, encoded or left out; subtitles are copied or left out."""
 
 import io
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from fractions import Fraction
 from typing import Any, TypeAlias
 
@@ -51,14 +51,15 @@ class Copied:
 
 
 class Encoded:
-    """Sound decoded and encoded anew."""
+    """Sound decoded and encoded anew. `rate` and `is_mono` are the source's."""
 
-    def __init__(self, target: av.container.OutputContainer, source: Any, codec: str) -> None:
+    def __init__(
+        self, target: av.container.OutputContainer, codec: str, rate: int, *, is_mono: bool, metadata: dict[str, str]
+    ) -> None:
         rates = av.Codec(codec, "w").audio_rates
-        rate = source.rate if not rates or source.rate in rates else USUAL_RATE
-        layout = "mono" if source.layout.nb_channels == 1 else "stereo"
-        self._encoder: Any = target.add_stream(codec, rate=rate, layout=layout)
-        self._encoder.metadata.update(source.metadata)
+        rate = rate if not rates or rate in rates else USUAL_RATE
+        self._encoder: Any = target.add_stream(codec, rate=rate, layout="mono" if is_mono else "stereo")
+        self._encoder.metadata.update(metadata)
         self._next = 0
         self.damaged = 0
 
@@ -70,6 +71,10 @@ class Encoded:
         except av.error.InvalidDataError:
             self.damaged += 1
             return
+        yield from self.encoded(decoded)
+
+    def encoded(self, decoded: Iterable[av.AudioFrame]) -> Iterator[Packet]:
+        """What decoded sound encodes to."""
         for sound in decoded:
             # As with pictures: an encoder's times must rise.
             base = Fraction(1, sound.sample_rate)
@@ -101,7 +106,7 @@ def add_track(target: av.container.OutputContainer, source: Any) -> tuple[Track 
     codec = next((codec for codec in ENCODERS if _can_encode(muxer, source, codec)), None)
     if codec is None:
         return None, f"{source.type} in {name} is left out: {muxer} does not take it"
-    return Encoded(target, source, codec), f"sound in {name} is encoded as {codec}: {muxer} does not take it as it is"
+    return _encoded(target, source, codec), f"sound in {name} is encoded as {codec}: {muxer} does not take it as it is"
 
 
 def _can_copy(muxer: str, source: Any, codec: str) -> bool:
@@ -115,7 +120,12 @@ def _can_encode(muxer: str, source: Any, codec: str) -> bool:
         return False
     if muxer in CARRIED:
         return codec.removeprefix("lib") in CARRIED[muxer]
-    return _takes(muxer, lambda trial: Encoded(trial, source, codec))
+    return _takes(muxer, lambda trial: _encoded(trial, source, codec))
+
+
+def _encoded(target: av.container.OutputContainer, source: Any, codec: str) -> Encoded:
+    is_mono = source.layout.nb_channels == 1
+    return Encoded(target, codec, source.rate, is_mono=is_mono, metadata=source.metadata)
 
 
 def _takes(muxer: str, add: Any) -> bool:

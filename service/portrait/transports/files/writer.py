@@ -1,9 +1,9 @@
 """Writer: results into a target, with the tracks that go beside them."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from fractions import Fraction
-from typing import Any, TypeAlias
+from typing import Any, Protocol, TypeAlias
 
 import av
 from av.codec.context import Flags
@@ -22,7 +22,7 @@ from portrait.transports.files.places import (
     standard_output,
     without_secrets,
 )
-from portrait.transports.files.reader import Reader
+from portrait.transports.files.reader import video_of
 from portrait.transports.files.sinks import Sink, sink_of
 from portrait.transports.files.tracks import Encoded, Track, add_track
 
@@ -34,6 +34,9 @@ UNEVEN = 0x0400
 NO_FILE = 0x0001
 """FFmpeg's AVFMT_NOFILE: pictures are passed on as they come."""
 
+DECODED = -1
+"""The place among the tracks of sound that is no stream of the source's container."""
+
 AT_ONCE = {"flush_packets": "1"}
 """For a source that cannot be had again: FFmpeg would hold back 256 KB, half a minute of a small picture, which a power
 cut would lose."""
@@ -42,17 +45,45 @@ OF_THE_FILE = ("major_brand", "minor_version", "compatible_brands", "encoder", "
 """Metadata that describe the source's container, and would be wrong of the target's."""
 
 
+class Origin(Protocol):
+    """What a writer asks of the source of its pictures: a Reader, or a camera."""
+
+    @property
+    def live(self) -> bool:
+        """Whether it cannot be had again."""
+
+    @property
+    def rate(self) -> Fraction:
+        """Pictures per second, about."""
+
+    @property
+    def aspect(self) -> Fraction:
+        """Width of a pixel by its height."""
+
+    @property
+    def last(self) -> av.VideoFrame | None:
+        """The picture of the frame given last, for what a stream says beside its pixels."""
+
+    @property
+    def container(self) -> av.container.InputContainer | None:
+        """Where its other streams and its metadata are; None: it has none."""
+
+    def duration(self, frame: Frame) -> int:
+        """How long the picture of `frame` is shown, in ticks of its time base; 0: not known."""
+
+
 class Writer:
     """Encodes results into one target; to be closed, whole or not. Used by one thread.
 
     `place` is where it is written, `name` what messages call it.
     """
 
-    def __init__(self, reader: Reader, place: str, name: str, *, paced: bool) -> None:
+    def __init__(self, reader: Origin, place: str, name: str, *, paced: bool) -> None:
         self._reader, self._name = reader, name
         self._sink: Sink = sink_of(name)
         self._pace = Pace() if paced else None
         self._tracks: dict[int, Track] = {}
+        self._sound: Encoded | None = None
         self._waiting: list[Packet] = []
         self.frames = 0
         """Results written; 0: nothing has been written at all."""
@@ -70,15 +101,26 @@ class Writer:
 
     def add_tracks(self) -> list[Any]:
         """Add a track for each stream of the source that the target can have; the streams to be read."""
-        streams = self._reader.container.streams
-        added = []
-        for stream in [*streams.audio, *streams.subtitles] if self._sink.sound else []:
+        container, added = self._reader.container, []
+        streams = [] if container is None else [*container.streams.audio, *container.streams.subtitles]
+        for stream in streams if self._sink.sound else []:
             track, note = add_track(self._target, stream)
             self.notes += [note] if note else []
             if track is not None:
                 self._tracks[stream.index] = track
                 added.append(stream)
         return added
+
+    def add_sound(self, rate: int, *, is_mono: bool) -> None:
+        """Add a track for sound that is decoded elsewhere, before the first picture."""
+        self._sound = Encoded(self._target, "aac", rate, is_mono=is_mono, metadata={})
+        self._tracks[DECODED] = self._sound
+
+    def write_sound(self, decoded: Sequence[av.AudioFrame]) -> None:
+        """Write decoded sound at its times; none before the first picture."""
+        if self._sound is not None and self.frames:
+            with self._errors_as_bad_option():
+                self._target.mux(list(self._sound.encoded(decoded)))
 
     def write(self, result: Frame) -> None:
         """Encode a result at its time."""
@@ -130,10 +172,11 @@ class Writer:
         context.sample_aspect_ratio = self._reader.aspect
         context.flags |= int(Flags.frame_duration)
         _tag(context, first, self._reader)
-        encoder.metadata.update(_kept(self._reader.video.metadata))
-        self._target.metadata.update(_kept(self._reader.container.metadata))
-        if chapters := self._reader.container.chapters():
-            self._target.set_chapters(chapters)
+        if (container := self._reader.container) is not None:
+            encoder.metadata.update(_kept(video_of(container).metadata))
+            self._target.metadata.update(_kept(container.metadata))
+            if chapters := container.chapters():
+                self._target.set_chapters(chapters)
         self._target.start_encoding()
 
     def _pictures(self, result: Frame, duration: int) -> Iterator[av.VideoFrame]:
@@ -183,7 +226,7 @@ class _Grid:
         return picture
 
 
-def _tag(context: Any, first: Frame, reader: Reader) -> None:
+def _tag(context: Any, first: Frame, reader: Origin) -> None:
     """Say of the result's colours what the source says of its own."""
     picture, source = av_from_frame(first), reader.last
     context.colorspace, context.color_range = picture.colorspace, picture.color_range

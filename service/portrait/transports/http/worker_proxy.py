@@ -90,6 +90,8 @@ class WorkerProxy:
                     return await self._metrics(request, handler)
                 case "GET", "/v1/sessions":
                     return await self._sessions(request, handler)
+                case "GET", "/v1/cameras":
+                    return await self._cameras(request, handler)
                 case "GET", "/readyz":
                     return self._ready()
             index = self._worker_for(request)
@@ -176,6 +178,19 @@ class WorkerProxy:
         bodies = [own.body, *await self._ask_all("/v1/sessions", "application/json")]
         listed: list[Any] = [row for body in bodies for row in json.loads(body)]
         return web.json_response(listed)
+
+    async def _cameras(self, request: web.Request, handler: Handler) -> web.StreamResponse:
+        """Each camera as the worker that has it says; all others say that it is idle."""
+        own = await handler(request)
+        assert isinstance(own, web.Response)
+        assert isinstance(own.body, bytes)
+        cameras: dict[str, Any] = {}
+        for body in [own.body, *await self._ask_all("/v1/cameras", "application/json")]:
+            for camera in json.loads(body):
+                known = cameras.setdefault(camera["name"], camera)
+                if known["state"] == "idle" or (known["state"] == "failed" and camera["since"] > known["since"]):
+                    cameras[camera["name"]] = camera if camera["state"] != "idle" else known
+        return web.json_response(list(cameras.values()))
 
     async def _ask_all(self, path: str, accept: str) -> list[bytes]:
         """What the other workers answer, without those that have ended or hang."""

@@ -1,0 +1,262 @@
+"""Declared cameras: connected while they are watched, told of in words when they fail, and back when they are back."""
+
+import asyncio
+import json
+import logging
+import time
+from asyncio import timeout
+from collections.abc import AsyncIterator
+from contextlib import ExitStack, aclosing, asynccontextmanager
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+import numpy as np
+import pytest
+
+from portrait.client import Client, ClientError
+from portrait.errors import BadSettings
+from portrait.server.app import RunningService, run_service
+from portrait.settings import Settings
+from portrait.transports.cameras.declared import read_cameras
+from portrait.v1 import segmentation_pb2 as pb
+from tests.films import film, needs_gstreamer, rtsp_camera
+from tests.http_camera import PASSWORD, http_camera
+from tests.people import Array, Clip
+from tests.ports import free_port
+from tests.whip import shown, watcher
+
+__all__ = ["shown"]  # a fixture
+
+LOOKS = "mode: color, color: '#00ff00'"
+
+
+@pytest.fixture(autouse=True)
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Cameras that are left and tried again at once."""
+    monkeypatch.setattr("portrait.transports.cameras.camera.LINGER_SECONDS", 0.5)
+    monkeypatch.setattr("portrait.transports.cameras.camera.LONGEST_PAUSE", 0.3)
+    monkeypatch.setattr("portrait.transports.files.reader.TIMEOUT", (3.0, 3.0))
+
+
+@asynccontextmanager
+async def watching(folder: Path, **urls: str) -> AsyncIterator[RunningService]:
+    """A service with these cameras, green where there is no person."""
+    file = folder / "cameras.yaml"
+    file.write_text("".join(f"{name}: {{url: '{url}', {LOOKS}}}\n" for name, url in urls.items()))
+    async with run_service(Settings(http_port=0, grpc_port=0, drain_seconds=0.0, cameras=file)) as service:
+        yield service
+
+
+async def cameras(service: RunningService) -> dict[str, dict[str, Any]]:
+    async with (
+        aiohttp.ClientSession() as http,
+        http.get(f"http://127.0.0.1:{service.http_port}/v1/cameras") as response,
+    ):
+        return {camera["name"]: camera for camera in await response.json()}
+
+
+async def until_state(service: RunningService, name: str, state: str) -> dict[str, Any]:
+    async with timeout(60):
+        while (camera := (await cameras(service))[name])["state"] != state:
+            await asyncio.sleep(0.05)
+    return camera
+
+
+def is_green(picture: Array) -> bool:
+    return bool(np.abs(picture[:10, :10].reshape(-1, 3).mean(axis=0) - (0, 255, 0)).max() < 40)
+
+
+@needs_gstreamer
+@pytest.mark.parametrize("codec", ["h264", "h265"])
+async def test_a_camera_over_rtsp_is_connected_while_it_is_watched(tmp_path: Path, codec: str) -> None:
+    source = film(tmp_path / f"{codec}.mp4", 60, codec=codec)
+    with rtsp_camera(source) as url:
+        async with watching(tmp_path, door=url) as service:
+            assert (await cameras(service))["door"]["state"] == "idle"
+            url = f"http://127.0.0.1:{service.http_port}"
+            async with watcher(url) as one, watcher(url) as two, Client(f"127.0.0.1:{service.grpc_port}") as client:
+                await one.connect("/whep/door")
+                assert is_green(await one.until(is_green))
+                await two.connect("/whep/door/mask")
+                assert (await two.frame()).width < 320
+                async with aclosing(client.watch("door")) as results:
+                    masks = [await anext(results) for _ in range(5)]
+                assert masks[0].array.max() > 200
+                assert [each.id for each in masks] == [1, 2, 3, 4, 5]
+                assert all(a.timestamp_us < b.timestamp_us for a, b in pairwise(masks))
+                camera = (await cameras(service))["door"]
+                assert (camera["state"], camera["codec"], camera["width"]) == (
+                    "live", {"h264": "h264", "h265": "hevc"}[codec], 320,
+                )  # fmt: skip
+            assert (await until_state(service, "door", "idle"))["words"] == "connects when it is watched"
+
+
+@needs_gstreamer
+async def test_a_camera_that_is_cut_comes_back_to_the_same_viewer(tmp_path: Path) -> None:
+    small, large, port = film(tmp_path / "film.mp4", 60), film(tmp_path / "large.mp4", 20, size=(640, 480)), free_port()
+    with ExitStack() as cutting:
+        url = cutting.enter_context(rtsp_camera(small, port=port))
+        async with watching(tmp_path, door=url) as service, watcher(f"http://127.0.0.1:{service.http_port}") as one:
+            await one.connect("/whep/door")
+            before = (await one.frame()).pts
+            cutting.close()
+            await until_state(service, "door", "failed")
+            with rtsp_camera(large, port=port):
+                picture = await one.until(lambda picture: picture.shape[:2] == (480, 640))
+                after = await one.frame()
+                assert is_green(picture)
+                assert before is not None
+                assert after.pts is not None
+                assert before < after.pts < before + 60 * 90_000
+
+
+@needs_gstreamer
+async def test_a_camera_over_rtsp_gets_the_password_that_it_asks_for(tmp_path: Path) -> None:
+    with rtsp_camera(film(tmp_path / "film.mp4", 20), password=PASSWORD) as url:
+        right, wrong = (url.replace("//", f"//admin:{word}@") for word in (PASSWORD, "other"))
+        async with (
+            watching(tmp_path, right=right, wrong=wrong) as service,
+            Client(f"127.0.0.1:{service.grpc_port}") as client,
+        ):
+            with pytest.raises(ClientError, match="the camera refused the user name or the password"):
+                await anext(client.watch("wrong"))
+            async with aclosing(client.watch("right", composite=True)) as results:
+                assert (await anext(results)).picture.format == pb.PICTURE_FORMAT_JPEG
+
+
+async def test_a_camera_over_http_may_stall_change_its_size_and_its_rate(tmp_path: Path, shown: Clip) -> None:
+    async with http_camera(shown.frames[0]) as camera, watching(tmp_path, door=camera.url) as service:
+        async with watcher(f"http://127.0.0.1:{service.http_port}") as one:
+            await one.connect("/whep/door")
+            await one.until(is_green)
+            camera.rate, camera.picture = 12.5, np.repeat(np.repeat(shown.frames[0], 2, 0), 2, 1)
+            await one.until(lambda picture: picture.shape[:2] == (480, 640))
+            camera.stalls = True
+            failed = await until_state(service, "door", "failed")
+            assert "nothing came for" in failed["words"]
+            camera.stalls = False
+            await until_state(service, "door", "live")
+            await one.until(is_green)
+            assert camera.opened >= 2
+        await until_state(service, "door", "idle")
+        async with timeout(20):
+            while camera.connections:
+                await asyncio.sleep(0.05)
+
+
+async def test_a_camera_that_fails_says_why_and_never_its_password(
+    tmp_path: Path, shown: Clip, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with http_camera(shown.frames[0]) as camera:
+        base, login = f"127.0.0.1:{camera.port}", f"admin:{PASSWORD}"
+        urls = {
+            "gone": f"rtsp://{login}@127.0.0.1:{free_port()}/secret",
+            "refused": f"http://admin:{PASSWORD}x@{base}/video.mjpg",
+            "page": f"http://{login}@{base}/page",
+            "missing": f"http://{login}@{base}/nothing",
+        }
+        expected = {
+            "gone": "nothing listens at this address",
+            "refused": "the camera refused the user name or the password",
+            "page": "what the address answers is no media that FFmpeg can read",
+            "missing": "the camera has nothing at this path",
+        }
+        with caplog.at_level(logging.DEBUG):
+            async with watching(tmp_path, **urls, good=camera.url) as service:
+                url = f"http://127.0.0.1:{service.http_port}"
+                async with watcher(url) as one, Client(f"127.0.0.1:{service.grpc_port}") as client:
+                    for name, words in expected.items():
+                        answer = await one.post(await one.offer(), f"/whep/{name}")
+                        problem = await answer.json()
+                        assert (answer.status, problem["title"]) == (409, "NOT_PUBLISHED")
+                        assert words in problem["detail"], name
+                        with pytest.raises(ClientError) as failed:
+                            await anext(client.watch(name))
+                        assert (failed.value.reason, words in failed.value.message) == ("NOT_PUBLISHED", True)
+                    await one.connect("/whep/good")  # which suffers nothing from the others
+                    await one.until(is_green)
+                    listed = await cameras(service)
+                    assert {name: listed[name]["words"] for name in expected} == expected
+                    assert listed["good"]["address"] == f"http://{base}/video.mjpg"
+                    async with one.http.get(f"{url}/metrics") as response:
+                        metrics = await response.text()
+        assert 'portrait_camera_live{camera="good"} 1.0' in metrics
+        assert 'portrait_camera_failures_total{camera="gone"}' in metrics
+        assert PASSWORD not in metrics + json.dumps(listed) + caplog.text
+
+
+async def test_a_silent_camera_blocks_neither_the_service_nor_its_end(tmp_path: Path) -> None:
+    held: list[asyncio.StreamWriter] = []
+
+    async def hold(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        held.append(writer)
+
+    server = await asyncio.start_server(hold, "127.0.0.1", 0)
+    port = server.sockets[0].getsockname()[1]
+    async with server:
+        file = tmp_path / "cameras.yaml"
+        file.write_text(f"door: {{url: 'rtsp://127.0.0.1:{port}/door', always: true}}\n")
+        async with run_service(Settings(http_port=0, grpc_port=0, drain_seconds=0.0, cameras=file)) as service:
+            assert (await until_state(service, "door", "connecting"))["always"] is True
+            late = 0.0
+            for _ in range(20):
+                began = time.monotonic()
+                await asyncio.sleep(0.01)
+                late = max(late, time.monotonic() - began)
+            assert late < 1.0
+            ending = time.monotonic()
+        assert time.monotonic() - ending < 2.5
+        for writer in held:
+            writer.close()
+            await writer.wait_closed()
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("door: file:///etc/passwd", r"camera 'door': got the scheme file:, expected rtsp://"),
+        ("door: /etc/passwd", r"camera 'door': got no scheme, expected rtsp://"),
+        ("door: concat:hunter2", "got the scheme concat:"),
+        ("door: v4l2:/dev/../etc/passwd", "got the scheme v4l2:"),
+        ("door: rtsp://", "rtsp:// without a host"),
+        ("door: {url: 'rtsp://a/b', pasword: hunter2}", "pasword: Extra inputs are not permitted; expected always"),
+        ("door: {url: 'rtsp://a/b', mode: hunter2}", "camera 'door'"),
+        ("door: {url: 'rtsp://a/b', mode: image}", "background: got none"),
+        ("door: 'rtsp://me:${NOT_SET}@a/b'", r"names \$\{NOT_SET\}, which the environment does not have"),
+        ("do or: rtsp://a/b", r"got the name 'do or', expected letters"),
+        ("door: [rtsp://me:hunter2@a", "not valid YAML in line"),
+        ("door: srt://a:1", "built without SRT"),
+        ("door: http://127.0.0.1:OWN/whep/door", "an address is this service's own"),
+    ],
+)
+async def test_what_cannot_be_a_camera_is_refused_at_the_start(tmp_path: Path, text: str, message: str) -> None:
+    file, port = tmp_path / "cameras.yaml", free_port()
+    file.write_text(text.replace("OWN", str(port)) + "\n")
+    with pytest.raises(BadSettings, match=message) as refused:
+        async with run_service(Settings(http_port=port, grpc_port=0, cameras=file)):
+            pass
+    assert "me:hunter2" not in str(refused.value)
+
+
+def test_cameras_come_from_the_file_the_environment_and_flags(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DOOR_PASSWORD", "hunter2")
+    file = tmp_path / "cameras.yaml"
+    file.write_text("door: {url: 'rtsp://me:${DOOR_PASSWORD}@door/1?a=b', transport: udp, threshold: 0.6}\n")
+    settings = Settings(cameras=file, camera="gate=v4l2:/dev/video0 yard=rtsps://yard:322/1")
+    door, gate, yard = read_cameras(settings)
+    assert (door.address.url, door.address.shown) == ("rtsp://me:hunter2@door/1?a=b", "rtsp://door/1")
+    assert (door.address.options["rtsp_transport"], door.options.threshold) == ("udp", 0.6)
+    assert (gate.address.url, yard.address.shown) == ("/dev/video0", "rtsps://yard:322/1")
+    assert "hunter2" not in repr(door)
+    assert "yard" not in json.dumps(settings.model_dump(mode="json"))
+
+
+async def test_nothing_else_takes_a_cameras_name(tmp_path: Path) -> None:
+    async with (
+        watching(tmp_path, door="rtsp://127.0.0.1:1/x") as service,
+        watcher(f"http://127.0.0.1:{service.http_port}") as one,
+    ):
+        answer = await one.post(await one.offer(), "/whip/door")
+        assert (answer.status, (await answer.json())["title"]) == (409, "STREAM_TAKEN")
