@@ -23,7 +23,7 @@ from tests.benchmarks.counted import allocated, resident
 from tests.calls import jpeg
 from tests.people import room
 
-STREAMS = int(os.environ.get("CHURN_STREAMS", "400"))
+STREAMS = int(os.environ.get("CHURN_STREAMS", "150"))
 SEED = int(os.environ.get("CHURN_SEED", "1"))
 AT_ONCE = 16
 LEAK = 1024

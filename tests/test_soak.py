@@ -11,14 +11,14 @@ from tests.timing import at_most
 
 
 async def test_sessions_that_leave_in_every_ugly_way_leave_nothing() -> None:
-    result = await churn.run(sessions=120, seed=1)
+    result = await churn.run(sessions=60, seed=1)
     print(json.dumps(result))
     assert result["left"] == [], result
     # A hundred sessions do not fill every arena: the long form holds it to 2 %.
     assert result["rss_grown"] < 0.15, result
     assert result["allocated"][-1] - result["allocated"][0] < 2**21, result
     assert len(result["ways"]) == 1 + len(churn.LEAVING)
-    assert result["answers"]["webrtc 201"] > 20
+    assert result["answers"]["webrtc 201"] > 10
 
 
 @pytest.mark.timing

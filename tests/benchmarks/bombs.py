@@ -22,8 +22,9 @@ from tests.benchmarks.stored import add_option, report
 from tests.boxes import serving
 from tests.people import clip
 from tests.test_hostile_bombs import peak
-from tests.test_pixel_budget import BOMBS, bomb, by_grpc, by_http, shipped_limit
+from tests.test_pixel_budget import bomb, by_grpc, by_http, shipped_limit
 
+BOMBS = 12
 STREAMS = 4
 RATE = 30.0
 SIZE = (640, 360)
