@@ -137,6 +137,7 @@ class Metrics:
         """Create the series that are known in advance: the first count of a new series does not show as an increase."""
         for transport in TRANSPORTS:
             self._sessions.labels(transport)
+            self._opened.labels(transport)
             self._hung.labels(transport)
             for result, reason in USUAL_RESULTS:
                 self._frames.labels(result, reason, transport)

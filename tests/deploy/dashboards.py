@@ -27,11 +27,12 @@ def annotations() -> list[str]:
 def choices() -> set[tuple[str, str]]:
     """(series, label) that the boards' lists of choices are filled from."""
     boards = [json.loads(path.read_text()) for path in BOARDS]
-    queries = [variable["query"]["query"] for board in boards for variable in board["templating"]["list"]]
-    found = {re.sub(r"^label_values\((\w+), (\w+)\)$", r"\1 \2", query) for query in queries}
+    variables = [variable for board in boards for variable in board["templating"]["list"]]
+    queries = [variable["query"]["query"] for variable in variables if variable["type"] == "query"]
+    found = {re.sub(r"^label_values\((\w+)(?:{.*})?, (\w+)\)$", r"\1 \2", query) for query in queries}
     return {(series, label) for series, label in (query.split() for query in found)}
 
 
 def plain(expression: str, interval: str = "1m") -> str:
     """The expression with Grafana's variables filled in, for all boxes."""
-    return expression.replace("$instance", ".*").replace("$__rate_interval", interval)
+    return expression.replace("$instance", ".*").replace("$job", "portrait").replace("$__rate_interval", interval)

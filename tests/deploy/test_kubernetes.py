@@ -12,8 +12,15 @@ from tests.deploy import DEPLOY, ROOT
 from tests.deploy.manifests import TREES, Manifest, pick, render
 from tests.deploy.test_prometheus import promtool
 
-FOREIGN = {"ServiceMonitor", "ScaledObject"}
+FOREIGN = {"PrometheusRule", "ServiceMonitor", "ScaledObject"}
 """Kinds of operators, which Kubernetes' own schemas do not know."""
+
+
+def given_settings(manifests: list[Manifest]) -> dict[str, str]:
+    """The settings of the service; the other ConfigMaps are dashboards."""
+    return pick(
+        [each for each in manifests if "grafana_dashboard" not in each["metadata"].get("labels", {})], "ConfigMap"
+    )["data"]
 
 
 def pod(manifests: list[Manifest]) -> Manifest:
@@ -43,7 +50,7 @@ def test_no_pod_has_root_or_a_writable_file_system(tree: str) -> None:
 @pytest.mark.parametrize("tree", TREES)
 def test_the_pod_lives_longer_than_its_drain(tree: str) -> None:
     manifests = render(tree)
-    settings, spec = pick(manifests, "ConfigMap")["data"], pod(manifests)
+    settings, spec = given_settings(manifests), pod(manifests)
     (container,) = spec["containers"]
     pause = int(container["lifecycle"]["preStop"]["exec"]["command"][1])
     assert pause + float(settings["PORTRAIT_DRAIN_SECONDS"]) < spec["terminationGracePeriodSeconds"]
@@ -52,7 +59,7 @@ def test_the_pod_lives_longer_than_its_drain(tree: str) -> None:
 @pytest.mark.parametrize("tree", TREES)
 def test_the_service_is_given_only_settings_it_knows(tree: str) -> None:
     manifests = render(tree)
-    for name in pick(manifests, "ConfigMap")["data"]:
+    for name in given_settings(manifests):
         assert name.removeprefix(PREFIX).lower() in Settings.model_fields
     # Kubernetes would add PORTRAIT_SERVICE_HOST and its like, which the service refuses.
     assert pod(manifests)["enableServiceLinks"] is False

