@@ -10,6 +10,7 @@ import { Gallery } from "./page/gallery.js";
 import { openKeys } from "./page/keys.js";
 import { Numbers } from "./page/numbers.js";
 import { Stage } from "./page/stage.js";
+import { openWall } from "./page/wall.js";
 import { cameraTrouble, inWords } from "./page/words.js";
 
 /** @typedef {import("./page/choice.js").Choice} Choice */
@@ -109,6 +110,7 @@ find("trust", HTMLElement).hidden = location.protocol !== "https:";
 show();
 welcome();
 askBox();
+openWall();
 
 /** Change what is chosen: everything follows. @param {Partial<Choice>} changes */
 function choose(changes) {
