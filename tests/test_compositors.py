@@ -6,7 +6,7 @@ import cv2
 import numpy as np
 import pytest
 
-from portrait.core.compositors import MODES, Options, open_compositor
+from portrait.core.compositors import HIDING_MODES, MODES, Options, open_compositor
 from portrait.errors import BadOption
 from portrait.image.convert import bgr_from_frame, bgra_from_frame, frame_from_bgr
 from portrait.image.frame import Frame, Mask, Timestamp
@@ -55,6 +55,42 @@ def test_an_empty_mask_shows_nothing_of_the_camera(mode: str) -> None:
     other = compositor.compose(make_frame(seed=4), Mask.empty(32, 32))
     for got, expected in zip(planes(one), planes(other), strict=True):
         assert np.array_equal(got, expected)
+
+
+@pytest.mark.parametrize("mode", HIDING_MODES)
+@pytest.mark.parametrize("size", SIZES)
+def test_where_the_person_is_hidden_an_empty_mask_gives_exactly_the_camera(mode: str, size: tuple[int, int]) -> None:
+    frame = make_frame(size)
+    result = open_compositor(options(mode)).compose(frame, Mask.empty(32, 32))
+    for got, expected in zip(planes(result), planes(frame), strict=True):
+        assert np.array_equal(got, expected)
+
+
+@pytest.mark.parametrize("mode", HIDING_MODES)
+def test_where_the_person_is_hidden_a_full_mask_leaves_nothing_to_read(mode: str) -> None:
+    y, x = np.indices((240, 320))
+    board = np.repeat(np.uint8(255) * ((x // 4 + y // 4) % 2)[..., None].astype(np.uint8), 3, axis=2)
+    frame = frame_from_bgr(board, Timestamp(0, Fraction(1)), 0.0)
+    result = open_compositor(options(mode)).compose(frame, Mask(PERSON))
+    assert frame.y.std() > 90
+    assert result.y.std() < 9
+
+
+@pytest.mark.parametrize("mode", HIDING_MODES)
+@pytest.mark.parametrize("margin", [0.0, 0.1])
+def test_what_hides_the_person_reaches_so_far_beyond_them_and_not_further(mode: str, margin: float) -> None:
+    values = np.zeros((100, 100), np.uint8)
+    values[40:60, 40:60] = 255
+    values[40:60, 60] = 80  # a part of the person: hidden entirely
+    frame = make_frame((400, 400))
+    result = open_compositor(Options(mode, "#ff0000", margin=margin)).compose(frame, Mask(values))
+    reach = round(400 * margin)
+    inside = np.s_[162 - reach : 238 + reach, 162 - reach : 242 + reach]  # half a pixel of the mask is a soft edge
+    beyond = np.ones((400, 400), bool)
+    beyond[160 - reach - 4 : 240 + reach + 4, 160 - reach - 4 : 244 + reach + 4] = False
+    assert np.array_equal(result.y[beyond], frame.y[beyond])
+    whole = open_compositor(Options(mode, "#ff0000")).compose(frame, Mask(PERSON))
+    assert np.array_equal(result.y[inside], whole.y[inside])
 
 
 def test_blur_with_an_empty_mask_leaves_nothing_to_read() -> None:
@@ -114,8 +150,9 @@ def test_composing_writes_to_no_input() -> None:
         ({"mode": "sepia"}, "unknown mode 'sepia'; expected one of"),
         ({"mode": "color", "color": "green"}, "got 'green', expected #rrggbb"),
         ({"mode": "image"}, "got mode image without a background"),
+        ({"mode": "pixelate", "margin": 0.3}, "got 0.3, expected 0 to 0.2"),
     ],
 )
-def test_bad_options_say_what_is_expected(wanted: dict[str, str], message: str) -> None:
+def test_bad_options_say_what_is_expected(wanted: dict[str, str | float], message: str) -> None:
     with pytest.raises(BadOption, match=message):
-        open_compositor(Options(**wanted))  # type: ignore[arg-type]  # all of them are strings
+        open_compositor(Options(**wanted))  # type: ignore[arg-type]  # each has its field's type

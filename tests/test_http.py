@@ -65,7 +65,7 @@ async def test_the_list_of_sessions_tells_no_whole_id(service: RunningService, h
         assert stream.info.session_id not in str(listed)
 
 
-CHANGES = "mode, color, background, threshold, feather, framing, decontaminate, reset"
+CHANGES = "mode, color, background, threshold, feather, margin, framing, decontaminate, reset"
 
 
 @pytest.mark.parametrize(
@@ -254,7 +254,8 @@ async def test_the_page_its_modules_and_its_backgrounds_are_served(http: aiohttp
     async with http.get("/v1/models") as response:
         assert [model["name"] for model in await response.json() if model["default"]] == ["portrait"]
     async with http.get("/v1/modes") as response:
-        assert await response.json() == ["mask", "alpha", "blur", "color", "image", "cutout"]
+        shows = ["mask", "alpha", "blur", "color", "image", "cutout"]
+        assert await response.json() == [*shows, "silhouette", "pixelate", "blur-person"]
 
 
 @pytest.mark.parametrize("path", ["/", "/portrait.js", "/web/page.js", "/litert/index.js", "/models/portrait.tflite"])

@@ -20,7 +20,9 @@ __all__ = ["http"]  # a fixture
 
 
 @pytest.mark.parametrize("size", [(640, 360), (333, 501), (1, 1)])
-@pytest.mark.parametrize(("mode", "channels"), [("mask", 1), ("alpha", 1), ("blur", 3), ("color", 3), ("cutout", 4)])
+@pytest.mark.parametrize(
+    ("mode", "channels"), [("mask", 1), ("alpha", 1), ("blur", 3), ("color", 3), ("cutout", 4), ("pixelate", 3)]
+)
 async def test_a_still_comes_back_at_its_own_size(
     http: aiohttp.ClientSession, mode: str, channels: int, size: tuple[int, int]
 ) -> None:

@@ -1,4 +1,4 @@
-"""A watermark in the room behind a person, and the search for it in what comes out.
+"""A watermark in the room behind a person, or on the person, and the search for it in what comes out.
 
 The room is a code: signs of pseudo-random tiles on a carrier, a checkerboard of four pixels, in luma and in both
 chroma planes. Four pixels, and on the grid of the codecs' own blocks, so that VP8 and JPEG keep it; far finer than the
@@ -12,7 +12,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from tests.people import Array, person
+from tests.people import Array, person, room
 
 Floats = NDArray[np.float32]
 
@@ -57,12 +57,17 @@ def marked_room(width: int, height: int) -> Array:
     return np.asarray(cv2.cvtColor(packed, cv2.COLOR_YUV2BGR_I420), np.uint8)
 
 
+WORN_FROM = 0.55
+"""Where the watermark begins on a person who wears it, as a share of their height from the top: below the face."""
+
+
 @dataclass(frozen=True)
 class Scene:
-    """A person who stands before the marked room."""
+    """A person before the marked room, or before another one who wears the watermark on their own clothes (`worn`)."""
 
     width: int
     height: int
+    worn: bool = False
     image: Array = field(init=False, repr=False)
     """(H,W,3) BGR."""
     mask: Array = field(init=False, repr=False)
@@ -73,28 +78,43 @@ class Scene:
         scale = 0.8 * min(self.height / who.image.shape[0], self.width / who.image.shape[1])
         size = round(who.image.shape[1] * scale), round(who.image.shape[0] * scale)
         left, top = (self.width - size[0]) // 2, self.height - size[1]
-        image, mask = marked_room(self.width, self.height), np.zeros((self.height, self.width), np.uint8)
+        behind = room(self.width, self.height) if self.worn else marked_room(self.width, self.height)
+        image, mask = behind, np.zeros((self.height, self.width), np.uint8)
         mask[top:, left : left + size[0]] = cv2.resize(who.mask, size, interpolation=cv2.INTER_NEAREST)
         shown = cv2.resize(who.image, size, interpolation=cv2.INTER_LINEAR)
         inside = mask[top:, left : left + size[0]] > 0
         image[top:, left : left + size[0]][inside] = shown[inside]
+        if self.worn:
+            clothes = self.clothes_of(mask)
+            worn = image.astype(int) + marked_room(self.width, self.height) - 128
+            image[clothes] = np.clip(worn, 0, 255).astype(np.uint8)[clothes]
         object.__setattr__(self, "image", image)
         object.__setattr__(self, "mask", mask)
 
+    @staticmethod
+    def clothes_of(mask: Array) -> NDArray[np.bool_]:
+        """(H,W): where a person wears the watermark."""
+        rows = np.flatnonzero(mask.any(axis=1))
+        clothes = mask > 0
+        clothes[: round(rows[0] + WORN_FROM * len(rows))] = False
+        return clothes
+
 
 class Search:
-    """Looks for the watermark in pictures of one size, outside of the person and their contour."""
+    """Looks for the watermark in pictures of one size, outside of the person and their contour, or on their clothes."""
 
-    def __init__(self, scene: Scene, margin: float = 0.05) -> None:
-        """`margin`: how far from the person the search begins, as a share of the height."""
+    def __init__(self, scene: Scene, margin: float = 0.05, *, on_person: bool = False) -> None:
+        """`margin`: how far from the person's contour the search begins, as a share of the height."""
         reach = 2 * round(margin * scene.height) + 1
-        person = cv2.dilate(scene.mask, np.ones((reach, reach), np.uint8))
+        around = np.ones((reach, reach), np.uint8)
+        person = np.uint8(255) * ~scene.clothes_of(scene.mask) if on_person else scene.mask
+        elsewhere = cv2.dilate(person, around)
         self._planes = []
         for plane in range(3):
             width, height = (scene.width, scene.height) if not plane else (half(scene.width), half(scene.height))
-            outside = cv2.resize(person, (width, height), interpolation=cv2.INTER_AREA) == 0
-            windows = _windows(np.float32(outside)) > 0.99
-            assert windows.any(), f"{scene.width}x{scene.height} is too small: no window is free of the person"
+            searched = cv2.resize(elsewhere, (width, height), interpolation=cv2.INTER_AREA) == 0
+            windows = _windows(np.float32(searched)) > 0.99
+            assert windows.any() or (plane and on_person), f"{scene.width}x{scene.height} is too small: no window"
             self._planes.append((code(width, height) / STRENGTH[plane], windows))
 
     def strongest(self, planes: tuple[Array, Array, Array]) -> float:
@@ -110,7 +130,7 @@ class Search:
         bare = plane.astype(np.float32)
         bare -= cv2.blur(bare, (2 * CELL + 1, 2 * CELL + 1))
         shares = _windows(bare * pattern)
-        return float(np.abs(shares[outside]).max())
+        return float(np.abs(shares[outside]).max(initial=0.0))
 
 
 def _windows(values: Floats) -> Floats:

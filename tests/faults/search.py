@@ -1,4 +1,6 @@
-"""Searches what a service in trouble sends for the room: `python -m tests.faults.search --frames 10000`.
+"""Searches what a service in trouble sends for what must be hidden: `python -m tests.faults.search --frames 10000`.
+
+That is the room, and in the modes that hide the person the person.
 
 First a service whose network fails in every way it can, then a box whose workers are killed.
 """
@@ -42,14 +44,16 @@ WAYS: dict[str, Callable[[RunningService, Found], Any]] = {
     "whip-whep": lambda running, found: over_whip(f"http://127.0.0.1:{running.http_port}", found),
     "grpc": lambda running, found: over_grpc(f"127.0.0.1:{running.grpc_port}", found),
 }
+HIDING = ", hiding the person"
 
 
 async def search_all(frames: int) -> tuple[list[Found], dict[str, int]]:
-    """So many frames in all, a third of them over each way; and which troubles were made."""
-    searches = [Found(way, -(-frames // len(WAYS))) for way in WAYS]
+    """So many frames in all, a third of them for the person, over each way; and which troubles were made."""
+    each = -(-frames // (3 * len(WAYS)))
+    searches = [Found(way + HIDING * hides, each * (2 - hides), hides) for hides in (False, True) for way in WAYS]
     with troubled() as model:
         async with run_service(settings()) as running:
-            await asyncio.gather(*(WAYS[found.way](running, found) for found in searches))
+            await asyncio.gather(*(WAYS[found.way.removesuffix(HIDING)](running, found) for found in searches))
     return searches, model.met
 
 
@@ -95,7 +99,7 @@ async def _kill(supervisor: int, url: str, searches: list[Found], wanted: int) -
 
 
 def main() -> int:
-    """The command line; 1 when the room was seen."""
+    """The command line; 1 when something was seen."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--frames", type=int, default=10_000)
     frames = parser.parse_args().frames

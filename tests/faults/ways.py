@@ -39,25 +39,33 @@ MODES: tuple[dict[str, Any], ...] = (
 MODE_SECONDS = 0.7
 
 
-@cache
-def scene(size: tuple[int, int]) -> Scene:
-    return Scene(*size)
+HIDING_MODES: tuple[dict[str, Any], ...] = (
+    {"mode": "silhouette", "color": "#00b140"},
+    {"mode": "pixelate"},
+    {"mode": "blur-person"},
+)
 
 
 @cache
-def search(size: tuple[int, int]) -> Search:
-    return Search(scene(size))
+def scene(size: tuple[int, int], worn: bool = False) -> Scene:
+    return Scene(*size, worn)
+
+
+@cache
+def search(size: tuple[int, int], on_person: bool = False) -> Search:
+    return Search(scene(size, on_person), on_person=on_person)
 
 
 @dataclass
 class Found:
-    """What a search has seen."""
+    """What a search has seen: with `hides` of the person, in the modes that hide them, else of the room."""
 
     way: str
     wanted: int
+    hides: bool = False
     frames: int = 0
-    with_person: int = 0
-    """Those in which a person is shown: the others are closed."""
+    opened: int = 0
+    """Those in which what may be shown is shown, the person or the room: the others are closed."""
     leaks: int = 0
     strongest: float = 0.0
     sessions: int = 0
@@ -70,17 +78,21 @@ class Found:
 
     def note(self, planes: tuple[Array, Array, Array]) -> None:
         height, width = planes[0].shape
-        strongest = search((width, height)).strongest(planes)
+        strongest = search((width, height), self.hides).strongest(planes)
         self.frames += 1
         self.sizes.add((width, height))
         self.leaks += strongest >= READABLE
         self.strongest = max(self.strongest, strongest)
-        self.with_person += shows_person(planes[0])
+        self.opened += shows_room(planes) if self.hides else shows_person(planes[0])
+
+    @property
+    def modes(self) -> tuple[dict[str, Any], ...]:
+        return HIDING_MODES if self.hides else MODES
 
     def report(self) -> dict[str, Any]:
         """In numbers."""
         return {
-            "way": self.way, "frames": self.frames, "with_person": self.with_person, "leaks": self.leaks,
+            "way": self.way, "frames": self.frames, "opened": self.opened, "leaks": self.leaks,
             "strongest": round(self.strongest, 4), "sessions": self.sessions, "ends": sorted(self.ends),
             "sizes": len(self.sizes),
         }  # fmt: skip
@@ -95,19 +107,37 @@ def shows_person(luma: Array) -> bool:
     return float((face - cv2.blur(face, (15, 15))).std()) > 8
 
 
+def shows_room(planes: tuple[Array, Array, Array]) -> bool:
+    """Whether the room is there, with its furniture and its noise: a blurred picture has neither."""
+    height, width = planes[0].shape
+    return detail(planes[0]) > 0.4 * scene_detail((width, height))
+
+
+@cache
+def scene_detail(size: tuple[int, int]) -> float:
+    return detail(planes_of(scene(size, worn=True).image)[0])
+
+
+def detail(luma: Array) -> float:
+    """How much a pixel of the upper corners, where no person is, differs from the one beside it."""
+    height, width = luma.shape
+    corners = luma[: height // 3, : width // 6], luma[: height // 3, -width // 6 :]
+    return float(np.mean([np.abs(np.diff(corner.astype(int), axis=1)).mean() for corner in corners]))
+
+
 class MarkedCamera(MediaStreamTrack):
     """The scene at 30 frames per second, in every size by turns."""
 
     kind = "video"
 
-    def __init__(self) -> None:
+    def __init__(self, worn: bool = False) -> None:
         super().__init__()
-        self._sent = 0
+        self._worn, self._sent = worn, 0
         self._began = time.monotonic()
 
     async def recv(self) -> av.VideoFrame:
         await asyncio.sleep(max(0.0, self._began + self._sent / 30 - time.monotonic()))
-        image = scene(SIZES[self._sent // SIZE_EVERY % len(SIZES)]).image
+        image = scene(SIZES[self._sent // SIZE_EVERY % len(SIZES)], self._worn).image
         frame = av.VideoFrame.from_ndarray(image, format="bgr24").reformat(format="yuv420p")
         # By the clock: a camera that is kept from sending skips frames, it does not send them later.
         self._sent = max(self._sent + 1, round(30 * (time.monotonic() - self._began)))
@@ -118,8 +148,8 @@ class MarkedCamera(MediaStreamTrack):
 async def over_loopback(url: str, found: Found) -> None:
     """Camera up and result down in one connection."""
     while not found.done:
-        async with viewer(url, MarkedCamera()) as one:
-            await _connect(one, "/webrtc", **MODES[found.sessions % len(MODES)])
+        async with viewer(url, MarkedCamera(found.hides)) as one:
+            await _connect(one, "/webrtc", **found.modes[found.sessions % len(found.modes)])
             found.sessions += 1
             await _watch(one, one, found)
 
@@ -128,11 +158,12 @@ async def over_whip(url: str, found: Found) -> None:
     """A publisher, and a viewer of what becomes of it."""
     while not found.done:
         async with viewer(url) as publisher, viewer(url) as watcher:
-            publisher.pc.addTransceiver(MarkedCamera(), direction="sendonly")
-            await _connect(publisher, "/whip/room", **MODES[found.sessions % len(MODES)])
+            publisher.pc.addTransceiver(MarkedCamera(found.hides), direction="sendonly")
+            stream = "hidden" if found.hides else "room"
+            await _connect(publisher, f"/whip/{stream}", **found.modes[found.sessions % len(found.modes)])
             found.sessions += 1
             watcher.pc.addTransceiver("video", direction="recvonly")
-            await _connect(watcher, "/whep/room")
+            await _connect(watcher, f"/whep/{stream}")
             await _watch(watcher, publisher, found)
 
 
@@ -152,7 +183,7 @@ async def _connect(one: Viewer, path: str, **query: str) -> None:
 
 async def _watch(viewing: Viewer, held: Viewer, found: Found) -> None:
     """Search what one gets while the mode of the other's session is switched, until it ends."""
-    switching = asyncio.create_task(_switch(held))
+    switching = asyncio.create_task(_switch(held, found.modes))
     ended = asyncio.create_task(_ended(held))
     try:
         while not found.done and not ended.done():
@@ -175,8 +206,8 @@ async def _watch(viewing: Viewer, held: Viewer, found: Found) -> None:
         found.ends.add("the session ended")
 
 
-async def _switch(held: Viewer) -> None:
-    for mode in itertools.cycle(MODES):
+async def _switch(held: Viewer, modes: tuple[dict[str, Any], ...]) -> None:
+    for mode in itertools.cycle(modes):
         with suppress(aiohttp.ClientError):
             async with held.http.patch(held.location, json=mode) as response:
                 assert response.status in (200, 404, 503), await response.text()
@@ -205,7 +236,8 @@ async def over_grpc(target: str, found: Found) -> None:
     """A stream that sends every layout and asks for every mode."""
     async with Client(target) as client:
         while not found.done:
-            output = GRPC_OUTPUTS[found.sessions % len(GRPC_OUTPUTS)]
+            outputs = HIDING_MODES if found.hides else GRPC_OUTPUTS
+            output = outputs[found.sessions % len(outputs)]
             try:
                 async with client.open_stream(every_frame=True, **output) as stream:
                     found.sessions += 1
@@ -213,9 +245,9 @@ async def over_grpc(target: str, found: Found) -> None:
                         if found.done:
                             return
                         if number % 20 == 19:
-                            await stream.change(GRPC_OUTPUTS[number // 20 % len(GRPC_OUTPUTS)])
+                            await stream.change(outputs[number // 20 % len(outputs)])
                         size = SIZES[number // SIZE_EVERY % len(SIZES)]
-                        await stream.send(_layout(size, number % 3), number)
+                        await stream.send(_layout(size, number % 3, found.hides), number)
                         reply = await stream.receive()
                         assert reply is not None
                         found.note(_planes(reply.picture))
@@ -224,8 +256,8 @@ async def over_grpc(target: str, found: Found) -> None:
 
 
 @cache
-def _layout(size: tuple[int, int], number: int) -> Picture:
-    image = scene(size).image
+def _layout(size: tuple[int, int], number: int, worn: bool = False) -> Picture:
+    image = scene(size, worn).image
     if number == 0:
         return Picture.jpeg(cv2.imencode(".jpg", image, [cv2.IMWRITE_JPEG_QUALITY, 80])[1].tobytes())
     if number == 1:

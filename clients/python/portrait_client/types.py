@@ -36,6 +36,7 @@ class OutputFields(TypedDict, total=False):
     feather: float
     framing: bool
     decontaminate: bool
+    margin: float
 
 
 @dataclass(frozen=True, slots=True)

@@ -157,7 +157,7 @@ def _client(parsed: argparse.Namespace) -> Client:
 def _opening(parsed: argparse.Namespace, settings: Settings) -> Opening:
     """What opens the work of one job."""
     if parsed.server:
-        asked = {name: getattr(parsed, name) for name in ("color", "threshold", "feather")}
+        asked = {name: getattr(parsed, name) for name in ("color", "threshold", "feather", "margin")}
         output = {name: value for name, value in asked.items() if value is not None}
         output |= {name: getattr(parsed, name) for name in ("mode", "framing", "decontaminate")}
         output |= _sent_background(parsed.background)
@@ -179,6 +179,7 @@ def _opening(parsed: argparse.Namespace, settings: Settings) -> Opening:
         defaults.feather if parsed.feather is None else parsed.feather,
         parsed.framing,
         parsed.decontaminate,
+        defaults.margin if parsed.margin is None else parsed.margin,
     )
     open_compositor(options)  # a mode that lacks something is refused before anything is opened
     models = choose_models(settings)

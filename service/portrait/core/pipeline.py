@@ -1,7 +1,8 @@
 """The synchronous core: a frame in, its result out. No asyncio, no network.
 
-What a pipeline keeps of earlier frames decides three things: whether their mask is a prior of this frame at all
-(LastFrame), whether this frame takes it as its own mask (MaskReuse), and where the framed window stands (AutoFraming).
+What a pipeline keeps of earlier frames decides four things: whether their mask is a prior of this frame at all
+(LastFrame), whether this frame takes it as its own mask (MaskReuse), where the framed window stands (AutoFraming), and
+what the modes that hide the person hide of them (HiddenArea).
 """
 
 from collections.abc import Callable
@@ -14,8 +15,9 @@ import numpy as np
 from portrait.admission.quality import Quality
 from portrait.core.auto_framing import AutoFraming, Window, show
 from portrait.core.compositors import Compositor, Options
-from portrait.core.compositors.modes import GREY_MODES, matte, resize
+from portrait.core.compositors.modes import GREY_MODES, HIDING_MODES, BlurPersonCompositor, matte, resize
 from portrait.core.guided_filter import follow_edges, halve, make_fine_guide
+from portrait.core.hiding import HiddenArea
 from portrait.core.segmenters import Segmenter
 from portrait.errors import BadOption
 from portrait.image.frame import Frame, Mask, Plane
@@ -60,13 +62,16 @@ class Result:
     """Why the mask is an earlier frame's, if it is reused."""
     window: Window | None = None
     """The part of the frame that is shown when it is composed; None: all of it."""
+    hidden: Mask | None = None
+    """What is hidden when it is composed, in HIDING_MODES; None in other modes."""
 
     def compose(self) -> Frame:
         """The output picture. Composed when asked for: a client that wants the mask alone does not pay for it."""
         with self.metrics.stage("compose"):
+            mask = self.mask if self.hidden is None else self.hidden
             if self.window is None:
-                return self.compositor.compose(self.frame, self.mask)
-            return self.compositor.compose(*show(self.window, self.frame, self.mask))
+                return self.compositor.compose(self.frame, mask)
+            return self.compositor.compose(*show(self.window, self.frame, mask))
 
     def grey(self, size: tuple[int, int] | None = None) -> Plane:
         """(height, width) uint8: the probability in mode mask, else the share of the person in each pixel.
@@ -187,6 +192,8 @@ class Pipeline:
         self._reuse, self._gap = MaskReuse(), gap
         self._framing: AutoFraming | None = None
         """While framing is on; a new one after a cut."""
+        self._hiding: HiddenArea | None = None
+        """While the mode is one of HIDING_MODES."""
         self._mask_width, self._mask_height = mask_size
         self._last: LastFrame | None = None
         self._resumed: Mask | None = None
@@ -196,7 +203,7 @@ class Pipeline:
         """Segment `frame` at a quality level.
 
         A failure of the network does not raise: the result has an empty mask, so that it shows nothing of the
-        background, and `failure` says why.
+        background, and `failure` says why. Where the mode hides the person, the whole picture is blurred.
         """
         failure = None
         with self._metrics.stage("segment"):
@@ -209,7 +216,7 @@ class Pipeline:
             if carried == "still" and earlier is not None and self._last is not None:
                 self._last = replace(self._last, arrived=frame.arrived)
                 mask, prior = earlier.mask, earlier.prior
-                return self._framed(Result(frame, mask, prior, options, compositor, self._metrics, carried=carried))
+                return self._finished(Result(frame, mask, prior, options, compositor, self._metrics, carried=carried))
             try:
                 prior = self._segment(frame, quality) if earlier is None else earlier.prior
             except Exception as raised:  # whatever a runtime raises, the background must not be sent
@@ -222,7 +229,23 @@ class Pipeline:
         if is_new and last is not None and last.is_cut(frame, guide, person):
             self._framing = None
         self._last = LastFrame(frame.came, frame.arrived, guide, person)
-        return self._framed(Result(frame, mask, prior, options, compositor, self._metrics, failure, carried))
+        return self._finished(Result(frame, mask, prior, options, compositor, self._metrics, failure, carried))
+
+    def _finished(self, result: Result) -> Result:
+        """The result with what it needs to be composed besides its mask."""
+        return self._framed(self._covered(result))
+
+    def _covered(self, result: Result) -> Result:
+        """The result with what the mode hides of the person; after a failure it blurs the whole picture."""
+        if result.options.mode not in HIDING_MODES:
+            self._hiding = None
+            return result
+        if self._hiding is None:
+            self._hiding = HiddenArea()
+        hidden = self._hiding.follow(result.mask, result.frame.seconds, result.failure is not None)
+        everything = self._hiding.everything
+        compositor = BlurPersonCompositor(result.options) if everything else result.compositor
+        return replace(result, hidden=hidden, compositor=compositor)
 
     def _framed(self, result: Result) -> Result:
         """The result with the window of its frame, if framing is on; a grey result is for use with the whole frame."""

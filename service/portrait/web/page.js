@@ -3,7 +3,7 @@
 import { openAppearance } from "./page/appearance.js";
 import { Call } from "./page/call.js";
 import { isRefused, listCameras, obstacle } from "./page/camera.js";
-import { PLAIN, recallChoice, rememberChoice } from "./page/choice.js";
+import { completed, PLAIN, recallChoice, rememberChoice } from "./page/choice.js";
 import { openCode, openDialog } from "./page/dialogs.js";
 import { find, make, write } from "./page/dom.js";
 import { Gallery } from "./page/gallery.js";
@@ -23,6 +23,9 @@ const MODES = {
   image: "A picture behind you.",
   mask: "What the network sees: the whiter, the more certain that it is you.",
   alpha: "The mask as it is applied: sharp, with a soft edge.",
+  silhouette: "You, as one plain shape. Not anonymous: the mask may miss parts of you.",
+  pixelate: "You, in large squares. Not anonymous: the mask may miss parts of you.",
+  "blur-person": "You, out of focus. Not anonymous: the mask may miss parts of you.",
 };
 
 /** What each way means. */
@@ -96,7 +99,7 @@ openKeys([
   { key: "s", words: "Start or stop the camera", run: () => toggle.click() },
   ...Object.keys(MODES).map((mode, i) => ({
     key: String(i + 1),
-    words: `Behind you: ${document.querySelector(`[name=mode][value=${mode}]`)?.parentElement?.textContent?.trim().toLowerCase()}`,
+    words: `${i < 5 ? "Behind you" : "Hide you"}: ${document.querySelector(`[name=mode][value=${mode}]`)?.parentElement?.textContent?.trim().toLowerCase()}`,
     run: () => choose({ mode: /** @type {Choice["mode"]} */ (mode) }),
   })),
   { key: "v", words: "Next view", run: () => choose({ view: VIEWS[(VIEWS.indexOf(choice.view) + 1) % VIEWS.length] }) },
@@ -114,7 +117,7 @@ openWall();
 
 /** Change what is chosen: everything follows. @param {Partial<Choice>} changes */
 function choose(changes) {
-  Object.assign(choice, changes);
+  Object.assign(choice, completed(choice, changes));
   rememberChoice(choice);
   show();
   call.settle();

@@ -262,10 +262,11 @@ class Output(_message.Message):
     FEATHER_FIELD_NUMBER: _builtins.int
     FRAMING_FIELD_NUMBER: _builtins.int
     DECONTAMINATE_FIELD_NUMBER: _builtins.int
+    MARGIN_FIELD_NUMBER: _builtins.int
     mode: _builtins.str
-    """One of mask, alpha, blur, color, image, cutout. Default: mask."""
+    """One of mask, alpha, blur, color, image, cutout, silhouette, pixelate, blur-person. Default: mask."""
     color: _builtins.str
-    """Background of mode color, written #rrggbb. Default: #00b140."""
+    """Background of mode color, and what covers the person in mode silhouette, written #rrggbb. Default: #00b140."""
     background_name: _builtins.str
     """Background of mode image: the name of a picture or clip that the server has; a clip plays by Frame.timestamp_us.
     Default: none, which mode image refuses.
@@ -289,12 +290,16 @@ class Output(_message.Message):
     from 0 or 1, whichever is nearer. Default: 0.25.
     """
     framing: _builtins.bool
-    """Show the part of the picture where the person is, at the frame's size, in modes blur, color, image and cutout.
+    """Show the part of the picture where the person is, at the frame's size, in all modes but mask and alpha.
     Default: false.
     """
     decontaminate: _builtins.bool
     """Remove the old background's colour from the person's edge in modes color, image and cutout, and light the edge with
     the new background. Default: false.
+    """
+    margin: _builtins.float
+    """How far modes silhouette, pixelate and blur-person reach beyond the person, as a share of the picture's sides: 0 to
+    0.2. Default: 0.03.
     """
     def __init__(
         self,
@@ -309,17 +314,22 @@ class Output(_message.Message):
         feather: _builtins.float | None = ...,
         framing: _builtins.bool = ...,
         decontaminate: _builtins.bool = ...,
+        margin: _builtins.float | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_feather", b"_feather", "_threshold", b"_threshold", "feather", b"feather", "threshold", b"threshold"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_feather", b"_feather", "_margin", b"_margin", "_threshold", b"_threshold", "feather", b"feather", "margin", b"margin", "threshold", b"threshold"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_feather", b"_feather", "_threshold", b"_threshold", "background_name", b"background_name", "background_picture", b"background_picture", "color", b"color", "decontaminate", b"decontaminate", "feather", b"feather", "format", b"format", "framing", b"framing", "mask_size", b"mask_size", "mode", b"mode", "threshold", b"threshold"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_feather", b"_feather", "_margin", b"_margin", "_threshold", b"_threshold", "background_name", b"background_name", "background_picture", b"background_picture", "color", b"color", "decontaminate", b"decontaminate", "feather", b"feather", "format", b"format", "framing", b"framing", "margin", b"margin", "mask_size", b"mask_size", "mode", b"mode", "threshold", b"threshold"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__feather: _TypeAlias = _typing.Literal["feather"]  # noqa: Y015
     _WhichOneofArgType__feather: _TypeAlias = _typing.Literal["_feather", b"_feather"]  # noqa: Y015
+    _WhichOneofReturnType__margin: _TypeAlias = _typing.Literal["margin"]  # noqa: Y015
+    _WhichOneofArgType__margin: _TypeAlias = _typing.Literal["_margin", b"_margin"]  # noqa: Y015
     _WhichOneofReturnType__threshold: _TypeAlias = _typing.Literal["threshold"]  # noqa: Y015
     _WhichOneofArgType__threshold: _TypeAlias = _typing.Literal["_threshold", b"_threshold"]  # noqa: Y015
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__feather) -> _WhichOneofReturnType__feather | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__margin) -> _WhichOneofReturnType__margin | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__threshold) -> _WhichOneofReturnType__threshold | None: ...
 
@@ -666,7 +676,9 @@ class FrameResult(_message.Message):
     """Whether the mask is an earlier frame's, as `quality` allows. Default: false."""
     @_builtins.property
     def picture(self) -> Global___Picture:
-        """The mask or the composed picture; absent when the frame was refused. When segmentation failed it shows no person."""
+        """The mask or the composed picture; absent when the frame was refused. When segmentation failed it shows no person;
+        where the mode hides the person the whole picture is blurred.
+        """
 
     @_builtins.property
     def error(self) -> _status_pb2.Status:

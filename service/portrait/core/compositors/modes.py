@@ -1,6 +1,7 @@
 """The output modes, a class each in the table MODES: a frame and its mask to a picture."""
 
 import math
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Protocol
@@ -19,6 +20,9 @@ from portrait.image.frame import CAMERA, GREY, Frame, Mask, Plane, Planes, Range
 GREY_MODES = ("mask", "alpha")
 """The modes whose result is one number per pixel, without anything of the picture itself."""
 
+HIDING_MODES = ("silhouette", "pixelate", "blur-person")
+"""The modes that hide the person and keep the room. What they need besides a mask is in core/hiding.py."""
+
 SHORT_SIDE = 72
 """The blur is computed with this many pixels on the shorter side: it looks the same at every frame size and costs
 little."""
@@ -26,9 +30,15 @@ little."""
 KERNEL = 9
 """Pixels of the box at that size: one eighth of the frame. Faces and print cannot be recognised."""
 
+CELLS = 10
+"""Cells of mode pixelate along the shorter side: a face that fills half of the picture has five."""
+
 FAR = 1e-2
 """The weight of a person's pixel in the blur, where a background pixel's is 1: deep inside the person, where only they
 are within the box, the mean is theirs."""
+
+UNCHANGED: Plane = np.arange(256, dtype=np.uint8)
+"""A table that leaves a share as it is."""
 
 # In limited range luma is 16..235, which a player shows as 0..255.
 TO_LIMITED: Plane = np.rint(16 + np.arange(256) * 219 / 255).astype(np.uint8)
@@ -38,7 +48,10 @@ class Compositor(Protocol):
     """One output mode. Pure: the same frame and mask give the same frame."""
 
     def compose(self, frame: Frame, mask: Mask) -> Frame:
-        """A new frame of the same size and time. With an empty mask it shows no unblurred pixel of the camera."""
+        """A new frame of the same size and time.
+
+        With an empty mask it shows no unblurred pixel of the camera; in HIDING_MODES with one of 255 everywhere.
+        """
 
 
 class MaskCompositor:
@@ -155,6 +168,75 @@ class CutoutCompositor:
         return hidden(person, share, 0)
 
 
+class HidingCompositor(ABC):
+    """Covers the person, and `options.margin` around them, and leaves the rest of the picture as it is.
+
+    Hidden is every pixel that the other modes would show a part of the person in, so that the soft edge lies outside.
+    """
+
+    def __init__(self, options: Options) -> None:
+        self._steep, self._margin = options.steep, options.margin
+
+    def compose(self, frame: Frame, mask: Mask) -> Frame:
+        """The frame with its person covered."""
+        frame = flattened(frame)
+        hidden = Mask(hidden_area(mask, self._steep, self._margin))
+        kept = frame.y.copy(), frame.u.copy(), frame.v.copy()
+        return blend_into(kept, frame.with_planes(*self.cover(frame)), hidden, UNCHANGED)
+
+    @abstractmethod
+    def cover(self, frame: Frame) -> Planes:
+        """Planes of the frame's sizes that show no person, laid over the frame where the person is."""
+
+
+class SilhouetteCompositor(HidingCompositor):
+    """Covers the person with `options.color`."""
+
+    def __init__(self, options: Options) -> None:
+        super().__init__(options)
+        self._color = parse_color(options.color)
+
+    def cover(self, frame: Frame) -> Planes:
+        """The colour."""
+        y, u, v = map(np.full_like, (frame.y, frame.u, frame.v), yuv_from_rgb(*self._color, frame.colors))
+        return y, u, v
+
+
+class PixelateCompositor(HidingCompositor):
+    """Covers the person with large cells of one colour each."""
+
+    def cover(self, frame: Frame) -> Planes:
+        """The mean of each cell."""
+        scale = max(1.0, min(frame.width, frame.height) / CELLS)
+        size = max(1, round(frame.width / scale)), max(1, round(frame.height / scale))
+
+        def cells(plane: Plane) -> Plane:
+            small = cv2.resize(plane, size, interpolation=cv2.INTER_AREA)
+            return np.asarray(cv2.resize(small, plane.shape[::-1], interpolation=cv2.INTER_NEAREST), np.uint8)
+
+        return cells(frame.y), cells(frame.u), cells(frame.v)
+
+
+class BlurPersonCompositor(HidingCompositor):
+    """Blurs the person as mode blur does the background."""
+
+    def cover(self, frame: Frame) -> Planes:
+        """The frame, blurred."""
+        scale = max(1.0, min(frame.width, frame.height) / SHORT_SIDE)
+        even = np.ones((max(1, round(frame.height / scale)), max(1, round(frame.width / scale))), np.float32)
+        return _blurred(frame.y, even), _blurred(frame.u, even), _blurred(frame.v, even)
+
+
+def hidden_area(mask: Mask, steep: Plane, margin: float) -> Plane:
+    """(h, w) uint8 of the mask's size, 255 where a pixel is hidden, else 0.
+
+    It reaches `margin` of the shorter side beyond the person.
+    """
+    area = cv2.threshold(cv2.LUT(mask.values, steep), 0, 255, cv2.THRESH_BINARY)[1]
+    reach = 2 * math.ceil(margin * min(mask.width, mask.height)) + 1
+    return np.asarray(cv2.dilate(area, np.ones((reach, reach), np.uint8)), np.uint8)
+
+
 MODES: Mapping[str, Callable[[Options], Compositor]] = {
     "mask": MaskCompositor,
     "alpha": AlphaCompositor,
@@ -162,6 +244,9 @@ MODES: Mapping[str, Callable[[Options], Compositor]] = {
     "color": ColorCompositor,
     "image": ImageCompositor,
     "cutout": CutoutCompositor,
+    "silhouette": SilhouetteCompositor,
+    "pixelate": PixelateCompositor,
+    "blur-person": BlurPersonCompositor,
 }
 
 

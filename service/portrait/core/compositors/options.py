@@ -11,6 +11,8 @@ from portrait.image.frame import Frame, Plane
 
 LEAST_FEATHER = 0.02
 
+MOST_MARGIN = 0.2
+
 FLAGS = {"true": True, "1": True, "false": False, "0": False}
 
 
@@ -24,7 +26,7 @@ class Options:
 
     mode: str = "blur"
     color: str = "#00b140"
-    """`#rrggbb`, the background of mode color."""
+    """`#rrggbb`, the background of mode color, and the person in mode silhouette."""
     background: Frame | Clip | None = None
     """The background of mode image."""
     threshold: float = 0.5
@@ -37,6 +39,9 @@ class Options:
     decontaminate: bool = False
     """Whether modes color, image and cutout remove the old background's light from the person's edge
     (decontaminate.py). Off by default: composing takes twice as long, for a difference that few will see."""
+    margin: float = 0.03
+    """How far beyond the person the modes that hide them reach, as a share of the picture's sides: a mask is often too
+    small, and there that shows the person."""
 
     def __post_init__(self) -> None:
         parse_color(self.color)
@@ -47,6 +52,8 @@ class Options:
         most = min(self.threshold, 1 - self.threshold)
         if not least <= self.feather <= most + 1e-6:
             raise BadOption("feather", f"got {self.feather:g}, expected {least} to {most:g} at this threshold")
+        if not 0 <= self.margin <= MOST_MARGIN:
+            raise BadOption("margin", f"got {self.margin:g}, expected 0 to {MOST_MARGIN}")
 
     @property
     def steep(self) -> Plane:
@@ -65,7 +72,7 @@ class Options:
             BadOption: a value of the wrong type or out of its range.
         """
         values: dict[str, str | float | bool] = {name: texts[name] for name in ("mode", "color") if name in texts}
-        values |= {name: _number(name, texts[name]) for name in ("threshold", "feather") if name in texts}
+        values |= {name: _number(name, texts[name]) for name in ("threshold", "feather", "margin") if name in texts}
         values |= {name: _flag(name, texts[name]) for name in ("framing", "decontaminate") if name in texts}
         return replace(self, **values)  # type: ignore[arg-type]  # each has its field's type
 

@@ -150,6 +150,7 @@ def read_output(message: pb.Output, background: Frame | Clip | None) -> Output:
         round(message.feather, 6) if message.HasField("feather") else defaults.feather,
         message.framing,
         message.decontaminate,
+        round(message.margin, 6) if message.HasField("margin") else defaults.margin,
     )
     return Output(options, message.format, message.mask_size)
 

@@ -144,6 +144,7 @@ class SegmentationServicer(pb_grpc.SegmentationServiceServicer):
                 feather=options.feather,
                 framing=options.framing,
                 decontaminate=options.decontaminate,
+                margin=options.margin,
                 background_name=config.output.background_name,
                 format=output.format,
                 mask_size=output.mask_size,

@@ -25,7 +25,9 @@ SUFFIXES: dict[str, PictureFormat] = {"image/png": ".png", "image/webp": ".webp"
 """The types that Accept can ask for, the preferred one first."""
 
 CHECKBOXES = ("framing", "decontaminate")
-FIELDS = ("image", "mode", "color", "background", "threshold", "feather", "framing", "decontaminate", "model")
+FIELDS = (
+    "image", "mode", "color", "background", "threshold", "feather", "framing", "decontaminate", "margin", "model",
+)  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,7 +2,7 @@
 
 import { recall, remember } from "./memory.js";
 
-/** @typedef {"blur" | "color" | "image" | "mask" | "alpha"} Mode */
+/** @typedef {"blur" | "color" | "image" | "mask" | "alpha" | "silhouette" | "pixelate" | "blur-person"} Mode */
 /** @typedef {"composite" | "mask" | "data" | "browser" | "auto"} Way who makes masks and picture */
 
 /**
@@ -22,6 +22,26 @@ import { recall, remember } from "./memory.js";
  * @property {boolean} framing whether the picture follows the person, where the box does all the work
  */
 
+/** The modes that hide the person: masks of the box's are not enough for them. @type {Mode[]} */
+const HIDING = ["silhouette", "pixelate", "blur-person"];
+
+/** @type {Way[]} in which the page composes with masks of the box's */
+const SHARED = ["mask", "data"];
+
+/**
+ * What follows from a change: a mode that hides the person is made by the box where it would be shared, and ends where
+ * the work is to be shared.
+ *
+ * @param {Choice} choice
+ * @param {Partial<Choice>} changes
+ * @returns {Partial<Choice>}
+ */
+export function completed(choice, changes) {
+  const { mode, way } = { ...choice, ...changes };
+  if (!HIDING.includes(mode) || !SHARED.includes(way)) return changes;
+  return changes.way ? { ...changes, mode: "blur" } : { ...changes, way: "composite" };
+}
+
 /** Edges and framing by default. */
 export const PLAIN = { threshold: 0.5, feather: 0.25, decontaminate: false, framing: false };
 
@@ -32,7 +52,7 @@ const RANGES = { threshold: [0.2, 0.8], feather: [0.05, 0.5] };
 
 /** @type {{[name in keyof Choice]?: string[]}} */
 const ALLOWED = {
-  mode: ["blur", "color", "image", "mask", "alpha"],
+  mode: ["blur", "color", "image", "mask", "alpha", "silhouette", "pixelate", "blur-person"],
   way: ["composite", "mask", "data", "browser", "auto"],
   size: ["640x360", "640x480", "1280x720"],
   view: ["single", "pair", "wipe"],
@@ -63,6 +83,7 @@ export function recallChoice() {
     // Of another version: the defaults.
   }
   choice.beside = "camera"; // a second session is asked for each time anew
+  Object.assign(choice, completed(choice, {}));
   return choice;
 }
 

@@ -93,7 +93,7 @@ function toOptions(choice, about, origin) {
     options.push(...Object.entries(optionsOf(way)).map(([name, value]) => `${name}: ${quoted(String(value))}`));
   }
   options.push(`mode: ${quoted(mode)}`);
-  if (mode === "color") options.push(`color: ${quoted(color)}`);
+  if (mode === "color" || mode === "silhouette") options.push(`color: ${quoted(color)}`);
   if (mode === "image") options.push(`background: ${typeof choice.background === "string" ? quoted(nameOf(choice)) : "picture"}`);
   options.push(...chosen(choice).map(([name, value]) => `${name}: ${value}`));
   return `{\n${options.map((option) => `    ${option},\n`).join("")}  }`;
@@ -106,7 +106,7 @@ export function toPython({ choice, about, hostname }) {
   const grey = mode === "mask" || mode === "alpha";
   const own = mode === "image" && typeof choice.background !== "string";
   const output = [`mode=${quoted(mode)}`];
-  if (mode === "color") output.push(`color=${quoted(color)}`);
+  if (mode === "color" || mode === "silhouette") output.push(`color=${quoted(color)}`);
   if (mode === "image") {
     output.push(own ? `background_picture=Path(${quoted(nameOf(choice))}).read_bytes()` : `background_name=${quoted(nameOf(choice))}`);
   }
@@ -155,7 +155,7 @@ export function toShell({ choice, about, origin }) {
   const { mode, color } = choice;
   const own = mode === "image" && typeof choice.background !== "string";
   const query = new URLSearchParams({ mode });
-  if (mode === "color") query.set("color", color);
+  if (mode === "color" || mode === "silhouette") query.set("color", color);
   if (mode === "image" && !own) query.set("background", nameOf(choice));
   for (const [name, value] of chosen(choice, "composite")) query.set(name, String(value));
   const words = [

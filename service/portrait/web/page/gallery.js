@@ -60,7 +60,7 @@ export class Gallery {
 
   /** @param {Choice} choice */
   show({ mode, color, background }) {
-    find("colors", HTMLFieldSetElement).hidden = mode !== "color";
+    find("colors", HTMLFieldSetElement).hidden = mode !== "color" && mode !== "silhouette";
     find("pictures", HTMLFieldSetElement).hidden = mode !== "image";
     find("color", HTMLInputElement).value = color;
     for (const each of find("swatches", HTMLDivElement).querySelectorAll("input")) each.checked = each.value === color;

@@ -6,17 +6,27 @@
  * side with a box of 9, so that the person's colours do not bleed into it.
  */
 
-import { FILL, ROOM, VERTEX } from "./shaders.js";
+import { HiddenArea } from "./hiding.js";
+import { CELLS, FILL, ROOM, VERTEX } from "./shaders.js";
 
 /** @typedef {import("./types.js").Mode} Mode */
 
 /** @type {Mode[]} in the order of the shader's cases */
-export const MODES = ["blur", "color", "image", "cutout", "mask", "alpha"];
+export const MODES = ["blur", "color", "image", "cutout", "mask", "alpha", "silhouette", "pixelate", "blur-person"];
+
+/** @type {Mode[]} those that hide the person and keep the room */
+export const HIDING = ["silhouette", "pixelate", "blur-person"];
 
 /** Frames held until their masks come: a quarter of a second. */
 export const SLOTS = 8;
 
 const SHORT_SIDE = 72;
+
+/** How far beyond the person they are hidden, unless `edge` says otherwise. */
+const MARGIN = 0.03;
+
+/** Cells of mode pixelate along the shorter side. */
+const CELLS_ACROSS = 10;
 
 /** The probability made steep, as `Options.steep` in compositors/options.py. */
 function makeSteep(/** @type {number} */ threshold, /** @type {number} */ feather) {
@@ -43,6 +53,9 @@ export class Compositor {
   #background = null;
   #steep = makeSteep(0.5, 0.25);
   #decontaminate = false;
+  #margin = MARGIN;
+  /** @type {HiddenArea | null} while the mode is one of those that hide the person */
+  #hiding = null;
   #closed = false;
 
   /** @throws {Error} where there is no WebGL 2 */
@@ -66,12 +79,14 @@ export class Compositor {
   }
 
   /**
-   * @param {{threshold: number, feather: number, decontaminate: boolean}} edge the probability where half is the person,
-   *   how far it is soft, and whether the old room's colour is taken out of it
+   * @param {{threshold: number, feather: number, decontaminate: boolean, margin?: number}} edge the probability where half
+   *   is the person, how far it is soft, whether the old room's colour is taken out of it, and how far beyond it the modes
+   *   that hide the person reach
    */
-  set edge({ threshold, feather, decontaminate }) {
+  set edge({ threshold, feather, decontaminate, margin = MARGIN }) {
     this.#steep = makeSteep(threshold, feather);
     this.#decontaminate = decontaminate;
+    this.#margin = margin;
   }
 
   /** @param {ImageBitmap | HTMLVideoElement | null} picture the background of mode image; this compositor closes it */
@@ -103,26 +118,28 @@ export class Compositor {
   }
 
   /**
-   * Show the person of a held frame. Without a mask only the background is shown, and no pixel of the camera unblurred.
+   * Show a held frame. Without a mask no pixel of the camera is shown unblurred: of the modes that show the person only
+   * the background, of those that hide them the whole picture, blurred.
    *
    * @param {number} number the slot
-   * @param {import("./masks.js").Mask} mask which belongs to that frame
+   * @param {import("./masks.js").Mask | null} mask which belongs to that frame
    */
-  draw(number, mask = NOBODY) {
+  draw(number, mask = null) {
     const gl = this.#gl;
     const { slots, fill, ...made } = this.#made;
     const { texture, width, height } = slots[number];
     if (gl.isContextLost() || !width) return;
     if (this.canvas.width !== width || this.canvas.height !== height) Object.assign(this.canvas, { width, height });
-    this.#uploadMask(mask);
+    const mode = this.#uploadMask(mask);
     if (this.mode === "image" && this.#background instanceof HTMLVideoElement) this.background = this.#background;
     bind(gl, [texture, made.mask, this.mode === "image" ? made.backdrop : made.room]);
-    if (this.mode === "blur") this.#blur(texture, width, height);
+    if (mode === "blur" || mode === "blur-person") this.#shrink(made.blurring, SHORT_SIDE, texture, width, height);
+    if (mode === "pixelate") this.#shrink(made.cells, CELLS_ACROSS, texture, width, height);
     gl.bindFramebuffer(gl.FRAMEBUFFER, null);
     gl.viewport(0, 0, width, height);
     gl.useProgram(fill);
     const at = (/** @type {string} */ name) => gl.getUniformLocation(fill, name);
-    gl.uniform1i(at("mode"), MODES.indexOf(this.mode));
+    gl.uniform1i(at("mode"), MODES.indexOf(mode));
     gl.uniform1i(at("decontaminate"), Number(this.#decontaminate));
     gl.uniform3fv(at("color"), this.color);
     gl.uniform2fv(at("cover"), this.#cover(width, height));
@@ -135,11 +152,15 @@ export class Compositor {
     this.#gl.getExtension("WEBGL_lose_context")?.loseContext();
   }
 
-  /** The room of a frame, blurred, into the texture `room`. */
-  #blur(/** @type {WebGLTexture} */ texture, /** @type {number} */ width, /** @type {number} */ height) {
+  /**
+   * A frame made small by a program, with so many pixels on the shorter side, into the texture `room`.
+   *
+   * @type {(program: WebGLProgram, shortSide: number, texture: WebGLTexture, width: number, height: number) => void}
+   */
+  #shrink(program, shortSide, texture, width, height) {
     const gl = this.#gl;
-    const { blurring, mask, room, target } = this.#made;
-    const scale = Math.max(1, Math.min(width, height) / SHORT_SIDE);
+    const { mask, room, target } = this.#made;
+    const scale = Math.max(1, Math.min(width, height) / shortSide);
     const size = /** @type {const} */ ([Math.max(1, Math.round(width / scale)), Math.max(1, Math.round(height / scale))]);
     gl.activeTexture(gl.TEXTURE2);
     gl.texImage2D(gl.TEXTURE_2D, 0, gl.RGBA8, ...size, 0, gl.RGBA, gl.UNSIGNED_BYTE, null);
@@ -147,8 +168,9 @@ export class Compositor {
     gl.bindFramebuffer(gl.FRAMEBUFFER, target);
     gl.framebufferTexture2D(gl.FRAMEBUFFER, gl.COLOR_ATTACHMENT0, gl.TEXTURE_2D, room, 0);
     gl.viewport(0, 0, ...size);
-    gl.useProgram(blurring);
-    gl.uniform2f(gl.getUniformLocation(blurring, "size"), ...size);
+    gl.useProgram(program);
+    gl.uniform2f(gl.getUniformLocation(program, "size"), ...size);
+    gl.uniform1i(gl.getUniformLocation(program, "even"), Number(this.mode !== "blur"));
     gl.drawArrays(gl.TRIANGLE_STRIP, 0, 4);
     bind(gl, [texture, mask, room]);
   }
@@ -168,17 +190,29 @@ export class Compositor {
     URL.revokeObjectURL(this.#background.src);
   }
 
-  /** Probability and its steep form, side by side. */
-  #uploadMask(/** @type {import("./masks.js").Mask} */ { values, width, height }) {
+  /**
+   * The probability and what is mixed by, side by side; the mode to draw in. What is mixed by is the probability's steep
+   * form or, in modes that hide the person, what is hidden: all of the picture without a mask, which is blurred then.
+   *
+   * @param {import("./masks.js").Mask | null} mask
+   * @returns {Mode}
+   */
+  #uploadMask(mask) {
     const gl = this.#gl;
+    const hides = HIDING.includes(this.mode);
+    if (!hides) this.#hiding = null;
+    else this.#hiding ??= new HiddenArea();
+    const shares = this.#hiding?.follow(mask, this.#steep, this.#margin);
+    const { values, width, height } = mask ?? NOBODY;
     const pairs = new Uint8Array(2 * values.length);
     for (let i = 0; i < values.length; i++) {
       pairs[2 * i] = values[i];
-      pairs[2 * i + 1] = this.#steep[values[i]];
+      pairs[2 * i + 1] = hides ? (shares?.[i] ?? 255) : this.#steep[values[i]];
     }
     gl.bindTexture(gl.TEXTURE_2D, this.#made.mask);
     gl.pixelStorei(gl.UNPACK_ALIGNMENT, 1);
     gl.texImage2D(gl.TEXTURE_2D, 0, gl.RG8, width, height, 0, gl.RG, gl.UNSIGNED_BYTE, pairs);
+    return hides && !shares ? "blur-person" : this.mode;
   }
 
   #upload(/** @type {WebGLTexture} */ texture, /** @type {TexImageSource} */ picture) {
@@ -193,6 +227,7 @@ function make(/** @type {WebGL2RenderingContext} */ gl) {
   return {
     fill: program(gl, FILL),
     blurring: program(gl, ROOM),
+    cells: program(gl, CELLS),
     slots: Array.from({ length: SLOTS }, () => ({ texture: newTexture(gl), width: 0, height: 0 })),
     mask: newTexture(gl),
     room: newTexture(gl),

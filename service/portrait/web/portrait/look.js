@@ -10,8 +10,8 @@
  */
 export function lookOf(options) {
   const { mode = "blur", color = "#00b140", background = "" } = options;
-  const { threshold = 0.5, feather = 0.25, framing = false, decontaminate = false } = options;
-  return { mode, color, background, threshold, feather, framing, decontaminate };
+  const { threshold = 0.5, feather = 0.25, framing = false, decontaminate = false, margin = 0.03 } = options;
+  return { mode, color, background, threshold, feather, framing, decontaminate, margin };
 }
 
 /**
@@ -23,13 +23,14 @@ export function lookOf(options) {
  * @throws {TypeError} a part of it is wrong or missing; nothing has changed then
  */
 export async function dress(compositor, look, box) {
-  const { mode, color, background, threshold, feather, framing } = look;
+  const { mode, color, background, threshold, feather, framing, margin } = look;
   const digits = /^#([0-9a-f]{2})([0-9a-f]{2})([0-9a-f]{2})$/i.exec(color);
   if (!digits) throw new TypeError(`got color ${color}, expected #rrggbb`);
   if (framing) throw new TypeError("got framing where the page composes, expected result composite, made by the box");
   if (!(feather > 0 && feather <= Math.min(threshold, 1 - threshold))) {
     throw new TypeError(`got threshold ${threshold} and feather ${feather}, expected a feather no larger than the threshold's distance from 0 and 1`);
   }
+  if (!(margin >= 0 && margin <= 0.2)) throw new TypeError(`got margin ${margin}, expected 0 to 0.2`);
   if (mode === "image" && !background) throw new TypeError("got mode image without a background, expected one");
   if (mode === "image" && compositor.source !== background) {
     compositor.background = await openPicture(background, box);

@@ -1,6 +1,6 @@
 /** A session: a camera, where its masks are made, and the result. It outlives lost connections. */
 
-import { MODES } from "./compositor.js";
+import { HIDING, MODES } from "./compositor.js";
 import { Link } from "./link.js";
 import { dress, isName, lookOf } from "./look.js";
 import { unpackMask } from "./masks.js";
@@ -99,6 +99,7 @@ export class PortraitSession extends EventTarget {
     const place = await decide(this.#options, this.result, this.#box);
     [this.where, this.result, this.reason, this.#model] = [place.where, place.result, place.reason, place.model];
     this.#tell("where", { where: this.where, result: this.result, reason: this.reason });
+    this.#checkMode(this.#look.mode);
     if (this.where === "browser" || this.result !== "composite") {
       this.#studio = new Studio(this.#camera, place.segmenter);
       this.output.addTrack(this.#studio.composed.track);
@@ -287,8 +288,7 @@ export class PortraitSession extends EventTarget {
   }
 
   async #wear(/** @type {Partial<Look>} */ changes) {
-    const { mode } = changes;
-    if (mode && !MODES.includes(mode)) throw new TypeError(`got mode ${mode}, expected one of ${MODES.join(", ")}`);
+    if (changes.mode) this.#checkMode(changes.mode);
     const [before, link] = [this.#look, this.#link];
     this.#look = { ...before, ...changes };
     try {
@@ -298,6 +298,14 @@ export class PortraitSession extends EventTarget {
       if (!this.#studio && link !== this.#link) return; // lost meanwhile; the next one is opened with this look
       this.#look = before;
       throw error;
+    }
+  }
+
+  #checkMode(/** @type {Mode} */ mode) {
+    if (!MODES.includes(mode)) throw new TypeError(`got mode ${mode}, expected one of ${MODES.join(", ")}`);
+    // A mask of the box's does not say whether nobody is there or segmentation has failed.
+    if (this.where === "box" && this.result !== "composite" && HIDING.includes(mode)) {
+      throw new TypeError(`got mode ${mode} where the page composes with masks of the box's, expected result composite, or where: "browser"`);
     }
   }
 

@@ -8,11 +8,12 @@ void main() {
   gl_Position = vec4(2.0 * corner - 1.0, 0.0, 1.0);
 }`;
 
-/** The mean of the room's pixels within a box, of all pixels where the room is far: as in compositors/blur.py. */
+/** The mean of the room's pixels within a box, of all pixels where the room is far or with `even`, as in modes.py. */
 export const ROOM = `#version 300 es
 precision highp float;
 uniform sampler2D frame, mask;
 uniform vec2 size;
+uniform bool even;
 in vec2 place;
 out vec4 shown;
 void main() {
@@ -23,7 +24,7 @@ void main() {
       // Beyond an edge the picture is mirrored.
       vec2 at = place + vec2(x, y) / size;
       at = 1.0 - abs(1.0 - abs(at));
-      float weight = 1.0 - texture(mask, at).g + 0.01;
+      float weight = even ? 1.0 : 1.0 - texture(mask, at).g + 0.01;
       sum += weight * texture(frame, at).rgb;
       weights += weight;
     }
@@ -31,8 +32,26 @@ void main() {
   shown = vec4(sum / weights, 1.0);
 }`;
 
+/** The mean of each cell of the frame, of 16 by 16 places in it. */
+export const CELLS = `#version 300 es
+precision highp float;
+uniform sampler2D frame;
+uniform vec2 size;
+in vec2 place;
+out vec4 shown;
+void main() {
+  vec3 sum = vec3(0.0);
+  vec2 corner = floor(place * size);
+  for (int y = 0; y < 16; y++) {
+    for (int x = 0; x < 16; x++) {
+      sum += texture(frame, (corner + (vec2(x, y) + 0.5) / 16.0) / size).rgb;
+    }
+  }
+  shown = vec4(sum / 256.0, 1.0);
+}`;
+
 /**
- * The person over the background. The cases are those of MODES in compositor.js; edges can have the person's own colours
+ * The person over the background, or what hides the person over the frame. The cases are those of MODES in compositor.js; edges can have the person's own colours
  * and the new room's light, as in compositors/fringe.py.
  */
 export const FILL = `#version 300 es
@@ -73,5 +92,11 @@ void main() {
     if (mode == 3) shown = vec4(mix(own, person, share) * share, share);
   }
   if (mode == 4) shown = vec4(vec3(probability.r), 1.0);
+  if (mode >= 6) {
+    vec3 cover = color;
+    if (mode == 7) cover = texelFetch(background, ivec2(at * vec2(textureSize(background, 0))), 0).rgb;
+    if (mode == 8) cover = texture(background, at).rgb;
+    shown = vec4(mix(person, cover, share), 1.0);
+  }
   if (mode == 5) shown = vec4(vec3(share), 1.0);
 }`;

@@ -3,7 +3,10 @@
 /** @typedef {"composite" | "mask" | "data"} Result */
 /** @typedef {"box" | "browser"} Where */
 /** @typedef {"connecting" | "live" | "reconnecting" | "closed"} State */
-/** @typedef {"blur" | "color" | "image" | "cutout" | "mask" | "alpha"} Mode cutout in the page only */
+/**
+ * @typedef {"blur" | "color" | "image" | "cutout" | "mask" | "alpha" | "silhouette" | "pixelate" | "blur-person"} Mode
+ *   cutout in the page only; the last three hide the person, where the box composes or the page makes the masks as well
+ */
 
 /**
  * @typedef {object} Options
@@ -14,13 +17,15 @@
  *   latter two the page composes, at the camera's full size.
  * @property {Where | "auto"} [where] where masks are made: "box" by default; "browser"; "auto" measures and decides
  * @property {Mode} [mode] "blur" by default
- * @property {string} [color] #rrggbb, the background of mode color
+ * @property {string} [color] #rrggbb, the background of mode color and the person of mode silhouette
  * @property {string | Blob} [background] of mode image: a name the box knows, a data URL, or a file; a film as well where
  *   the page composes, elsewhere by its name only
  * @property {number} [threshold] the probability at which a pixel is half the person's; 0.5 by default
  * @property {number} [feather] how far to both sides of it edges are soft; 0.25 by default
  * @property {boolean} [framing] show the part of the picture where the person is; only where the box composes
  * @property {boolean} [decontaminate] remove the old room's colour from the person's edge
+ * @property {number} [margin] how far the modes that hide the person reach beyond them, as a share of the picture's sides;
+ *   0.03 by default
  * @property {string} [model] a model the box knows; its default one by default
  * @property {boolean} [reconnect] whether a lost connection is made anew; true by default
  */
@@ -45,7 +50,7 @@
 
 /**
  * @typedef {{mode: Mode, color: string, background: string | Blob, threshold: number, feather: number, framing: boolean,
- *   decontaminate: boolean}} Look how the result looks
+ *   decontaminate: boolean, margin: number}} Look how the result looks
  */
 
 export {};
