@@ -31,7 +31,14 @@ class HttpCamera:
 
     @property
     def routes(self) -> list[web.RouteDef]:
-        return [web.get("/video.mjpg", self._stream), web.get("/page", self._page)]
+        return [
+            web.get("/video.mjpg", self._stream),
+            web.get("/page", self._page),
+            web.get("/moved", self._moved),
+        ]
+
+    async def _moved(self, request: web.Request) -> web.Response:
+        return web.Response(status=302, headers={"Location": self.url})
 
     async def _page(self, request: web.Request) -> web.Response:
         return web.Response(text="<p>It works.</p>" * 100, content_type="text/html")

@@ -156,12 +156,14 @@ async def test_a_camera_that_fails_says_why_and_never_its_password(
             "refused": f"http://admin:{PASSWORD}x@{base}/video.mjpg",
             "page": f"http://{login}@{base}/page",
             "missing": f"http://{login}@{base}/nothing",
+            "moved": f"http://{login}@{base}/moved",
         }
         expected = {
             "gone": "nothing listens at this address",
             "refused": "the camera refused the user name or the password",
             "page": "what the address answers is no media that FFmpeg can read",
             "missing": "the camera has nothing at this path",
+            "moved": "the address cannot be read, or leads elsewhere, which is not followed",
         }
         with caplog.at_level(logging.DEBUG):
             async with watching(tmp_path, **urls, good=camera.url) as service:

@@ -1,6 +1,7 @@
 """Addresses of cameras: which are taken, what FFmpeg may open for each, and what its errors mean."""
 
 import base64
+import errno
 import ipaddress
 import re
 import socket
@@ -132,6 +133,8 @@ class Address:
             "fflags": "nobuffer",
             "analyzeduration": "2000000",  # microseconds, of which half would do; the default is 5 s
         }
+        if self.scheme.startswith("http"):
+            options["max_redirects"] = "0"
         if self.scheme.startswith("rtsp"):
             options["rtsp_transport"] = self.transport
         return options
@@ -207,4 +210,6 @@ def say(error: Exception) -> str:
             return "the video has a codec that cannot be decoded"
         case av.error.ProtocolNotFoundError():
             return "the address leads to a protocol that is not allowed for it"
+    if isinstance(error, OSError) and error.errno == errno.EIO:  # a name that is not found, a redirect, a broken stream
+        return "the address cannot be read, or leads elsewhere, which is not followed"
     return getattr(error, "strerror", None) or type(error).__name__

@@ -25,7 +25,7 @@ class Tile {
   /** @param {string} name */
   constructor(name) {
     this.name = name;
-    this.video = make("video", { muted: true, autoplay: true, playsInline: true, controls: true });
+    this.video = make("video", { muted: true, autoplay: true, playsInline: true });
     this.state = make("span", { className: "camera-state" });
     this.button = make("button", { type: "button", className: "tool" }, "Watch");
     this.button.setAttribute("aria-label", `Watch ${name}`);
@@ -65,7 +65,7 @@ class Tile {
 
   /** @param {boolean} on */
   #switch(on) {
-    this.#on = on;
+    this.#on = this.video.controls = on;
     this.button.textContent = on ? "Stop" : "Watch";
     this.button.setAttribute("aria-label", `${on ? "Stop" : "Watch"} ${this.name}`);
     this.button.setAttribute("aria-pressed", String(on));
