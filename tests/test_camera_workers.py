@@ -5,7 +5,7 @@ from contextlib import AsyncExitStack, aclosing
 from urllib.parse import urlsplit
 
 from portrait.client import Client, Reply, SyncClient
-from tests.boxes import serving
+from tests.boxes import command_line, serving, workers
 from tests.http_camera import PASSWORD, http_camera
 from tests.people import Clip
 from tests.two_workers import get
@@ -17,7 +17,7 @@ __all__ = ["shown"]  # a fixture
 async def test_every_worker_shows_a_camera_that_one_of_them_has(shown: Clip) -> None:
     async with AsyncExitStack() as stack:
         camera = await stack.enter_async_context(http_camera(shown.frames[0]))
-        box = serving("--workers", "2", "--drain-seconds", "0", PORTRAIT_CAMERA=f"door={camera.url}")
+        box = serving("--workers", "2", "--drain-seconds", "0", "--camera", f"door={camera.url}")
         process, announced = await asyncio.to_thread(stack.enter_context, box)
         page = announced["page"].rstrip("/")
 
@@ -42,6 +42,8 @@ async def test_every_worker_shows_a_camera_that_one_of_them_has(shown: Clip) -> 
 
         assert await asyncio.to_thread(watch_without_asyncio) == 1
         assert urlsplit(camera.url).password == PASSWORD
+        for shown_to_all in (process.pid, *workers(process.pid)):
+            assert PASSWORD.encode() not in command_line(shown_to_all)
         process.terminate()
         log = await asyncio.to_thread(process.communicate)
         assert PASSWORD not in str(log)

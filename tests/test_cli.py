@@ -17,7 +17,14 @@ import pytest
 from portrait.bench import box
 from portrait.cli import main
 from portrait.client import Client, ClientError, Picture
-from portrait.workers.environment import MALLOC, THREADS, default_workers, find_jemalloc, missing_variables
+from portrait.workers.environment import (
+    MALLOC,
+    THREADS,
+    default_workers,
+    find_jemalloc,
+    missing_variables,
+    without_cameras,
+)
 from tests.boxes import FREE, ended, serving
 from tests.people import room
 
@@ -272,3 +279,9 @@ def test_pinned_workers_share_the_cores_out(tmp_path: Path) -> None:
 @pytest.mark.parametrize(("budget", "count"), [(0.5, 1), (1.0, 1), (2.0, 1), (3.0, 2), (7.9, 6)])
 def test_a_core_is_left_beside_the_workers(budget: float, count: int) -> None:
     assert default_workers(budget) == count
+
+
+def test_the_addresses_of_cameras_leave_the_command_line() -> None:
+    words = ["serve", "--camera", "door=rtsp://a:b@c/1", "--json", "--camera=gate=rtsp://d", "--camera"]
+    assert without_cameras(words) == (["serve", "--json", "--camera"], "door=rtsp://a:b@c/1 gate=rtsp://d")
+    assert without_cameras(["serve", "--cameras", "file"]) == (["serve", "--cameras", "file"], "")

@@ -137,9 +137,7 @@ def _add_settings(parser: argparse.ArgumentParser) -> None:
         if setting.annotation is bool:
             group.add_argument(flag, dest=name, action=argparse.BooleanOptionalAction, default=None, help=text)
         elif name == "camera":
-            text = (
-                "a camera; may be given several times. Other users of the machine see it: passwords go into --cameras"
-            )
+            text = "a camera; may be given several times. A shell keeps what is typed: passwords go into --cameras"
             group.add_argument(flag, dest=name, metavar="NAME=URL", action=_Joined, help=text)
         else:
             group.add_argument(flag, dest=name, metavar="VALUE", help=text)

@@ -5,7 +5,7 @@ docs/operate/tuning.md has the measurements.
 
 import os
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 MALLOC = {
@@ -18,6 +18,8 @@ With these it keeps them."""
 
 THREADS = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
 """A stream uses one thread; NumPy's OpenBLAS would start one per core when it is loaded."""
+
+CAMERA_FLAG = "--camera"
 
 SWITCH_INTERVAL = 2e-4
 """Seconds. Each inference waits this long for the GIL while another Python thread is busy; Python's default is 5 ms."""
@@ -44,10 +46,35 @@ def missing_variables(environ: Mapping[str, str], jemalloc: Path | None = None) 
     return missing | MALLOC
 
 
+def without_cameras(words: Sequence[str]) -> tuple[list[str], str]:
+    """Split a command line into its words without `--camera NAME=URL`, and those cameras with spaces between them.
+
+    Every user of the machine can read a command line, and an address may hold a password.
+    """
+    kept: list[str] = []
+    cameras: list[str] = []
+    rest = iter(words)
+    for word in rest:
+        if word.startswith(f"{CAMERA_FLAG}="):
+            cameras.append(word.partition("=")[2])
+        elif word == CAMERA_FLAG and (value := next(rest, None)) is not None:
+            cameras.append(value)
+        else:
+            kept.append(word)
+    return kept, " ".join(cameras)
+
+
 def relaunch_tuned() -> None:
-    """Start this command again, in this process, with the variables it lacks; does nothing when it lacks none."""
-    if missing := missing_variables(os.environ, find_jemalloc()):
-        os.execve(sys.executable, [sys.executable, "-m", "portrait", *sys.argv[1:]], {**os.environ, **missing})
+    """Start this command again, in this process, with the variables it lacks and without the addresses of cameras.
+
+    Does nothing when it lacks none and names none.
+    """
+    words, cameras = without_cameras(sys.argv[1:])
+    missing = missing_variables(os.environ, find_jemalloc())
+    if cameras:
+        missing["PORTRAIT_CAMERA"] = cameras  # in place of the environment's own, over which flags win
+    if missing:
+        os.execve(sys.executable, [sys.executable, "-m", "portrait", *words], {**os.environ, **missing})
 
 
 def tune_interpreter() -> None:

@@ -14,6 +14,9 @@ from portrait.image.frame import Frame
 from portrait.sessions.broadcasts import make_outputs
 from portrait.transports.cameras.packets import Packets, Video
 
+INTRA = ("mjpeg", "rawvideo")
+"""Codecs of which every picture stands alone: only the newest need be decoded."""
+
 
 class PacketCodec:
     """The codec of a camera's session; `max_pixels` is the limit of a frame, `wanted` gives what is watched."""
@@ -24,6 +27,7 @@ class PacketCodec:
         self._decoder: Any = video.decoder
         self._decoder.options = {"max_pixels": str(max_pixels)}
         self._decoder.thread_count = 1
+        self._is_intra = video.codec in INTRA
         self._max_pixels, self._wanted = max_pixels, wanted
 
     def decode(self, picture: Packets, arrived: float, options: Options) -> Frame:
@@ -33,7 +37,7 @@ class PacketCodec:
             BadPicture: none could be decoded, or the newest is larger than the limit.
         """
         newest, error = None, "the decoder has given no picture yet"
-        for packet in picture.packets:
+        for packet in picture.packets[-1:] if self._is_intra else picture.packets:
             try:
                 frames = self._decoder.decode(packet)
             except (av.error.FFmpegError, ValueError) as failure:
