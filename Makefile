@@ -169,7 +169,7 @@ litert: .venv/test ## Take LiteRT.js into the package anew (LITERT=version)
 PAGE_PACKAGES = chromium firefox-esr xvfb libatomic1
 TEST_PACKAGES = coturn iproute2 iptables ethtool libnss3-tools simple-whip-client gcc libc6-dev \
   gstreamer1.0-nice gstreamer1.0-plugins-base gstreamer1.0-plugins-good gstreamer1.0-plugins-bad \
-  gstreamer1.0-plugins-ugly
+  gstreamer1.0-plugins-ugly mosquitto
 .PHONY: system-packages
 system-packages: .venv/test .venv/bin/promtool ## Install what the tests need of the system (Debian, Ubuntu)
 	@if grep -q '^ID=ubuntu' /etc/os-release; then \
@@ -182,7 +182,7 @@ system-packages: .venv/test .venv/bin/promtool ## Install what the tests need of
 	@command -v kubectl >/dev/null || ! apt-cache policy kubernetes-client | grep -q 'Candidate: 1\.[3-9]' || \
 	  $(APT) install -y -q --no-install-recommends kubernetes-client
 	@export PATH="$$PATH:/usr/sbin:/sbin"; \
-	for tool in turnserver ip iptables ethtool certutil whip-client gcc; do command -v $$tool >/dev/null || missing=1; done; \
+	for tool in turnserver ip iptables ethtool certutil whip-client gcc mosquitto; do command -v $$tool >/dev/null || missing=1; done; \
 	if [ -n "$$missing" ]; then $(APT) update -q && \
 	  RUNLEVEL=1 $(APT) install -y -q --no-install-recommends $(TEST_PACKAGES); fi
 

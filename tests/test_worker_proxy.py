@@ -2,6 +2,7 @@
 
 import asyncio
 import io
+import json
 from asyncio import timeout
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
@@ -119,3 +120,24 @@ async def test_bodies_flow_through_another_worker_as_they_come_and_its_answer_is
             lines.put_nowait(b"")
     for state in states:
         state.close()
+
+
+async def test_who_listens_to_events_hears_of_the_streams_of_every_worker(
+    box: tuple[Process, dict[str, Any]], shown: Clip
+) -> None:
+    url = box[1]["page"].rstrip("/")
+    async with (
+        timeout(120),
+        aiohttp.ClientSession() as http,
+        http.get(f"{url}/v1/events") as response,
+        publisher(url, shown) as one,
+        publisher(url, shown) as two,
+    ):
+        await one.connect("/whip/one")
+        await two.connect("/whip/two")
+        assert worker_of(one.location) != worker_of(two.location)
+        seen: set[str] = set()
+        while seen != {"one", "two"}:
+            line = await response.content.readline()
+            if line.startswith(b"data: ") and (event := json.loads(line[6:]))["present"]:
+                seen.add(event["stream"])

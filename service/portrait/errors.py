@@ -182,6 +182,12 @@ class TooManyViewers(Refused):
     reason = "TOO_MANY_VIEWERS"
 
 
+class TooManyListeners(Refused):
+    """The limit on listeners to events is reached."""
+
+    reason = "TOO_MANY_LISTENERS"
+
+
 class NotPublished(Refused):
     """No client publishes a stream of this name now."""
 

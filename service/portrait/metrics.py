@@ -23,6 +23,8 @@ from portrait.logs import dropped_lines
 
 STAGES = ("decode", "segment", "compose", "encode")
 TRANSPORTS = ("webrtc", "grpc", "http", "camera")
+SINKS = ("channel", "sse", "webhook", "mqtt", "worker")
+"""Where events of presence go; "worker": to another worker, whose clients listen."""
 USUAL_RESULTS = (
     ("done", ""), ("dropped", "newer_frame"), ("failed_closed", "segmentation_failed"), ("refused", "bad_picture"),
 )  # fmt: skip
@@ -126,6 +128,8 @@ class Metrics:
         expiry_name = "portrait_certificate_expiry_timestamp_seconds"
         self._certificates = gauge(expiry_name, "When a certificate expires.", ["certificate"])
         self.restarts = counter("portrait_worker_restarts", "How often the supervisor restarted the worker.")
+        self._events = counter("portrait_events", "Events of presence, by what became of them.", ["sink", "result"])
+        self.listeners = gauge("portrait_event_listeners", "Listeners to events of presence.")
         self._build = gauge("portrait_build_info", "Always 1; the version.", ["version"])
         self._model = gauge("portrait_model_info", "Always 1; the default models.", ["model", "runtime", "use"])
         self._camera_live = gauge("portrait_camera_live", "Whether a declared camera is connected.", ["camera"])
@@ -143,6 +147,9 @@ class Metrics:
                 self._frames.labels(result, reason, transport)
             for reason in (Unauthenticated.reason, *_reasons(Refused)):
                 self._refused.labels(reason.lower(), transport)
+        for sink in SINKS:
+            for result in ("sent", "dropped", "failed"):
+                self._events.labels(sink, result)
         for metric, labels in ((self._carried, ("still", "alternate")), (self._quality_changes, ("down", "up"))):
             for label in labels:
                 metric.labels(label)
@@ -163,6 +170,10 @@ class Metrics:
     def carried(self, reason: str) -> None:
         """Count a result with an earlier frame's mask."""
         self._carried.labels(reason).inc()
+
+    def event(self, sink: str, result: str) -> None:
+        """Count an event of presence for one of SINKS: sent, dropped for a newer one, or failed to arrive."""
+        self._events.labels(sink, result).inc()
 
     def hung(self, transport: str) -> None:
         """Count a session whose thread was abandoned."""

@@ -41,6 +41,8 @@ OURS = "Value error, "
 
 ORIGIN = re.compile(r"[a-z][a-z0-9+.-]*://[^/\s,]+")
 
+TOPIC = re.compile(r"[A-Za-z0-9_-]+(/[A-Za-z0-9_-]+)*")
+
 
 def _check_ports(text: str) -> str:
     first, dash, last = text.partition("-")
@@ -83,6 +85,38 @@ def _check_registry(text: str) -> str:
     return text
 
 
+def _check_web(secret: SecretStr) -> SecretStr:
+    return _check_address(secret, ("http", "https"))
+
+
+def _check_broker(secret: SecretStr) -> SecretStr:
+    return _check_address(secret, ("mqtt", "mqtts"))
+
+
+def _check_address(secret: SecretStr, schemes: tuple[str, ...]) -> SecretStr:
+    if not secret.get_secret_value():
+        return secret
+    expected = " or ".join(f"{scheme}://" for scheme in schemes)
+    try:
+        parts = urlsplit(secret.get_secret_value())
+        usable = parts.scheme in schemes and bool(parts.hostname) and parts.port != 0
+    except ValueError:  # a port that is none
+        usable = False
+    if not usable:
+        raise ValueError(f"expected an address that begins with {expected}")
+    return secret
+
+
+def _check_topic(text: str) -> str:
+    if TOPIC.fullmatch(text) is None:
+        raise ValueError("expected an MQTT topic of letters, digits, _, - and /")
+    return text
+
+
+def _check_topic_or_none(text: str) -> str:
+    return _check_topic(text) if text else text
+
+
 def _list(text: str) -> tuple[str, ...]:
     return tuple(part.strip() for part in text.split(",") if part.strip())
 
@@ -101,6 +135,10 @@ Addresses = Annotated[str, AfterValidator(_check_addresses)]
 Classes = Annotated[str, AfterValidator(_check_classes)]
 Registry = Annotated[str, AfterValidator(_check_registry)]
 Names = Annotated[str, AfterValidator(_check_names)]
+WebAddress = Annotated[SecretStr, AfterValidator(_check_web)]
+BrokerAddress = Annotated[SecretStr, AfterValidator(_check_broker)]
+Topic = Annotated[str, AfterValidator(_check_topic)]
+TopicOrNone = Annotated[str, AfterValidator(_check_topic_or_none)]
 Origins = Annotated[str, AfterValidator(_check_origins)]
 
 
@@ -157,6 +195,15 @@ class Settings(BaseSettings):
     jwt_audience: str | None = Field(None, min_length=1, description="What the aud of a signed token must contain.")
     jwt_issuer: str | None = Field(None, min_length=1, description="What the iss of a signed token must be.")
     insecure: bool = Field(False, description="Allow other machines without authentication or TLS.")
+    presence_area: float = Field(0.01, gt=0, le=1, description="Share of a picture from which on a person is present.")
+    presence_enter_seconds: float = Field(0.5, ge=0.1, le=60, description="A person seen this long is present.")
+    presence_leave_seconds: float = Field(3.0, ge=0.1, le=3600, description="Nobody seen this long: nobody is present.")
+    max_event_listeners: int = Field(32, ge=0, le=10_000, description="Listeners to events in each worker, at most.")
+    webhook: WebAddress = Field(SecretStr(""), description="Address that events are posted to, http:// or https://.")
+    webhook_secret: SecretStr = Field(SecretStr(""), description="Secret that signs what is posted there.")
+    mqtt: BrokerAddress = Field(SecretStr(""), description="MQTT broker for events: mqtt[s]://USER:PASSWORD@HOST:PORT.")
+    mqtt_topic: Topic = Field("portrait", description="What the topics at the broker begin with.")
+    mqtt_discovery: TopicOrNone = Field("homeassistant", description="Home Assistant's discovery prefix; empty: none.")
     tracing: bool = Field(False, description="Send one OpenTelemetry span per session; see OTEL_*.")
     log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="Lowest severity to log.")
     log_format: Literal["text", "json"] = Field("text", description="Log lines for people or for programs.")

@@ -14,6 +14,6 @@ from portrait_client.client import Client
 from portrait_client.failover import Frames
 from portrait_client.stream import Stream
 from portrait_client.sync import SyncClient
-from portrait_client.types import ClientError, Picture, Reply, Tls
+from portrait_client.types import ClientError, Picture, Presence, Reply, Tls
 
-__all__ = ["Client", "ClientError", "Frames", "Picture", "Reply", "Stream", "SyncClient", "Tls"]
+__all__ = ["Client", "ClientError", "Frames", "Picture", "Presence", "Reply", "Stream", "SyncClient", "Tls"]

@@ -4,7 +4,7 @@ from collections.abc import AsyncIterator, Mapping
 from typing import Any
 
 from portrait_client.grpc_call import StreamCall
-from portrait_client.types import Array, ClientError, OutputFields, Picture, Reply, described, is_array
+from portrait_client.types import Array, ClientError, OutputFields, Picture, Presence, Reply, described, is_array
 from portrait_client.v1 import segmentation_pb2 as pb
 
 
@@ -100,4 +100,5 @@ def make_reply(result: pb.FrameResult) -> Reply:
         quality=pb.Quality.Name(result.quality or pb.QUALITY_FULL).removeprefix("QUALITY_").lower(),
         carried=result.carried,
         prior_picture=result.prior if result.HasField("prior") else None,
+        presence=Presence.of(result.presence) if result.HasField("presence") else None,
     )

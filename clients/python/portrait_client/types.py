@@ -106,6 +106,24 @@ class Picture:
 
 
 @dataclass(frozen=True, slots=True)
+class Presence:
+    """Whether a person is in the picture, by the service's rule. Not for counting people, nor for safety."""
+
+    present: bool
+    share: float
+    """Of the frame's pixels, a person's; 0 to 1."""
+    box: tuple[float, float, float, float] | None
+    """(left, top, width, height) around them, in fractions of the picture; None where nobody is."""
+
+    @classmethod
+    def of(cls, message: pb.Presence) -> "Presence":
+        """The presence of a message."""
+        box = message.box
+        place = (box.left, box.top, box.width, box.height) if message.HasField("box") else None
+        return cls(message.present, message.share, place)
+
+
+@dataclass(frozen=True, slots=True)
 class Reply:
     """A result."""
 
@@ -126,6 +144,8 @@ class Reply:
     """Whether the mask is that of an earlier frame, which the quality level allows."""
     prior_picture: pb.Picture | None = None
     """The mask of this frame for another stream to continue from, where it was asked for."""
+    presence: Presence | None = None
+    """Whether a person is in the picture; None of a frame that was refused, and of a server that does not say."""
 
     @property
     def array(self) -> Array:

@@ -18,6 +18,7 @@ from portrait.core.compositors import Compositor, Options
 from portrait.core.compositors.modes import GREY_MODES, HIDING_MODES, BlurPersonCompositor, matte, resize
 from portrait.core.guided_filter import follow_edges, halve, make_fine_guide
 from portrait.core.hiding import HiddenArea
+from portrait.core.presence import Presence, PresenceRule, PresenceTracker
 from portrait.core.segmenters import Segmenter
 from portrait.errors import BadOption
 from portrait.image.frame import Frame, Mask, Plane
@@ -40,6 +41,8 @@ STILL_DIFFERENCE = 2
 
 LONGEST_STILL = 15
 """Consecutive frames that reuse one mask: half a second, in case something moved that the means do not show."""
+
+NOBODY = Presence(False, 0.0, None)
 
 Carried: TypeAlias = Literal["", "still", "alternate"]
 """Why a result has the mask of an earlier frame; empty if it has its own."""
@@ -64,6 +67,8 @@ class Result:
     """The part of the frame that is shown when it is composed; None: all of it."""
     hidden: Mask | None = None
     """What is hidden when it is composed, in HIDING_MODES; None in other modes."""
+    presence: Presence = NOBODY
+    """Whether a person is in the picture; after a failure, what was so before."""
 
     def compose(self) -> Frame:
         """The output picture. Composed when asked for: a client that wants the mask alone does not pay for it."""
@@ -176,7 +181,7 @@ class Pipeline:
     """A segmenter and the rules about its prior. Used by one thread.
 
     `open_smaller` opens a cheaper one with masks of the same size, for when quality goes down; after `gap` seconds
-    without a frame the prior is forgotten.
+    without a frame the prior is forgotten. `presence` says when a person counts as present.
     """
 
     def __init__(
@@ -186,6 +191,7 @@ class Pipeline:
         metrics: Metrics,
         open_smaller: Callable[[], Segmenter] | None = None,
         gap: float = GAP,
+        presence: PresenceRule | None = None,
     ) -> None:
         self._segmenter, self._metrics = segmenter, metrics
         self._best, self._smaller, self._open_smaller = segmenter, segmenter, open_smaller
@@ -194,6 +200,7 @@ class Pipeline:
         """While framing is on; a new one after a cut."""
         self._hiding: HiddenArea | None = None
         """While the mode is one of HIDING_MODES."""
+        self._tracker, self._presence = PresenceTracker(presence or PresenceRule()), NOBODY
         self._mask_width, self._mask_height = mask_size
         self._last: LastFrame | None = None
         self._resumed: Mask | None = None
@@ -233,7 +240,9 @@ class Pipeline:
 
     def _finished(self, result: Result) -> Result:
         """The result with what it needs to be composed besides its mask."""
-        return self._framed(self._covered(result))
+        if result.failure is None:  # a failure says nothing about who is there
+            self._presence = self._tracker.follow(result.mask, result.frame.seconds)
+        return self._framed(self._covered(replace(result, presence=self._presence)))
 
     def _covered(self, result: Result) -> Result:
         """The result with what the mode hides of the person; after a failure it blurs the whole picture."""

@@ -16,6 +16,7 @@ from portrait.admission.capacity import Capacity, Limits
 from portrait.admission.cgroup import CpuGrants, cpu_budget
 from portrait.admission.pixel_budget import PixelBudget
 from portrait.admission.quality import Quality
+from portrait.core.presence import PresenceRule
 from portrait.core.segmenters import Models, choose_models, warm
 from portrait.image.backgrounds import Backgrounds
 from portrait.logs import log_event
@@ -24,6 +25,7 @@ from portrait.security import Certificates, Security, open_security
 from portrait.server.calibration import load_costs
 from portrait.server.reload import RunningService, identify
 from portrait.sessions.broadcasts import Broadcasts
+from portrait.sessions.presence_feed import PresenceFeed
 from portrait.sessions.registry import Sessions
 from portrait.settings import Settings
 from portrait.tracing import open_tracing
@@ -32,9 +34,12 @@ from portrait.transports.grpc.config import GrpcConfig
 from portrait.transports.grpc.server import GrpcServer
 from portrait.transports.http.box_info import BoxInfo, TrustRoutes
 from portrait.transports.http.config import HttpConfig
+from portrait.transports.http.events import EventRoutes
 from portrait.transports.http.routes import HttpRoutes
 from portrait.transports.http.server import serve_http
 from portrait.transports.http.stills import StillRoutes
+from portrait.transports.notify.config import NotifyConfig
+from portrait.transports.notify.notifier import notifying
 from portrait.transports.webrtc.config import WebRTCConfig
 from portrait.transports.webrtc.server import serve_webrtc
 from portrait.workers.environment import tune_interpreter
@@ -65,13 +70,14 @@ async def run_service(
 
     Raises:
         BadModel: the model cannot be used.
-        BadSettings: the security settings cannot be used, or would expose the service without PORTRAIT_INSECURE.
+        BadSettings: the settings of security or of events cannot be used, or would expose the service without
+            PORTRAIT_INSECURE.
         OSError: an address cannot be bound.
     """
     _tune_process()
     loop = asyncio.get_running_loop()
     loop.set_default_executor(ThreadPoolExecutor(CODEC_THREADS, thread_name_prefix="codec"))
-    shared = shared or SharedState()
+    shared, notify_config = shared or SharedState(), NotifyConfig.of(settings)
     metrics = Metrics(str(shared.index) if shared.count > 1 else None)
     metrics.registry.register(CpuGrants())
     metrics.registry.register(DroppedLines())
@@ -86,12 +92,15 @@ async def run_service(
     metrics.limit.set(settings.max_sessions)
     backgrounds = Backgrounds(settings.backgrounds)
     capacity = await _measure_capacity(settings, models, shared, metrics)
+    feed = PresenceFeed(metrics, settings.max_event_listeners)
+    rule = PresenceRule(settings.presence_area, settings.presence_enter_seconds, settings.presence_leave_seconds)
     watch = asyncio.create_task(capacity.watch(), name="loop-lag")
     try:
         async with (
             open_tracing(settings) as tracing,
+            notifying(notify_config, feed, shared.index),
             Sessions(
-                models, settings.max_sessions, metrics, shared, capacity, tracing, settings.hang_seconds
+                models, settings.max_sessions, metrics, shared, capacity, tracing, settings.hang_seconds, feed, rule
             ) as sessions,
             _serve(settings, sessions, backgrounds, capacity, metrics, security, listening) as running,
         ):
@@ -125,6 +134,7 @@ async def _serve(
                 sessions, backgrounds, budget, metrics.expose, partial(_is_ready, sessions), webrtc.patches
             ).routes,
             *StillRoutes(sessions, backgrounds, budget, http_config.max_still_pixels).routes,
+            *EventRoutes(sessions.feed, security, several_workers=sessions.shared.count > 1).routes,
             *webrtc.routes,
             *cameras.routes,
             *TrustRoutes(security.certificates).routes,

@@ -12,12 +12,14 @@ from portrait.admission.capacity import RETRY_AFTER, Capacity, StreamLoad
 from portrait.admission.cost_model import NOMINAL_PIXELS, Demand, assumed_demand, viewer_demand
 from portrait.admission.quality import Delivery
 from portrait.core.compositors import Options
+from portrait.core.presence import PresenceRule
 from portrait.core.segmenters import Model, Models
 from portrait.core.segmenters.pool import SegmenterPool
 from portrait.errors import Draining, NoSuchSession, PortraitError, TooManySessions
 from portrait.image.frame import Mask
 from portrait.logs import log_event
 from portrait.metrics import Metrics
+from portrait.sessions.presence_feed import PresenceFeed
 from portrait.sessions.session import HANG_SECONDS, Codec, Session
 from portrait.tracing import Traces
 from portrait.workers.ids import new_id
@@ -47,11 +49,15 @@ class Sessions:
         capacity: Capacity | None = None,
         tracing: Traces | None = None,
         hang_seconds: float = HANG_SECONDS,
+        feed: PresenceFeed | None = None,
+        presence: PresenceRule | None = None,
     ) -> None:
         self.models, self.limit, self.metrics = models, limit, metrics
         self.shared = shared or SharedState()
         self._capacity = capacity or Capacity(None, self.shared, metrics)
         self._tracing, self._hang_seconds = tracing, hang_seconds
+        self.feed = feed or PresenceFeed(metrics)
+        self._presence = presence
         self._open: dict[str, Session[Any, Any]] = {}
         self._pools: dict[Model, SegmenterPool] = {}
         """For stills."""
@@ -96,6 +102,7 @@ class Sessions:
         delivery: Delivery = Delivery.LIVE,
         pixels: int = NOMINAL_PIXELS,
         traceparent: str | None = None,
+        stream: str | None = None,
     ) -> AsyncIterator[Session[P, W]]:
         """A session with a thread and an interpreter of its own, for the length of the block.
 
@@ -108,6 +115,7 @@ class Sessions:
             delivery: which frames are answered.
             pixels: width times height that admission charges for before the first frame; a still's are known.
             traceparent: the caller's position in a trace (W3C Trace Context), if it sent one.
+            stream: the name that its results are published under.
 
         Raises:
             BadOption: unknown model or mode, an option is missing, or the prior does not have the model's size.
@@ -120,7 +128,7 @@ class Sessions:
         with self.shared.locked():
             refusal = self._refusal(demand)
             if refusal is None:
-                session = self._make(picked, codec, options, demand, delivery, traceparent)
+                session = self._make(picked, codec, options, demand, delivery, traceparent, stream)
         if refusal is not None:  # logged outside the lock, for which every worker's event loop waits
             log_event(logger, logging.WARNING, "session refused", transport=transport, reason=str(refusal))
             raise refusal
@@ -216,6 +224,7 @@ class Sessions:
         assumed: Demand,
         delivery: Delivery,
         traceparent: str | None,
+        stream: str | None,
     ) -> Session[P, W]:
         """A session that is registered and charged for."""
         cheaper, tracing = self._capacity.cheaper_model(model.name), self._tracing
@@ -230,6 +239,9 @@ class Sessions:
             capacity=self._capacity,
             cheaper=self.models.pick(cheaper) if cheaper else None,
             hang_seconds=self._hang_seconds,
+            stream=stream,
+            feed=self.feed,
+            presence=self._presence,
             open_span=lambda name: tracing.open(name, traceparent) if tracing else None,
         )
         self._open[session.id] = session

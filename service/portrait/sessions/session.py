@@ -12,12 +12,14 @@ from portrait.admission.capacity import Capacity, StreamLoad
 from portrait.admission.cost_model import Demand
 from portrait.admission.quality import EXACT_RATE, SLOW_RATE, Delivery, Quality
 from portrait.core.compositors import Compositor, Options, open_compositor
-from portrait.core.pipeline import GAP, Carried, Pipeline, Result
+from portrait.core.pipeline import GAP, NOBODY, Carried, Pipeline, Result
+from portrait.core.presence import Presence, PresenceRule
 from portrait.core.segmenters import Model
 from portrait.errors import BadOption, BadPicture, PortraitError, SegmentationHangs
 from portrait.image.frame import Frame, Mask
 from portrait.logs import log_event
 from portrait.metrics import Metrics
+from portrait.sessions.presence_feed import PresenceEvent, PresenceFeed, presence_document
 from portrait.sessions.watched_thread import WatchedThread
 from portrait.tracing import SessionSpan
 
@@ -70,6 +72,8 @@ class Processed(Generic[W]):
     """The quality it was made with."""
     carried: Carried = ""
     """Why the mask is an earlier frame's, if it is."""
+    presence: Presence = NOBODY
+    """Whether a person is in the picture."""
 
 
 @dataclass(slots=True)
@@ -95,7 +99,8 @@ class Session(Generic[P, W]):
     """One stream: its thread, its pipeline with a prior of its own, its counters. Opened by `Sessions.open`.
 
     `assumed` is what admission charges for it before its first frame; `cheaper` is the model that stands in for `model`
-    at Quality.SMALLER.
+    at Quality.SMALLER. `stream` is the name that it is published under. Listeners to `feed` are told when a person
+    comes or leaves, by the rule `presence`; stills tell nothing.
     """
 
     def __init__(
@@ -111,10 +116,17 @@ class Session(Generic[P, W]):
         capacity: Capacity,
         cheaper: Model | None = None,
         hang_seconds: float = HANG_SECONDS,
+        stream: str | None = None,
+        feed: PresenceFeed | None = None,
+        presence: PresenceRule | None = None,
         open_span: Callable[[str], SessionSpan | None] = lambda _: None,
     ) -> None:
         self.id, self.transport, self.model = name, assumed.transport, model
-        self.opened = time.time()
+        self.stream, self.opened = stream, time.time()
+        self.presence: Presence | None = None
+        """Whether a person is in the picture; None before the first result, and of stills."""
+        self._rule, self._feed = presence, None if delivery is Delivery.STILL else feed
+        self._told: PresenceEvent | None = None
         self.counters = Counters()
         self.load = StreamLoad(assumed, time.monotonic())
         self._codec, self._delivery, self._cheaper = codec, delivery, cheaper
@@ -160,6 +172,8 @@ class Session(Generic[P, W]):
             "frames_per_second": round(self.load.result_rate(now), 1),
             "latency_seconds": round(self.load.latency, 4),
             "quality": self.quality.name.lower(),
+            "stream": self.stream,
+            "presence": None if self.presence is None else presence_document(self.presence),
         }
 
     # Its life.
@@ -212,13 +226,19 @@ class Session(Generic[P, W]):
             self._span.event(event, fields)
 
     def record_end(self) -> None:
-        """Log why the session ended and what it did, and end its span."""
+        """Log why the session ended and what it did, and end its span; tell listeners that its stream has ended."""
+        if self._feed is not None and self._told is not None:
+            self._feed.tell(self._told.as_ended(time.time()))
         fields: dict[str, Any] = {"reason": self._ended.result(), **self.counters.describe()}
         self.record_event("session closed", **fields)
         if self._span is not None:
             kind = {"transport": self.transport, "mode": self.options.mode, "model": self.model.name}
             size = {"width": self.load.width, "height": self.load.height}
             self._span.end({**kind, **size, **fields}, failed=self.counters.failed > 0)
+
+    def count_event(self, result: str) -> None:
+        """Count an event of presence for the session's own client: "sent" or "dropped"."""
+        self._metrics.event("channel", result)
 
     # Its options.
 
@@ -318,6 +338,7 @@ class Session(Generic[P, W]):
             self._metrics.carried(processed.carried)
         self._metrics.frame_age(self.transport, self.load.latency)
         failure = processed.failure
+        self._tell_presence(processed.presence)
         if failure is None:
             self.counters.done += 1
             self._metrics.frame(self.transport, "done")
@@ -327,6 +348,15 @@ class Session(Generic[P, W]):
         self.counters.failed += 1
         reason = failure.reason if isinstance(failure, PortraitError) else type(failure).__name__
         self._metrics.frame(self.transport, "failed_closed", reason.lower())
+
+    def _tell_presence(self, presence: Presence) -> None:
+        """Tell listeners when a person has come or left, and once at the beginning how it is."""
+        if self._feed is None:
+            return
+        self.presence = presence
+        if self._told is None or presence.present != self._told.presence.present:
+            self._told = PresenceEvent(self.short_id, self.stream, self.transport, presence, time.time())
+            self._feed.tell(self._told)
 
     async def _run(self, function: Callable[A, R], *arguments: A.args, **named: A.kwargs) -> R:
         """What `function` returns on the session's thread; a hang ends the session."""
@@ -350,7 +380,7 @@ class Session(Generic[P, W]):
         # The gaps that a slowed-down sender makes say nothing about its pictures.
         gap = inf if self._delivery is Delivery.EXACT else GAP
         with self._thread.watched():
-            self._pipeline = Pipeline(self.model.open(), size, self._metrics, open_cheaper, gap)
+            self._pipeline = Pipeline(self.model.open(), size, self._metrics, open_cheaper, gap, self._rule)
             if prior is not None and self.model.stateful:
                 self._pipeline.resume(prior)
 
@@ -377,7 +407,8 @@ class Session(Generic[P, W]):
             result.failure.__traceback__ = None
         wire = self._codec.encode(result, picture)
         worked = time.monotonic() - started
-        return Processed(wire, result.failure, started - arrived, worked, quality, result.carried), frame.came
+        processed = Processed(wire, result.failure, started - arrived, worked, quality, result.carried, result.presence)
+        return processed, frame.came
 
     def _decode(self, picture: P, arrived: float, options: Options) -> Frame:
         with self._metrics.stage("decode"):

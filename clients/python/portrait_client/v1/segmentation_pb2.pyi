@@ -662,6 +662,7 @@ class FrameResult(_message.Message):
     PRIOR_FIELD_NUMBER: _builtins.int
     QUALITY_FIELD_NUMBER: _builtins.int
     CARRIED_FIELD_NUMBER: _builtins.int
+    PRESENCE_FIELD_NUMBER: _builtins.int
     id: _builtins.int
     """The frame's id."""
     timestamp_us: _builtins.int
@@ -702,6 +703,10 @@ class FrameResult(_message.Message):
         mask before its contour was aligned to the picture's edges. Present when asked for and the model takes a prior.
         """
 
+    @_builtins.property
+    def presence(self) -> Global___Presence:
+        """Whether a person is in the picture; absent when the frame was refused. Not for counting people, nor for safety."""
+
     def __init__(
         self,
         *,
@@ -717,14 +722,81 @@ class FrameResult(_message.Message):
         prior: Global___Picture | None = ...,
         quality: Global___Quality.ValueType = ...,
         carried: _builtins.bool = ...,
+        presence: Global___Presence | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["error", b"error", "picture", b"picture", "prior", b"prior", "received_at", b"received_at", "wait_time", b"wait_time", "work_time", b"work_time"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["error", b"error", "picture", b"picture", "presence", b"presence", "prior", b"prior", "received_at", b"received_at", "wait_time", b"wait_time", "work_time", b"work_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["carried", b"carried", "drop_reason", b"drop_reason", "dropped", b"dropped", "error", b"error", "id", b"id", "picture", b"picture", "prior", b"prior", "quality", b"quality", "received_at", b"received_at", "timestamp_us", b"timestamp_us", "wait_time", b"wait_time", "work_time", b"work_time"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["carried", b"carried", "drop_reason", b"drop_reason", "dropped", b"dropped", "error", b"error", "id", b"id", "picture", b"picture", "presence", b"presence", "prior", b"prior", "quality", b"quality", "received_at", b"received_at", "timestamp_us", b"timestamp_us", "wait_time", b"wait_time", "work_time", b"work_time"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___FrameResult: _TypeAlias = FrameResult  # noqa: Y015
+
+@_typing.final
+class Presence(_message.Message):
+    """Whether a person is in the picture of a stream, by the server's rule: for how long and how large."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PRESENT_FIELD_NUMBER: _builtins.int
+    SHARE_FIELD_NUMBER: _builtins.int
+    BOX_FIELD_NUMBER: _builtins.int
+    present: _builtins.bool
+    """Whether somebody is present. Changes no more often than the server's rule allows."""
+    share: _builtins.float
+    """The share of this frame's pixels that are a person's, 0 to 1."""
+    @_builtins.property
+    def box(self) -> Global___Box:
+        """Around everything that is a person's in this frame; absent where nothing is."""
+
+    def __init__(
+        self,
+        *,
+        present: _builtins.bool = ...,
+        share: _builtins.float = ...,
+        box: Global___Box | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["box", b"box"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["box", b"box", "present", b"present", "share", b"share"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Presence: _TypeAlias = Presence  # noqa: Y015
+
+@_typing.final
+class Box(_message.Message):
+    """A rectangle, in fractions of the picture's width and height, each from 0 to 1."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    LEFT_FIELD_NUMBER: _builtins.int
+    TOP_FIELD_NUMBER: _builtins.int
+    WIDTH_FIELD_NUMBER: _builtins.int
+    HEIGHT_FIELD_NUMBER: _builtins.int
+    left: _builtins.float
+    """Its left side."""
+    top: _builtins.float
+    """Its upper side."""
+    width: _builtins.float
+    """Its width."""
+    height: _builtins.float
+    """Its height."""
+    def __init__(
+        self,
+        *,
+        left: _builtins.float = ...,
+        top: _builtins.float = ...,
+        width: _builtins.float = ...,
+        height: _builtins.float = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["height", b"height", "left", b"left", "top", b"top", "width", b"width"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Box: _TypeAlias = Box  # noqa: Y015
 
 @_typing.final
 class Goaway(_message.Message):

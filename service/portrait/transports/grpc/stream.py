@@ -15,6 +15,7 @@ from google.protobuf.timestamp_pb2 import Timestamp
 
 from portrait.admission.capacity import RETRY_AFTER
 from portrait.admission.quality import Quality
+from portrait.core.presence import Presence
 from portrait.errors import (
     BadOption,
     Idle,
@@ -275,6 +276,7 @@ class StreamCall:
         result.quality = QUALITIES[processed.quality]
         if processed.carried:
             result.carried = True
+        write_presence(result.presence, processed.presence)
         processed.wire.picture.write(result.picture)
         if processed.wire.prior is not None:
             processed.wire.prior.write(result.prior)
@@ -296,6 +298,14 @@ class StreamCall:
     async def _write(self, response: pb.SegmentStreamResponse) -> None:
         async with self._writing:  # one write at a time is all a call can take
             await self._context.write(response)
+
+
+def write_presence(message: pb.Presence, presence: Presence) -> None:
+    """Fill in an empty message."""
+    message.present, message.share = presence.present, presence.share
+    if (box := presence.box) is not None:
+        place = message.box
+        place.left, place.top, place.width, place.height = box.left, box.top, box.width, box.height
 
 
 def duration(seconds: float) -> Duration:

@@ -8,9 +8,11 @@ capacity left, and requests about the whole box are answered from what all worke
 import asyncio
 import json
 import logging
+import time
 from asyncio import timeout
 from collections.abc import AsyncIterator, Iterable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,8 +22,13 @@ from aiohttp.typedefs import Handler, Middleware
 from multidict import CIMultiDict
 
 from portrait.errors import NoSuchSession, WorkerLost
+from portrait.sessions.presence_feed import Listener, PresenceEvent
+from portrait.transports.http.events import RELAYS, Relay
 from portrait.workers.ids import owner_of_id
 from portrait.workers.shared_state import SharedState
+
+DATA = b"data:"
+"""Begins a line of Server-Sent Events that carries an event."""
 
 END = "# EOF"
 """The last line of OpenMetrics."""
@@ -94,6 +101,11 @@ class WorkerProxy:
                     return await self._cameras(request, handler)
                 case "GET", "/readyz":
                     return self._ready()
+                case "GET", "/v1/events":
+                    stream = request.query.get("stream")
+                    relays: list[Relay] = [partial(self._relay, one, stream) for one in self._clients.values()]
+                    request[RELAYS] = relays
+                    return await handler(request)
             index = self._worker_for(request)
             if index == self._shared.index or index not in self._clients:
                 return await handler(request)
@@ -191,6 +203,23 @@ class WorkerProxy:
                 if known["state"] == "idle" or (known["state"] == "failed" and camera["since"] > known["since"]):
                     cameras[camera["name"]] = camera if camera["state"] != "idle" else known
         return web.json_response(list(cameras.values()))
+
+    async def _relay(self, client: aiohttp.ClientSession, stream: str | None, listener: Listener) -> None:
+        """Put another worker's events into a listener, until cancelled; when the worker is lost, its streams' ends."""
+        while True:
+            known: dict[str, PresenceEvent] = {}
+            with suppress(aiohttp.ClientError, ValueError, KeyError, TypeError):
+                query = {} if stream is None else {"stream": stream}
+                async with client.get("http://worker/v1/events", params=query) as answer:
+                    async for line in answer.content:
+                        if line.startswith(DATA):
+                            event = PresenceEvent.of_document(json.loads(line.removeprefix(DATA)))
+                            known[event.session] = event
+                            listener.put(event)
+            for event in known.values():
+                if not event.ended:
+                    listener.put(event.as_ended(time.time()))
+            await asyncio.sleep(RETRY_AFTER)
 
     async def _ask_all(self, path: str, accept: str) -> list[bytes]:
         """What the other workers answer, without those that have ended or hang."""

@@ -176,8 +176,8 @@ class WebRTC:
             self._broadcasts.publish(name) as broadcast,
             closing(BroadcastCodec(self._config.max_frame_pixels, lambda: broadcast.wanted)) as codec,
         ):
-            async with self._sessions.open("webrtc", codec, options, **opening) as session:
-                publisher = Publisher(session, broadcast, self._config.idle_seconds)
+            async with self._sessions.open("webrtc", codec, options, stream=name, **opening) as session:
+                publisher = Publisher(session, broadcast, self._config.idle_seconds, self._sessions.feed)
                 async with self._connected(publisher.connection, session.id, publisher.close):
                     answer = await publisher.answer(offer)
                     answered.set_result((f"/v1/sessions/{session.id}", publisher.connection, answer))

@@ -15,8 +15,10 @@ from typing import Any, Generic, TypeVar
 from aiortc import MediaStreamTrack, RTCDataChannel
 from aiortc.mediastreams import MediaStreamError
 
+from portrait.core.presence import Presence
 from portrait.errors import BadPicture, PortraitError, SegmentationHangs, UnsupportedOffer
 from portrait.sessions.newest_slot import Closed
+from portrait.sessions.presence_feed import presence_document
 from portrait.sessions.session import Session
 from portrait.transports.webrtc.aiortc_patches.receiver import Bandwidth, receive_undecoded
 from portrait.transports.webrtc.aiortc_patches.video_codecs import EncodedPicture, PictureEncoder, hand_over
@@ -37,6 +39,12 @@ take several seconds to their next keyframe."""
 TELL_SECONDS = 2.0
 """How often a client is told at most that its frames are refused."""
 
+PRESENCE_SECONDS = 0.5
+"""How often a client is told at most where the person is; that somebody has come or left it is told at once."""
+
+MOST_BUFFERED = 8192
+"""Bytes waiting for the network from which on presence is not told."""
+
 CHECK_SECONDS = 1.0
 
 
@@ -49,6 +57,8 @@ class Uplink(ABC, Generic[W]):
         self.backlog: Backlog | None = None
         self._bandwidth: Bandwidth | None = None
         self._told_at = 0.0
+        self._presence: Presence | None = None
+        self._presence_at = 0.0
         self._events: asyncio.Future[RTCDataChannel] = asyncio.get_running_loop().create_future()
         self.connection.pc.on("datachannel", self.take_channel)
 
@@ -122,6 +132,7 @@ class Uplink(ABC, Generic[W]):
             self.session.end(f"a frame could not be composed: {error}")
             raise
         self._bandwidth.allow(self.session.load.width * self.session.load.height)
+        self._tell_presence()
         return wire
 
     async def skip(self, coded: CodedPictures, reason: str) -> None:
@@ -138,6 +149,20 @@ class Uplink(ABC, Generic[W]):
         now = time.monotonic()
         if now - self._told_at >= TELL_SECONDS and self._send_event(refused=str(error)):
             self._told_at = now
+
+    def _tell_presence(self) -> None:
+        """Tell the client that a person has come or left, and now and then where they are."""
+        presence, before, now = self.session.presence, self._presence, time.monotonic()
+        if presence is None or presence == before:
+            return
+        changed = before is None or presence.present != before.present
+        if not changed and now - self._presence_at < PRESENCE_SECONDS:
+            return
+        if self._events.done() and self._events.result().bufferedAmount > MOST_BUFFERED:
+            self.session.count_event("dropped")
+        elif self._send_event(presence=presence_document(presence)):
+            self._presence, self._presence_at = presence, now
+            self.session.count_event("sent")
 
     def _send_event(self, **event: Any) -> bool:
         """Send an event to a client that listens. Returns whether it does."""

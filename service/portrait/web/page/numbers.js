@@ -11,7 +11,7 @@ const REFRESH = 1000;
 /** Refreshes that "lately" reaches back. */
 const LATELY = 10;
 
-const TILES = ["fps", "latency", "dropped", "quality"];
+const TILES = ["fps", "latency", "dropped", "presence", "quality"];
 const FIELDS = [...TILES, "size", "output", "model", "trip", "connection", "at-mask", "at-picture"];
 
 export class Numbers {
@@ -83,6 +83,7 @@ export class Numbers {
     write("fps-note", framesPerSecond >= 24 ? "smooth" : framesPerSecond >= 14 ? "a little uneven" : "uneven: try a smaller size");
     write("latency", `${(latency * 1000).toFixed(0)} ms`);
     this.#tellDrops(stats.dropped);
+    this.#tellPresence(stats.presence);
     const [name, meaning] = QUALITY[stats.quality] ?? [stats.quality, ""];
     write("quality", name);
     write("quality-note", where === "browser" ? "every mask is made in this browser" : meaning);
@@ -92,6 +93,12 @@ export class Numbers {
     write("model", stats.model ? `network ${stats.model}` : "–");
     write("connection", where === "browser" ? "none needed" : relayed ? "through a relay" : "direct");
     write("trip", where === "browser" ? "nothing is sent" : `${(roundTrip * 1000).toFixed(0)} ms round trip`);
+  }
+
+  #tellPresence(/** @type {import("../portrait/types.js").Presence | null} */ presence) {
+    write("presence", presence ? (presence.present ? "Somebody" : "Nobody") : "–");
+    const share = presence?.present ? `${(100 * presence.share).toFixed(0)} % of the picture; ` : "";
+    write("presence-note", `${share}not for counting or safety`);
   }
 
   #tellDrops(/** @type {number} */ dropped) {

@@ -21,7 +21,8 @@ const EVENTS = "events";
 
 /**
  * Events: "track" (detail: MediaStreamTrack), "message" (detail: ArrayBuffer), "sent" (detail: RTP timestamp), "goaway"
- * (detail: seconds until the box ends the session), "refused" (detail: why frames are refused), "lost" (detail: reason).
+ * (detail: seconds until the box ends the session), "refused" (detail: why frames are refused), "presence" (detail:
+ * whether a person is in the picture), "lost" (detail: reason).
  */
 export class Link extends EventTarget {
   #box;
@@ -157,7 +158,8 @@ export class Link extends EventTarget {
     if (result !== "composite") this.#watchSent(sender);
     if (result === "data") this.#listen(connection.createDataChannel(LABEL, { ordered: false, maxRetransmits: 0 }));
     connection.createDataChannel(EVENTS).addEventListener("message", ({ data }) => {
-      const { goaway, refused, closed } = JSON.parse(data);
+      const { goaway, refused, closed, presence } = JSON.parse(data);
+      if (presence !== undefined) this.#tell("presence", presence);
       if (goaway !== undefined) this.#tell("goaway", goaway);
       if (refused !== undefined) this.#tell("refused", refused);
       if (closed !== undefined) this.#reason = closed;

@@ -9,7 +9,7 @@ import { decide } from "./place.js";
 import { Box, PortraitError } from "./signalling.js";
 import { Studio } from "./studio.js";
 
-/** @import {Look, Mode, Options, Result, State, Stats, Where} from "./types.js" */
+/** @import {Look, Mode, Options, Presence, Result, State, Stats, Where} from "./types.js" */
 
 /** Milliseconds between attempts: the first, and the longest. */
 const [FIRST_WAIT, LONGEST_WAIT] = [300, 10_000];
@@ -44,8 +44,8 @@ export async function connect(stream, options = {}) {
  *
  * Events: "state" (detail: {state, reason}) whenever the state changes; "where" (detail: {where, result, reason}) when it
  * is known where masks are made; "retry" (detail: {error, seconds}) when an attempt to reconnect has failed, with the time
- * to the next; "refused" (detail: reason), every few seconds while the box refuses the camera's frames; "closed" (detail:
- * reason), once.
+ * to the next; "refused" (detail: reason), every few seconds while the box refuses the camera's frames; "presence" (detail:
+ * Presence) when a person has come or left, and now and then where they are; "closed" (detail: reason), once.
  */
 export class PortraitSession extends EventTarget {
   /** The composed video; the same stream through every reconnection. */
@@ -72,6 +72,8 @@ export class PortraitSession extends EventTarget {
   #worn = Promise.resolve();
   #model = "";
   #refusal = "";
+  /** @type {Presence | null} */
+  #presence = null;
   #ended = new AbortController();
 
   /**
@@ -102,6 +104,7 @@ export class PortraitSession extends EventTarget {
     this.#checkMode(this.#look.mode);
     if (this.where === "browser" || this.result !== "composite") {
       this.#studio = new Studio(this.#camera, place.segmenter);
+      if (this.where === "browser") this.#studio.tellPresence = (presence) => this.#see(presence);
       this.output.addTrack(this.#studio.composed.track);
       await dress(this.#studio.compositor, this.#look, this.#box);
     }
@@ -144,7 +147,8 @@ export class PortraitSession extends EventTarget {
     const { roundTrip = 0, relayed = false } = network ?? {};
     const { quality = "full", model = this.#model } = numbers ?? {};
     const refused = numbers?.frames_refused ?? 0;
-    const common = { where: this.where, result: this.result, roundTrip, relayed, refused, refusal: this.#refusal };
+    const presence = this.#presence;
+    const common = { where: this.where, result: this.result, roundTrip, relayed, refused, refusal: this.#refusal, presence };
     const dropped = (numbers?.frames_dropped ?? 0) + (this.#studio?.dropped ?? 0);
     // Rates first: a console shows the first few of an object.
     if (this.#studio) return { ...this.#studio.statistics(), dropped, quality, model, ...common };
@@ -172,7 +176,7 @@ export class PortraitSession extends EventTarget {
   /** Connect to the box, where there is no connection. */
   async #connect() {
     this.#studio?.restart();
-    this.#refusal = "";
+    [this.#refusal, this.#presence] = ["", null];
     const link = await this.#open();
     if (this.#ended.signal.aborted) return link.close();
     this.#link = link;
@@ -215,6 +219,7 @@ export class PortraitSession extends EventTarget {
       this.#refusal = why;
       this.#tell("refused", why);
     });
+    on("presence", (presence) => this.#see(presence));
     on("track", (track) => this.#show(track));
     const studio = this.#studio;
     if (studio === null) return;
@@ -222,6 +227,11 @@ export class PortraitSession extends EventTarget {
     on("message", (message) => {
       unpackMask(message).then(({ mask, rtp }) => studio.take(mask, rtp), (error) => reportError(error));
     });
+  }
+
+  #see(/** @type {Presence} */ presence) {
+    this.#presence = presence;
+    this.#tell("presence", presence);
   }
 
   #show(/** @type {MediaStreamTrack} */ track) {

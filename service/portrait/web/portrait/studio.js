@@ -8,6 +8,7 @@
 import { Compositor, SLOTS } from "./compositor.js";
 import { FrameWriter, readFrames } from "./frames.js";
 import { MaskReader } from "./masks.js";
+import { PresenceTracker } from "./presence.js";
 
 /** Pixels of the shorter side of the copies sent to the box; its model uses less. */
 const SENT = 256;
@@ -33,6 +34,9 @@ const MISFITS = 3;
 /** Whether the page learns RTP timestamps; where it does not, a mask is shown with the newest frame. */
 const TOLD = "RTCRtpScriptTransform" in globalThis;
 
+/** Milliseconds between two reports of where the person is; that somebody has come or left is reported at once. */
+const PRESENCE = 500;
+
 /** @typedef {{slot: number, since: number, rtp?: number}} Held */
 
 export class Studio {
@@ -43,6 +47,10 @@ export class Studio {
   composed;
   /** Frames whose mask did not arrive in time. */
   dropped = 0;
+  /** @type {(presence: import("./types.js").Presence) => void} told who is in the picture, where masks are made here */
+  tellPresence = () => {};
+  #tracker = new PresenceTracker();
+  #told = { present: false, at: -PRESENCE };
   #small = document.createElement("canvas");
   #context = /** @type {CanvasRenderingContext2D} */ (this.#small.getContext("2d"));
   #stopReading;
@@ -169,9 +177,19 @@ export class Studio {
     }
     const frame = { slot: (this.#newest = this.compositor.hold(picture, width, height)), since: performance.now() };
     segmenter.segment(picture, width, height).then(
-      (mask) => this.#show(frame, mask),
+      (mask) => {
+        this.#report(mask);
+        this.#show(frame, mask);
+      },
       (error) => reportError(error), // no mask: only the background is shown
     );
+  }
+
+  #report(/** @type {import("./masks.js").Mask} */ mask) {
+    const [presence, now] = [this.#tracker.follow(mask), performance.now()];
+    if (presence.present === this.#told.present && now - this.#told.at < PRESENCE) return;
+    this.#told = { present: presence.present, at: now };
+    this.tellPresence(presence);
   }
 
   /** The held frame of this RTP timestamp. Those before it will get no mask any more. */

@@ -46,6 +46,15 @@
  * @property {string} model the network in use
  * @property {number} roundTrip seconds, 0 without a box
  * @property {boolean} relayed whether the connection goes through a TURN server
+ * @property {Presence | null} presence whether a person is in the picture; null while it is not known
+ */
+
+/**
+ * @typedef {object} Presence whether a person is in the picture; not for counting people, nor for safety
+ * @property {boolean} present by the box's rule, or the same in the browser
+ * @property {number} share of the picture's pixels that are a person's, 0 to 1
+ * @property {{left: number, top: number, width: number, height: number} | null} box around them, in fractions of the
+ *   picture's width and height
  */
 
 /**

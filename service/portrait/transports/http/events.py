@@ -1,0 +1,87 @@
+"""GET /v1/events: presence of all streams, or of one, as Server-Sent Events (HTML standard, section 9.2)."""
+
+import asyncio
+import json
+from asyncio import timeout
+from collections.abc import Awaitable, Callable
+from typing import Any, TypeAlias
+
+from aiohttp import web
+
+from portrait.security import Security
+from portrait.sessions.presence_feed import Listener, PresenceFeed
+
+KEEP_ALIVE_SECONDS = 15.0
+"""After so long without an event a comment is sent: proxies close connections that are silent, and a listener who has
+gone is noticed."""
+
+WRITE_SECONDS = 10.0
+"""How long a listener may take none of what is sent before it is disconnected."""
+
+HEADERS = {"Content-Type": "text/event-stream", "Cache-Control": "no-store", "X-Accel-Buffering": "no"}
+
+Relay: TypeAlias = Callable[[Listener], Awaitable[None]]
+"""Puts the events of another worker into a listener, until cancelled."""
+
+RELAYS = web.RequestKey("relays", list[Relay])
+"""Where a request carries those of the other workers, if there are any."""
+
+
+class EventRoutes:
+    """The handler of the route. `security` ends listeners whose credentials expire."""
+
+    def __init__(self, feed: PresenceFeed, security: Security, *, several_workers: bool = False) -> None:
+        self._feed, self._security, self._several_workers = feed, security, several_workers
+
+    @property
+    def routes(self) -> list[web.RouteDef]:
+        """The routes to add to the HTTP server."""
+        return [web.get("/v1/events", self._get, allow_head=False)]
+
+    async def _get(self, request: web.Request) -> web.StreamResponse:
+        is_worker = self._several_workers and RELAYS not in request
+        sink, stream = "worker" if is_worker else "sse", request.query.get("stream")
+        with self._feed.listen(sink, stream, limited=not is_worker) as listener:
+            response = web.StreamResponse(headers=HEADERS)
+            await response.prepare(request)
+            relays = [asyncio.create_task(relay(listener), name="events-relay") for relay in request.get(RELAYS, ())]
+            try:
+                async with self._security.holding(request.headers.get("Authorization"), lambda _: listener.close()):
+                    await _send(response, listener)
+            except (ConnectionError, TimeoutError):
+                if request.transport is not None:
+                    request.transport.abort()
+            finally:
+                for each in relays:
+                    each.cancel()
+                await asyncio.gather(*relays, return_exceptions=True)
+        return response
+
+
+async def _send(response: web.StreamResponse, listener: Listener) -> None:
+    """Send events until the listener is closed.
+
+    Raises:
+        ConnectionError, TimeoutError: the client has gone, or takes nothing.
+    """
+    await _write(response, b": presence\n\n")
+    while not listener.closed:
+        try:
+            async with timeout(KEEP_ALIVE_SECONDS):
+                event = await listener.get()
+        except TimeoutError:
+            await _write(response, b": still here\n\n")
+            continue
+        if event is not None:
+            await _write(response, encode(event.document()))
+            listener.count("sent")
+
+
+async def _write(response: web.StreamResponse, data: bytes) -> None:
+    async with timeout(WRITE_SECONDS):
+        await response.write(data)
+
+
+def encode(document: dict[str, Any]) -> bytes:
+    """One event of the stream."""
+    return f"event: presence\ndata: {json.dumps(document)}\n\n".encode()

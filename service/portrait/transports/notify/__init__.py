@@ -1,0 +1,1 @@
+"""Telling other programs who has come and left: a webhook, and an MQTT broker."""

@@ -1,0 +1,89 @@
+"""Events of presence: bounded for every listener, whether it listens or not."""
+
+import asyncio
+from asyncio import timeout
+from pathlib import Path
+
+import pytest
+
+from portrait.core.presence import Box, Presence
+from portrait.errors import TooManyListeners
+from portrait.metrics import Metrics
+from portrait.security import Security
+from portrait.sessions.presence_feed import MOST_WAITING, PresenceEvent, PresenceFeed
+from portrait.transports.http.events import EventRoutes
+from portrait.transports.http.worker_proxy import open_worker_proxy, serve_other_workers
+from portrait.workers.shared_state import SharedState
+
+
+def event(session: str, present: bool = True, stream: str | None = "door") -> PresenceEvent:
+    box = Box(0.25, 0.0, 0.5, 1.0) if present else None
+    return PresenceEvent(session, stream, "webrtc", Presence(present, 0.25 * present, box), 1_000_000_000.125)
+
+
+def counted(metrics: Metrics, result: str) -> float:
+    return metrics.registry.get_sample_value("portrait_events_total", {"sink": "sse", "result": result}) or 0.0
+
+
+async def test_a_listener_learns_the_present_state_and_then_every_change() -> None:
+    feed = PresenceFeed(Metrics())
+    feed.tell(event("a"))
+    feed.tell(event("b", stream="gate"))
+    feed.tell(event("c").as_ended(0.0))
+    with feed.listen("sse") as all_streams, feed.listen("sse", "gate") as gate:
+        assert {(await all_streams.get()).session for _ in range(2)} == {"a", "b"}  # type: ignore[union-attr]
+        assert all_streams.empty
+        feed.tell(event("a", False))
+        assert await all_streams.get() == event("a", False)
+        assert await gate.get() == event("b", stream="gate")
+        assert gate.empty
+        assert feed.wanted("anything")
+    assert not feed.wanted("gate")
+
+
+async def test_a_listener_that_takes_nothing_holds_the_newest_event_of_each_stream_up_to_a_bound() -> None:
+    metrics = Metrics()
+    feed = PresenceFeed(metrics)
+    with feed.listen("sse") as listener:
+        for number in range(10_000):
+            feed.tell(event("a", bool(number % 2)))
+        for number in range(MOST_WAITING):
+            feed.tell(event(f"s{number}"))
+        assert counted(metrics, "dropped") == 10_000  # all but one of a, and that one for the last of the others
+        taken = []
+        while not listener.empty:
+            taken.append(await listener.get())
+        assert [each.session for each in taken if each] == [f"s{number}" for number in range(MOST_WAITING)]
+
+
+async def test_clients_are_bounded_and_a_closed_listener_ends() -> None:
+    feed = PresenceFeed(Metrics(), max_listeners=1)
+    with feed.listen("webhook"), feed.listen("sse", limited=True) as listener:
+        with pytest.raises(TooManyListeners, match="1 of 1 listeners are connected"), feed.listen("sse", limited=True):
+            pass
+        waiting = asyncio.create_task(listener.get())
+        await asyncio.sleep(0)
+        listener.close()
+        assert await waiting is None
+
+
+@pytest.mark.parametrize("sent", [event("a"), event("b", False, None), event("c").as_ended(5.0)])
+def test_an_event_survives_the_way_to_another_worker(sent: PresenceEvent) -> None:
+    assert PresenceEvent.of_document(sent.document()) == sent
+
+
+async def test_a_worker_that_is_lost_takes_its_streams_along(tmp_path: Path) -> None:
+    own, others = PresenceFeed(Metrics()), PresenceFeed(Metrics())
+    shared = SharedState(tmp_path, 0, 2)
+    async with timeout(60), open_worker_proxy(shared) as proxy:
+        with own.listen("sse") as listener:
+            routes = EventRoutes(others, Security.allow_all(), several_workers=True).routes
+            async with serve_other_workers(shared.socket(1), routes, [], 1000):
+                others.tell(event("a"))
+                relaying = asyncio.create_task(proxy._relay(proxy._clients[1], None, listener))
+                assert await listener.get() == event("a")
+            lost = await listener.get()
+            relaying.cancel()
+    shared.close()
+    assert lost is not None
+    assert (lost.session, lost.ended, lost.presence.present) == ("a", True, False)
