@@ -452,6 +452,15 @@ async def test_a_certificate_is_known_by_its_fingerprints_whatever_its_serial_nu
     assert transport.state == state
 
 
+def test_the_own_certificate_is_announced_by_one_fingerprint() -> None:
+    """Of several, peers take the first or the last, and libdatachannel fails with one that is not SHA-256."""
+    aiortc_patches.install()
+    certificate = RTCCertificate.generateCertificate()
+    assert certificate._cert.signature_hash_algorithm is not None
+    assert certificate._cert.signature_hash_algorithm.name == "sha256"
+    assert [each.algorithm for each in certificate.getFingerprints()] == ["sha-256"]
+
+
 def test_upstream_still_is_what_is_changed_here() -> None:
     """In a process without the changes: whatever fails here has been mended upstream, or moved."""
     script = """
@@ -468,6 +477,8 @@ assert "asyncio.run_coroutine_threadsafe(output_q.put(frame), loop)" in inspect.
 assert "message = stun.parse_message(data)" in inspect.getsource(ice.StunProtocol.datagram_received)
 context = rtcdtlstransport.RTCCertificate.generateCertificate()._create_ssl_context(rtcdtlstransport.SRTP_PROFILES)
 assert not any("ECDHE-RSA" in name for name in SSL.Connection(context).get_cipher_list()), "RSA is offered"
+fingerprints = rtcdtlstransport.RTCCertificate.generateCertificate().getFingerprints()
+assert len(fingerprints) > 1, "one fingerprint is announced"
 for module, name in ((vpx, "Vp8Encoder"), (h264, "H264Encoder")):
     encoder = getattr(module, name)()
     assert module.MIN_BITRATE < module.DEFAULT_BITRATE < module.MAX_BITRATE

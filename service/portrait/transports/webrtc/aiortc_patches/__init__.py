@@ -13,8 +13,8 @@ Replaced for the process, by `install`:
 6. The choice of codecs: aiortc takes H.264 in baseline and packetization mode 1 only (`codecs.py`).
 7. STUN: aioice parses every packet as STUN first, raises on messages that lack or misstate an attribute, and, closed at
    the moment in which it connects, asks for its peer's consent forever (`udp_socket.py`, `ice.py`).
-8. DTLS: aiortc offers cipher suites for ECDSA only, while GStreamer and others bring RSA certificates, and it parses
-   certificates that it need only hash (`dtls.py`).
+8. DTLS: aiortc offers cipher suites for ECDSA only, while GStreamer and others bring RSA certificates, it parses
+   certificates that it need only hash, and it announces its own by three fingerprints (`dtls.py`).
 9. RTCP BYE, with which aiortc ends a track. It says that one source has left (RFC 3550 section 6.6), as an encoder does
    that starts again with another one. A peer that leaves closes the connection, or falls silent.
 
@@ -45,7 +45,7 @@ from aioice.ice import StunProtocol
 from aiortc import rtcdtlstransport, rtcicetransport, rtcpeerconnection, rtcrtpreceiver, rtcrtpsender, rtcsctptransport
 
 from portrait.transports.webrtc.aiortc_patches.codecs import find_common_codecs
-from portrait.transports.webrtc.aiortc_patches.dtls import create_ssl_context, validate_peer_identity
+from portrait.transports.webrtc.aiortc_patches.dtls import create_ssl_context, get_fingerprints, validate_peer_identity
 from portrait.transports.webrtc.aiortc_patches.ice import LiveIce
 from portrait.transports.webrtc.aiortc_patches.receiver import UnwrappedTime, depayload, without_origin
 from portrait.transports.webrtc.aiortc_patches.sound import SoundSink
@@ -85,6 +85,7 @@ def install() -> None:
     StunProtocol.datagram_received = datagram_received  # type: ignore[method-assign]
     rtcicetransport.Connection = LiveIce  # type: ignore[attr-defined]
     rtcdtlstransport.RTCCertificate._create_ssl_context = create_ssl_context  # type: ignore[method-assign]
+    rtcdtlstransport.RTCCertificate.getFingerprints = get_fingerprints  # type: ignore[method-assign]
     rtcdtlstransport.RTCDtlsTransport._validate_peer_identity = validate_peer_identity  # type: ignore[method-assign]
 
 

@@ -1,8 +1,8 @@
-"""DTLS: the cipher suites that are offered, and the certificates that are accepted."""
+"""DTLS: the cipher suites that are offered, the certificates that are accepted, and how the own one is announced."""
 
 from typing import Any
 
-from aiortc.rtcdtlstransport import RTCCertificate, RTCDtlsParameters, State
+from aiortc.rtcdtlstransport import RTCCertificate, RTCDtlsFingerprint, RTCDtlsParameters, State
 from OpenSSL import SSL
 
 CIPHERS = (
@@ -12,6 +12,19 @@ CIPHERS = (
 
 DIGESTS = ("sha-256", "sha-384", "sha-512")
 """Hashes of fingerprints that count (RFC 8122 section 5); of the others an attacker may know collisions."""
+
+
+OWN_DIGEST = "sha-256"
+"""The digest of the signature of aiortc's certificates, with which RFC 8829 section 5.2.1 has them announced."""
+
+
+def get_fingerprints(self: RTCCertificate) -> list[RTCDtlsFingerprint]:
+    """The certificate's fingerprint. Replaces RTCCertificate.getFingerprints, which adds SHA-384 and SHA-512.
+
+    libdatachannel takes the last of several. When the connectivity checks are over before it has stored the answer, it
+    compares that one with the SHA-256 that it assumes until then, and refuses the certificate.
+    """
+    return [each for each in _stock_get_fingerprints(self) if each.algorithm == OWN_DIGEST]
 
 
 def create_ssl_context(self: RTCCertificate, srtp_profiles: list[Any]) -> SSL.Context:
@@ -38,3 +51,4 @@ def validate_peer_identity(self: Any, remoteParameters: RTCDtlsParameters) -> No
 
 
 _stock_create_ssl_context = RTCCertificate._create_ssl_context
+_stock_get_fingerprints = RTCCertificate.getFingerprints
