@@ -320,11 +320,11 @@ async def test_a_share_is_given_back_in_parts() -> None:
         taken.release()
 
 
-async def test_a_result_in_webp_counts_twice_and_has_fewer_pixels() -> None:
+async def test_a_result_in_webp_counts_three_times_and_has_fewer_pixels() -> None:
     async with budget_of(4 * 64 * 48) as budget:
         for picture in (Picture.jpeg(small_picture()).message, Picture.rgb24(np.zeros((48, 64, 3), np.uint8)).message):
             with await still_share(picture, budget, 10**8, "picture", webp=True) as share:
-                assert share.pixels == 2 * 64 * 48
+                assert share.pixels == 3 * 64 * 48
         side = math.isqrt(WEBP_PIXELS) + 1
         large = pb.Picture(format=pb.PICTURE_FORMAT_RGB24, width=side, height=side)
         with pytest.raises(BadOption, match=f"expected at most {WEBP_PIXELS}; ask for PNG or JPEG"):

@@ -13,18 +13,18 @@ from portrait.image.backgrounds import Backgrounds
 from portrait.image.compressed import read_size
 from portrait.image.frame import Frame, check_size
 
-BYTES_PER_PIXEL = 18
-"""Memory of a still at its peak, decoded, composed and encoded. 25 megapixels took 140 to 300 MB, most as a progressive
-CMYK JPEG and for noise, and 390 MB with an RGBA32 result over gRPC."""
+BYTES_PER_PIXEL = 12
+"""Memory of a still at its peak, decoded, composed and encoded: below 300 MB for 25 megapixels, whatever comes in and
+goes out."""
 
-WEBP_PIXELS = 8_000_000
-"""Pixels of a result in WebP, at most: its encoder takes up to 36 bytes for each, 290 MB, and up to 2 s a megapixel."""
+WEBP_PIXELS = 7_000_000
+"""Pixels of a result in WebP, at most: its encoder takes up to 39 bytes for each, 270 MB, and up to 2 s a megapixel."""
 
-WEBP_CHARGE = 2
+WEBP_CHARGE = 3
 """How many pixels each pixel of a still counts whose result is WebP."""
 
-RESULT_COPIES = 3
-"""Copies of a result while it is sent: the result, the message it is packed into, and what the transport buffers."""
+RESULT_COPIES = 2
+"""Copies of a result while it is sent: the message, and what the transport buffers."""
 
 WAIT_SECONDS = 10.0
 """How long a picture waits for its pixels: several of the largest stills."""

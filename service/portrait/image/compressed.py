@@ -7,7 +7,7 @@ picture is checked before it costs memory, and a large one is converted in strip
 import io
 import struct
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from typing import Literal
@@ -19,9 +19,10 @@ from PIL import Image, ImageCms
 
 from portrait.errors import BadPicture
 from portrait.image.av_frame import frame_from_av
-from portrait.image.convert import frame_from_bgr, frame_from_rows, pixels_of, turned
+from portrait.image.convert import frame_from_bgr, frame_from_rows, opaque_pixels_of, pixels_of, turned
 from portrait.image.frame import Frame, Plane, Timestamp, check_size
 from portrait.image.headers import EXIF, JPEG_END, JPEG_SCAN, Header, Jpeg, WebP, picture_format, read_header, webp_file
+from portrait.image.png import encode_png
 
 DECODINGS = {
     1: cv2.IMREAD_COLOR,
@@ -47,6 +48,9 @@ DAMAGED = (
     av.error.FFmpegError,
 )
 """What Pillow and FFmpeg raise for pictures that are damaged or cut short."""
+
+QUALITIES = {".jpg": cv2.IMWRITE_JPEG_QUALITY, ".webp": cv2.IMWRITE_WEBP_QUALITY}
+"""How OpenCV calls the quality of a format."""
 
 PictureFormat = Literal[".jpg", ".png", ".webp"]
 
@@ -271,17 +275,17 @@ def _applied(image: Image.Image, transform: ImageCms.ImageCmsTransform) -> Image
 
 def encode(picture: Plane | Frame, suffix: PictureFormat, quality: int = 90) -> bytes:
     """A grey, BGR or BGRA picture, or a Frame, as a compressed picture; JPEG drops the alpha."""
-    parameters: Sequence[int] = {
-        ".jpg": (cv2.IMWRITE_JPEG_QUALITY, quality),
-        ".webp": (cv2.IMWRITE_WEBP_QUALITY, quality),
-        ".png": (cv2.IMWRITE_PNG_COMPRESSION, 3),
-    }[suffix]
-    pixels = pixels_of(picture) if isinstance(picture, Frame) else picture
-    if suffix == ".jpg" and pixels.ndim == 3 and pixels.shape[2] == 4:
-        pixels = np.asarray(cv2.cvtColor(pixels, cv2.COLOR_BGRA2BGR), np.uint8)
+    if suffix == ".png":
+        return encode_png(picture)
+    if suffix == ".jpg":
+        pixels = opaque_pixels_of(picture) if isinstance(picture, Frame) else picture
+        if pixels.ndim == 3 and pixels.shape[2] == 4:
+            pixels = np.asarray(cv2.cvtColor(pixels, cv2.COLOR_BGRA2BGR), np.uint8)
+    else:
+        pixels = pixels_of(picture) if isinstance(picture, Frame) else picture
     size = f"{pixels.shape[1]}x{pixels.shape[0]}"
     del picture  # a large Frame's planes are not needed while its pixels are encoded
-    done, data = cv2.imencode(suffix, pixels, parameters)
+    done, data = cv2.imencode(suffix, pixels, (QUALITIES[suffix], quality))
     if not done:
         raise BadPicture("image", f"got a result of {size}, which cannot be written as {suffix}")
     del pixels

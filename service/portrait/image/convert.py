@@ -3,6 +3,7 @@
 Frames made here have the colours of a camera, BT.601 in limited range; a frame with others is converted rightly.
 """
 
+import io
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from typing import TypeAlias
@@ -31,6 +32,9 @@ Rows: TypeAlias = Callable[[int, int], Plane]
 
 STRIP_PIXELS = 2**20
 """Converted at once. Frames up to 720p are one strip."""
+
+RED_FIRST: Mapping[int, int] = {3: cv2.COLOR_BGR2RGB, 4: cv2.COLOR_BGRA2RGBA}
+"""OpenCV's conversions, by the number of channels."""
 
 ORIENTATIONS: Mapping[int, tuple[bool, int | None]] = {
     2: (False, 1),
@@ -74,18 +78,18 @@ def frame_from_rows(rows: Rows, width: int, height: int, timestamp: Timestamp, a
 def _frame_from(
     strip: Callable[[slice], Plane], code: int, width: int, height: int, timestamp: Timestamp, arrived: float
 ) -> Frame:
-    strips = list(_strips(width, height))
-    if len(strips) == 1:
-        return _convert(strip(strips[0]), code, timestamp, arrived)
+    parts = list(strips(width, height))
+    if len(parts) == 1:
+        return _convert(strip(parts[0]), code, timestamp, arrived)
     frame = _new_frame(width, height, timestamp, arrived)
-    for part in strips:
+    for part in parts:
         half, made = _halved(part), _convert(strip(part), code, timestamp, arrived)
         frame.y[part], frame.u[half], frame.v[half] = made.y, made.u, made.v
     return frame
 
 
-def _strips(width: int, height: int) -> Iterator[slice]:
-    """Parts of the rows, all but the last of an even number."""
+def strips(width: int, height: int) -> Iterator[slice]:
+    """Parts of the rows, of STRIP_PIXELS at most, all but the last of an even number."""
     rows = max(2, STRIP_PIXELS // width // 2 * 2)
     return (slice(top, min(top + rows, height)) for top in range(0, height, rows))
 
@@ -115,7 +119,7 @@ def bgr_from_frame(frame: Frame, top: int = 0, bottom: int | None = None) -> Pla
     """(H,W,3) uint8 BGR of a Frame, or of its rows from `top`, an even number, up to `bottom`; odd sizes too."""
     part = slice(top, frame.height if bottom is None else bottom)
     pixels: Plane = np.empty((part.stop - top, frame.width, 3), np.uint8)
-    for strip in _strips(frame.width, part.stop - top):
+    for strip in strips(frame.width, part.stop - top):
         _bgr_into(pixels[strip], frame, slice(top + strip.start, top + strip.stop))
     return pixels
 
@@ -166,7 +170,7 @@ def bgra_from_frame(frame: Frame, top: int = 0, bottom: int | None = None) -> Pl
     """(H,W,4) uint8 BGRA, as `bgr_from_frame`; opaque where it has no alpha plane, all zero where that is zero."""
     part = slice(top, frame.height if bottom is None else bottom)
     pixels: Plane = np.empty((part.stop - top, frame.width, 4), np.uint8)
-    for strip in _strips(frame.width, part.stop - top):
+    for strip in strips(frame.width, part.stop - top):
         rows = slice(top + strip.start, top + strip.stop)
         cv2.cvtColor(bgr_from_frame(frame, rows.start, rows.stop), cv2.COLOR_BGR2BGRA, dst=pixels[strip])
         if frame.alpha is not None:
@@ -179,6 +183,50 @@ def bgra_from_frame(frame: Frame, top: int = 0, bottom: int | None = None) -> Pl
 def pixels_of(frame: Frame, top: int = 0, bottom: int | None = None) -> Plane:
     """(H,W,4) uint8 BGRA of a Frame with alpha, (H,W,3) BGR of one without; rows as in `bgr_from_frame`."""
     return (bgr_from_frame if frame.alpha is None else bgra_from_frame)(frame, top, bottom)
+
+
+def opaque_pixels_of(frame: Frame) -> Plane:
+    """(H,W,3) uint8 BGR of a Frame, black where its alpha is 0."""
+    if frame.alpha is None:
+        return bgr_from_frame(frame)
+    pixels: Plane = np.empty((frame.height, frame.width, 3), np.uint8)
+    for strip in strips(frame.width, frame.height):
+        cv2.cvtColor(bgra_from_frame(frame, strip.start, strip.stop), cv2.COLOR_BGRA2BGR, dst=pixels[strip])
+    return pixels
+
+
+def rgb_from_pixels(pixels: Plane) -> Plane:
+    """RGB or RGBA uint8 of BGR or BGRA."""
+    return np.asarray(cv2.cvtColor(pixels, RED_FIRST[pixels.shape[2]]), np.uint8)
+
+
+def rgb_of(frame: Frame, top: int = 0, bottom: int | None = None) -> Plane:
+    """As `pixels_of`, with red first."""
+    return rgb_from_pixels(pixels_of(frame, top, bottom))
+
+
+def pack_rgb24(frame: Frame) -> bytes:
+    """The frame as 8-bit RGB, without its alpha."""
+    return _packed(replace(frame, alpha=None), 3)
+
+
+def pack_rgba32(frame: Frame) -> bytes:
+    """The frame as 8-bit RGBA; opaque where it has no alpha plane, all zero where that is zero."""
+    return _packed(frame, 4)
+
+
+def _packed(frame: Frame, channels: int) -> bytes:
+    rows = bgr_from_frame if channels == 3 else bgra_from_frame
+    # Converted into the memory of the bytes itself: a copy of the largest picture would take 100 MB.
+    buffer = io.BytesIO()
+    buffer.seek(frame.height * frame.width * channels - 1)
+    buffer.write(b"\0")
+    with buffer.getbuffer() as view:
+        pixels = np.frombuffer(view, np.uint8).reshape(frame.height, frame.width, channels)
+        for strip in strips(frame.width, frame.height):
+            cv2.cvtColor(rows(frame, strip.start, strip.stop), RED_FIRST[channels], dst=pixels[strip])
+        del pixels  # the memory is not given away while an array looks into it
+    return buffer.getvalue()
 
 
 def hidden(frame: Frame, shown: Plane, grey: int) -> Frame:

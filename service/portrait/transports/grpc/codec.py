@@ -1,11 +1,11 @@
 """GrpcCodec: pictures of gRPC messages to frames, results to pictures."""
 
 import zlib
+from collections.abc import Callable
 from dataclasses import dataclass
 from fractions import Fraction
 from typing import Protocol
 
-import cv2
 import numpy as np
 
 from portrait.admission.pixel_budget import PixelBudget, decode_background
@@ -17,7 +17,7 @@ from portrait.errors import BadOption, BadPicture
 from portrait.image.backgrounds import Backgrounds
 from portrait.image.clip import Clip
 from portrait.image.compressed import PictureFormat, decode_frame, encode
-from portrait.image.convert import bgr_from_frame, bgra_from_frame, frame_from_i420, frame_from_rgb24
+from portrait.image.convert import frame_from_i420, frame_from_rgb24, pack_rgb24, pack_rgba32
 from portrait.image.frame import Frame, Mask, Plane, Timestamp, check_size, pack_i420
 from portrait.v1 import segmentation_pb2 as pb
 
@@ -47,6 +47,12 @@ CLOSER = 2
 
 COMPRESSED = (pb.PICTURE_FORMAT_JPEG, *PICTURES)
 RAW = {pb.PICTURE_FORMAT_I420: frame_from_i420, pb.PICTURE_FORMAT_RGB24: frame_from_rgb24}
+PACKED: dict["pb.PictureFormat.ValueType", Callable[[Frame], bytes]] = {
+    pb.PICTURE_FORMAT_I420: pack_i420,
+    pb.PICTURE_FORMAT_RGB24: pack_rgb24,
+    pb.PICTURE_FORMAT_RGBA32: pack_rgba32,
+}
+FILES: dict["pb.PictureFormat.ValueType", PictureFormat] = {pb.PICTURE_FORMAT_JPEG: ".jpg", **PICTURES}
 
 
 @dataclass(frozen=True, slots=True)
@@ -265,16 +271,8 @@ def _grey_picture(values: Plane, layout: "pb.PictureFormat.ValueType") -> Encode
 
 
 def _write(frame: Frame, layout: "pb.PictureFormat.ValueType") -> EncodedPicture:
-    if layout == pb.PICTURE_FORMAT_I420:
-        return EncodedPicture(layout, frame.width, frame.height, pack_i420(frame))
-    if layout == pb.PICTURE_FORMAT_RGBA32:
-        return _picture(np.asarray(cv2.cvtColor(bgra_from_frame(frame), cv2.COLOR_BGRA2RGBA), np.uint8), layout)
-    if layout in PICTURES:
-        return EncodedPicture(layout, frame.width, frame.height, encode(frame, PICTURES[layout]))
-    if layout == pb.PICTURE_FORMAT_JPEG:
-        return EncodedPicture(layout, frame.width, frame.height, encode(frame, ".jpg"))
-    pixels = bgr_from_frame(frame)
-    return _picture(np.asarray(cv2.cvtColor(pixels, cv2.COLOR_BGR2RGB), np.uint8), layout)
+    data = PACKED[layout](frame) if layout in PACKED else encode(frame, FILES[layout])
+    return EncodedPicture(layout, frame.width, frame.height, data)
 
 
 def _picture(pixels: Plane, layout: "pb.PictureFormat.ValueType", data: bytes | None = None) -> EncodedPicture:

@@ -27,7 +27,7 @@ from portrait.sessions.registry import Sessions
 from portrait.transports.grpc.codec import GrpcCodec, IncomingPicture, Output
 from portrait.transports.grpc.status import aborting
 from portrait.transports.grpc.unary import still_share, traceparent
-from portrait.transports.grpc.validation import LENGTH, Member, check_members, members
+from portrait.transports.grpc.validation import LENGTH, Member, check_members, encode_varint, members
 from portrait.v1 import segmentation_pb2 as portrait_pb
 
 VERSION = "1"
@@ -188,15 +188,7 @@ def _without(view: memoryview, member: Member, path: tuple[int, ...], removed: P
         else:
             pieces.append(_without(inner, part, path[1:], removed))
     body = b"".join(pieces)
-    return _varint(member.number << 3 | LENGTH) + _varint(len(body)) + body
-
-
-def _varint(number: int) -> bytes:
-    encoded = bytearray()
-    while number > 0x7F:
-        encoded.append(number & 0x7F | 0x80)
-        number >>= 7
-    return bytes([*encoded, number])
+    return encode_varint(member.number << 3 | LENGTH) + encode_varint(len(body)) + body
 
 
 @dataclass(frozen=True, slots=True)
@@ -247,7 +239,7 @@ def read_inputs(request: InferRequest, max_pixels: int, max_prior_pixels: int) -
 
 def _numbers(tensor: Tensor, packed: Packed) -> Packed:
     """The numbers of a tensor, packed; those that came one by one after the others."""
-    single = b"".join(map(_varint, tensor.contents.uint_contents))
+    single = b"".join(map(encode_varint, tensor.contents.uint_contents))
     return [*packed, memoryview(single)] if single else packed
 
 

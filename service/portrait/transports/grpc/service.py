@@ -24,7 +24,7 @@ from portrait.transports.grpc.codec import (
 from portrait.transports.grpc.config import GrpcConfig
 from portrait.transports.grpc.status import aborting
 from portrait.transports.grpc.stream import StreamCall, StreamContext, StreamSession, duration, read_config
-from portrait.transports.grpc.unary import keep_until_sent, still_share, traceparent
+from portrait.transports.grpc.unary import keep_until_sent, pack_response, still_share, traceparent
 from portrait.transports.grpc.watch import WatchContext, Watchers
 from portrait.v1 import segmentation_pb2 as pb
 from portrait.v1 import segmentation_pb2_grpc as pb_grpc
@@ -48,10 +48,10 @@ class SegmentationServicer(pb_grpc.SegmentationServiceServicer):
         self._config, self._sessions, self._backgrounds, self._budget = config, sessions, backgrounds, budget
         self._watchers, self._security = watchers, security or Security.allow_all()
 
-    async def Segment(  # noqa: N802
+    async def Segment(  # type: ignore[override]  # noqa: N802  responses may be bytes (validation.py)
         self, request: pb.SegmentRequest, context: grpc.aio.ServicerContext[Any, Any]
-    ) -> pb.SegmentResponse:
-        """One picture through a session of its own."""
+    ) -> bytes:
+        """One picture through a session of its own; the response is packed."""
         async with aborting(context, self._sessions.metrics):
             background = await read_background(request.output, self._backgrounds, self._budget)
             output = read_output(request.output, background)
@@ -74,9 +74,7 @@ class SegmentationServicer(pb_grpc.SegmentationServiceServicer):
                 if processed.failure is not None:
                     raise processed.failure
                 keep_until_sent(share, len(processed.wire.picture.data), context)
-            response = pb.SegmentResponse(work_time=duration(processed.worked))
-            processed.wire.picture.write(response.picture)
-            return response
+            return pack_response(processed.wire.picture, processed.worked)
         raise AssertionError("aborting() has raised")
 
     async def ListModels(  # noqa: N802

@@ -92,6 +92,15 @@ def _varint(view: memoryview, at: int) -> tuple[int, int]:
     return value, at
 
 
+def encode_varint(number: int) -> bytes:
+    """A number, 0 or more, in seven bits per byte."""
+    encoded = bytearray()
+    while number > 0x7F:
+        encoded.append(number & 0x7F | 0x80)
+        number >>= 7
+    return bytes([*encoded, number])
+
+
 def check_members(data: bytes, contract: Descriptor, long_lists: frozenset[str] = frozenset()) -> None:
     """Refuse an encoded message that would be large once it is parsed.
 
@@ -130,10 +139,15 @@ MAKERS = {
 def replaced(handler: Any, handle: Handle, parse: Parse | None = None) -> Any:
     """A method handler of the same form with another behaviour.
 
-    `parse` makes its requests from bytes; with None they stay bytes.
+    `parse` makes its requests from bytes; with None they stay bytes. A response that is bytes is sent as it is.
     """
     make: Any = MAKERS[handler.request_streaming, handler.response_streaming]
-    return make(handle, parse, handler.response_serializer)
+    stock = handler.response_serializer
+
+    def serialize(response: Any) -> bytes:
+        return response if isinstance(response, bytes) else stock(response)
+
+    return make(handle, parse, serialize)
 
 
 class ValidationInterceptor(grpc.aio.ServerInterceptor):
