@@ -13,15 +13,23 @@ from typing import Any
 
 import aiortc
 import pytest
-from aioice import stun
+from aioice import Candidate, stun
 from aioice.ice import StunProtocol
-from aiortc import RTCIceGatherer, RTCIceTransport, rtcdtlstransport, rtcicetransport, rtcrtpreceiver
+from aiortc import RTCIceGatherer, RTCIceTransport, RTCRtpSender, rtcdtlstransport, rtcicetransport, rtcrtpreceiver
 from aiortc.codecs import CODECS
 from aiortc.jitterbuffer import JitterBuffer, JitterFrame
 from aiortc.rtcdtlstransport import RTCCertificate, RTCDtlsFingerprint, RTCDtlsParameters, State
 from aiortc.rtcrtpparameters import RTCRtcpFeedback, RTCRtpCodecParameters
-from aiortc.rtcrtpreceiver import NackGenerator
-from aiortc.rtp import RtpPacket
+from aiortc.rtcrtpreceiver import NackGenerator, StreamStatistics
+from aiortc.rtp import (
+    RTCP_RTPFB_NACK,
+    RTP_HISTORY_SIZE,
+    RtcpPacket,
+    RtcpReceiverInfo,
+    RtcpRrPacket,
+    RtcpRtpfbPacket,
+    RtpPacket,
+)
 from OpenSSL import SSL, crypto
 
 from portrait.sessions.newest_slot import Closed
@@ -29,8 +37,10 @@ from portrait.transports.webrtc import aiortc_patches
 from portrait.transports.webrtc import backlog as backlogs
 from portrait.transports.webrtc.aiortc_patches import receiver as receivers
 from portrait.transports.webrtc.aiortc_patches.codecs import find_common_codecs
+from portrait.transports.webrtc.aiortc_patches.ice import MOST_ADDRESSES, MOST_WAITING
 from portrait.transports.webrtc.aiortc_patches.media_ports import advertise
 from portrait.transports.webrtc.aiortc_patches.receiver import (
+    MOST_REPORTED,
     Bandwidth,
     LiveJitterBuffer,
     LostPackets,
@@ -38,6 +48,7 @@ from portrait.transports.webrtc.aiortc_patches.receiver import (
     receive_undecoded,
     rtp_time,
 )
+from portrait.transports.webrtc.aiortc_patches.sender import RESEND_SECONDS
 from portrait.transports.webrtc.backlog import Backlog
 from portrait.transports.webrtc.session_description import start_high
 
@@ -172,6 +183,41 @@ def packets(count: int) -> list[RtpPacket]:
     return made
 
 
+async def test_reports_list_as_many_sources_as_they_can() -> None:
+    """An encoder that starts again has another source each time; aiortc reports on all there ever were."""
+    sources = receivers.NewestSources()
+    for number in range(300):
+        sources[number] = StreamStatistics(90_000)
+    assert list(sources) == list(range(300 - MOST_REPORTED, 300))
+    reports = [RtcpReceiverInfo(source, 0, 0, 0, 0, 0, 0) for source in sources]
+    [read] = RtcpPacket.parse(bytes(RtcpRrPacket(ssrc=1, reports=reports)))
+    assert isinstance(read, RtcpRrPacket)
+    assert len(read.reports) == MOST_REPORTED
+
+
+async def test_a_packet_is_sent_again_once_however_often_one_request_names_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    """4 KB can name packets 17,000 times."""
+    aiortc_patches.install()
+    now, sent = 1000.0, []
+    monkeypatch.setattr("time.monotonic", lambda: now)
+
+    async def note(number: int) -> None:
+        sent.append(number)
+
+    sender: Any = RTCRtpSender("video", SimpleNamespace(state="new", _register_rtp_sender=None))  # type: ignore[arg-type]
+    monkeypatch.setattr(sender, "_retransmit", note)
+    for number in (7, 8, 65535):
+        sender._RTCRtpSender__rtp_history[number % RTP_HISTORY_SIZE] = RtpPacket(sequence_number=number)
+    request = RtcpRtpfbPacket(RTCP_RTPFB_NACK, 1, sender._ssrc, lost=[7, 8, 7 + RTP_HISTORY_SIZE, 65535, 9] * 3400)
+    await sender._handle_rtcp_packet(request)
+    assert sorted(sent) == [7, 8, 65535]
+    await sender._handle_rtcp_packet(RtcpRtpfbPacket(RTCP_RTPFB_NACK, 1, sender._ssrc, lost=[7, 135, 7]))
+    assert len(sent) == 3
+    now += 2 * RESEND_SECONDS
+    await sender._handle_rtcp_packet(RtcpRtpfbPacket(RTCP_RTPFB_NACK, 1, sender._ssrc, lost=[7]))
+    assert sent[3:] == [7]
+
+
 async def test_pictures_are_handed_over_whole_and_their_age_is_that_of_the_newest() -> None:
     backlog = Backlog(lambda: None, lambda: None)
     with pytest.raises(TimeoutError):
@@ -266,6 +312,34 @@ async def test_only_stun_is_read_as_stun() -> None:
         191,
         255,
     ]  # as in aiortc, what turns out not to be STUN too
+
+
+async def test_what_arrives_before_anything_is_read_is_bounded() -> None:
+    """Any sender can send it, in the seconds until a connection is up or given up."""
+    aiortc_patches.install()
+    connection = rtcicetransport.Connection(ice_controlling=False)
+    for _ in range(10 * MOST_WAITING):
+        connection.data_received(bytes(4096), 1)
+    assert connection._queue.qsize() == MOST_WAITING
+
+
+async def test_a_peer_that_sends_from_every_port_has_a_bounded_number_of_addresses() -> None:
+    aiortc_patches.install()
+    ice = rtcicetransport.Connection(ice_controlling=False)
+    ice.remote_username, ice.remote_password, ice._early_checks_done = "them", "p" * 22, True
+    protocol = StunProtocol(ice)
+    protocol.local_candidate = Candidate.from_sdp("1 1 udp 1 192.0.2.2 9 typ host")
+    answered: list[Any] = []
+    protocol.transport = SimpleNamespace(sendto=lambda _, addr: answered.append(addr))  # type: ignore[assignment]
+    for port in range(1, 3 * MOST_ADDRESSES):
+        request = stun.Message(stun.Method.BINDING, stun.Class.REQUEST)
+        request.attributes |= {"USERNAME": f"{ice.local_username}:them", "ICE-CONTROLLING": 1}
+        request.add_message_integrity(ice.local_password.encode())
+        protocol.datagram_received(bytes(request), ("192.0.2.1", port))
+    assert len(answered) == 3 * MOST_ADDRESSES - 1
+    assert len(ice.remote_candidates) == len(ice._check_list) == MOST_ADDRESSES
+    ice._protocols.clear()
+    await ice.close()
 
 
 async def test_ice_that_is_closed_as_it_comes_up_asks_for_nothing_more(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -185,6 +185,14 @@ async def test_sessions_share_a_picture_until_its_file_changes(tmp_path: Path, m
     assert not len(backgrounds._pictures)
 
 
+@pytest.mark.parametrize(
+    ("size", "kept"), [((3000, 1000), (1920, 640)), ((600, 2400), (480, 1920)), ((64, 48), (64, 48))]
+)
+def test_a_background_is_kept_no_larger_than_it_is_shown(size: tuple[int, int], kept: tuple[int, int]) -> None:
+    frame = load_background(encode(room(*size), ".jpg"))
+    assert (frame.width, frame.height) == kept
+
+
 class Slow:
     """What decodes films and pictures, at a pace the test gives."""
 

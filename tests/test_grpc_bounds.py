@@ -2,6 +2,7 @@
 
 import asyncio
 from asyncio import timeout
+from contextlib import AsyncExitStack
 
 import aiohttp
 import grpc.aio
@@ -10,10 +11,12 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from portrait.client import ClientError
 from portrait.server.app import RunningService
-from portrait.transports.grpc.server import INFERENCE, PING_INTERVAL_MS, SERVICE
+from portrait.transports.grpc.server import BOUND_OPTIONS, INFERENCE, PING_INTERVAL_MS, SERVICE, SPARE_CALLS
 from portrait.transports.grpc.validation import MOST_FIELD_BYTES
 from portrait.v1 import segmentation_pb2 as pb
 from portrait.v1 import segmentation_pb2_grpc as pb_grpc
+from tests.calls import fake_service
+from tests.fakes import FakeModel, full_mask
 
 PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
 SETTINGS = b"\0\0\0\4\0\0\0\0\0"
@@ -64,6 +67,32 @@ async def test_an_idle_connection_may_ping_as_often_as_the_bound_says(service: R
 async def test_an_idle_connection_that_pings_without_a_pause_is_closed(service: RunningService) -> None:
     found = await frames_after(service.grpc_port, 0.01)
     assert GOAWAY in [kind for kind, _ in found]
+
+
+async def test_calls_are_bounded_of_one_connection_and_of_all() -> None:
+    """Health is watched, which takes neither a session nor credentials."""
+    sessions, of_one = 60, dict(BOUND_OPTIONS)["grpc.max_concurrent_streams"]
+    of_all = sessions + SPARE_CALLS
+    assert of_one < of_all < 2 * of_one
+    own = [("grpc.use_local_subchannel_pool", 1)]
+    async with AsyncExitStack() as stack, timeout(60):
+        client, _ = await stack.enter_async_context(fake_service(FakeModel(full_mask), sessions))
+        [target] = client._targets
+        channels = [await stack.enter_async_context(grpc.aio.insecure_channel(target, own)) for _ in range(2)]
+        one, other = (health_pb2_grpc.HealthStub(channel) for channel in channels)
+        watched = health_pb2.HealthCheckRequest()
+        calls = [one.Watch(watched) for _ in range(of_one + 1)]
+        await asyncio.gather(*(call.read() for call in calls[:-1]))
+        waiting = asyncio.ensure_future(calls[-1].read())
+        calls += [other.Watch(watched) for _ in range(of_all - of_one)]
+        await asyncio.gather(*(call.read() for call in calls[of_one + 1 :]))
+        with pytest.raises(grpc.aio.AioRpcError) as refused:
+            await other.Watch(watched).read()
+        assert refused.value.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
+        assert not waiting.done()  # the client has sent it last on the first connection, before all on the second
+        for call in calls:
+            call.cancel()
+        await asyncio.gather(waiting, return_exceptions=True)
 
 
 @pytest.mark.parametrize("length", [4000, MOST_FIELD_BYTES, MOST_FIELD_BYTES + 1, 12_000, 20_000])

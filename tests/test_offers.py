@@ -292,6 +292,22 @@ async def test_h264_alone_is_taken_in_every_profile_and_packetization(shown: Cli
         assert (await one.frame()).width == SIZE[0]
 
 
+async def test_h264_without_parameters_is_taken(shown: Clip) -> None:
+    """It is baseline in packetization mode 0 then (RFC 6184 section 8.1)."""
+    async with fake_service(FakeModel(full_mask)) as (url, _), viewer(url, Camera(shown)) as one:
+        offered = RTCRtpReceiver.getCapabilities("video").codecs
+        baseline = [each for each in offered if each.parameters.get("profile-level-id") == "42e01f"]
+        one.pc.getTransceivers()[0].setCodecPreferences(baseline)
+        offer = await one.offer()
+        [line] = re.findall(r"^a=fmtp:\d+ \S*42e01f\r\n", offer, re.MULTILINE)
+        response = await one.post(offer.replace(line, ""))
+        assert response.status == 201, await response.text()
+        one.location = url + response.headers["Location"]
+        own = re.sub(r"^a=fmtp:\d+ x-google\S*\r\n", lambda _: line, await response.text(), flags=re.MULTILINE)
+        await one.take(own)
+        assert (await one.frame()).width == SIZE[0]
+
+
 async def test_ffmpeg_8s_offer_is_answered() -> None:
     """A group of two in an offer of one section, H.264 baseline, and no candidates."""
     offer = "\r\n".join(FFMPEG.strip().splitlines()) + "\r\n"

@@ -7,9 +7,10 @@ from typing import Any
 
 import aiohttp
 import pytest
-from aiortc.rtp import RtcpByePacket
+from aiortc.rtp import HeaderExtensionsMap, RtcpByePacket, RtpPacket
 
 from portrait.transports.webrtc import uplink
+from portrait.transports.webrtc.aiortc_patches import dtls
 from tests.fakes import FakeModel, full_mask
 from tests.handmade import STEP, Encoder, HandmadeClient, handmade, without
 from tests.rtc import fake_service
@@ -66,6 +67,28 @@ async def test_a_source_that_says_goodbye_does_not_end_the_session(source: str) 
         await sender.transport._send_rtp(bytes(RtcpByePacket(sources=[getattr(sender, source)])))
         await client.until_frames(5, encoder)
         assert len(sessions) == 1
+
+
+@pytest.mark.parametrize("payload_type", [None, 127], ids=["of the camera", "of no codec"])
+async def test_a_connection_whose_media_is_of_too_many_sources_is_ended(
+    payload_type: int | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each has keys and statistics of its own, which nothing frees before the connection."""
+    monkeypatch.setattr(dtls, "MOST_SOURCES", 20)
+    async with fake_service(FakeModel(full_mask)) as (url, sessions), handmade(url) as client:
+        await client.connect("/webrtc")
+        await client.until_frames(3, Encoder())
+        [name] = sessions._open
+        ended = asyncio.ensure_future(sessions[name].wait_ended())
+        sender: Any = client.transceiver.sender
+        kind = client.transceiver._codecs[0].payloadType if payload_type is None else payload_type
+        for source in range(1000, 1040):
+            packet = RtpPacket(payload_type=kind, sequence_number=1, timestamp=1, ssrc=source, payload=b"\x10")
+            await sender.transport._send_rtp(packet.serialize(HeaderExtensionsMap()))
+        async with timeout(60):
+            await ended
+            while len(sessions):
+                await asyncio.sleep(0.01)
 
 
 async def test_padding_before_and_after_the_first_picture_changes_nothing() -> None:

@@ -48,6 +48,19 @@ async def test_the_answer_is_bundled_muxed_and_has_all_its_candidates(shown: Cli
         assert all(int(section.split()[1]) != 0 for section in sections)
 
 
+async def test_a_peer_with_another_certificate_than_it_announced_is_refused_with_the_reason(shown: Clip) -> None:
+    async with fake_service(FakeModel(full_mask)) as (url, sessions), viewer(url, Camera(shown)) as one:
+        offer = await one.offer()
+        other = re.sub(r"(a=fingerprint:\S+ )(..):(\S+)", r"\1\3:\2", offer)
+        assert other != offer
+        response = await one.post(other)
+        assert response.status == 201
+        [session] = sessions._open.values()
+        await one.take(await response.text())
+        async with timeout(60):
+            assert "DTLS handshake failed" in await session.wait_ended()
+
+
 async def test_the_answer_to_whip_receives_only_whatever_was_offered(shown: Clip) -> None:
     async with fake_service(FakeModel(full_mask)) as (url, _), viewer(url, Camera(shown)) as both:
         await both.connect("/whip/desk")

@@ -204,6 +204,8 @@ class Connection:
         state = self.pc.connectionState
         if state == "connected":
             self.connected.set()
+        elif state == "failed" and self.pc.iceConnectionState == "completed":
+            self._end("the DTLS handshake failed: one side's certificate is not the one that it has announced")
         elif state in ("failed", "closed"):
             self._end(f"the connection is {state}")
 

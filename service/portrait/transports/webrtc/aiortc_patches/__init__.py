@@ -11,25 +11,28 @@ Replaced for the process, by `install`:
    learns the time late, the jitter no longer fits its report, reports cease, and no connection can be closed.
 5. Payloads that cannot be parsed: aiortc drops the packet and then waits for it (`receiver.py`).
 6. The choice of codecs: aiortc takes H.264 in baseline and packetization mode 1 only (`codecs.py`).
-7. STUN: aioice parses every packet as STUN first, raises on messages that lack or misstate an attribute, and, closed at
-   the moment in which it connects, asks for its peer's consent forever (`udp_socket.py`, `ice.py`).
+7. STUN: aioice parses every packet as STUN first, raises on messages that lack or misstate an attribute, keeps
+   datagrams and addresses of a peer without a bound, and, closed at the moment in which it connects, asks for its
+   peer's consent forever (`udp_socket.py`, `ice.py`).
 8. DTLS: aiortc offers cipher suites for ECDSA only, while GStreamer and others bring RSA certificates, it parses
-   certificates that it need only hash, and it announces its own by three fingerprints (`dtls.py`).
+   certificates that it need only hash, it announces its own by three fingerprints, and it keeps state for any number of
+   sources of media (`dtls.py`).
 9. RTCP BYE, with which aiortc ends a track. It says that one source has left (RFC 3550 section 6.6), as an encoder does
    that starts again with another one. A peer that leaves closes the connection, or falls silent.
+10. Retransmissions: aiortc sends a packet again as often as one request names it (`sender.py`).
 
 Replaced in each connection:
 
-10. The jitter buffer and the NACK generator of a camera. aiortc hands a picture over when the first packet of the next
-   one arrives, a frame's interval later than the RTP marker allows (RFC 3550 section 5.1; RFC 7741 section 4.1; RFC
-   6184 section 5.1); it asks once for a lost packet, waits for it until 512 later ones have come, takes padding for a
-   picture and does work in proportion to a jump of sequence numbers (`receiver.py`).
-11. The bandwidth estimate of a camera, which begins at whatever the sender sends and rises by 8 % a second
+11. The jitter buffer and the NACK generator of a camera. aiortc hands a picture over when the first packet of the next
+    one arrives, a frame's interval later than the RTP marker allows (RFC 3550 section 5.1; RFC 7741 section 4.1; RFC
+    6184 section 5.1); it asks once for a lost packet, waits for it until 512 later ones have come, takes padding for a
+    picture and does work in proportion to a jump of sequence numbers (`receiver.py`).
+12. The bandwidth estimate of a camera, which begins at whatever the sender sends and rises by 8 % a second
     (`receiver.py`).
-12. The encoder of a sender, which runs where its pictures are made (`video_codecs.py`).
-13. What clients send on data channels, which is kept without a bound (`data_channels.py`).
-14. A publisher's sound, which aiortc decodes, and the times in a viewer's sender reports (`sound.py`).
-15. UDP sockets, which are bound to any port and read one datagram per turn of the event loop (`media_ports.py`,
+13. The encoder of a sender, which runs where its pictures are made (`video_codecs.py`).
+14. What clients send on data channels, which is kept without a bound (`data_channels.py`).
+15. A publisher's sound, which aiortc decodes, and the times in a viewer's sender reports (`sound.py`).
+16. UDP sockets, which are bound to any port and read one datagram per turn of the event loop (`media_ports.py`,
     `udp_socket.py`).
 
 Each is small, written against the releases in TESTED, and refused with any other; tests fail when upstream changes.
@@ -45,9 +48,16 @@ from aioice.ice import StunProtocol
 from aiortc import rtcdtlstransport, rtcicetransport, rtcpeerconnection, rtcrtpreceiver, rtcrtpsender, rtcsctptransport
 
 from portrait.transports.webrtc.aiortc_patches.codecs import find_common_codecs
-from portrait.transports.webrtc.aiortc_patches.dtls import create_ssl_context, get_fingerprints, validate_peer_identity
+from portrait.transports.webrtc.aiortc_patches.dtls import (
+    create_ssl_context,
+    get_fingerprints,
+    handle_rtcp_data,
+    handle_rtp_data,
+    validate_peer_identity,
+)
 from portrait.transports.webrtc.aiortc_patches.ice import LiveIce
 from portrait.transports.webrtc.aiortc_patches.receiver import UnwrappedTime, depayload, without_origin
+from portrait.transports.webrtc.aiortc_patches.sender import handle_rtcp_packet
 from portrait.transports.webrtc.aiortc_patches.sound import SoundSink
 from portrait.transports.webrtc.aiortc_patches.udp_socket import datagram_received
 from portrait.transports.webrtc.aiortc_patches.video_codecs import bounded_decoder, live_encoder
@@ -87,6 +97,9 @@ def install() -> None:
     rtcdtlstransport.RTCCertificate._create_ssl_context = create_ssl_context  # type: ignore[method-assign]
     rtcdtlstransport.RTCCertificate.getFingerprints = get_fingerprints  # type: ignore[method-assign]
     rtcdtlstransport.RTCDtlsTransport._validate_peer_identity = validate_peer_identity  # type: ignore[method-assign]
+    rtcdtlstransport.RTCDtlsTransport._handle_rtp_data = handle_rtp_data  # type: ignore[method-assign]
+    rtcdtlstransport.RTCDtlsTransport._handle_rtcp_data = handle_rtcp_data  # type: ignore[method-assign]
+    rtcrtpsender.RTCRtpSender._handle_rtcp_packet = handle_rtcp_packet  # type: ignore[method-assign]
 
 
 def _decode(loop: asyncio.AbstractEventLoop, waiting: Any, *others: Any) -> None:

@@ -1,9 +1,12 @@
-"""DTLS: the cipher suites that are offered, the certificates that are accepted, and how the own one is announced."""
+"""DTLS and SRTP: the suites that are offered, the certificates that are accepted, the sources that are listened to."""
 
+import logging
 from typing import Any
 
-from aiortc.rtcdtlstransport import RTCCertificate, RTCDtlsFingerprint, RTCDtlsParameters, State
+from aiortc.rtcdtlstransport import RTCCertificate, RTCDtlsFingerprint, RTCDtlsParameters, RTCDtlsTransport, State
 from OpenSSL import SSL
+
+logger = logging.getLogger(__name__)
 
 CIPHERS = (
     b"ECDHE-ECDSA-AES128-GCM-SHA256:ECDHE-ECDSA-CHACHA20-POLY1305:ECDHE-ECDSA-AES128-SHA:ECDHE-ECDSA-AES256-SHA:"
@@ -13,6 +16,10 @@ CIPHERS = (
 DIGESTS = ("sha-256", "sha-384", "sha-512")
 """Hashes of fingerprints that count (RFC 8122 section 5); of the others an attacker may know collisions."""
 
+
+MOST_SOURCES = 1000
+"""Sources of media (SSRC) of one connection. A sender has four, and another one each time its encoder starts again;
+each has keys, a replay window and statistics, for as long as the connection."""
 
 OWN_DIGEST = "sha-256"
 """The digest of the signature of aiortc's certificates, with which RFC 8829 section 5.2.1 has them announced."""
@@ -50,5 +57,36 @@ def validate_peer_identity(self: Any, remoteParameters: RTCDtlsParameters) -> No
         self._set_state(State.FAILED)
 
 
+async def handle_rtp_data(self: RTCDtlsTransport, data: bytes, arrival_time_ms: int) -> None:
+    """As aiortc, for a bounded number of sources. Replaces RTCDtlsTransport._handle_rtp_data.
+
+    Raises:
+        ConnectionError: one source too many, which ends the transport.
+    """
+    _register_source(self, data[8:12])
+    await _stock_handle_rtp_data(self, data, arrival_time_ms)
+
+
+async def handle_rtcp_data(self: RTCDtlsTransport, data: bytes) -> None:
+    """As aiortc, for a bounded number of sources. Replaces RTCDtlsTransport._handle_rtcp_data.
+
+    Raises:
+        ConnectionError: one source too many, which ends the transport.
+    """
+    _register_source(self, data[4:8])
+    await _stock_handle_rtcp_data(self, data)
+
+
+def _register_source(transport: RTCDtlsTransport, source: bytes) -> None:
+    sources: set[bytes] = vars(transport).setdefault("_sources", set())
+    if source not in sources:
+        if len(sources) >= MOST_SOURCES:
+            logger.warning("a connection ends: got media of more than %d sources", MOST_SOURCES)
+            raise ConnectionError
+        sources.add(source)
+
+
 _stock_create_ssl_context = RTCCertificate._create_ssl_context
 _stock_get_fingerprints = RTCCertificate.getFingerprints
+_stock_handle_rtp_data = RTCDtlsTransport._handle_rtp_data
+_stock_handle_rtcp_data = RTCDtlsTransport._handle_rtcp_data

@@ -1,14 +1,27 @@
-"""ICE for peers that leave attributes out, and for connections that are closed as they come up."""
+"""ICE for peers that leave attributes out, for connections that are closed as they come up, and within bounds."""
 
 from aioice import stun
 from aioice.candidate import candidate_priority
 from aioice.ice import Connection, StunProtocol
 
+MOST_WAITING = 512
+"""Datagrams that wait to be read. Nothing reads them before the connectivity checks are over, and anyone may send them:
+with those of LARGEST bytes, two megabytes."""
+
+MOST_ADDRESSES = 300
+"""Addresses of one peer: a hundred that it offers, as many that it trickles, and those from which it sends requests
+besides (peer-reflexive candidates, RFC 8445 section 7.3.1.3). Each costs a check of its own."""
+
 
 class LiveIce(Connection):
-    """aioice's connection, which answers requests without PRIORITY and does nothing more once it is closed."""
+    """aioice's connection, bounded, which answers requests without PRIORITY and does nothing more once it is closed."""
 
     _is_closed = False
+
+    def data_received(self, data: bytes, component: int) -> None:
+        """As aioice, except that what finds no room is dropped, as in a socket's buffer."""
+        if self._queue.qsize() < MOST_WAITING:
+            super().data_received(data, component)
 
     def request_received(self, message: stun.Message, addr: tuple[str, int], protocol: StunProtocol) -> None:
         """As aioice, with PRIORITY taken for that of a peer-reflexive candidate where it is missing.
@@ -18,6 +31,12 @@ class LiveIce(Connection):
         component = protocol.local_candidate.component
         message.attributes.setdefault("PRIORITY", candidate_priority(component, "prflx"))
         super().request_received(message, addr, protocol)
+
+    def check_incoming(self, message: stun.Message, addr: tuple[str, int], protocol: StunProtocol) -> None:
+        """As aioice, unless the request comes from one address too many."""
+        known = self._remote_candidates
+        if len(known) < MOST_ADDRESSES or any((each._network_host, each.port) == addr for each in known):
+            super().check_incoming(message, addr, protocol)
 
     async def query_consent(self) -> None:
         """As aioice, unless it is closed: `connect` may start this afterwards."""

@@ -1,8 +1,9 @@
 """A live camera's receiver: packets put in order, lost ones asked for again, and pictures handed on undecoded.
 
 In the order in which a packet meets them, these replace parts of aiortc's RTCRtpReceiver: `Bandwidth` its estimator,
-`LostPackets` its NACK generator, `depayload` its parser, `LiveJitterBuffer` its jitter buffer, and `Backlog` (in
-backlog.py, beside this package) its queue to the thread that decodes. `receive_undecoded` installs them.
+`NewestSources` its statistics, `LostPackets` its NACK generator, `depayload` its parser, `LiveJitterBuffer` its jitter
+buffer, and `Backlog` (in backlog.py, beside this package) its queue to the thread that decodes. `receive_undecoded`
+installs them.
 """
 
 import threading
@@ -58,8 +59,24 @@ of the wait where that is longer, a keyframe is asked for as well, and the wait 
 KEYFRAME_SECONDS = 0.5
 """Keyframes are asked for at most this often."""
 
+MOST_REPORTED = 31
+"""Sources of one receiver report: its count has five bits (RFC 3550 section 6.4.2)."""
+
 RTP_CLOCK = 1 << 32
 """RTP timestamps are modulo this (RFC 3550 section 5.1)."""
+
+
+class NewestSources(dict[int, Any]):
+    """Statistics by source, of as many as a receiver report can list. Replaces a receiver's own, of all there were.
+
+    aiortc writes reports of more than MOST_REPORTED wrongly, and after the first of more than 255 none any more.
+    """
+
+    def __setitem__(self, source: int, statistics: Any) -> None:
+        """Add a source in place of the one that came first."""
+        super().__setitem__(source, statistics)
+        while len(self) > MOST_REPORTED:
+            del self[next(iter(self))]
 
 
 class Bandwidth:
@@ -378,6 +395,7 @@ def receive_undecoded(transceiver: Any, ended: Callable[[], None]) -> tuple[Back
     buffer = LiveJitterBuffer(
         (lambda: lost.patience) if lost else (lambda: REORDER_SECONDS), asks_keyframes=("nack", "pli") in agreed
     )
+    receiver._RTCRtpReceiver__remote_streams = NewestSources()
     backlog, bandwidth = Backlog(buffer.want_keyframe, ended), Bandwidth(receiver)
     receiver._RTCRtpReceiver__jitter_buffer = buffer
     receiver._RTCRtpReceiver__nack_generator = lost
