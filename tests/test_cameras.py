@@ -146,6 +146,22 @@ async def test_a_camera_over_http_may_stall_change_its_size_and_its_rate(tmp_pat
                 await asyncio.sleep(0.05)
 
 
+async def test_a_camera_that_nobody_watches_is_connected_while_presence_in_it_is_listened_to(
+    tmp_path: Path, shown: Clip, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("portrait.transports.cameras.camera.LISTENERS_SECONDS", 0.05)
+    async with http_camera(shown.frames[0]) as camera, watching(tmp_path, door=camera.url) as service:
+        url = f"http://127.0.0.1:{service.http_port}/v1/events"
+        async with timeout(60), aiohttp.ClientSession() as http, http.get(url, params={"stream": "door"}) as response:
+            event: dict[str, Any] = {"present": False}
+            while not event["present"]:
+                line = await response.content.readline()
+                event = json.loads(line.removeprefix(b"data: ")) if line.startswith(b"data: ") else event
+            assert (event["stream"], event["transport"]) == ("door", "camera")
+            assert event["box"]["width"] > 0.2
+        await until_state(service, "door", "idle")
+
+
 async def test_a_camera_that_fails_says_why_and_never_its_password(
     tmp_path: Path, shown: Clip, caplog: pytest.LogCaptureFixture
 ) -> None:

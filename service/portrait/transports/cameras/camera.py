@@ -5,7 +5,7 @@ import logging
 import random
 import time
 from asyncio import timeout
-from contextlib import closing
+from contextlib import closing, suppress
 from typing import Any
 
 from portrait.admission.cost_model import NOMINAL_PIXELS
@@ -33,6 +33,12 @@ STEADY_SECONDS = 20.0
 LINGER_SECONDS = 10.0
 """How long a camera stays connected after its last viewer has left: one that reloads its page finds it live."""
 
+LISTENERS_SECONDS = 1.0
+"""How often it is looked whether presence in the camera is listened to."""
+
+PRESENCE_SECONDS = 0.25
+"""How often a picture is segmented for those listeners alone."""
+
 CLAIM_SECONDS = 2.0
 """How often a worker tries to take over a camera that another one has."""
 
@@ -56,6 +62,8 @@ class Camera:
         self._asked = asyncio.Event()
         if declared.always:
             self._asked.set()
+        self._listened = False
+        """Whether presence in it is listened to."""
         self._published: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._outputs = [open_output(declared.name, target, sessions) for target in declared.outputs]
         self._times = MediaClock()
@@ -116,6 +124,22 @@ class Camera:
 
     async def run(self) -> None:
         """Publish the camera whenever it is wanted, until cancelled or the service drains."""
+        following = asyncio.create_task(self._follow_listeners(), name="camera-listeners")
+        try:
+            await self._run()
+        finally:
+            following.cancel()
+            await asyncio.gather(following, return_exceptions=True)
+
+    async def _follow_listeners(self) -> None:
+        """Have the camera connected while presence in it is listened to."""
+        while True:
+            self._listened = self._sessions.feed.wanted(self.name)
+            if self._listened and time.monotonic() >= self._failed_until:
+                self._asked.set()
+            await asyncio.sleep(LISTENERS_SECONDS)
+
+    async def _run(self) -> None:
         while not self._sessions.draining:
             await self._asked.wait()
             try:
@@ -152,7 +176,7 @@ class Camera:
                 return
 
     def _is_wanted(self, broadcast: Broadcast) -> bool:
-        return self.declared.always or broadcast.watched.is_set()
+        return self.declared.always or self._listened or broadcast.watched.is_set()
 
     async def _show(self, broadcast: Broadcast) -> None:
         """Connect once, and show the camera until it is no longer wanted.
@@ -168,7 +192,7 @@ class Camera:
             with closing(source.open_codec(self._max_pixels)) as codec:
                 pixels = found.width * found.height or NOMINAL_PIXELS
                 async with self._sessions.open(
-                    "camera", codec, self._options, self.declared.model, pixels=pixels
+                    "camera", codec, self._options, self.declared.model, pixels=pixels, stream=self.name
                 ) as session:
                     self._found, self._session = found, session
                     self._set("live", f"{found.codec} {found.width}x{found.height}" if found.width else found.codec)
@@ -203,14 +227,26 @@ class Camera:
         seen = time.monotonic()
         while self.declared.always or time.monotonic() - seen < LINGER_SECONDS:
             await asyncio.sleep(1.0)
-            if broadcast.watched.is_set():
+            if self._is_wanted(broadcast):
                 seen = time.monotonic()
 
+    async def _until_due(self, broadcast: Broadcast) -> None:
+        """Wait for a viewer; where presence is listened to, for the next picture of that."""
+        while not broadcast.watched.is_set():
+            with suppress(TimeoutError):
+                async with timeout(PRESENCE_SECONDS if self._listened else LISTENERS_SECONDS):
+                    await broadcast.watched.wait()
+            if self._listened:
+                return
+
     async def _work(self, session: Session[Any, Outputs], source: Source, broadcast: Broadcast) -> None:
-        """Take every newest picture through the session to the viewers; without viewers decode nothing."""
+        """Take every newest picture through the session to the viewers.
+
+        Without viewers nothing is decoded, but for presence, where that is listened to.
+        """
         failing_since: float | None = None
         while True:
-            await broadcast.watched.wait()
+            await self._until_due(broadcast)
             await session.pace()
             taken = await source.take()
             if taken.lost:

@@ -2,8 +2,10 @@
 
 import asyncio
 import json
+import time
 from asyncio import timeout
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from typing import Any, TypeAlias
 
 from aiohttp import web
@@ -12,8 +14,11 @@ from portrait.security import Security
 from portrait.sessions.presence_feed import Listener, PresenceFeed
 
 KEEP_ALIVE_SECONDS = 15.0
-"""After so long without an event a comment is sent: proxies close connections that are silent, and a listener who has
-gone is noticed."""
+"""After so long without an event a comment is sent: proxies close connections that are silent, and a listener that has
+vanished is noticed."""
+
+CHECK_SECONDS = 1.0
+"""How often it is looked whether a listener has closed its connection."""
 
 WRITE_SECONDS = 10.0
 """How long a listener may take none of what is sent before it is disconnected."""
@@ -47,7 +52,7 @@ class EventRoutes:
             relays = [asyncio.create_task(relay(listener), name="events-relay") for relay in request.get(RELAYS, ())]
             try:
                 async with self._security.holding(request.headers.get("Authorization"), lambda _: listener.close()):
-                    await _send(response, listener)
+                    await _send(request, response, listener)
             except (ConnectionError, TimeoutError):
                 if request.transport is not None:
                     request.transport.abort()
@@ -58,23 +63,27 @@ class EventRoutes:
         return response
 
 
-async def _send(response: web.StreamResponse, listener: Listener) -> None:
+async def _send(request: web.Request, response: web.StreamResponse, listener: Listener) -> None:
     """Send events until the listener is closed.
 
     Raises:
         ConnectionError, TimeoutError: the client has gone, or takes nothing.
     """
     await _write(response, b": presence\n\n")
-    while not listener.closed:
-        try:
-            async with timeout(KEEP_ALIVE_SECONDS):
+    written = time.monotonic()
+    while not listener.closed and request.transport is not None and not request.transport.is_closing():
+        event = None
+        with suppress(TimeoutError):
+            async with timeout(CHECK_SECONDS):
                 event = await listener.get()
-        except TimeoutError:
-            await _write(response, b": still here\n\n")
-            continue
         if event is not None:
             await _write(response, encode(event.document()))
             listener.count("sent")
+        elif time.monotonic() - written >= KEEP_ALIVE_SECONDS:
+            await _write(response, b": still here\n\n")
+        else:
+            continue
+        written = time.monotonic()
 
 
 async def _write(response: web.StreamResponse, data: bytes) -> None:
