@@ -12,8 +12,10 @@ from pathlib import Path
 from typing import Any
 
 import aiohttp
+import av
 import numpy as np
 import pytest
+from aiohttp import web
 
 from portrait.client import Client, ClientError
 from portrait.errors import BadSettings
@@ -160,6 +162,40 @@ async def test_a_camera_that_nobody_watches_is_connected_while_presence_in_it_is
             assert (event["stream"], event["transport"]) == ("door", "camera")
             assert event["box"]["width"] > 0.2
         await until_state(service, "door", "idle")
+
+
+async def test_a_playlist_is_shown_at_its_own_pace(tmp_path: Path) -> None:
+    """HLS gives seconds of video at once, of which a live stream would show the last picture alone."""
+    folder = tmp_path / "hls"
+    folder.mkdir()
+    with av.open(str(film(tmp_path / "film.mp4", 10))) as source:
+        playlist: Any = av.open(str(folder / "live.m3u8"), "w", format="hls", options={"hls_time": "1"})
+        with playlist:
+            copied = playlist.add_stream_from_template(source.streams.video[0])
+            for packet in source.demux(video=0):
+                if packet.dts is not None:
+                    packet.stream = copied
+                    playlist.mux(packet)
+    application = web.Application()
+    application.router.add_static("/", folder)
+    runner = web.AppRunner(application, access_log=None, shutdown_timeout=0.1)
+    await runner.setup()
+    site = web.TCPSite(runner, "127.0.0.1", port := free_port())
+    await site.start()
+    try:
+        async with (
+            watching(tmp_path, door=f"http://127.0.0.1:{port}/live.m3u8") as service,
+            Client(f"127.0.0.1:{service.grpc_port}") as client,
+            aclosing(client.watch("door")) as results,
+        ):
+            first, began = await anext(results), time.monotonic()
+            async for last in results:
+                if last.timestamp_us - first.timestamp_us > 2_000_000:
+                    break
+            assert time.monotonic() - began > 1.5
+            assert last.id > 10
+    finally:
+        await runner.cleanup()
 
 
 async def test_a_camera_that_fails_says_why_and_never_its_password(
