@@ -143,7 +143,7 @@ protos: .venv/test ## Compile protos/ into the packages, and write the tables of
 LOCK = $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --custom-compile-command 'make lock'
 .PHONY: lock
 lock: .venv/test ## Pin anew what the image installs (deploy/*.lock)
-	$(LOCK) --upgrade --extra tracing --constraint deploy/constraints.in --no-emit-package portrait-client \
+	$(LOCK) --upgrade --extra mqtt --extra tracing --constraint deploy/constraints.in --no-emit-package portrait-client \
 	  --output-file deploy/requirements.lock pyproject.toml
 	$(LOCK) --upgrade --output-file deploy/build.lock deploy/build.in
 

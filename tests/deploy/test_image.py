@@ -64,7 +64,8 @@ def test_the_lock_holds_what_the_package_asks_for() -> None:
         tomllib.loads((folder / "pyproject.toml").read_text())["project"] for folder in (ROOT, ROOT / "clients/python")
     )
     versions = pinned(DEPLOY / "requirements.lock")
-    others = client["dependencies"] + project["optional-dependencies"]["tracing"]
+    extras = project["optional-dependencies"]
+    others = client["dependencies"] + extras["mqtt"] + extras["tracing"]
     for requirement in map(Requirement, project["dependencies"] + others):
         if requirement.name == client["name"]:
             continue  # built beside the server

@@ -55,7 +55,7 @@ class Mqtt:
 
     def __init__(self, broker: Broker, feed: PresenceFeed, worker: int) -> None:
         if aiomqtt is None:
-            raise BadSettings("PORTRAIT_MQTT: aiomqtt is not installed; expected the extra mqtt: pip install '.[mqtt]'")
+            raise BadSettings("PORTRAIT_MQTT: aiomqtt is not installed; run pip install 'portrait-server[mqtt]'")
         self._broker, self._feed = broker, feed
         self._status = f"{broker.topic}/worker-{worker}/availability"
         self._known: dict[str, PresenceEvent] = {}
