@@ -87,6 +87,9 @@ async def test_a_camera_over_rtsp_is_connected_while_it_is_watched(tmp_path: Pat
                     masks = [await anext(results) for _ in range(5)]
                 assert masks[0].array.max() > 200
                 assert [each.id for each in masks] == [1, 2, 3, 4, 5]
+                presence = masks[-1].presence
+                assert presence is not None
+                assert presence.share > 0.01
                 assert all(a.timestamp_us < b.timestamp_us for a, b in pairwise(masks))
                 camera = (await cameras(service))["door"]
                 assert (camera["state"], camera["codec"], camera["width"]) == (

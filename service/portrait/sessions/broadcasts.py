@@ -9,6 +9,7 @@ import cv2
 import numpy as np
 
 from portrait.core.pipeline import Result
+from portrait.core.presence import Presence
 from portrait.errors import NotPublished, StreamTaken, TooManyViewers
 from portrait.image.convert import recolored
 from portrait.image.frame import CAMERA, GREY, Frame, Mask, Plane, chroma_size
@@ -40,6 +41,8 @@ class Broadcast:
         self.pixels = dict.fromkeys(OUTPUTS, 0)
         """Size of each output's last frame; 0 before the first."""
         self.sound = Sound()
+        self.presence: Presence | None = None
+        """Who is in the frame that was shown last; None before the first."""
         self._slots: dict[str, set[NewestSlot[Frame]]] = {output: set() for output in OUTPUTS}
 
     @property
@@ -47,8 +50,9 @@ class Broadcast:
         """The outputs that have viewers."""
         return frozenset(output for output, slots in self._slots.items() if slots)
 
-    def show(self, outputs: dict[str, Frame]) -> None:
-        """Give every viewer the newest frame of its output."""
+    def show(self, outputs: dict[str, Frame], presence: Presence | None = None) -> None:
+        """Give every viewer the newest frame of its output, with who is in it."""
+        self.presence = presence
         for output, frame in outputs.items():
             self.pixels[output] = frame.width * frame.height
             for slot in self._slots[output]:

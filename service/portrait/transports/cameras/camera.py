@@ -266,7 +266,7 @@ class Camera:
             except Exception as error:
                 raise CameraFailed(f"a frame could not be composed: {type(error).__name__}") from error
             failing_since = None
-            broadcast.show(outputs)
+            broadcast.show(outputs, session.presence)
 
     def _fail(self, words: str, *, steady: bool) -> float:
         """Note a failure; returns the seconds until the next try."""

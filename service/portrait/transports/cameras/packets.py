@@ -24,6 +24,9 @@ TIME_BASE = Fraction(1, 90_000)
 BACKWARD, FORWARD = Fraction(1, 2), Fraction(10)
 """Seconds by which a packet may be before or after the one it follows; more is a clock that was set anew."""
 
+STEP = Fraction(1, 1000)
+"""Seconds between two pictures without times of their own, at least."""
+
 FILES = ("hls", "mov", "matroska")
 """Containers that are had faster than they play: their packets are held back until their time."""
 
@@ -101,7 +104,8 @@ class MediaClock:
         return self._move
 
     def _now(self) -> Fraction:
-        return max(self._last, Fraction(self._clock() - self._began).limit_denominator(90_000))
+        """The time of arrival, which is later than that of anything before, also in a burst."""
+        return max(self._last + STEP, Fraction(self._clock() - self._began).limit_denominator(90_000))
 
 
 @dataclass(frozen=True, slots=True)

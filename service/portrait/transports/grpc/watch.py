@@ -20,7 +20,7 @@ from portrait.sessions.newest_slot import Closed, NewestSlot
 from portrait.sessions.registry import Sessions
 from portrait.transports.grpc.auth import authorization
 from portrait.transports.grpc.codec import GREY, MICROSECOND, EncodedPicture, encode_watched
-from portrait.transports.grpc.stream import set_seconds
+from portrait.transports.grpc.stream import set_seconds, write_presence
 from portrait.v1 import segmentation_pb2 as pb
 from portrait.v1 import segmentation_pb2_grpc as pb_grpc
 
@@ -105,7 +105,7 @@ class Watchers:
             ended = asyncio.create_task(_close_at_end(broadcast, slot), name="grpc-watch-ended")
             try:
                 async with self._security.holding(authorization(context.invocation_metadata()), expire):
-                    await self._send(slot, watched, load, context)
+                    await self._send(broadcast, slot, watched, load, context)
             except Closed:
                 if expired:
                     raise expired[0] from None
@@ -114,10 +114,18 @@ class Watchers:
                 ended.cancel()
                 await asyncio.gather(ended, return_exceptions=True)
 
-    async def _send(self, slot: NewestSlot[Frame], watched: Watched, load: StreamLoad, context: WatchContext) -> None:
+    async def _send(
+        self,
+        broadcast: Broadcast,
+        slot: NewestSlot[Frame],
+        watched: Watched,
+        load: StreamLoad,
+        context: WatchContext,
+    ) -> None:
         loop, number, dropped = asyncio.get_running_loop(), 0, 0
         while True:
             frame = await slot.get()
+            presence = broadcast.presence
             began = time.monotonic()
             encode = partial(encode_watched, frame, watched.format, is_mask=watched.output == "probability")
             picture = await loop.run_in_executor(self._executor, encode)
@@ -125,6 +133,8 @@ class Watchers:
             lost, dropped = slot.dropped - dropped, slot.dropped
             response = pb.WatchResponse()
             _fill(response.result, number, frame, picture, lost)
+            if presence is not None:
+                write_presence(response.result.presence, presence)
             set_seconds(response.result.wait_time, max(0.0, began - frame.arrived))
             set_seconds(response.result.work_time, time.monotonic() - began)
             load.add_result(time.monotonic(), frame.arrived, (frame.width, frame.height))

@@ -72,7 +72,7 @@ class Publisher(Uplink[Outputs]):
             if not self._broadcast.wanted and not self._presence_wanted():
                 await self.skip(coded, "no_viewer")
             elif (outputs := await self.result(coded)) is not None:
-                self._broadcast.show(outputs)
+                self._broadcast.show(outputs, self.session.presence)
 
     def _presence_wanted(self) -> bool:
         """Whether this frame is to be segmented, though nobody watches."""
