@@ -65,7 +65,7 @@ async def test_the_list_of_sessions_tells_no_whole_id(service: RunningService, h
         assert stream.info.session_id not in str(listed)
 
 
-CHANGES = "mode, color, background, threshold, feather, margin, framing, decontaminate, reset"
+CHANGES = "mode, color, background, people, threshold, feather, margin, framing, decontaminate, reset"
 
 
 @pytest.mark.parametrize(
@@ -81,6 +81,8 @@ CHANGES = "mode, color, background, threshold, feather, margin, framing, deconta
         (b'{"threshold": "half"}', "got half, expected a number from 0 to 1"),
         (b'{"feather": 1e999}', "got inf, expected a number from 0 to 1"),
         (b'{"feather": 0.9}', "got 0.9, expected 0.02 to 0.5"),
+        (b'{"people": "some"}', "got 'some', expected one of all, largest, nearest-centre"),
+        (b'{"margin": 0.3}', "got 0.3, expected 0 to 0.2"),
         (b'{"framing": 1}', "got 1, expected true or false"),
         (b'{"reset": "yes"}', "got 'yes', expected true or false"),
         (b'{"mode": "sepia"}', "unknown mode 'sepia'"),

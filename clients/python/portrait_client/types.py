@@ -37,6 +37,7 @@ class OutputFields(TypedDict, total=False):
     framing: bool
     decontaminate: bool
     margin: float
+    people: str
 
 
 @dataclass(frozen=True, slots=True)

@@ -92,6 +92,7 @@ def _add_process_options(parser: argparse.ArgumentParser) -> None:
     add("--framing", action="store_true", help="crop the picture to the person")
     add("--decontaminate", action="store_true", help="remove the old background from the person's edge")
     add("--margin", type=float, help="how far the modes that hide the person reach beyond them (default: 0.03)")
+    add("--people", default="all", help="which persons count: all, largest or nearest-centre (default: all)")
     add("--resume", action="store_true", help="keep results that exist already")
     add("--server", metavar="HOST:PORT", help="have a running service do the work, over gRPC")
     add("--server-token", metavar="FILE", type=Path, help="file with the token for that service")

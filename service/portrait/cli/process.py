@@ -159,7 +159,7 @@ def _opening(parsed: argparse.Namespace, settings: Settings) -> Opening:
     if parsed.server:
         asked = {name: getattr(parsed, name) for name in ("color", "threshold", "feather", "margin")}
         output = {name: value for name, value in asked.items() if value is not None}
-        output |= {name: getattr(parsed, name) for name in ("mode", "framing", "decontaminate")}
+        output |= {name: getattr(parsed, name) for name in ("mode", "framing", "decontaminate", "people")}
         output |= _sent_background(parsed.background)
         _client(parsed)  # so that what is wrong with it is said before any job begins
         model = "" if parsed.model in (None, AUTO) else parsed.model
@@ -180,6 +180,7 @@ def _opening(parsed: argparse.Namespace, settings: Settings) -> Opening:
         parsed.framing,
         parsed.decontaminate,
         defaults.margin if parsed.margin is None else parsed.margin,
+        parsed.people,
     )
     open_compositor(options)  # a mode that lacks something is refused before anything is opened
     models = choose_models(settings)

@@ -1,8 +1,8 @@
 """The synchronous core: a frame in, its result out. No asyncio, no network.
 
-What a pipeline keeps of earlier frames decides four things: whether their mask is a prior of this frame at all
-(LastFrame), whether this frame takes it as its own mask (MaskReuse), where the framed window stands (AutoFraming), and
-what the modes that hide the person hide of them (HiddenArea).
+What a pipeline keeps of earlier frames decides five things: whether their mask is a prior of this frame at all
+(LastFrame), whether this frame takes it as its own mask (MaskReuse), which person is chosen (PersonChooser), where
+the framed window stands (AutoFraming), and what the modes that hide the person hide of them (HiddenArea).
 """
 
 from collections.abc import Callable
@@ -18,6 +18,7 @@ from portrait.core.compositors import Compositor, Options
 from portrait.core.compositors.modes import GREY_MODES, HIDING_MODES, BlurPersonCompositor, matte, resize
 from portrait.core.guided_filter import follow_edges, halve, make_fine_guide
 from portrait.core.hiding import HiddenArea
+from portrait.core.people import ALL, PersonChooser
 from portrait.core.presence import Presence, PresenceRule, PresenceTracker
 from portrait.core.segmenters import Segmenter
 from portrait.errors import BadOption
@@ -198,6 +199,8 @@ class Pipeline:
         self._reuse, self._gap = MaskReuse(), gap
         self._framing: AutoFraming | None = None
         """While framing is on; a new one after a cut."""
+        self._chooser: PersonChooser | None = None
+        """While one person is chosen; a new one after a cut."""
         self._hiding: HiddenArea | None = None
         """While the mode is one of HIDING_MODES."""
         self._tracker, self._presence = PresenceTracker(presence or PresenceRule()), NOBODY
@@ -234,15 +237,26 @@ class Pipeline:
             self._reuse.keep(guide, prior, mask)
         person = np.asarray(cv2.threshold(halve(prior.values), 127, 255, cv2.THRESH_BINARY)[1], np.uint8)
         if is_new and last is not None and last.is_cut(frame, guide, person):
-            self._framing = None
+            self._framing = self._chooser = None
         self._last = LastFrame(frame.came, frame.arrived, guide, person)
         return self._finished(Result(frame, mask, prior, options, compositor, self._metrics, failure, carried))
 
     def _finished(self, result: Result) -> Result:
         """The result with what it needs to be composed besides its mask."""
         if result.failure is None:  # a failure says nothing about who is there
+            result = self._chosen(result)
             self._presence = self._tracker.follow(result.mask, result.frame.seconds)
         return self._framed(self._covered(replace(result, presence=self._presence)))
+
+    def _chosen(self, result: Result) -> Result:
+        """The result with the mask of the person who is asked for."""
+        which = result.options.people
+        if which == ALL:
+            self._chooser = None
+            return result
+        if self._chooser is None or self._chooser.which != which:
+            self._chooser = PersonChooser(which)
+        return replace(result, mask=self._chooser.choose(result.mask, result.frame.seconds))
 
     def _covered(self, result: Result) -> Result:
         """The result with what the mode hides of the person; after a failure it blurs the whole picture."""

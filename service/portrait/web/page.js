@@ -40,7 +40,7 @@ const WAYS = {
 const VIEWS = /** @type {Choice["view"][]} */ (["single", "pair", "wipe"]);
 
 /** Lists of the form, and the choice each makes. */
-const LISTS = /** @type {const} */ ({ way: "way", resolution: "size", device: "device", beside: "beside" });
+const LISTS = /** @type {const} */ ({ way: "way", resolution: "size", device: "device", beside: "beside", people: "people" });
 const RANGES = /** @type {const} */ (["threshold", "feather"]);
 const BOXES = /** @type {const} */ (["mirror", "decontaminate", "framing"]);
 
@@ -140,6 +140,7 @@ function show() {
   write("way-hint", WAYS[choice.way]);
   const { way } = choice;
   find("framing", HTMLInputElement).disabled = way !== "composite";
+  find("people", HTMLSelectElement).disabled = way !== "composite";
   find("framing-hint", HTMLElement).hidden = way === "composite";
   const goes = way === "browser" ? "stays in this browser" : `goes to this box, ${location.hostname}, and nowhere else`;
   write("why", `Your browser will ask whether this page may use the camera: it is for this picture only. It ${goes}; nothing is stored.`);

@@ -263,6 +263,7 @@ class Output(_message.Message):
     FRAMING_FIELD_NUMBER: _builtins.int
     DECONTAMINATE_FIELD_NUMBER: _builtins.int
     MARGIN_FIELD_NUMBER: _builtins.int
+    PEOPLE_FIELD_NUMBER: _builtins.int
     mode: _builtins.str
     """One of mask, alpha, blur, color, image, cutout, silhouette, pixelate, blur-person. Default: mask."""
     color: _builtins.str
@@ -301,6 +302,10 @@ class Output(_message.Message):
     """How far modes silhouette, pixelate and blur-person reach beyond the person, as a share of the picture's sides: 0 to
     0.2. Default: 0.03.
     """
+    people: _builtins.str
+    """Which persons count: all; largest, the largest one; nearest-centre, the one nearest to the picture's centre. The others
+    are background, in masks too. Default: all.
+    """
     def __init__(
         self,
         *,
@@ -315,10 +320,11 @@ class Output(_message.Message):
         framing: _builtins.bool = ...,
         decontaminate: _builtins.bool = ...,
         margin: _builtins.float | None = ...,
+        people: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_feather", b"_feather", "_margin", b"_margin", "_threshold", b"_threshold", "feather", b"feather", "margin", b"margin", "threshold", b"threshold"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_feather", b"_feather", "_margin", b"_margin", "_threshold", b"_threshold", "background_name", b"background_name", "background_picture", b"background_picture", "color", b"color", "decontaminate", b"decontaminate", "feather", b"feather", "format", b"format", "framing", b"framing", "margin", b"margin", "mask_size", b"mask_size", "mode", b"mode", "threshold", b"threshold"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_feather", b"_feather", "_margin", b"_margin", "_threshold", b"_threshold", "background_name", b"background_name", "background_picture", b"background_picture", "color", b"color", "decontaminate", b"decontaminate", "feather", b"feather", "format", b"format", "framing", b"framing", "margin", b"margin", "mask_size", b"mask_size", "mode", b"mode", "people", b"people", "threshold", b"threshold"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__feather: _TypeAlias = _typing.Literal["feather"]  # noqa: Y015
     _WhichOneofArgType__feather: _TypeAlias = _typing.Literal["_feather", b"_feather"]  # noqa: Y015

@@ -5,6 +5,7 @@ from dataclasses import dataclass, fields, replace
 
 import numpy as np
 
+from portrait.core.people import PEOPLE
 from portrait.errors import BadOption
 from portrait.image.clip import Clip
 from portrait.image.frame import Frame, Plane
@@ -42,6 +43,8 @@ class Options:
     margin: float = 0.03
     """How far beyond the person the modes that hide them reach, as a share of the picture's sides: a mask is often too
     small, and there that shows the person."""
+    people: str = "all"
+    """Which persons count: "all", or one, "largest" or "nearest-centre" (people.py)."""
 
     def __post_init__(self) -> None:
         parse_color(self.color)
@@ -52,6 +55,8 @@ class Options:
         most = min(self.threshold, 1 - self.threshold)
         if not least <= self.feather <= most + 1e-6:
             raise BadOption("feather", f"got {self.feather:g}, expected {least} to {most:g} at this threshold")
+        if self.people not in PEOPLE:
+            raise BadOption("people", f"got {self.people[:80]!r}, expected one of {', '.join(PEOPLE)}")
         if not 0 <= self.margin <= MOST_MARGIN:
             raise BadOption("margin", f"got {self.margin:g}, expected 0 to {MOST_MARGIN}")
 
@@ -71,7 +76,9 @@ class Options:
         Raises:
             BadOption: a value of the wrong type or out of its range.
         """
-        values: dict[str, str | float | bool] = {name: texts[name] for name in ("mode", "color") if name in texts}
+        values: dict[str, str | float | bool] = {
+            name: texts[name] for name in ("mode", "color", "people") if name in texts
+        }
         values |= {name: _number(name, texts[name]) for name in ("threshold", "feather", "margin") if name in texts}
         values |= {name: _flag(name, texts[name]) for name in ("framing", "decontaminate") if name in texts}
         return replace(self, **values)  # type: ignore[arg-type]  # each has its field's type

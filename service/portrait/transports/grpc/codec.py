@@ -157,6 +157,7 @@ def read_output(message: pb.Output, background: Frame | Clip | None) -> Output:
         message.framing,
         message.decontaminate,
         round(message.margin, 6) if message.HasField("margin") else defaults.margin,
+        message.people or defaults.people,
     )
     return Output(options, message.format, message.mask_size)
 

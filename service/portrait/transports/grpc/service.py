@@ -143,6 +143,7 @@ class SegmentationServicer(pb_grpc.SegmentationServiceServicer):
                 framing=options.framing,
                 decontaminate=options.decontaminate,
                 margin=options.margin,
+                people=options.people,
                 background_name=config.output.background_name,
                 format=output.format,
                 mask_size=output.mask_size,

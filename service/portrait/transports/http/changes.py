@@ -14,7 +14,7 @@ from portrait.image.backgrounds import Backgrounds
 from portrait.image.clip import Clip
 from portrait.image.frame import Frame
 
-TEXTS, NUMBERS = ("mode", "color", "background"), ("threshold", "feather", "margin")
+TEXTS, NUMBERS = ("mode", "color", "background", "people"), ("threshold", "feather", "margin")
 FLAGS = ("framing", "decontaminate", "reset")
 NAMES = (*TEXTS, *NUMBERS, *FLAGS)
 EXPECTED = f"expected a JSON object with any of {', '.join(NAMES)}"

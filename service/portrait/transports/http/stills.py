@@ -26,7 +26,8 @@ SUFFIXES: dict[str, PictureFormat] = {"image/png": ".png", "image/webp": ".webp"
 
 CHECKBOXES = ("framing", "decontaminate")
 FIELDS = (
-    "image", "mode", "color", "background", "threshold", "feather", "framing", "decontaminate", "margin", "model",
+    "image", "mode", "color", "background", "threshold", "feather", "framing", "decontaminate", "margin", "people",
+    "model",
 )  # fmt: skip
 
 

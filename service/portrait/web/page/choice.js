@@ -3,6 +3,7 @@
 import { recall, remember } from "./memory.js";
 
 /** @typedef {"blur" | "color" | "image" | "mask" | "alpha" | "silhouette" | "pixelate" | "blur-person"} Mode */
+/** @typedef {"all" | "largest" | "nearest-centre"} People */
 /** @typedef {"composite" | "mask" | "data" | "browser" | "auto"} Way who makes masks and picture */
 
 /**
@@ -19,6 +20,7 @@ import { recall, remember } from "./memory.js";
  * @property {number} threshold of the mask, where edges are cut
  * @property {number} feather how soft they are
  * @property {boolean} decontaminate whether the old room's colour is taken out of them
+ * @property {People} people who counts, where the box does all the work
  * @property {boolean} framing whether the picture follows the person, where the box does all the work
  */
 
@@ -42,8 +44,8 @@ export function completed(choice, changes) {
   return changes.way ? { ...changes, mode: "blur" } : { ...changes, way: "composite" };
 }
 
-/** Edges and framing by default. */
-export const PLAIN = { threshold: 0.5, feather: 0.25, decontaminate: false, framing: false };
+/** Edges, framing and who counts by default. */
+export const PLAIN = { threshold: 0.5, feather: 0.25, decontaminate: false, framing: false, people: /** @type {People} */ ("all") };
 
 /** @typedef {Pick<Choice, "mode" | "color" | "background" | keyof typeof PLAIN>} Look what of it a session is told */
 
@@ -56,6 +58,7 @@ const ALLOWED = {
   way: ["composite", "mask", "data", "browser", "auto"],
   size: ["640x360", "640x480", "1280x720"],
   view: ["single", "pair", "wipe"],
+  people: ["all", "largest", "nearest-centre"],
 };
 
 /** @returns {Choice} of the last visit, as far as it still can be */
@@ -107,7 +110,7 @@ export function lookOf(choice, way = choice.way) {
   const { mode, color, background, threshold, decontaminate } = choice;
   // A feather that reaches beyond 0 or 1 would show the room where there is no person.
   const feather = Math.min(choice.feather, threshold, 1 - threshold);
-  return { mode, color, background, threshold, feather: Number(feather.toFixed(2)), decontaminate, framing: choice.framing && way === "composite" };
+  return { mode, color, background, threshold, feather: Number(feather.toFixed(2)), decontaminate, framing: choice.framing && way === "composite", people: way === "composite" ? choice.people : "all" };
 }
 
 /** @param {Choice} choice */

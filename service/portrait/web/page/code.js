@@ -95,7 +95,7 @@ function toOptions(choice, about, origin) {
   options.push(`mode: ${quoted(mode)}`);
   if (mode === "color" || mode === "silhouette") options.push(`color: ${quoted(color)}`);
   if (mode === "image") options.push(`background: ${typeof choice.background === "string" ? quoted(nameOf(choice)) : "picture"}`);
-  options.push(...chosen(choice).map(([name, value]) => `${name}: ${value}`));
+  options.push(...chosen(choice).map(([name, value]) => `${name}: ${typeof value === "string" ? quoted(value) : value}`));
   return `{\n${options.map((option) => `    ${option},\n`).join("")}  }`;
 }
 
@@ -110,7 +110,7 @@ export function toPython({ choice, about, hostname }) {
   if (mode === "image") {
     output.push(own ? `background_picture=Path(${quoted(nameOf(choice))}).read_bytes()` : `background_name=${quoted(nameOf(choice))}`);
   }
-  output.push(...chosen(choice, "composite").map(([name, value]) => `${name}=${value === true ? "True" : value}`));
+  output.push(...chosen(choice, "composite").map(([name, value]) => `${name}=${value === true ? "True" : typeof value === "string" ? quoted(value) : value}`));
   output.push(grey ? "mask_size=MASK_SIZE_FRAME" : "format=PICTURE_FORMAT_RGB24");
   const client = [quoted(`${hostname}:${about.grpc_port ?? 50051}`)];
   if (about.token) client.push('token=os.environ["TOKEN"]');

@@ -10,8 +10,8 @@
  */
 export function lookOf(options) {
   const { mode = "blur", color = "#00b140", background = "" } = options;
-  const { threshold = 0.5, feather = 0.25, framing = false, decontaminate = false, margin = 0.03 } = options;
-  return { mode, color, background, threshold, feather, framing, decontaminate, margin };
+  const { threshold = 0.5, feather = 0.25, framing = false, decontaminate = false, margin = 0.03, people = "all" } = options;
+  return { mode, color, background, threshold, feather, framing, decontaminate, margin, people };
 }
 
 /**
@@ -23,10 +23,11 @@ export function lookOf(options) {
  * @throws {TypeError} a part of it is wrong or missing; nothing has changed then
  */
 export async function dress(compositor, look, box) {
-  const { mode, color, background, threshold, feather, framing, margin } = look;
+  const { mode, color, background, threshold, feather, framing, margin, people } = look;
   const digits = /^#([0-9a-f]{2})([0-9a-f]{2})([0-9a-f]{2})$/i.exec(color);
   if (!digits) throw new TypeError(`got color ${color}, expected #rrggbb`);
   if (framing) throw new TypeError("got framing where the page composes, expected result composite, made by the box");
+  if (people !== "all") throw new TypeError(`got people ${people} where the page composes, expected result composite, made by the box`);
   if (!(feather > 0 && feather <= Math.min(threshold, 1 - threshold))) {
     throw new TypeError(`got threshold ${threshold} and feather ${feather}, expected a feather no larger than the threshold's distance from 0 and 1`);
   }

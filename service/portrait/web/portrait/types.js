@@ -1,6 +1,7 @@
 /** The types of a page's options and of what it is told. */
 
 /** @typedef {"composite" | "mask" | "data"} Result */
+/** @typedef {"all" | "largest" | "nearest-centre"} People */
 /** @typedef {"box" | "browser"} Where */
 /** @typedef {"connecting" | "live" | "reconnecting" | "closed"} State */
 /**
@@ -26,6 +27,7 @@
  * @property {boolean} [decontaminate] remove the old room's colour from the person's edge
  * @property {number} [margin] how far the modes that hide the person reach beyond them, as a share of the picture's sides;
  *   0.03 by default
+ * @property {People} [people] which persons count: all by default; only where the box composes
  * @property {string} [model] a model the box knows; its default one by default
  * @property {boolean} [reconnect] whether a lost connection is made anew; true by default
  */
@@ -59,7 +61,7 @@
 
 /**
  * @typedef {{mode: Mode, color: string, background: string | Blob, threshold: number, feather: number, framing: boolean,
- *   decontaminate: boolean, margin: number}} Look how the result looks
+ *   decontaminate: boolean, margin: number, people: People}} Look how the result looks
  */
 
 export {};
