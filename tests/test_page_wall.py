@@ -42,7 +42,7 @@ async def test_a_camera_is_watched_on_the_page_and_left_again(tmp_path: Path, sh
             await page.wait_for_function(
                 f"() => {{ const [r, g, b] = ({CORNER})(); return g > 200 && r < 80 && b < 80 }}"
             )
-            await expect(page.locator("#cameras li").first).to_contain_text("mjpeg 320x240")
+            await expect(page.locator("#cameras li").first).to_contain_text("mjpeg 320x240, somebody is there")
             await page.get_by_role("button", name="Watch gone").click()
             await expect(page.locator("#cameras li").last).to_contain_text("nothing listens at this address")
             await page.locator("#wall").screenshot(path=tmp_path / "wall.png")

@@ -14,6 +14,7 @@ from portrait.errors import BadPicture, Draining, NotPublished, PortraitError, S
 from portrait.image.frame import Frame
 from portrait.logs import log_event
 from portrait.sessions.broadcasts import Broadcast, Broadcasts
+from portrait.sessions.presence_feed import presence_document
 from portrait.sessions.registry import Sessions
 from portrait.sessions.session import Session
 from portrait.transports.cameras.declared import Declared
@@ -85,6 +86,8 @@ class Camera:
         """The camera as the API shows it; without credentials."""
         found, session = self._found, self._session
         load = None if session is None else session.load
+        rate = load.result_rate(time.monotonic()) if load else 0.0
+        presence = session.presence if session is not None and rate else None  # not what was so long ago
         return {
             "name": self.name,
             "address": self.declared.address.shown,
@@ -95,8 +98,9 @@ class Camera:
             "codec": found.codec if found else None,
             "width": (load and load.width) or (found.width if found else 0),
             "height": (load and load.height) or (found.height if found else 0),
-            "frames_per_second": round(load.result_rate(time.monotonic()), 1) if load else 0.0,
+            "frames_per_second": round(rate, 1),
             "latency_seconds": round(load.latency, 4) if load else 0.0,
+            "presence": None if presence is None else presence_document(presence),
             "failures": self._failures,
             "outputs": [output.words for output in self._outputs],
         }

@@ -12,6 +12,7 @@ const RETRY = 3000;
  * @property {string} name
  * @property {string} state
  * @property {string} words
+ * @property {import("../portrait/types.js").Presence | null} presence while it is watched
  */
 
 /** One camera's place. */
@@ -36,7 +37,9 @@ class Tile {
   /** @param {Camera} camera */
   show(camera) {
     this.element.dataset.state = camera.state;
-    const text = this.#said || camera.words;
+    const { presence } = camera;
+    const seen = presence ? `, ${presence.present ? "somebody" : "nobody"} is there` : "";
+    const text = this.#said || camera.words + seen;
     if (this.state.textContent !== text) this.state.textContent = text;
   }
 
