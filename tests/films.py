@@ -126,7 +126,7 @@ needs_gstreamer = pytest.mark.skipif(
 
 @contextmanager
 def rtsp_camera(shown: Path, sound: str = "", port: int = 0, password: str = "") -> Iterator[str]:
-    """The address of a camera that is not ours, with sound in G.711 where `alaw` or `mulaw`.
+    """The address of a camera that is not ours, with sound in G.711 where `alaw`, `mulaw` or `endless`.
 
     With a `password` it asks for it, and for the user `admin`.
     """

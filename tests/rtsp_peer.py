@@ -1,7 +1,7 @@
-"""A camera that speaks RTSP, played by GStreamer's server: `/usr/bin/python3 rtsp_peer.py VIDEO.mp4 [alaw|mulaw] ...`.
+"""A camera that speaks RTSP, played by GStreamer's server: `/usr/bin/python3 rtsp_peer.py VIDEO.mp4 [SOUND] ...`.
 
-After the sound come the port (0: any) and, where it asks for one, a password for the user `admin`. Prints its address.
-Run by the system's Python, which has GStreamer's bindings.
+The sound is one of SOUNDS; after it come the port (0: any) and, where it asks for one, a password for the user `admin`.
+Prints its address. Run by the system's Python, which has GStreamer's bindings.
 """
 
 import sys
@@ -16,6 +16,7 @@ TONE = "audiotestsrc is-live=true num-buffers=20 ! audio/x-raw,rate=8000,channel
 SOUNDS = {
     "": "",
     "alaw": f"{TONE} ! alawenc ! rtppcmapay name=pay1 pt=8",
+    "endless": f"{TONE.replace('num-buffers=20 ', '')} ! alawenc ! rtppcmapay name=pay1 pt=8",
     "mulaw": f"{TONE} ! mulawenc ! rtppcmupay name=pay1 pt=0",
 }
 VIDEOS = {"h264": "rtph264pay", "h265": "h265parse ! rtph265pay"}

@@ -13,11 +13,12 @@ import pytest
 from portrait.client import Client, ClientError
 from portrait.server.app import run_service
 from portrait.settings import Settings
-from tests.films import FFMPEG, is_green, needs_ffmpeg, read_video, running
+from tests.films import FFMPEG, film, is_green, needs_ffmpeg, needs_gstreamer, read_video, rtsp_camera, running
 from tests.http_camera import http_camera
 from tests.people import Clip
 from tests.ports import free_port
 from tests.test_cameras import cameras, quick, until_state
+from tests.test_sound import listener
 from tests.whip import shown, watcher
 
 __all__ = ["quick", "shown"]  # fixtures
@@ -109,3 +110,23 @@ async def test_a_camera_is_published_on_another_service_over_whip(tmp_path: Path
                     await asyncio.sleep(0.1)
             await viewer.connect("/whep/copy")
             assert is_green(await viewer.until(is_green))
+
+
+@needs_gstreamer
+async def test_a_cameras_sound_is_heard_by_viewers_and_is_in_recordings(tmp_path: Path) -> None:
+    folder = tmp_path / "recorded"
+    with rtsp_camera(film(tmp_path / "film.mp4", 60), "endless") as url:
+        entry = f"url: '{url}', record: '{folder}', segment_seconds: 2"
+        async with serving(tmp_path, door=entry) as service, listener(f"http://127.0.0.1:{service.http_port}") as one:
+            await one.connect("/whep/door")
+            listening = asyncio.create_task(one.listen())
+            async with timeout(60):
+                while one.energy < 1000 or not list(folder.glob("door-*.mkv")):
+                    assert not listening.done()
+                    await asyncio.sleep(0.1)
+            listening.cancel()
+            await asyncio.gather(listening, return_exceptions=True)
+    with av.open(str(min(folder.glob("door-*.mkv")))) as recorded:
+        sounds = [np.abs(frame.to_ndarray()).mean() for frame in recorded.decode(audio=0)]
+        assert np.median(sounds) > 0.1
+        assert recorded.streams.video[0].codec_context.name == "h264"

@@ -27,7 +27,7 @@ RETRY_AFTER = 2.0
 """Seconds after which a viewer may ask again for a stream that is not published."""
 
 Wake: TypeAlias = Callable[[], Awaitable[None]]
-"""Has a declared stream published, and returns once it is."""
+"""Has a declared stream published, and returns once it is live."""
 
 
 class Broadcast:
@@ -86,12 +86,12 @@ class Broadcasts:
         self._declared[name] = wake
 
     async def wake(self, name: str) -> None:
-        """Have a declared stream published, where it is not yet; other names need nothing.
+        """Have a declared stream published and live; other names need nothing.
 
         Raises:
             NotPublished: it cannot be now; says why.
         """
-        if name not in self._broadcasts and (wake := self._declared.get(name)) is not None:
+        if (wake := self._declared.get(name)) is not None:
             await wake()
 
     @contextmanager

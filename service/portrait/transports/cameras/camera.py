@@ -106,7 +106,7 @@ class Camera:
         }
 
     async def wake(self) -> None:
-        """Have the camera connected and published.
+        """Have the camera published and live. Viewers that it has already stay while it fails; new ones are told why.
 
         Raises:
             NotPublished: it cannot be reached or read, or there is no capacity for it; says why, and when it is tried
@@ -115,8 +115,10 @@ class Camera:
         """
         if self._sessions.draining:
             raise Draining("the service stops; connect elsewhere or later", FIRST_PAUSE)
-        if (left := self._failed_until - time.monotonic()) > 0 and not self._asked.is_set():
-            raise NotPublished(f"camera {self.name!r}: {self._words}", left)
+        if self._state == "live":
+            return
+        if (left := self._failed_until - time.monotonic()) > 0:
+            raise NotPublished(f"camera {self.name!r}: {self._told}", left)
         if self._published.done():
             self._published = asyncio.get_running_loop().create_future()
         self._asked.set()
@@ -156,7 +158,8 @@ class Camera:
             except Exception as error:
                 # No task awaits this one: the camera would be gone for good.
                 logger.exception("camera %s: it has failed unexpectedly", self.name)
-                self._settle(NotPublished(f"camera {self.name!r}: {type(error).__name__}", LONGEST_PAUSE))
+                self._set("failed", f"it has failed unexpectedly: {type(error).__name__}")
+                self._settle(NotPublished(f"camera {self.name!r}: {self._words}", LONGEST_PAUSE))
                 await asyncio.sleep(LONGEST_PAUSE)
             if not self.declared.always:
                 self._asked.clear()
