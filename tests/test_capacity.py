@@ -10,7 +10,15 @@ from pathlib import Path
 import pytest
 
 from portrait.admission.capacity import Capacity, Limits, StreamLoad
-from portrait.admission.cost_model import PIXELS, SIZES, CostModel, Demand, assumed_demand, viewer_demand
+from portrait.admission.cost_model import (
+    PIXELS,
+    SIZES,
+    CostModel,
+    Demand,
+    assumed_demand,
+    encoding_demand,
+    viewer_demand,
+)
 from portrait.admission.quality import Delivery, Quality
 from portrait.core.compositors import MODES, Options
 from portrait.core.segmenters import Models
@@ -82,14 +90,20 @@ def test_a_still_is_charged_for_every_look(costs: CostModel, models: Models) -> 
 
 
 def test_viewers_are_charged_for_their_encoding(costs: CostModel) -> None:
-    session, viewer = Demand("webrtc", "blur", "big"), viewer_demand()
-    assert 30 * costs.part("encode vp8", viewer.pixels) < costs.cores(viewer, FULL) < costs.cores(session, FULL) / 1.5
-    assert costs.cores(viewer_demand(1280 * 720), FULL) > 2 * costs.cores(viewer, FULL)
+    """Once for all, and each of them for its packets."""
+    session, viewer, encoding = Demand("webrtc", "blur", "big"), viewer_demand(), encoding_demand()
+    assert costs.cores(encoding, FULL) == pytest.approx(30 * costs.part("encode vp8", encoding.pixels))
+    assert 0 < costs.cores(viewer, FULL) < costs.cores(encoding, FULL) / 4
+    assert costs.cores(encoding_demand(1280 * 720), FULL) > 2 * costs.cores(encoding, FULL)
     capacity = make_capacity(costs, SharedState())
     alone, _ = fill(capacity, viewer)
     beside, _ = fill(make_capacity(costs, SharedState(), StreamLoad(session, OPENED)), viewer)
     assert beside < alone, "a session leaves less for viewers"
     assert capacity.refusal(session) is not None, "and viewers leave less for sessions"
+    full = make_capacity(costs, SharedState(), StreamLoad(session, OPENED))
+    while full.refusal(viewer, encoding) is None:
+        full.add(StreamLoad(encoding, OPENED))
+    assert full.refusal(viewer) is None, "what fits alone need not fit with an encoding"
 
 
 def test_viewers_do_not_make_sessions_dearer(costs: CostModel) -> None:

@@ -174,8 +174,8 @@ class Capacity:
         """Name of the model that replaces `model` at Quality.SMALLER, if there is one."""
         return None if self._costs is None else self._costs.cheaper.get(model)
 
-    def refusal(self, demand: Demand) -> OutOfCpu | None:
-        """Why one more stream does not fit; None when it does. The first stream of a box always fits."""
+    def refusal(self, *demands: Demand) -> OutOfCpu | None:
+        """Why one more stream, of these demands, does not fit; None when it does. A box's first stream always fits."""
         if self._costs is None or not self._limits.share:
             return None
         if self._controller.saturated:
@@ -184,7 +184,8 @@ class Capacity:
         rows = self._shared.rows
         others = sum(row.committed for row in rows) - rows[self._shared.index].committed
         committed = others + self._committed(time.monotonic())
-        wanted = self._costs.cores(demand, self._limits.lowest) * self._correction
+        cores = sum(self._costs.cores(demand, self._limits.lowest) for demand in demands)
+        wanted = cores * self._correction
         limit = self._limits.share * self._limits.budget
         if committed and committed + wanted > limit:
             return OutOfCpu(

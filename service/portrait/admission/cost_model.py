@@ -16,18 +16,19 @@ NOMINAL_PIXELS, NOMINAL_RATE = 640 * 480, 30.0
 STILL_RATE = 1.0
 """A still is charged as one picture per second."""
 
-VIEWER = "viewer"
-"""The transport of a viewer's demand: it is charged for encoding and sending what a session has made."""
+VIEWER, ENCODING = "viewer", "encoding"
+"""The transports of two demands that are no sessions: sending what was encoded to one viewer, and encoding what a
+session has made for its viewers."""
 
 DECODERS = {"webrtc": "vp8", "grpc": "jpeg", "http": "jpeg", "camera": "vp8"}
-ENCODERS = {"webrtc": "vp8", "grpc": "jpeg", "http": "png", "camera": "", VIEWER: "vp8"}
-"""The codecs each transport is charged for; a viewer's pictures are decoded elsewhere, and a camera's are encoded for
-viewers alone."""
+ENCODERS = {"webrtc": "vp8", "grpc": "jpeg", "http": "png", "camera": "", ENCODING: "vp8"}
+"""The codecs each transport is charged for; what viewers see is decoded elsewhere, and a camera's pictures are encoded
+for viewers alone."""
 
 DECODES_ALL = ("webrtc", "camera")
 """Transports whose pictures must all be decoded, since each builds on those before it."""
 
-WIRE = {"webrtc": 0.7, "grpc": 0.2, "http": 0.2, "camera": 0.2, VIEWER: 0.35}
+WIRE = {"webrtc": 0.7, "grpc": 0.2, "http": 0.2, "camera": 0.2, VIEWER: 0.2, ENCODING: 0.0}
 """Cost of a frame in the transport itself (packets, encryption, the event loop), in inferences of the default model.
 It cannot be measured without a peer; the figures are 1.3 ms and 0.4 ms beside an inference of 2 ms."""
 
@@ -65,8 +66,13 @@ def assumed_demand(
 
 
 def viewer_demand(pixels: int = NOMINAL_PIXELS) -> Demand:
-    """What a viewer is charged before its first picture."""
+    """What a viewer is charged for the packets that are sent to it."""
     return Demand(VIEWER, "composite", "", pixels or NOMINAL_PIXELS)
+
+
+def encoding_demand(pixels: int = NOMINAL_PIXELS) -> Demand:
+    """What an encoding for viewers is charged, however many share it."""
+    return Demand(ENCODING, "composite", "", pixels or NOMINAL_PIXELS)
 
 
 @dataclass(frozen=True)
@@ -104,15 +110,18 @@ class CostModel:
 
     def cores_used(self, demand: Demand, quality: Quality, decoded: float, done: float) -> float:
         """Cores that `decoded` frames per second take, of which `done` are segmented, composed and encoded as well."""
-        decode = 0.0 if demand.transport == VIEWER else self.part(f"decode {DECODERS[demand.transport]}", demand.pixels)
+        decoder = DECODERS.get(demand.transport)
+        decode = self.part(f"decode {decoder}", demand.pixels) if decoder else 0.0
         wire = WIRE[demand.transport] * self.part(f"segment {self.default}", NOMINAL_PIXELS)
         return decoded * (decode + wire) + done * self._work(demand, quality)
 
     def _work(self, demand: Demand, quality: Quality) -> float:
         """Seconds that one frame takes after it has been decoded."""
         quality, pixels = quality if demand.adaptive else Quality.FULL, demand.pixels
-        encode = self.part(f"encode {ENCODERS[demand.transport]}", pixels)
         if demand.transport == VIEWER:
+            return 0.0
+        encode = self.part(f"encode {ENCODERS[demand.transport]}", pixels)
+        if demand.transport == ENCODING:
             return encode
         model = self.cheaper.get(demand.model, demand.model) if quality >= Quality.SMALLER else demand.model
         segment = self.part(f"segment {model}", pixels)

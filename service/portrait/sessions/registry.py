@@ -4,12 +4,12 @@ import asyncio
 import logging
 import time
 from asyncio import timeout
-from collections.abc import AsyncIterator, Iterator, Mapping
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, contextmanager, suppress
 from typing import Any, TypeVar
 
 from portrait.admission.capacity import RETRY_AFTER, Capacity, StreamLoad
-from portrait.admission.cost_model import NOMINAL_PIXELS, Demand, assumed_demand, viewer_demand
+from portrait.admission.cost_model import NOMINAL_PIXELS, Demand, assumed_demand, encoding_demand, viewer_demand
 from portrait.admission.quality import Delivery
 from portrait.core.compositors import Options
 from portrait.core.presence import PresenceRule
@@ -151,16 +151,39 @@ class Sessions:
             await asyncio.shield(self._close(session))
 
     @contextmanager
-    def admit_viewer(self, pixels: int) -> Iterator[StreamLoad]:
+    def admit_viewer(self, pixels: int, *, encodes: bool) -> Iterator[StreamLoad]:
         """Charge for a viewer of pictures of `pixels`, 0 if unknown, for the length of the block.
 
+        With `encodes` it is the first of its stream's output: it is admitted only if encoding fits as well, which is
+        charged apart (`charge_encoding`).
+
         Raises:
-            OutOfCpu: encoding for one more viewer does not fit.
+            OutOfCpu: one more viewer does not fit.
         """
-        demand = viewer_demand(pixels)
-        load = StreamLoad(demand, time.monotonic())
+        demands = [viewer_demand(pixels), *([encoding_demand(pixels)] if encodes else [])]
+        with self._charged(StreamLoad(demands[0], time.monotonic()), demands) as load:
+            yield load
+
+    def has_room_for_encoding(self, pixels: int) -> bool:
+        """Whether `charge_encoding` would admit one now."""
+        return self._capacity.refusal(encoding_demand(pixels)) is None
+
+    @contextmanager
+    def charge_encoding(self, pixels: int, *, admit: bool) -> Iterator[StreamLoad]:
+        """Charge for encoding pictures of `pixels` for viewers, for the length of the block.
+
+        Raises:
+            OutOfCpu: `admit` is set, and it does not fit.
+        """
+        demand = encoding_demand(pixels)
+        with self._charged(StreamLoad(demand, time.monotonic()), [demand] if admit else []) as load:
+            yield load
+
+    @contextmanager
+    def _charged(self, load: StreamLoad, demands: Sequence[Demand]) -> Iterator[StreamLoad]:
+        """Charge for `load` for the length of the block, if all of `demands` fit; raises OutOfCpu if they do not."""
         with self.shared.locked():
-            refusal = self._capacity.refusal(demand)
+            refusal = self._capacity.refusal(*demands) if demands else None
             if refusal is None:
                 self._capacity.add(load)
         if refusal is not None:

@@ -106,7 +106,7 @@ class MaskMessageCodec(CameraCodec):
 
 
 class BroadcastCodec(CameraCodec):
-    """The outputs that a stream's viewers watch, as frames; each viewer encodes its own."""
+    """The outputs that a stream's viewers watch, as frames."""
 
     def __init__(self, max_pixels: int, wanted: Callable[[], frozenset[str]]) -> None:
         super().__init__(max_pixels)

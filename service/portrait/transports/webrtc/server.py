@@ -2,9 +2,9 @@
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Callable, Coroutine
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import asynccontextmanager, closing
+from contextlib import asynccontextmanager, closing, contextmanager
 from contextvars import copy_context
 from functools import partial
 from typing import Any, TypeAlias, TypedDict
@@ -16,7 +16,7 @@ from portrait.errors import BadOption, Unauthenticated
 from portrait.image.backgrounds import Backgrounds
 from portrait.logs import log_event
 from portrait.security import Security
-from portrait.sessions.broadcasts import VIDEOS, Broadcasts
+from portrait.sessions.broadcasts import VIDEOS, Broadcast, Broadcasts
 from portrait.sessions.registry import Sessions
 from portrait.sessions.session import Session
 from portrait.transports.webrtc import aiortc_patches
@@ -25,6 +25,7 @@ from portrait.transports.webrtc.aiortc_patches.video_codecs import PictureEncode
 from portrait.transports.webrtc.codec import BroadcastCodec, LoopbackCodec, MaskCodec, MaskMessageCodec
 from portrait.transports.webrtc.config import WebRTCConfig
 from portrait.transports.webrtc.connection import Connection
+from portrait.transports.webrtc.encodings import Encodings
 from portrait.transports.webrtc.mask_channel import MaskSender
 from portrait.transports.webrtc.offer_limits import SDP, Rate, read_offer
 from portrait.transports.webrtc.signalling import FRAGMENT, OpenConnections
@@ -75,6 +76,7 @@ class WebRTC:
         self._security, self._executor, self._broadcasts = security, executor, broadcasts
         self._rate = Rate()
         self._open = OpenConnections(config.ice, self._rate)
+        self._encodings: dict[Broadcast, Encodings] = {}
         self._tasks: set[asyncio.Task[None]] = set()
 
     @property
@@ -183,21 +185,33 @@ class WebRTC:
                     answered.set_result((f"/v1/sessions/{session.id}", publisher.connection, answer))
                     await publisher.run(publisher.show())
 
+    @contextmanager
+    def _encodings_of(self, broadcast: Broadcast) -> Iterator[Encodings]:
+        """The encodings of a broadcast, which are kept while it has viewers here."""
+        encodings = self._encodings.setdefault(broadcast, Encodings(broadcast, self._sessions, self._executor))
+        encodings.viewers += 1
+        try:
+            yield encodings
+        finally:
+            encodings.viewers -= 1
+            if not encodings.viewers:
+                del self._encodings[broadcast]
+
     async def _run_viewer(self, name: str, output: str, offer: str, answered: Answered) -> None:
         await self._broadcasts.wake(name)
         with (
             self._broadcasts.view(name) as broadcast,
-            self._sessions.admit_viewer(broadcast.pixels[output]) as load,
-            broadcast.watch(output) as slot,
+            self._encodings_of(broadcast) as encodings,
+            self._sessions.admit_viewer(broadcast.pixels[output], encodes=not encodings.makes(output)) as load,
             broadcast.sound.listen() as listener,
         ):
-            viewer = Viewer(new_id(self._sessions.shared.index), broadcast, output)
+            viewer = Viewer(new_id(self._sessions.shared.index), broadcast, output, encodings)
             async with self._connected(viewer.connection, viewer.id, viewer.close):
                 self._open.viewers[viewer.id] = viewer
                 reason = "not answered, or cancelled"
                 log_event(logger, logging.INFO, "viewer opened", viewer=viewer.id[:6], stream=name)
                 try:
-                    answer = await viewer.answer(offer, slot, self._executor, load, listener)
+                    answer = await viewer.answer(offer, load, listener)
                     answered.set_result((f"/v1/viewers/{viewer.id}", viewer.connection, answer))
                     reason = await viewer.run()
                 finally:

@@ -3,84 +3,72 @@
 import asyncio
 import logging
 import time
-from collections.abc import Callable
-from concurrent.futures import Executor
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
+from functools import partial
 from typing import Any
 
 from aiortc import MediaStreamTrack
-from aiortc.mediastreams import MediaStreamError
+from aiortc.rtcrtpparameters import RTCRtpCodecParameters
 
 from portrait.admission.capacity import StreamLoad
-from portrait.errors import UnsupportedOffer
-from portrait.image.frame import Frame
+from portrait.errors import OutOfCpu, UnsupportedOffer
+from portrait.logs import log_event
 from portrait.sessions.broadcasts import Broadcast
-from portrait.sessions.newest_slot import Closed, NewestSlot
 from portrait.sessions.sound import Listener
 from portrait.transports.webrtc.aiortc_patches.sound import codec_of, report_in_step, send_sound
-from portrait.transports.webrtc.aiortc_patches.video_codecs import EncodedPicture, PictureEncoder, hand_over
+from portrait.transports.webrtc.aiortc_patches.video_codecs import EncodedPicture, negotiated_codec, send_encoded
 from portrait.transports.webrtc.connection import Connection, directions_left, running
+from portrait.transports.webrtc.encodings import MUCH_LESS, Encoding, Encodings, Subscription
 
 logger = logging.getLogger(__name__)
 
+LOST, HARDLY_LOST = 0.1, 0.02
+"""Shares of the packets that a viewer reports as lost: too many for the encoding that all share, and few enough."""
+
+BAD_SECONDS, GOOD_SECONDS = 2.0, 10.0
+"""How long a viewer's line must carry too little before it gets an encoding of its own, and enough before it shares the
+others' again."""
+
+CHECK_SECONDS = 1.0
+
 
 class ViewerTrack(MediaStreamTrack):
-    """The newest frame of a slot whenever the sender asks for one, encoded for its viewer alone."""
+    """The pictures of a viewer's subscription, as its sender asks for them."""
 
     kind = "video"
 
-    def __init__(
-        self,
-        slot: NewestSlot[Frame],
-        encoder: PictureEncoder,
-        executor: Executor,
-        load: StreamLoad,
-        end: Callable[[str], None],
-    ) -> None:
+    def __init__(self, subscription: Subscription, load: StreamLoad) -> None:
         super().__init__()
-        self._slot, self._encoder, self._executor = slot, encoder, executor
-        self._load, self._end = load, end
+        self._subscription, self._load = subscription, load
 
-    async def recv(self) -> EncodedPicture:  # type: ignore[override]  # its sender's encoder packs it
-        """The next picture, with the time of its frame.
-
-        Raises:
-            MediaStreamError: the stream has ended, or a picture could not be encoded; the viewer has been ended.
-        """
-        try:
-            frame = await self._slot.get()
-            loop = asyncio.get_running_loop()
-            encoded = await loop.run_in_executor(self._executor, self._encoder.encode, frame)
-            self._load.add_result(time.monotonic(), frame.arrived, (frame.width, frame.height))
-            return encoded
-        except Closed:
-            self.stop()
-            raise MediaStreamError from None
-        except Exception as error:
-            # aiortc would end the track, and leave the viewer connected to nothing.
-            logger.exception("a picture could not be encoded")
-            self._end(f"a picture could not be encoded: {error}")
-            raise MediaStreamError from None
+    async def recv(self) -> EncodedPicture:  # type: ignore[override]  # the subscription packs it
+        """The next picture, with the time of its frame."""
+        picture = await self._subscription.get()
+        self._load.add_result(time.monotonic(), picture.arrived, picture.size)
+        return picture
 
 
 class Viewer:
     """A connection that shows one output of a broadcast; `run` is its whole life."""
 
-    def __init__(self, name: str, broadcast: Broadcast, output: str) -> None:
+    def __init__(self, name: str, broadcast: Broadcast, output: str, encodings: Encodings) -> None:
         self.id = name
         self.broadcast, self.output = broadcast, output
-        self._encoder = PictureEncoder()
+        self._encodings = encodings
         self._ended: asyncio.Future[str] = asyncio.get_running_loop().create_future()
+        self._subscription = Subscription(self._ended)
+        self._asked = 0
+        """Keyframes that its receiver had asked for at the last check."""
+        self._transceiver: Any = None
         self.connection = Connection(self.end)
 
     def end(self, reason: str) -> None:
         """Make `run` return the reason. Idempotent: the first reason stands."""
-        if not self._ended.done():
-            self._ended.set_result(reason)
+        self._subscription.end(reason)
 
-    async def answer(
-        self, offer: str, slot: NewestSlot[Frame], executor: Executor, load: StreamLoad, listener: Listener
-    ) -> str:
-        """The SDP answer to an offer: it sends the frames of `slot`, encoded by `executor`, and the stream's sound.
+    async def answer(self, offer: str, load: StreamLoad, listener: Listener) -> str:
+        """The SDP answer to an offer: it sends the output of the broadcast, and the stream's sound.
 
         The sound comes from `listener`, and is sent where the offer takes it in the codec it came in. `load` is what
         admission charges for the viewer.
@@ -92,12 +80,12 @@ class Viewer:
         sound = self.broadcast.sound
 
         def direct(transceivers: list[Any]) -> None:
-            found = heard = False
+            heard = False
             for transceiver in transceivers:
-                if transceiver.kind == "video" and "send" in directions_left(transceiver) and not found:
-                    found = True
-                    transceiver.sender.replaceTrack(ViewerTrack(slot, self._encoder, executor, load, self.end))
-                    hand_over(transceiver, self._encoder)
+                if transceiver.kind == "video" and "send" in directions_left(transceiver) and not self._transceiver:
+                    self._transceiver = transceiver
+                    transceiver.sender.replaceTrack(ViewerTrack(self._subscription, load))
+                    send_encoded(transceiver, self._subscription, self._subscription.want_keyframe)
                     report_in_step(transceiver, sound)
                     transceiver.direction = "sendonly"
                 elif (
@@ -112,20 +100,67 @@ class Viewer:
                     transceiver.direction = "sendonly"
                 else:
                     transceiver.direction = "inactive"
-            if not found:
+            if not self._transceiver:
                 raise UnsupportedOffer("sdp", "got an offer that takes no video, expected one video section, recvonly")
 
         return await self.connection.answer(offer, direct)
 
     async def run(self) -> str:
         """Show frames until the stream ends, the viewer leaves or `end` is called. Returns the reason."""
-        async with running(self.end, "whep-viewer", self.connection.watch(while_sending=True), self._watch_broadcast()):
+        parts = self.connection.watch(while_sending=True), self._watch_broadcast(), self._show()
+        async with running(self.end, "whep-viewer", *parts):
             return await self._ended
 
     async def close(self) -> None:
-        """Close the connection and free the encoder. Idempotent."""
+        """Close the connection. Idempotent."""
         await self.connection.close()
-        self._encoder.close()
+        self._transceiver = None
+
+    async def _show(self) -> None:
+        """Share the others' encoding while the viewer's line carries it, and have one of its own while it does not."""
+        await self.connection.connected.wait()
+        codec = negotiated_codec(self._transceiver)
+        while True:
+            async with self._encodings.share(self.output, codec, self._subscription) as shared:
+                await self._wait(BAD_SECONDS, partial(self._carries_less, shared))
+                while not self._encodings.has_room(self.output):  # it stays: leaving costs a keyframe for all
+                    await asyncio.sleep(GOOD_SECONDS)
+                    await self._wait(BAD_SECONDS, partial(self._carries_less, shared))
+                rate = shared.rate
+            await self._show_apart(codec, round(MUCH_LESS * rate), rate)
+
+    async def _show_apart(self, codec: RTCRtpCodecParameters, most: int, enough: int) -> None:
+        """Have an encoding of at most `most` bits per second until the line carries `enough`."""
+        with suppress(OutOfCpu):  # another worker has taken the room meanwhile
+            async with self._encodings.open_own(self.output, codec, self._subscription, most):
+                log_event(logger, logging.INFO, "viewer encoded apart", viewer=self.id[:6], rate=most)
+                await self._wait(GOOD_SECONDS, partial(self._carries, enough))
+
+    async def _wait(self, seconds: float, condition: Callable[[], Awaitable[bool]]) -> None:
+        """Wait until the condition has held for so long."""
+        held = 0.0
+        while held < seconds:
+            await asyncio.sleep(CHECK_SECONDS)
+            held = held + CHECK_SECONDS if await condition() else 0.0
+
+    async def _carries_less(self, shared: Encoding) -> bool:
+        """Whether the line carries less than the encoding that it shares with others."""
+        asked, self._asked = self._subscription.keyframes_wanted - self._asked, self._subscription.keyframes_wanted
+        if len(shared) < 2:
+            return False
+        estimate = self._subscription.estimate
+        return 0 < estimate < MUCH_LESS * shared.rate or asked > 1 or await self._lost() > LOST
+
+    async def _carries(self, rate: int) -> bool:
+        """Whether the line carries this many bits per second."""
+        estimate = self._subscription.estimate
+        return (not estimate or estimate >= rate) and await self._lost() < HARDLY_LOST
+
+    async def _lost(self) -> float:
+        """Share of the packets that the viewer's last report calls lost."""
+        statistics = await self._transceiver.sender.getStats()
+        reports = [report for report in statistics.values() if report.type == "remote-inbound-rtp"]
+        return reports[-1].fractionLost / 256 if reports else 0.0
 
     async def _watch_broadcast(self) -> None:
         await self.broadcast.ended.wait()

@@ -9,10 +9,10 @@ encoder away, with a keyframe, whenever the receiver's bandwidth estimate moves 
 `codec`, which is not part of aiortc's public interface: `aiortc_patches` says which version they are for.
 """
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from fractions import Fraction
-from typing import Any
+from typing import Any, Protocol
 
 import av
 from aiortc.codecs import get_decoder as stock_decoder
@@ -133,6 +133,12 @@ class EncodedPicture:
     """The payloads of its RTP packets."""
     timestamp: int
     """RTP timestamp."""
+    is_keyframe: bool
+    """Whether it was made to be decoded without those before it."""
+    arrived: float
+    """When its frame arrived, in seconds of the monotonic clock."""
+    size: tuple[int, int]
+    """(width, height) of its frame."""
 
 
 class LiveEncoder:
@@ -225,18 +231,32 @@ class PictureEncoder:
     """Encodes one sender's pictures on whatever thread makes them; one picture at a time."""
 
     def __init__(self) -> None:
-        self._encoder: Encoder | None = None
+        self._encoder: Any = None  # one of aiortc's, whose rate and codec are no part of its interface
         self._wanted = self._made = 0
         """Keyframes. The event loop counts requests, the encoding thread what it has answered: none is lost between."""
 
     def open(self, codec: RTCRtpCodecParameters) -> Encoder:
         """Make the encoder of a negotiated codec, before the first `encode`."""
-        self._encoder = live_encoder(codec)
-        return self._encoder
+        encoder = self._encoder = live_encoder(codec)
+        return encoder
 
     def want_keyframe(self) -> None:
         """Make the next picture a keyframe."""
         self._wanted += 1
+
+    @property
+    def rate(self) -> int:
+        """Bits per second."""
+        return int(self._encoder.target_bitrate)
+
+    @rate.setter
+    def rate(self, bitrate: int) -> None:
+        self._encoder.target_bitrate = bitrate
+
+    @property
+    def highest_rate(self) -> int:
+        """Bits per second that the codec is used at, at most."""
+        return int(self._encoder.codec_limits.MAX_BITRATE)
 
     def encode(self, frame: Frame) -> EncodedPicture:
         """Encode a frame, cropped by a row or a column where the codec needs an even size.
@@ -248,11 +268,12 @@ class PictureEncoder:
         assert encoder is not None, "encode() before open() or after close()"
         if getattr(encoder, "needs_even_size", False):
             frame = even(frame)
-        wanted = self._wanted
-        # The encoder's own copy: it marks keyframes in it, which other viewers of the same frame must not see.
+        wanted, before = self._wanted, encoder.codec
+        # The encoder's own copy: it marks keyframes in it, which another encoder of the same frame must not see.
         payloads, timestamp = encoder.encode(av_from_frame(frame), wanted != self._made)
+        is_keyframe = wanted != self._made or encoder.codec is not before
         self._made = wanted
-        return EncodedPicture(payloads, timestamp)
+        return EncodedPicture(payloads, timestamp, is_keyframe, frame.arrived, (frame.width, frame.height))
 
     def close(self) -> None:
         """Free the encoder. Idempotent."""
@@ -284,14 +305,35 @@ def _open(name: str, frame: av.VideoFrame, rate: int) -> VideoCodecContext:
     return codec
 
 
+class Packer(Protocol):
+    """What a sender takes for its encoder while its track returns EncodedPictures."""
+
+    target_bitrate: int
+    """Bits per second, set to every estimate of the receiver's bandwidth."""
+
+    def pack(self, picture: EncodedPicture) -> tuple[list[bytes], int]:
+        """RTP payloads and timestamp of a picture."""
+
+
+def negotiated_codec(transceiver: Any) -> RTCRtpCodecParameters:
+    """The codec that this section sends with."""
+    codec: RTCRtpCodecParameters = transceiver._codecs[0]
+    return codec
+
+
 def hand_over(transceiver: Any, encoder: PictureEncoder) -> None:
     """Let `encoder` encode for this section's sender, whose codec is negotiated; its track returns EncodedPictures.
 
     A picture then changes threads once. aiortc would encode on the event loop's default executor, after the session's
     thread has handed the picture to the loop.
     """
+    send_encoded(transceiver, encoder.open(negotiated_codec(transceiver)), encoder.want_keyframe)
+
+
+def send_encoded(transceiver: Any, packer: Packer | Encoder, want_keyframe: Callable[[], None]) -> None:
+    """Let this section's sender send EncodedPictures of its track; `want_keyframe` is called when the peer asks."""
     sender = transceiver.sender
-    # The sender moves its bit rate by the receiver's estimate, packs what `encode` returned, and lets go of it at the
+    # The sender moves its bit rate by the receiver's estimate, packs what the track returned, and lets go of it at the
     # end.
-    sender._RTCRtpSender__encoder = encoder.open(transceiver._codecs[0])
-    sender._send_keyframe = encoder.want_keyframe
+    sender._RTCRtpSender__encoder = packer
+    sender._send_keyframe = want_keyframe
