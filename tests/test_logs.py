@@ -177,7 +177,7 @@ async def test_a_session_that_fails_says_so_once_and_not_once_per_frame(caplog: 
         (
             "session closed",
             {"session": name, "reason": "finished", "frames_done": 0, "frames_dropped": 0, "frames_failed": 20,
-             "frames_refused": 0},
+             "frames_refused": 0, "frames_carried": 0},
         ),
     ]  # fmt: skip
     assert session.id not in caplog.text, "who knows a whole id may end the session"

@@ -79,6 +79,7 @@ async def test_a_session_is_one_span_with_what_became_of_it(exported: InMemorySp
         "portrait.frames_dropped": 2,
         "portrait.frames_failed": 0,
         "portrait.frames_refused": 0,
+        "portrait.frames_carried": 0,
     }
     assert span.status.status_code is StatusCode.UNSET
     # Life events, each at its time; none for a frame.

@@ -37,26 +37,41 @@ class Still:
 
 
 class Stream:
-    """One stream's masks: RGB frames (H,W,3) uint8 in, probabilities (H,W) float32 out."""
+    """One stream's masks: RGB frames (H,W,3) uint8 in, probabilities (H,W) float32 out.
 
-    def __init__(self, path):
+    `segmented` says of each frame whether the network ran: of every one, unless `on_change` is set.
+    """
+
+    def __init__(self, path, on_change=False):
         model = RoiModel(open_model(path))
-        self._pipeline = Pipeline(model.open(), (model.width, model.height), Metrics())
+        self._pipeline = Pipeline(model.open(), (model.width, model.height), Metrics(), on_change=on_change)
         self._options = Options("mask")
         self._compositor = open_compositor(self._options)
-        self._count = 0
+        self.segmented = []
 
     def __call__(self, picture):
         """The mask of the next frame, 1/30 of a second after the one before."""
-        self._count += 1
-        return mask_of(self._pipeline, picture, self._count * FRAME_TIME, self._options, self._compositor)
+        arrived = len(self.segmented) * FRAME_TIME
+        result = run(self._pipeline, picture, arrived, self._options, self._compositor)
+        self.segmented.append(not result.carried)
+        return at_size(result, picture)
 
 
 def mask_of(pipeline, picture, arrived, options, compositor):
     """The mask (H,W) float32 in 0..1 of the RGB picture (H,W,3) uint8 that arrives at `arrived` seconds."""
+    return at_size(run(pipeline, picture, arrived, options, compositor), picture)
+
+
+def run(pipeline, picture, arrived, options, compositor):
+    """The Result of the RGB picture (H,W,3) uint8 that arrives at `arrived` seconds."""
     bgr = cv2.cvtColor(picture, cv2.COLOR_RGB2BGR)
     result = pipeline.run(frame_from_bgr(bgr, Timestamp(0, Fraction(1)), arrived), options, compositor)
     if result.failure is not None:
         raise result.failure
+    return result
+
+
+def at_size(result, picture):
+    """A result's mask (H,W) float32 in 0..1 at the picture's size."""
     size = picture.shape[1::-1]
     return cv2.resize(result.mask.values, size, interpolation=cv2.INTER_LINEAR).astype(np.float32) / 255.0

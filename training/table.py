@@ -86,6 +86,7 @@ def tables():
         "slices": list(_lines(["pictures of val with", "pictures", "IoU, %", "95 % interval", *STILLS], _slices())),
         "failures": list(_lines(["", *FAILURES.values()], _failures())),
         "video": list(_lines(["", *VIDEO], _video())),
+        "reuse": list(_lines(REUSE, _reuse())),
     }
 
 
@@ -162,6 +163,18 @@ def _video():
             name.replace("selfie_segmentation", "MediaPipe general"),
             *(f"{figures[column]:.2f}" for column in VIDEO),
         ]
+
+
+REUSE = [
+    "sequence", "network runs, %", "IoU with every frame's masks", "IoU, every frame", "IoU, on change",
+    "flips, every frame", "flips, on change", "lag",
+]  # fmt: skip
+
+
+def _reuse():
+    for name, figures in stored("reuse").items():
+        columns = ("same", "every IoU", "IoU", "every flips", "flips")
+        yield [name, f"{figures['share']:.0f}", *(f"{figures[key]:.2f}" for key in columns), figures.get("lag", "")]
 
 
 def _figures(group):

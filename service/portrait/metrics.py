@@ -150,7 +150,10 @@ class Metrics:
         for sink in SINKS:
             for result in ("sent", "dropped", "failed"):
                 self._events.labels(sink, result)
-        for metric, labels in ((self._carried, ("still", "alternate")), (self._quality_changes, ("down", "up"))):
+        for metric, labels in (
+            (self._carried, ("unchanged", "still", "alternate")),
+            (self._quality_changes, ("down", "up")),
+        ):
             for label in labels:
                 metric.labels(label)
 

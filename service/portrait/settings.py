@@ -170,6 +170,10 @@ class Settings(BaseSettings):
         "https://registry.npmjs.org", description="npm registry that `portrait models fetch` downloads from."
     )
     runtime: Literal["auto", "litert", "tflite-runtime"] = Field("auto", description="TFLite interpreter.")
+    segment: Literal["always", "on_change"] = Field(
+        "on_change",
+        description="When live streams run the network: for every frame, or when the contour may have moved.",
+    )
     backgrounds: Folder | None = Field(None, description="Folder with more background pictures.")
     max_sessions: int = Field(64, ge=1, le=10_000, description="Open sessions, at most; more are refused.")
     cpu_share: float = Field(0.8, ge=0, le=1, description="Share of the CPU that streams may use; 0: not counted.")

@@ -77,6 +77,58 @@ def results(figures: Stored) -> Iterable[str]:
     return _table(["way", "server CPU per frame, ms", "of echo", "wanted"], rows)
 
 
+def talking(figures: Stored) -> Iterable[str]:
+    """The network for every frame, and when the contour may have moved."""
+    times, shares, echo = figures["cpu_ms"], figures["of_always"], figures["of_echo"]
+    rows = [
+        (name, times[f"{name}, always"], times[f"{name}, on_change"], share, TALKING.get(name, ""), *(
+            echo[f"{name}, {each}"] for each in ("always", "on_change")
+        ))
+        for name, share in shares.items()
+    ]  # fmt: skip
+    heads = [
+        "shown, way",
+        "`always`, ms",
+        "`on_change`, ms",
+        "ratio",
+        "wanted",
+        "`always` of echo",
+        "`on_change` of echo",
+    ]
+    return _table(heads, rows)
+
+
+TALKING = {"talking, composite": "0.80", "swaying, composite": "0.97 to 1.03", "swaying, data": "0.97 to 1.03"}
+"""Ratios wanted."""
+
+
+def viewers(figures: Stored) -> Iterable[str]:
+    """The viewers of one stream."""
+    rows = [
+        (name, viewers, row["cores"], figures["of_one"][viewers] if name == "portrait" else "",
+         VIEWERS.get(viewers, "") if name == "portrait" else "", row["frames_per_second"])
+        for name, found in figures["servers"].items()
+        for viewers, row in found.items()
+    ]  # fmt: skip
+    return _table(["server", "viewers", "cores", "of one viewer", "wanted", "frames per second, each"], rows)
+
+
+VIEWERS = {"8": "1.4", "32": "2.6"}
+"""Ratios wanted."""
+
+
+def stills(figures: Stored) -> Iterable[str]:
+    """Stills of a pool, and without it."""
+    rows = [
+        (asked, *(figures["cpu_ms"][f"{asked}, {server}"] for server in ("unpooled", "pooled")),
+         figures["per_core"][f"{asked}, pooled"], times, "1.8")
+        for asked, times in figures["times"].items()
+    ]  # fmt: skip
+    return _table(
+        ["model", "without the pool, ms", "pooled, ms", "stills per second and core", "times", "wanted"], rows
+    )
+
+
 def latency(figures: Stored) -> Iterable[str]:
     """Glass to glass."""
     keys = ("contender", "median_ms", "p99_ms", "cpu_ms_per_frame", "frames_per_second", "freezes")
@@ -164,6 +216,9 @@ TABLES: dict[str, Callable[[Stored], Iterable[str]]] = {
     "frame": frame,
     "network": network,
     "results": results,
+    "talking": talking,
+    "viewers": viewers,
+    "stills": stills,
     "latency": latency,
     "streams": streams,
     "slow": slow,

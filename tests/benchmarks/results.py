@@ -14,7 +14,7 @@ import os
 import statistics
 import sys
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 
 import aiohttp
@@ -38,9 +38,11 @@ STOCK, ONE_WAY = ("echo", "receive"), ("receive", "data")
 
 
 @asynccontextmanager
-async def server(way: str, same_allocator: bool) -> AsyncIterator[tuple[str, int]]:
-    """(address, process) of the server of a way."""
-    environment = {**os.environ, **(MALLOC if same_allocator else {})}
+async def server(
+    way: str, same_allocator: bool, settings: Mapping[str, str] | None = None
+) -> AsyncIterator[tuple[str, int]]:
+    """(address, process) of the server of a way, with these variables in its environment."""
+    environment = {**os.environ, **(MALLOC if same_allocator else {}), **(settings or {})}
     command = ["tests.benchmarks.echo"] if way in STOCK else ["portrait", "serve", "--json"]
     ports = [] if way in STOCK else ["--http-port", "0", "--grpc-port", "0", "--media-ports", "0-0"]
     process = await asyncio.create_subprocess_exec(

@@ -68,12 +68,12 @@ PRIVACY = [
     ),
     Mutant(
         "a mask is carried over a reset",
-        body(f"{CORE}.pipeline:MaskReuse.forget", "pass"),
+        body(f"{CORE}.mask_reuse:MaskReuse.forget", "pass"),
         ("test_quality.py::test_a_mask_is_never_carried_over_a_gap_another_size_or_a_reset",),
     ),
     Mutant(
         "whatever moves counts as still",
-        body(f"{CORE}.pipeline:_is_still", "return True"),
+        body(f"{CORE}.mask_reuse:_is_still", "return True"),
         ("test_quality.py::test_a_still_picture_takes_its_mask_again_and_a_moving_one_does_not",),
     ),
     Mutant(

@@ -13,7 +13,7 @@ import signal
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from typing import Any
+from typing import Any, Literal, TypeAlias, get_args
 
 import aiohttp
 
@@ -23,19 +23,22 @@ from tests.boxes import serving, workers
 from tests.faults.troubles import HANG_SECONDS, TroubledModel, instead_of_the_embedded
 from tests.faults.ways import Found, over_grpc, over_journey, over_loopback, over_whip
 
+Segment: TypeAlias = Literal["always", "on_change"]
+"""Values of the setting `segment`."""
+
 
 @contextmanager
-def troubled() -> Iterator[TroubledModel]:
-    """Services started within the block have a network in trouble."""
-    model = TroubledModel()
+def troubled(segment: str) -> Iterator[TroubledModel]:
+    """Services started within the block, with this setting, have a network in trouble."""
+    model = TroubledModel(segment)
     with instead_of_the_embedded(model):
         yield model
 
 
-def settings() -> Settings:
+def settings(segment: Segment) -> Settings:
     return Settings(
         http_port=0, grpc_port=0, media_ports="0-0", max_sessions=8, drain_seconds=0.0, cpu_share=0.0, quality_steps=0,
-        hang_seconds=HANG_SECONDS,
+        hang_seconds=HANG_SECONDS, segment=segment,
     )  # fmt: skip
 
 
@@ -47,12 +50,12 @@ WAYS: dict[str, Callable[[RunningService, Found], Any]] = {
 HIDING = ", hiding the person"
 
 
-async def search_all(frames: int) -> tuple[list[Found], dict[str, int]]:
+async def search_all(frames: int, segment: Segment = "always") -> tuple[list[Found], dict[str, int]]:
     """So many frames in all, a third of them for the person, over each way; and which troubles were made."""
     each = -(-frames // (3 * len(WAYS)))
     searches = [Found(way + HIDING * hides, each * (2 - hides), hides) for hides in (False, True) for way in WAYS]
-    with troubled() as model:
-        async with run_service(settings()) as running:
+    with troubled(segment) as model:
+        async with run_service(settings(segment)) as running:
             await asyncio.gather(*(WAYS[found.way.removesuffix(HIDING)](running, found) for found in searches))
     return searches, model.met
 
@@ -103,13 +106,17 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--frames", type=int, default=10_000)
     frames = parser.parse_args().frames
-    searches, met = asyncio.run(search_all(frames * 4 // 5))
+    everything = []
+    for segment in get_args(Segment):
+        searches, met = asyncio.run(search_all(frames * 2 // 5, segment))
+        everything += searches
+        print(json.dumps({"segment": segment, "troubles": met}))
     killed, kills = asyncio.run(search_killed(frames // 5))
-    for found in (*searches, *killed):
+    everything += killed
+    for found in everything:
         print(json.dumps(found.report()))
-    total = sum(found.frames for found in (*searches, *killed))
-    print(json.dumps({"frames": total, "troubles": met, "workers_killed": kills}))
-    return int(any(found.leaks for found in (*searches, *killed)))
+    print(json.dumps({"frames": sum(found.frames for found in everything), "workers_killed": kills}))
+    return int(any(found.leaks for found in everything))
 
 
 if __name__ == "__main__":

@@ -2,9 +2,11 @@
 
 from unittest.mock import patch
 
+import pytest
+
 from portrait.core.hiding import HiddenArea
 from portrait.image.frame import Mask
-from tests.faults.search import search_all, search_killed
+from tests.faults.search import Segment, search_all, search_killed
 from tests.faults.troubles import ROUND
 from tests.faults.ways import Found
 
@@ -16,9 +18,10 @@ def assert_closed(searches: list[Found]) -> None:
         assert found.opened > found.frames / 2, found.report()
 
 
-async def test_not_one_frame_shows_the_room_whatever_the_network_does() -> None:
+@pytest.mark.parametrize(("segment", "frames"), [("always", 900), ("on_change", 675)])
+async def test_not_one_frame_shows_the_room_whatever_the_network_does(segment: Segment, frames: int) -> None:
     """Nor the person, in the modes that hide them."""
-    searches, troubles = await search_all(900)
+    searches, troubles = await search_all(frames, segment)
     assert_closed(searches)
     assert set(troubles) == {*ROUND, "hangs"}
     # Each way to the room had a network that hung, and went on with another session.

@@ -20,15 +20,15 @@ ROUND = ("fails", "nan", "empty", "crashes", "late")
 EVERY = 5
 """Frames from one trouble to the next: after each the network must find back to the person."""
 
-HANGS_AT = 150
-"""The frame of every session at which its network hangs for good."""
+HANGS_AT = {"always": 150, "on_change": 20}
+"""The inference of every session at which its network hangs for good: as many as five seconds have, by the setting."""
 
 
-def trouble(number: int) -> str:
-    """What happens at a session's frame: one of the above, "hangs", or nothing."""
+def trouble(number: int, hangs_at: int) -> str:
+    """What happens at a session's inference: one of the above, "hangs", or nothing."""
     if number < len(BEFORE_THE_FIRST_MASK):
         return BEFORE_THE_FIRST_MASK[number]
-    if number == HANGS_AT:
+    if number == hangs_at:
         return "hangs"
     turn, rest = divmod(number, EVERY)
     return "" if rest else ROUND[turn % len(ROUND)]
@@ -39,23 +39,25 @@ class TroubledModel:
 
     name, path, runtime, stateful = "troubled", "nowhere", "litert", True
 
-    def __init__(self) -> None:
+    def __init__(self, segment: str) -> None:
+        """`segment` is the setting of that name."""
+        self._hangs_at = HANGS_AT[segment]
         self._model = open_model(EMBEDDED / "portrait.tflite")
         self.width, self.height = self._model.width, self._model.height
         self.met: dict[str, int] = {}
         """How often each trouble has been made."""
 
     def open(self) -> Segmenter:
-        return _TroubledSegmenter(self._model.open(), self.met)
+        return _TroubledSegmenter(self._model.open(), self.met, self._hangs_at)
 
 
 class _TroubledSegmenter:
-    def __init__(self, real: Any, met: dict[str, int]) -> None:
-        self._real, self._met, self._frames = real, met, 0
+    def __init__(self, real: Any, met: dict[str, int], hangs_at: int) -> None:
+        self._real, self._met, self._hangs_at, self._count = real, met, hangs_at, 0
 
     def segment(self, frame: Frame) -> Mask:
-        name = trouble(self._frames)
-        self._frames += 1
+        name = trouble(self._count, self._hangs_at)
+        self._count += 1
         if name:
             self._met[name] = self._met.get(name, 0) + 1
         match name:

@@ -130,14 +130,16 @@ class MarkedCamera(MediaStreamTrack):
 
     kind = "video"
 
-    def __init__(self, worn: bool = False) -> None:
+    def __init__(self, before: int, worn: bool = False) -> None:
+        """`before` frames were seen of earlier cameras: it continues with the size that comes then."""
         super().__init__()
-        self._worn, self._sent = worn, 0
+        self._before, self._worn, self._sent = before, worn, 0
         self._began = time.monotonic()
 
     async def recv(self) -> av.VideoFrame:
         await asyncio.sleep(max(0.0, self._began + self._sent / 30 - time.monotonic()))
-        image = scene(SIZES[self._sent // SIZE_EVERY % len(SIZES)], self._worn).image
+        number = self._before + self._sent
+        image = scene(SIZES[number // SIZE_EVERY % len(SIZES)], self._worn).image
         frame = av.VideoFrame.from_ndarray(image, format="bgr24").reformat(format="yuv420p")
         # By the clock: a camera that is kept from sending skips frames, it does not send them later.
         self._sent = max(self._sent + 1, round(30 * (time.monotonic() - self._began)))
@@ -148,7 +150,7 @@ class MarkedCamera(MediaStreamTrack):
 async def over_loopback(url: str, found: Found) -> None:
     """Camera up and result down in one connection."""
     while not found.done:
-        async with viewer(url, MarkedCamera(found.hides)) as one:
+        async with viewer(url, MarkedCamera(found.frames, found.hides)) as one:
             await _connect(one, "/webrtc", **found.modes[found.sessions % len(found.modes)])
             found.sessions += 1
             await _watch(one, one, found)
@@ -158,7 +160,7 @@ async def over_whip(url: str, found: Found) -> None:
     """A publisher, and a viewer of what becomes of it."""
     while not found.done:
         async with viewer(url) as publisher, viewer(url) as watcher:
-            publisher.pc.addTransceiver(MarkedCamera(found.hides), direction="sendonly")
+            publisher.pc.addTransceiver(MarkedCamera(found.frames, found.hides), direction="sendonly")
             stream = "hidden" if found.hides else "room"
             await _connect(publisher, f"/whip/{stream}", **found.modes[found.sessions % len(found.modes)])
             found.sessions += 1
@@ -246,7 +248,7 @@ async def over_grpc(target: str, found: Found) -> None:
                             return
                         if number % 20 == 19:
                             await stream.change(outputs[number // 20 % len(outputs)])
-                        size = SIZES[number // SIZE_EVERY % len(SIZES)]
+                        size = SIZES[found.frames // SIZE_EVERY % len(SIZES)]
                         await stream.send(_layout(size, number % 3, found.hides), number)
                         reply = await stream.receive()
                         assert reply is not None

@@ -142,7 +142,7 @@ class Reply:
     quality: str = "full"
     """The quality level of the frame: full, still, alternate, smaller or slower (portrait.v1.Quality)."""
     carried: bool = False
-    """Whether the mask is that of an earlier frame, which the quality level allows."""
+    """Whether the mask is that of an earlier frame: nothing that matters has moved, or the quality level allows it."""
     prior_picture: pb.Picture | None = None
     """The mask of this frame for another stream to continue from, where it was asked for."""
     presence: Presence | None = None

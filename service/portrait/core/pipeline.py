@@ -7,10 +7,8 @@ the framed window stands (AutoFraming), and what the modes that hide the person 
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Literal, TypeAlias
 
 import cv2
-import numpy as np
 
 from portrait.admission.quality import Quality
 from portrait.core.auto_framing import AutoFraming, Window, show
@@ -18,6 +16,7 @@ from portrait.core.compositors import Compositor, Options
 from portrait.core.compositors.modes import GREY_MODES, HIDING_MODES, BlurPersonCompositor, matte, resize
 from portrait.core.guided_filter import follow_edges, halve, make_fine_guide
 from portrait.core.hiding import HiddenArea
+from portrait.core.mask_reuse import Carried, MaskReuse, SegmentedFrame, make_person
 from portrait.core.people import ALL, PersonChooser
 from portrait.core.presence import Presence, PresenceRule, PresenceTracker
 from portrait.core.segmenters import Segmenter
@@ -34,19 +33,7 @@ prior any more. Measured on generated sequences: up to 1 when nothing moves but 
 sways by 2 % of the picture's width, 28 by 15 %, and at least 31 when they are gone.
 """
 
-CELLS = (16, 9)
-"""Columns and rows: pictures are compared by the mean luma of these cells, which averages a sensor's noise out."""
-
-STILL_DIFFERENCE = 2
-"""Levels of 255 by which a cell may differ, at most, from the frame that the mask was made of."""
-
-LONGEST_STILL = 15
-"""Consecutive frames that reuse one mask: half a second, in case something moved that the means do not show."""
-
 NOBODY = Presence(False, 0.0, None)
-
-Carried: TypeAlias = Literal["", "still", "alternate"]
-"""Why a result has the mask of an earlier frame; empty if it has its own."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,62 +114,12 @@ class LastFrame:
         return cv2.mean(changed, cv2.bitwise_not(cv2.max(self.person, person)))[0] > 255 / 3
 
 
-@dataclass(frozen=True, slots=True)
-class SegmentedFrame:
-    """The last frame that the network segmented."""
-
-    prior: Mask
-    """The network's output."""
-    mask: Mask
-    """The output with its contour moved to the frame's edges."""
-    guide: Plane
-    """The frame's luma at half the mask's size."""
-
-
-class MaskReuse:
-    """The network's last mask, and how often it has been reused since. Used by one thread."""
-
-    def __init__(self) -> None:
-        self.last: SegmentedFrame | None = None
-        """None before the first frame, and after `forget`."""
-        self._served = 0
-
-    def find(self, guide: Plane, quality: Quality) -> tuple[Carried, SegmentedFrame | None]:
-        """Why the frame of `guide` reuses a mask, and that mask's frame; None if it needs its own. Counts the reuse."""
-        carried: Carried = ""
-        if self.last is None or quality is Quality.FULL:
-            return carried, None
-        if self._served < LONGEST_STILL and _is_still(self.last.guide, guide):
-            carried = "still"
-        elif quality >= Quality.ALTERNATE and self._served == 0:
-            carried = "alternate"
-        self._served += bool(carried)
-        return carried, self.last if carried else None
-
-    def keep(self, guide: Plane, prior: Mask, mask: Mask) -> None:
-        """Keep the network's output for the frame of `guide`, and the mask made of it."""
-        self.last, self._served = SegmentedFrame(prior, mask, guide), 0
-
-    def forget(self) -> None:
-        """Treat the next frame as the first."""
-        self.last = None
-
-
-def _is_still(before: Plane, now: Plane) -> bool:
-    # Computed when needed, the earlier frame's too: at full quality no frame is compared.
-    return cv2.norm(_cells(before), _cells(now), cv2.NORM_INF) <= STILL_DIFFERENCE
-
-
-def _cells(guide: Plane) -> Plane:
-    """(9,16) uint8: the mean luma of each part of the picture."""
-    return np.asarray(cv2.resize(guide, CELLS, interpolation=cv2.INTER_AREA), np.uint8)
-
-
 class Pipeline:
     """A segmenter and the rules about its prior. Used by one thread.
 
     `open_smaller` opens a cheaper one with masks of the same size, for when quality goes down; after `gap` seconds
-    without a frame the prior is forgotten. `presence` says when a person counts as present.
+    without a frame the prior is forgotten. With `on_change` the network runs only when the contour may have moved.
+    `presence` says when a person counts as present.
     """
 
     def __init__(
@@ -193,10 +130,12 @@ class Pipeline:
         open_smaller: Callable[[], Segmenter] | None = None,
         gap: float = GAP,
         presence: PresenceRule | None = None,
+        *,
+        on_change: bool = False,
     ) -> None:
         self._segmenter, self._metrics = segmenter, metrics
         self._best, self._smaller, self._open_smaller = segmenter, segmenter, open_smaller
-        self._reuse, self._gap = MaskReuse(), gap
+        self._reuse, self._gap = MaskReuse(on_change), gap
         self._framing: AutoFraming | None = None
         """While framing is on; a new one after a cut."""
         self._chooser: PersonChooser | None = None
@@ -222,20 +161,21 @@ class Pipeline:
             last = self._last
             if is_new := last is not None and last.is_unrelated(frame, guide, self._gap):
                 self.reset()
-            carried, earlier = self._reuse.find(guide, quality)
-            if carried == "still" and earlier is not None and self._last is not None:
-                self._last = replace(self._last, arrived=frame.arrived)
-                mask, prior = earlier.mask, earlier.prior
-                return self._finished(Result(frame, mask, prior, options, compositor, self._metrics, carried=carried))
-            try:
-                prior = self._segment(frame, quality) if earlier is None else earlier.prior
-            except Exception as raised:  # whatever a runtime raises, the background must not be sent
-                self.reset()
-                failure, prior = raised, Mask.empty(self._mask_width, self._mask_height)
-            mask = follow_edges(prior, fine if prior.fine else guide)
-        if not carried and failure is None:
-            self._reuse.keep(guide, prior, mask)
-        person = np.asarray(cv2.threshold(halve(prior.values), 127, 255, cv2.THRESH_BINARY)[1], np.uint8)
+            reuse = self._reuse.find(guide, quality)
+            if reuse is not None:
+                prior, person = reuse.prior, reuse.person
+                mask = reuse.mask or follow_edges(prior, fine if prior.fine else guide)
+            else:
+                try:
+                    prior = self._segment(frame, quality)
+                except Exception as raised:  # whatever a runtime raises, the background must not be sent
+                    self.reset()
+                    failure, prior = raised, Mask.empty(self._mask_width, self._mask_height)
+                mask = follow_edges(prior, fine if prior.fine else guide)
+                person = make_person(prior)
+                if failure is None:
+                    self._reuse.keep(SegmentedFrame(prior, mask, guide, person))
+        carried: Carried = "" if reuse is None else reuse.reason
         if is_new and last is not None and last.is_cut(frame, guide, person):
             self._framing = self._chooser = None
         self._last = LastFrame(frame.came, frame.arrived, guide, person)
@@ -281,6 +221,9 @@ class Pipeline:
 
     def _segment(self, frame: Frame, quality: Quality) -> Mask:
         self._choose(quality)
+        if self._reuse.is_elsewhere and self._reuse.last is not None:
+            # Not only where the person was: a segmenter that looks there looks at the whole frame once.
+            self._segmenter.resume(self._reuse.last.prior)
         mask = self._segmenter.segment(frame)
         self._resumed = None
         return mask

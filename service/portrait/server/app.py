@@ -100,7 +100,16 @@ async def run_service(
             open_tracing(settings) as tracing,
             notifying(notify_config, feed, shared.index),
             Sessions(
-                models, settings.max_sessions, metrics, shared, capacity, tracing, settings.hang_seconds, feed, rule
+                models,
+                settings.max_sessions,
+                metrics,
+                shared,
+                capacity,
+                tracing,
+                settings.hang_seconds,
+                feed,
+                rule,
+                on_change=settings.segment == "on_change",
             ) as sessions,
             _serve(settings, sessions, backgrounds, capacity, metrics, security, listening) as running,
         ):

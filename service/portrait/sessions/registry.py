@@ -51,11 +51,14 @@ class Sessions:
         hang_seconds: float = HANG_SECONDS,
         feed: PresenceFeed | None = None,
         presence: PresenceRule | None = None,
+        *,
+        on_change: bool = False,
     ) -> None:
+        """With `on_change` live sessions run their network only when the contour may have moved."""
         self.models, self.limit, self.metrics = models, limit, metrics
         self.shared = shared or SharedState()
         self._capacity = capacity or Capacity(None, self.shared, metrics)
-        self._tracing, self._hang_seconds = tracing, hang_seconds
+        self._tracing, self._hang_seconds, self._on_change = tracing, hang_seconds, on_change
         self.feed = feed or PresenceFeed(metrics)
         self._presence = presence
         self._open: dict[str, Session[Any, Any]] = {}
@@ -265,6 +268,7 @@ class Sessions:
             stream=stream,
             feed=self.feed,
             presence=self._presence,
+            on_change=self._on_change,
             open_span=lambda name: tracing.open(name, traceparent) if tracing else None,
         )
         self._open[session.id] = session

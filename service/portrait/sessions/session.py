@@ -12,7 +12,8 @@ from portrait.admission.capacity import Capacity, StreamLoad
 from portrait.admission.cost_model import Demand
 from portrait.admission.quality import EXACT_RATE, SLOW_RATE, Delivery, Quality
 from portrait.core.compositors import Compositor, Options, open_compositor
-from portrait.core.pipeline import GAP, NOBODY, Carried, Pipeline, Result
+from portrait.core.mask_reuse import Carried
+from portrait.core.pipeline import GAP, NOBODY, Pipeline, Result
 from portrait.core.presence import Presence, PresenceRule
 from portrait.core.segmenters import Model
 from portrait.errors import BadOption, BadPicture, PortraitError, SegmentationHangs
@@ -84,6 +85,8 @@ class Counters:
     dropped: int = 0
     failed: int = 0
     refused: int = 0
+    carried: int = 0
+    """Of those done: with the mask of an earlier frame."""
 
     def describe(self) -> dict[str, int]:
         """The counts, by the names that the API and the logs use."""
@@ -92,6 +95,7 @@ class Counters:
             "frames_dropped": self.dropped,
             "frames_failed": self.failed,
             "frames_refused": self.refused,
+            "frames_carried": self.carried,
         }
 
 
@@ -99,8 +103,9 @@ class Session(Generic[P, W]):
     """One stream: its thread, its pipeline with a prior of its own, its counters. Opened by `Sessions.open`.
 
     `assumed` is what admission charges for it before its first frame; `cheaper` is the model that stands in for `model`
-    at Quality.SMALLER. `stream` is the name that it is published under. Listeners to `feed` are told when a person
-    comes or leaves, by the rule `presence`; stills tell nothing.
+    at Quality.SMALLER; with `on_change` a live session's network runs only when the contour may have moved. `stream` is
+    the name that it is published under. Listeners to `feed` are told when a person comes or leaves, by the rule
+    `presence`; stills tell nothing.
     """
 
     def __init__(
@@ -119,6 +124,7 @@ class Session(Generic[P, W]):
         stream: str | None = None,
         feed: PresenceFeed | None = None,
         presence: PresenceRule | None = None,
+        on_change: bool = False,
         open_span: Callable[[str], SessionSpan | None] = lambda _: None,
     ) -> None:
         self.id, self.transport, self.model = name, assumed.transport, model
@@ -131,6 +137,7 @@ class Session(Generic[P, W]):
         self.load = StreamLoad(assumed, time.monotonic())
         self._codec, self._delivery, self._cheaper = codec, delivery, cheaper
         self._metrics, self._capacity = metrics, capacity
+        self._on_change = on_change and delivery is Delivery.LIVE
         # One value, replaced whole: the session's thread never sees new options with an old compositor.
         self._output: tuple[Options, Compositor] = options, self.check(options)
         self._span = open_span(self.short_id)
@@ -335,6 +342,7 @@ class Session(Generic[P, W]):
             self.record_event("first frame", logging.DEBUG, width=size[0], height=size[1])
         self.load.add_result(time.monotonic(), arrived, size)
         if processed.carried:
+            self.counters.carried += 1
             self._metrics.carried(processed.carried)
         self._metrics.frame_age(self.transport, self.load.latency)
         failure = processed.failure
@@ -380,7 +388,9 @@ class Session(Generic[P, W]):
         # The gaps that a slowed-down sender makes say nothing about its pictures.
         gap = inf if self._delivery is Delivery.EXACT else GAP
         with self._thread.watched():
-            self._pipeline = Pipeline(self.model.open(), size, self._metrics, open_cheaper, gap, self._rule)
+            self._pipeline = Pipeline(
+                self.model.open(), size, self._metrics, open_cheaper, gap, self._rule, on_change=self._on_change
+            )
             if prior is not None and self.model.stateful:
                 self._pipeline.resume(prior)
 

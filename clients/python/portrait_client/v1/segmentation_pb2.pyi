@@ -159,7 +159,7 @@ class _QualityEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Quality.Value
     QUALITY_UNSPECIFIED: _Quality.ValueType  # 0
     """The server does not say."""
     QUALITY_FULL: _Quality.ValueType  # 1
-    """Every frame gets its own mask."""
+    """Every frame gets its own mask, but for those in which the contour has not moved."""
     QUALITY_STILL: _Quality.ValueType  # 2
     """While the picture stands still, its mask is used again."""
     QUALITY_ALTERNATE: _Quality.ValueType  # 3
@@ -177,7 +177,7 @@ class Quality(_Quality, metaclass=_QualityEnumTypeWrapper):
 QUALITY_UNSPECIFIED: Quality.ValueType  # 0
 """The server does not say."""
 QUALITY_FULL: Quality.ValueType  # 1
-"""Every frame gets its own mask."""
+"""Every frame gets its own mask, but for those in which the contour has not moved."""
 QUALITY_STILL: Quality.ValueType  # 2
 """While the picture stands still, its mask is used again."""
 QUALITY_ALTERNATE: Quality.ValueType  # 3
@@ -680,7 +680,7 @@ class FrameResult(_message.Message):
     quality: Global___Quality.ValueType
     """The quality of this frame."""
     carried: _builtins.bool
-    """Whether the mask is an earlier frame's, as `quality` allows. Default: false."""
+    """Whether the mask is an earlier frame's: nothing that matters has moved, or `quality` allows it. Default: false."""
     @_builtins.property
     def picture(self) -> Global___Picture:
         """The mask or the composed picture; absent when the frame was refused. When segmentation failed it shows no person;

@@ -86,7 +86,8 @@ export class Numbers {
     this.#tellPresence(stats.presence);
     const [name, meaning] = QUALITY[stats.quality] ?? [stats.quality, ""];
     write("quality", name);
-    write("quality-note", where === "browser" ? "every mask is made in this browser" : meaning);
+    const reused = stats.quality === "full" && stats.carried ? "masks are made when the outline moves" : meaning;
+    write("quality-note", where === "browser" ? "every mask is made in this browser" : reused);
     const { width: w = 0, height: h = 0 } = this.#camera?.getVideoTracks()[0]?.getSettings() ?? {};
     write("size", w ? `${w} × ${h}` : "–");
     write("output", width ? `${width} × ${height}` : "–");

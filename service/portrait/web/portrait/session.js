@@ -145,16 +145,16 @@ export class PortraitSession extends EventTarget {
     const link = this.#link;
     const [numbers, network] = link ? await Promise.all([link.numbers(), link.statistics()]) : [null, null];
     const { roundTrip = 0, relayed = false } = network ?? {};
-    const { quality = "full", model = this.#model } = numbers ?? {};
+    const { quality = "full", model = this.#model, frames_carried: carried = 0 } = numbers ?? {};
     const refused = numbers?.frames_refused ?? 0;
     const presence = this.#presence;
     const common = { where: this.where, result: this.result, roundTrip, relayed, refused, refusal: this.#refusal, presence };
     const dropped = (numbers?.frames_dropped ?? 0) + (this.#studio?.dropped ?? 0);
     // Rates first: a console shows the first few of an object.
-    if (this.#studio) return { ...this.#studio.statistics(), dropped, quality, model, ...common };
+    if (this.#studio) return { ...this.#studio.statistics(), dropped, carried, quality, model, ...common };
     const { framesPerSecond = 0, width = 0, height = 0, buffered = 0 } = network ?? {};
     const latency = (numbers?.latency_seconds ?? 0) + roundTrip + buffered;
-    return { framesPerSecond, width, height, latency, dropped, quality, model, ...common };
+    return { framesPerSecond, width, height, latency, dropped, carried, quality, model, ...common };
   }
 
   /**

@@ -42,6 +42,8 @@
  * @property {number} latency seconds from a camera's frame to its picture; with "composite" what service, network and
  *   jitter buffer take
  * @property {number} dropped frames that were dropped, on this connection
+ * @property {number} [carried] frames that took the mask of an earlier one, since nothing that matters had moved, on this
+ *   connection
  * @property {number} refused frames that the box refused, on this connection
  * @property {string} refusal why it refused the last one; "" if none
  * @property {string} quality the box's present quality level, docs/reference/behaviour.md; "full" in the browser
