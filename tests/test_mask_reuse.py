@@ -30,7 +30,11 @@ MASK = Options("mask")
 class Scene:
     """A person who sits before a room, as a noisy sensor sees them; the network is told the exact mask."""
 
-    def __init__(self, *, noise: float = 3.0, on_change: bool = True, model: FakeModel | None = None) -> None:
+    def __init__(
+        self, *, noise: float = 3.0, on_change: bool = True, model: FakeModel | None = None, share: float = 1.0
+    ) -> None:
+        """The person takes `share` of the picture's height."""
+        self._share = share
         self._who, self._room = person(), room(WIDTH, HEIGHT)
         self._random, self._noise = np.random.default_rng(1), noise
         self._truth = Mask.empty(SIDE, SIDE)
@@ -45,8 +49,8 @@ class Scene:
         Its person stands `head` pixels aside, and `change` draws into picture and mask.
         """
         image, mask = self._who.image, self._who.mask
-        scale = HEIGHT / image.shape[0]
-        matrix = np.float32([[scale, 0, (WIDTH - scale * image.shape[1]) / 2 + head], [0, scale, 0]])
+        scale, top = self._share * HEIGHT / image.shape[0], (1 - self._share) * HEIGHT
+        matrix = np.float32([[scale, 0, (WIDTH - scale * image.shape[1]) / 2 + head], [0, scale, top]])
         shown = cv2.warpAffine(image, matrix, (WIDTH, HEIGHT), borderMode=cv2.BORDER_REPLICATE)
         truth = np.asarray(cv2.warpAffine(mask, matrix, (WIDTH, HEIGHT)), np.uint8)
         picture = np.where(truth[..., None] > 127, shown, self._room)
@@ -116,7 +120,7 @@ def test_the_frame_in_which_something_begins_to_move_is_segmented(wait: int) -> 
 def test_a_change_far_from_the_person_has_the_whole_picture_looked_at() -> None:
     """A segmenter that looks where the person was would not see who comes in."""
     model = FakeModel(full_mask)
-    scene = Scene(model=model)
+    scene = Scene(model=model, share=0.4)
     for _ in range(8):
         scene.show()
     assert not model.priors

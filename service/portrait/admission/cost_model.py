@@ -21,7 +21,7 @@ VIEWER, ENCODING = "viewer", "encoding"
 session has made for its viewers."""
 
 DECODERS = {"webrtc": "vp8", "grpc": "jpeg", "http": "jpeg", "camera": "vp8"}
-ENCODERS = {"webrtc": "vp8", "grpc": "jpeg", "http": "png", "camera": "", ENCODING: "vp8"}
+ENCODERS = {"webrtc": "vp8", "grpc": "jpeg", "http": "png", "camera": "", VIEWER: "vp8", ENCODING: "vp8"}
 """The codecs each transport is charged for; what viewers see is decoded elsewhere, and a camera's pictures are encoded
 for viewers alone."""
 
@@ -52,6 +52,8 @@ class Demand:
     """Whether it is one picture, worked on by one thread."""
     looks: int = 1
     """Inferences of a frame, at most."""
+    encodes: bool = True
+    """Whether a viewer's pictures are encoded for it alone."""
 
 
 def assumed_demand(
@@ -65,9 +67,9 @@ def assumed_demand(
     )
 
 
-def viewer_demand(pixels: int = NOMINAL_PIXELS) -> Demand:
-    """What a viewer is charged for the packets that are sent to it."""
-    return Demand(VIEWER, "composite", "", pixels or NOMINAL_PIXELS)
+def viewer_demand(pixels: int = NOMINAL_PIXELS, *, encodes: bool = False) -> Demand:
+    """What a viewer is charged for the packets that are sent to it, and with `encodes` for an encoding of its own."""
+    return Demand(VIEWER, "composite", "", pixels or NOMINAL_PIXELS, encodes=encodes)
 
 
 def encoding_demand(pixels: int = NOMINAL_PIXELS) -> Demand:
@@ -118,11 +120,9 @@ class CostModel:
     def _work(self, demand: Demand, quality: Quality) -> float:
         """Seconds that one frame takes after it has been decoded."""
         quality, pixels = quality if demand.adaptive else Quality.FULL, demand.pixels
-        if demand.transport == VIEWER:
-            return 0.0
         encode = self.part(f"encode {ENCODERS[demand.transport]}", pixels)
-        if demand.transport == ENCODING:
-            return encode
+        if demand.transport in (VIEWER, ENCODING):
+            return encode if demand.encodes else 0.0
         model = self.cheaper.get(demand.model, demand.model) if quality >= Quality.SMALLER else demand.model
         segment = self.part(f"segment {model}", pixels)
         segment *= demand.looks

@@ -111,7 +111,7 @@ class Contour:
         """`guide` and `person` are those of a SegmentedFrame."""
         side = min(guide.shape)
         self._part = 2 * round(side * BAND) + 1
-        self._most = SHIFT * side * self._part
+        self._most: float = SHIFT * side * self._part
         self._area = max(1, cv2.countNonZero(person))
         inside = cv2.erode(person, cv2.getStructuringElement(cv2.MORPH_RECT, (self._part, self._part)))
         self._guide, self._watched = guide, cv2.bitwise_not(inside)

@@ -154,8 +154,19 @@ class Sessions:
             await asyncio.shield(self._close(session))
 
     @contextmanager
-    def admit_viewer(self, pixels: int, *, encodes: bool) -> Iterator[StreamLoad]:
-        """Charge for a viewer of pictures of `pixels`, 0 if unknown, for the length of the block.
+    def admit_viewer(self, pixels: int) -> Iterator[StreamLoad]:
+        """Charge for a viewer of pictures of `pixels`, 0 if unknown, that has them encoded for itself, for the block.
+
+        Raises:
+            OutOfCpu: one more viewer does not fit.
+        """
+        demand = viewer_demand(pixels, encodes=True)
+        with self._charged(StreamLoad(demand, time.monotonic()), [demand]) as load:
+            yield load
+
+    @contextmanager
+    def admit_sharing_viewer(self, pixels: int, *, encodes: bool) -> Iterator[StreamLoad]:
+        """Charge for a viewer of pictures of `pixels`, 0 if unknown, that shares an encoding, for the block.
 
         With `encodes` it is the first of its stream's output: it is admitted only if encoding fits as well, which is
         charged apart (`charge_encoding`).

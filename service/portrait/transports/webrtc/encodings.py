@@ -64,6 +64,10 @@ class Subscription:
     def target_bitrate(self, bitrate: int) -> None:
         self.estimate = bitrate
 
+    def settled_estimate(self, now: float) -> int:
+        """The estimate; 0 until it has joined its encoding long enough for it to count."""
+        return self.estimate if now - self.joined > SETTLING_SECONDS else 0
+
     def end(self, reason: str) -> None:
         """End the viewer. Idempotent: the first reason stands."""
         if not self._ended.done():
@@ -165,8 +169,8 @@ class Encoding:
 
     def _prepare(self, now: float) -> None:
         """Set the rate of the next picture, and make it a keyframe if one is wanted and the last is old enough."""
-        settled = [each.estimate for each in self._subscriptions if now - each.joined > SETTLING_SECONDS]
-        estimates = settled or [each.estimate for each in self._subscriptions]
+        settled = [each.settled_estimate(now) for each in self._subscriptions]
+        estimates = settled if any(settled) else [each.estimate for each in self._subscriptions]
         if rate := common_rate(estimates, self.highest_rate):
             self._encoder.rate = rate
         if now - self._keyframe_at >= KEYFRAME_SECONDS and any(each.wants_keyframe for each in self._subscriptions):

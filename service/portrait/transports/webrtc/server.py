@@ -202,7 +202,7 @@ class WebRTC:
         with (
             self._broadcasts.view(name) as broadcast,
             self._encodings_of(broadcast) as encodings,
-            self._sessions.admit_viewer(broadcast.pixels[output], encodes=not encodings.makes(output)) as load,
+            self._sessions.admit_sharing_viewer(broadcast.pixels[output], encodes=not encodings.makes(output)) as load,
             broadcast.sound.listen() as listener,
         ):
             viewer = Viewer(new_id(self._sessions.shared.index), broadcast, output, encodings)

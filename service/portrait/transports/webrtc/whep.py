@@ -26,9 +26,9 @@ logger = logging.getLogger(__name__)
 LOST, HARDLY_LOST = 0.1, 0.02
 """Shares of the packets that a viewer reports as lost: too many for the encoding that all share, and few enough."""
 
-BAD_SECONDS, GOOD_SECONDS = 2.0, 10.0
+BAD_SECONDS, GOOD_SECONDS, MOST_GOOD_SECONDS = 2.0, 10.0, 160.0
 """How long a viewer's line must carry too little before it gets an encoding of its own, and enough before it shares the
-others' again."""
+others' again: longer every time, since each costs the others a keyframe."""
 
 CHECK_SECONDS = 1.0
 
@@ -119,7 +119,7 @@ class Viewer:
     async def _show(self) -> None:
         """Share the others' encoding while the viewer's line carries it, and have one of its own while it does not."""
         await self.connection.connected.wait()
-        codec = negotiated_codec(self._transceiver)
+        codec, good_seconds = negotiated_codec(self._transceiver), GOOD_SECONDS
         while True:
             async with self._encodings.share(self.output, codec, self._subscription) as shared:
                 await self._wait(BAD_SECONDS, partial(self._carries_less, shared))
@@ -127,14 +127,18 @@ class Viewer:
                     await asyncio.sleep(GOOD_SECONDS)
                     await self._wait(BAD_SECONDS, partial(self._carries_less, shared))
                 rate = shared.rate
-            await self._show_apart(codec, round(MUCH_LESS * rate), rate)
+            await self._show_apart(codec, round(MUCH_LESS * rate), good_seconds)
+            good_seconds = min(2 * good_seconds, MOST_GOOD_SECONDS)
 
-    async def _show_apart(self, codec: RTCRtpCodecParameters, most: int, enough: int) -> None:
-        """Have an encoding of at most `most` bits per second until the line carries `enough`."""
+    async def _show_apart(self, codec: RTCRtpCodecParameters, most: int, seconds: float) -> None:
+        """Have an encoding of at most `most` bits per second until the line has carried that for so long.
+
+        Whether it carries more shows only when more is sent: receivers estimate little above what they get.
+        """
         with suppress(OutOfCpu):  # another worker has taken the room meanwhile
             async with self._encodings.open_own(self.output, codec, self._subscription, most):
                 log_event(logger, logging.INFO, "viewer encoded apart", viewer=self.id[:6], rate=most)
-                await self._wait(GOOD_SECONDS, partial(self._carries, enough))
+                await self._wait(seconds, partial(self._carries, most))
 
     async def _wait(self, seconds: float, condition: Callable[[], Awaitable[bool]]) -> None:
         """Wait until the condition has held for so long."""
@@ -148,8 +152,8 @@ class Viewer:
         asked, self._asked = self._subscription.keyframes_wanted - self._asked, self._subscription.keyframes_wanted
         if len(shared) < 2:
             return False
-        estimate = self._subscription.estimate
-        return 0 < estimate < MUCH_LESS * shared.rate or asked > 1 or await self._lost() > LOST
+        is_slow = 0 < self._subscription.settled_estimate(time.monotonic()) < MUCH_LESS * shared.rate
+        return is_slow or asked > 1 or await self._lost() > LOST
 
     async def _carries(self, rate: int) -> bool:
         """Whether the line carries this many bits per second."""
