@@ -87,8 +87,8 @@ def mutated(message: Any, dice: random.Random) -> bytes:
 
 
 WORDS = [
-    "", "mask", "alpha", "blur", "color", "image", "cutout", "#00ff00", "dusk", "portrait", "image", "prior", "mask",
-    "UINT8", "BYTES", "FP32", "1",
+    "", "mask", "alpha", "blur", "color", "image", "cutout", "pixelate", "largest", "#00ff00", "dusk", "portrait",
+    "image", "prior", "mask", "UINT8", "BYTES", "FP32", "1",
 ]  # fmt: skip
 SIZES = [0, 1, 2, 3, 32, 48, SIDE, 2**31 - 1]
 BLOBS = [b"", PRIOR.data, *(picture.data for picture in PICTURES)]

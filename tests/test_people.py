@@ -17,8 +17,9 @@ RATE = 30
 
 
 def disc(x: float, radius: float, y: float = 48.0) -> Array:
-    """Somebody round, with a soft edge."""
-    picture = cv2.circle(np.zeros((96, 96), np.uint8), (round(x), round(y)), round(radius), 255, -1)
+    """Somebody round, with a soft edge; in hundredths of the picture, nearly."""
+    place, size = (round(2 * x), round(2 * y)), round(2 * radius)
+    picture = cv2.circle(np.zeros((192, 192), np.uint8), place, size, 255, -1)
     return np.asarray(cv2.GaussianBlur(picture, (5, 5), 0), np.uint8)
 
 
@@ -27,7 +28,7 @@ def mask_of(*persons: Array) -> Mask:
 
 
 def test_somebody_who_is_alone_keeps_their_mask_as_it_is() -> None:
-    mask = mask_of(disc(30, 15), disc(80, 1.0))
+    mask = mask_of(disc(30, 15), disc(80, 0.5))
     for which in ("largest", "nearest-centre"):
         assert PersonChooser(which).choose(mask, 0.0) is mask
 
@@ -63,7 +64,7 @@ def test_another_is_chosen_only_when_they_have_been_clearly_better_for_a_while_a
         left = []
         for _ in range(round(seconds * RATE)):
             values = chooser.choose(mask_of(disc(24, first), disc(70, second)), frame / RATE).values
-            left.append((int(values[48, 24]), int(values[48, 70])))
+            left.append((int(values[96, 48]), int(values[96, 140])))
             frame += 1
         return left
 

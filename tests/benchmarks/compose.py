@@ -13,7 +13,7 @@ import numpy as np
 
 from portrait.bench.frame import SIZES, make_frames
 from portrait.core.auto_framing import Window, show
-from portrait.core.compositors import Options, open_compositor
+from portrait.core.compositors import HIDING_MODES, Options, open_compositor
 from portrait.image.frame import Mask
 
 WINDOW = Window(0.2, 0.1, 0.6)
@@ -44,6 +44,7 @@ def main() -> None:
     cv2.setNumThreads(1)
     mask = _mask()
     looks = [(mode, edges) for mode in ("color", "image", "cutout") for edges in (False, True)]
+    looks += [(mode, False) for mode in ("blur", *HIDING_MODES)]
     print(
         "size  " + "".join(f"{mode + ', decontaminated' * edges:>24}" for mode, edges in looks) + "  framing, besides"
     )

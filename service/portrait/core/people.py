@@ -2,7 +2,8 @@
 
 A person is a connected part of the mask. Once two have been seen apart they stay two while they touch: each pixel of
 the joined part is then taken for that of the two whose pixels of the frame before are nearer. Another person is chosen
-only once they have fitted clearly better for a while. Two who touch from the first frame on are one.
+only once they have fitted clearly better for a while. Two who touch from the first frame on are one. All of it is done
+at half of the mask's size, in a third of the time.
 """
 
 from dataclasses import dataclass
@@ -11,6 +12,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from portrait.core.guided_filter import halve
 from portrait.image.frame import Mask, Plane
 
 ALL, LARGEST, NEAREST = "all", "largest", "nearest-centre"
@@ -34,8 +36,8 @@ FADE = 0.3
 LONGEST_STEP = 0.2
 """Seconds between two frames, at most, that count."""
 
-SOFT = 5
-"""Pixels of the mask across which a person ends where another one begins."""
+SOFT = 3
+"""Pixels, of half the mask's size, across which a person ends where another one begins."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -84,9 +86,10 @@ class PersonChooser:
         """The mask of the chosen person in a frame whose media time is `seconds`."""
         step = min(max(seconds - self._seconds, 0.0), LONGEST_STEP)
         self._seconds = seconds
-        if self._mine is not None and self._mine.shape != mask.values.shape:
+        small = halve(mask.values)
+        if self._mine is not None and self._mine.shape != small.shape:
             self._mine = self._others = self._weight = self._before = None
-        regions = self._regions(mask)
+        regions = self._regions(small)
         if not regions:
             return mask
         mine = self._pick(regions, step)
@@ -99,14 +102,15 @@ class PersonChooser:
         self._weight = weight
         if self._others is None and not self._fade:
             return mask
-        values = np.asarray(cv2.multiply(mask.values, weight, dtype=cv2.CV_8U), np.uint8)
+        kept = cv2.resize(weight, (mask.width, mask.height), interpolation=cv2.INTER_LINEAR)
+        values = np.asarray(cv2.multiply(mask.values, kept, dtype=cv2.CV_8U), np.uint8)
         return Mask(values, mask.fine)
 
-    def _regions(self, mask: Mask) -> list[Region]:
-        """The persons of a mask; those who have come to touch the chosen one are still others."""
-        person = cv2.threshold(mask.values, PERSON, 255, cv2.THRESH_BINARY)[1]
+    def _regions(self, values: Plane) -> list[Region]:
+        """The persons of a mask's values; those who have come to touch the chosen one are still others."""
+        person = cv2.threshold(values, PERSON, 255, cv2.THRESH_BINARY)[1]
         count, labels, stats, _ = cv2.connectedComponentsWithStats(person)
-        least, regions = SMALLEST * mask.values.size, []
+        least, regions = SMALLEST * values.size, []
         for label in range(1, count):
             if stats[label, cv2.CC_STAT_AREA] >= least:
                 part = np.asarray(np.where(labels == label, 255, 0), np.uint8)
