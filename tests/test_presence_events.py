@@ -313,6 +313,7 @@ async def test_a_broker_is_told_of_named_streams_and_again_after_it_was_away(
                 name = there.replace("/", "_")
                 announced = json.loads(found[f"homeassistant/binary_sensor/{name}/config"])
                 assert (announced["device_class"], announced["state_topic"]) == ("occupancy", f"{there}/presence")
+                assert announced["default_entity_id"] == f"binary_sensor.{name}"
                 assert announced["device"]["name"] == "front door"
                 assert {each["topic"] for each in announced["availability"]} <= found.keys()
                 assert json.loads(found[f"{there}/attributes"])["share"] == 0.5

@@ -180,7 +180,8 @@ def announcement(stream: str, topic: str, status: str) -> Mapping[str, Any]:
     return {
         "name": "Presence",
         "unique_id": name,
-        "object_id": name,
+        "object_id": name,  # for Home Assistant before 2026.4
+        "default_entity_id": f"binary_sensor.{name}",
         "device_class": "occupancy",
         "state_topic": f"{topic}/presence",
         "json_attributes_topic": f"{topic}/attributes",
