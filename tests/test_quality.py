@@ -69,6 +69,20 @@ def test_quality_goes_down_soon_and_up_late(course: list[tuple[Pressure, float]]
     assert controller.quality == quality
 
 
+def test_finer_models_come_with_cpu_to_spare_and_go_before_quality_does() -> None:
+    spare, tight = replace(CALM, cpu_finer=0.4), replace(CALM, cpu_finer=0.6)
+    course = [
+        (tight, 60, False, FULL), (spare, 0.25, True, FULL), (BETWEEN, 60, True, FULL),
+        (BUSY, 1.25, False, FULL), (BUSY, 1.25, False, STILL), (spare, 5.5, False, FULL), (spare, 5.5, True, FULL),
+    ]  # fmt: skip
+    controller, now = QualityController(SLOWER, has_finer=True), 0.0
+    for pressure, seconds, finer, quality in course:
+        for _ in range(round(seconds / 0.25)):
+            controller.update(now, pressure)
+            now += 0.25
+        assert (controller.finer, controller.quality) == (finer, quality)
+
+
 @pytest.mark.parametrize("lowest", Quality)
 def test_quality_goes_no_further_than_allowed_and_says_when_that_is_not_enough(lowest: Quality) -> None:
     controller = QualityController(lowest)
@@ -175,6 +189,19 @@ def test_the_smaller_network_goes_on_from_the_others_mask_and_back() -> None:
     assert (watched.big.open_count, watched.small.open_count) == (0, 0)
 
 
+def test_a_finer_model_continues_from_the_others_mask_at_its_own_size_and_back() -> None:
+    own, finer = (FakeModel(lambda _, size=size: Mask(np.full((size, size), size, np.uint8))) for size in (96, 128))
+    finer.width = finer.height = 128
+    pipeline = Pipeline(own.open(), (96, 96), Metrics(), finer=finer)
+    options = Options("mask")
+    masks = [pipeline.run(make_frame(i), options, open_compositor(options), finer=i in (2, 3)).mask for i in range(6)]
+    assert [mask.width for mask in masks] == [96, 96, 128, 128, 96, 96]
+    assert [(prior.width, prior.values[0, 0]) for prior in finer.priors] == [(128, 96)]
+    assert [(prior.width, prior.values[0, 0]) for prior in own.priors] == [(96, 128)]
+    pipeline.close()
+    assert (own.open_count, finer.open_count) == (0, 0)
+
+
 # Sessions and their clients.
 
 
@@ -277,6 +304,20 @@ async def test_clients_are_told_the_quality_they_get(
             text = await scrape.text()
     counted = re.findall(r"^portrait_masks_carried_total\{.*\} (\S+)", text, re.MULTILINE)
     assert sum(map(float, counted)) >= 5
+
+
+async def test_composed_video_gets_the_finer_model_and_a_mask_keeps_its_size(
+    service: Service, shown: Clip, fix: Callable[[Quality], None]
+) -> None:
+    fix(FULL)
+    service.sessions._capacity._controller.finer = True
+    for query, model in (({}, "portrait-fine"), ({"result": "mask"}, "portrait"), ({"model": "portrait"}, "portrait")):
+        async with viewer(f"http://127.0.0.1:{service.http_port}", Camera(shown)) as one:
+            await one.connect(**query)
+            for _ in range(5):
+                await one.frame()
+            numbers = await one.numbers()
+        assert (numbers["model"], numbers["quality"], numbers["frames_failed"]) == (model, "full", 0)
 
 
 async def test_the_lowest_step_halves_the_frames(service: Service, shown: Clip, fix: Callable[[Quality], None]) -> None:

@@ -142,7 +142,7 @@ class Capacity:
         self, costs: CostModel | None, shared: SharedState, metrics: Metrics, limits: Limits = UNLIMITED
     ) -> None:
         self._costs, self._shared, self._metrics, self._limits = costs, shared, metrics, limits
-        self._controller = QualityController(limits.lowest)
+        self._controller = QualityController(limits.lowest, costs is not None and bool(costs.finer))
         self._correction = 1.0
         self._loads: set[StreamLoad] = set()
 
@@ -150,6 +150,15 @@ class Capacity:
     def quality(self) -> Quality:
         """What live streams get now."""
         return self._controller.quality
+
+    @property
+    def finer(self) -> bool:
+        """Whether live streams get finer models now, where there are any."""
+        return self._controller.finer
+
+    def milliseconds(self, model: str) -> float | None:
+        """Milliseconds of CPU in which this machine segments a frame of 640x480; None if it was not measured."""
+        return None if self._costs is None else self._costs.milliseconds(model)
 
     @property
     def counts_cores(self) -> bool:
@@ -226,7 +235,10 @@ class Capacity:
             # Never under pressure: a gRPC client that is answered late sends less than it would like to.
             for load in self._loads:
                 load.trust_measured_rate(now)
+        finer = self.finer
         step = self._controller.update(now, pressure)
+        if self.finer != finer:
+            logger.info("live streams get %s models", "finer" if self.finer else "their own")
         if step:
             self._metrics.quality_changed(self.quality, step)
             logger.warning("quality %s: %s -> %s", "down" if step > 0 else "up", quality.name, self.quality.name)
@@ -237,19 +249,21 @@ class Capacity:
             return Pressure(cpu=0.0, cpu_better=0.0, lag=0.0, age=0.0)
         cpu = sum(row.used for row in self._shared.rows) / self._limits.budget
         better = Quality(max(Quality.FULL, self.quality - 1))
-        expected, expected_better = self._expected(now, self.quality), self._expected(now, better)
+        expected, expected_better = self._expected(now, self.quality, self.finer), self._expected(now, better)
+        expected_finer = self._expected(now, Quality.FULL, finer=True)
         ages = [age for load in self._loads if (age := load.age(now)) is not None]
         return Pressure(
             cpu=cpu,
             cpu_better=cpu * expected_better / expected if expected else cpu,
             lag=lag if ages else 0.0,
             age=median(ages) if ages else 0.0,
+            cpu_finer=cpu * expected_finer / expected if expected else inf,
         )
 
-    def _expected(self, now: float, quality: Quality) -> float:
-        """Cores of this worker's streams at a quality, uncorrected."""
+    def _expected(self, now: float, quality: Quality, finer: bool = False) -> float:
+        """Cores of this worker's streams at a quality, or with finer models, uncorrected."""
         costs = self._costs
-        return 0.0 if costs is None else sum(costs.cores(load.demand(now), quality) for load in self._loads)
+        return 0.0 if costs is None else sum(costs.cores(load.demand(now), quality, finer) for load in self._loads)
 
     def _committed(self, now: float) -> float:
         return self._expected(now, self._limits.lowest) * self._correction
@@ -264,7 +278,7 @@ class Capacity:
         for load in self._loads:
             demand, done = load.demand(now), load.result_rate(now)
             decoded = load.arrival_rate(now) if demand.transport in DECODES_ALL else done + load.refusal_rate(now)
-            expected += costs.cores_used(demand, quality, decoded, done)
+            expected += costs.cores_used(demand, quality, decoded, done, self.finer)
         if expected >= TRUSTED_CORES:
             low, high = CORRECTION
             self._correction += 0.2 * (min(high, max(low, used / expected)) - self._correction)

@@ -52,18 +52,34 @@ class Demand:
     """Whether it is one picture, worked on by one thread."""
     looks: int = 1
     """Inferences of a frame, at most."""
+    may_be_finer: bool = False
+    """Whether a finer model stands in for `model` while the box has CPU to spare."""
     encodes: bool = True
     """Whether a viewer's pictures are encoded for it alone."""
 
 
 def assumed_demand(
-    transport: str, mode: str, model: str, delivery: Delivery, pixels: int = NOMINAL_PIXELS, looks: int = 1
+    transport: str,
+    mode: str,
+    model: str,
+    delivery: Delivery,
+    pixels: int = NOMINAL_PIXELS,
+    looks: int = 1,
+    may_be_finer: bool = False,
 ) -> Demand:
     """What a session is charged before its first frame: `pixels` at the rate that its delivery implies."""
     is_still = delivery is Delivery.STILL
     rate = STILL_RATE if is_still else NOMINAL_RATE
     return Demand(
-        transport, mode, model, pixels, rate, adaptive=delivery is Delivery.LIVE, is_still=is_still, looks=looks
+        transport,
+        mode,
+        model,
+        pixels,
+        rate,
+        adaptive=delivery is Delivery.LIVE,
+        is_still=is_still,
+        looks=looks,
+        may_be_finer=may_be_finer,
     )
 
 
@@ -89,6 +105,8 @@ class CostModel:
     """Name of the default model."""
     cheaper: Mapping[str, str]
     """Model -> a cheaper one with a mask of the same size, where there is one."""
+    finer: str = ""
+    """Name of the model that stands in for the default one while the box has CPU to spare; "" for none."""
 
     def part(self, name: str, pixels: int) -> float:
         """Seconds for a picture of `pixels`: interpolated between SIZES, in proportion above the largest."""
@@ -103,27 +121,34 @@ class CostModel:
                 return figures[i] + share * (figures[i + 1] - figures[i])
         return figures[-1] * pixels / PIXELS[-1]
 
-    def cores(self, demand: Demand, quality: Quality) -> float:
-        """Cores that a stream keeps busy at a quality when everything it asks for is done."""
+    def milliseconds(self, model: str) -> float | None:
+        """Milliseconds of CPU in which this machine segments a frame of 640x480; None if it was not measured."""
+        figures = self.parts.get(f"segment {model}")
+        return None if figures is None else 1000 * figures[SIZES.index((640, 480))]
+
+    def cores(self, demand: Demand, quality: Quality, finer: bool = False) -> float:
+        """Cores that a stream keeps busy at a quality, or with finer models, when all that it asks for is done."""
         slowed = demand.adaptive and quality >= Quality.SLOWER
         done = min(demand.rate, SLOW_RATE) if slowed else demand.rate
-        cores = self.cores_used(demand, quality, demand.rate if demand.transport in DECODES_ALL else done, done)
+        cores = self.cores_used(demand, quality, demand.rate if demand.transport in DECODES_ALL else done, done, finer)
         return min(cores, 1.0) if demand.is_still else cores
 
-    def cores_used(self, demand: Demand, quality: Quality, decoded: float, done: float) -> float:
+    def cores_used(self, demand: Demand, quality: Quality, decoded: float, done: float, finer: bool = False) -> float:
         """Cores that `decoded` frames per second take, of which `done` are segmented, composed and encoded as well."""
         decoder = DECODERS.get(demand.transport)
         decode = self.part(f"decode {decoder}", demand.pixels) if decoder else 0.0
         wire = WIRE[demand.transport] * self.part(f"segment {self.default}", NOMINAL_PIXELS)
-        return decoded * (decode + wire) + done * self._work(demand, quality)
+        return decoded * (decode + wire) + done * self._work(demand, quality, finer)
 
-    def _work(self, demand: Demand, quality: Quality) -> float:
+    def _work(self, demand: Demand, quality: Quality, finer: bool) -> float:
         """Seconds that one frame takes after it has been decoded."""
         quality, pixels = quality if demand.adaptive else Quality.FULL, demand.pixels
         encode = self.part(f"encode {ENCODERS[demand.transport]}", pixels)
         if demand.transport in (VIEWER, ENCODING):
             return encode if demand.encodes else 0.0
         model = self.cheaper.get(demand.model, demand.model) if quality >= Quality.SMALLER else demand.model
+        if finer and demand.may_be_finer and self.finer:
+            model = self.finer
         segment = self.part(f"segment {model}", pixels)
         segment *= demand.looks
         if quality >= Quality.ALTERNATE:

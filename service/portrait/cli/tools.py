@@ -14,6 +14,7 @@ from portrait.core.segmenters import choose_models
 from portrait.core.segmenters.catalog import PUBLISHED
 from portrait.doctor import examine
 from portrait.errors import BadOption
+from portrait.server.calibration import load_costs
 from portrait.server.model_fetch import fetch
 from portrait.settings import Settings
 
@@ -69,10 +70,12 @@ def models(parsed: argparse.Namespace, settings: Settings) -> int:
     if parsed.action == "fetch":
         return _fetch(parsed, settings)
     found = choose_models(settings)
+    costs = load_costs(found)
     rows = [
         {"name": model.name, "path": model.path, "default": model.name == found.default,
          "still_default": model.name == found.pick_still(None).name, "width": model.width, "height": model.height,
-         "stateful": model.stateful, "runtime": model.runtime}
+         "stateful": model.stateful, "runtime": model.runtime,
+         "milliseconds": round(costs.milliseconds(model.name) or 0.0, 2)}
         for model in found.by_name.values()
     ]  # fmt: skip
     if parsed.json:
@@ -80,7 +83,10 @@ def models(parsed: argparse.Namespace, settings: Settings) -> int:
     else:
         for row in rows:
             mark = "*" if row["default"] else "+" if row["still_default"] else " "
-            print(f"{mark} {row['name']:<20} {row['width']}x{row['height']}  {row['path']}")
+            print(
+                f"{mark} {row['name']:<20} {row['width']}x{row['height']}  {row['milliseconds']:6.2f} ms  {row['path']}"
+            )
+        print("milliseconds of CPU for a frame of 640x480 on this processor", file=sys.stderr)
         print(
             "* streams, + stills and files" if found.still is not None else "* streams, stills and files",
             file=sys.stderr,

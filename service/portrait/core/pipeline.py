@@ -5,6 +5,7 @@ What a pipeline keeps of earlier frames decides five things: whether their mask 
 the framed window stands (AutoFraming), and what the modes that hide the person hide of them (HiddenArea).
 """
 
+import logging
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
@@ -19,10 +20,12 @@ from portrait.core.hiding import HiddenArea
 from portrait.core.mask_reuse import Carried, MaskReuse, SegmentedFrame, make_person
 from portrait.core.people import ALL, PersonChooser
 from portrait.core.presence import Presence, PresenceRule, PresenceTracker
-from portrait.core.segmenters import Segmenter
+from portrait.core.segmenters import Model, Segmenter
 from portrait.errors import BadOption
 from portrait.image.frame import Frame, Mask, Plane
 from portrait.metrics import Metrics
+
+logger = logging.getLogger(__name__)
 
 GAP = 1.0
 """Seconds without a frame after which the mask no longer says anything about the picture."""
@@ -119,7 +122,8 @@ class Pipeline:
 
     `open_smaller` opens a cheaper one with masks of the same size, for when quality goes down; after `gap` seconds
     without a frame the prior is forgotten. With `on_change` the network runs only when the contour may have moved.
-    `presence` says when a person counts as present.
+    `presence` says when a person counts as present. `finer` is a model that stands in for the segmenter's when there
+    is CPU to spare; it may have masks of another size.
     """
 
     def __init__(
@@ -132,6 +136,7 @@ class Pipeline:
         presence: PresenceRule | None = None,
         *,
         on_change: bool = False,
+        finer: Model | None = None,
     ) -> None:
         self._segmenter, self._metrics = segmenter, metrics
         self._best, self._smaller, self._open_smaller = segmenter, segmenter, open_smaller
@@ -143,19 +148,33 @@ class Pipeline:
         self._hiding: HiddenArea | None = None
         """While the mode is one of HIDING_MODES."""
         self._tracker, self._presence = PresenceTracker(presence or PresenceRule()), NOBODY
-        self._mask_width, self._mask_height = mask_size
+        self._size, (self._mask_width, self._mask_height) = mask_size, mask_size
+        self._finer, self._uses_finer = finer, False
+        self._finer_segmenter: Segmenter | None = None
+        """Opened when it is used first."""
         self._last: LastFrame | None = None
         self._resumed: Mask | None = None
         """A prior made elsewhere, until a mask has been made of it."""
 
-    def run(self, frame: Frame, options: Options, compositor: Compositor, quality: Quality = Quality.FULL) -> Result:
-        """Segment `frame` at a quality level.
+    def run(
+        self,
+        frame: Frame,
+        options: Options,
+        compositor: Compositor,
+        quality: Quality = Quality.FULL,
+        *,
+        finer: bool = False,
+    ) -> Result:
+        """Segment `frame` at a quality level, or by the finer model if there is one.
 
         A failure of the network does not raise: the result has an empty mask, so that it shows nothing of the
         background, and `failure` says why. Where the mode hides the person, the whole picture is blurred.
         """
         failure = None
         with self._metrics.stage("segment"):
+            # What is hidden and who is chosen is kept from mask to mask, which must have one size.
+            is_kept = options.mode in HIDING_MODES or options.people != ALL
+            self._use_finer(finer and quality is Quality.FULL and not is_kept)
             fine = make_fine_guide(frame, self._mask_width, self._mask_height)
             guide = halve(fine)
             last = self._last
@@ -248,12 +267,35 @@ class Pipeline:
 
     def close(self) -> None:
         """Close the segmenters."""
-        self._best.close()
-        if self._smaller is not self._best:
-            self._smaller.close()
+        for segmenter in {self._best, self._smaller, self._finer_segmenter or self._best}:
+            segmenter.close()
+
+    def _use_finer(self, wanted: bool) -> None:
+        """Switch to the finer model or back; the other continues from the last mask, at its own size."""
+        if self._finer is None or wanted == self._uses_finer:
+            return
+        if self._finer_segmenter is None:
+            try:
+                self._finer_segmenter = self._finer.open()
+            except Exception:  # whatever a runtime raises: the stream continues without it
+                logger.exception("the finer model cannot be opened")
+                self._finer = None
+                return
+        self._uses_finer = wanted
+        self._segmenter = self._finer_segmenter if wanted else self._best
+        self._mask_width, self._mask_height = (self._finer.width, self._finer.height) if wanted else self._size
+        prior = self._resumed if self._reuse.last is None else self._reuse.last.prior
+        self._reuse.forget()
+        self._last = None
+        if prior is None:
+            self._segmenter.reset()
+        else:
+            self._segmenter.resume(Mask(resize(prior.values, self._mask_width, self._mask_height)))
 
     def _choose(self, quality: Quality) -> None:
         """Switch to the best segmenter or to the smaller one, which continues from the last mask."""
+        if self._uses_finer:
+            return
         wanted = self._best
         if quality >= Quality.SMALLER and self._open_smaller is not None:
             if self._smaller is self._best:

@@ -81,7 +81,7 @@ def make_costs(parts: dict[str, tuple[float, ...]], models: Models) -> CostModel
         cheapest = min(like, key=lambda other: parts[f"segment {other}"][0])
         if parts[f"segment {cheapest}"][0] < CHEAPER * parts[f"segment {name}"][0]:
             cheaper[name] = cheapest
-    return CostModel(parts, models.default, cheaper)
+    return CostModel(parts, models.default, cheaper, models.finer or "")
 
 
 def measure(models: Models) -> Iterator[tuple[str, tuple[float, ...]]]:

@@ -89,6 +89,10 @@ class Sessions:
         except KeyError:
             raise NoSuchSession("no session has this id, or it has ended") from None
 
+    def milliseconds(self, model: str) -> float | None:
+        """Milliseconds of CPU in which this machine segments a frame of 640x480; None if it was not measured."""
+        return self._capacity.milliseconds(model)
+
     def describe(self) -> list[Mapping[str, Any]]:
         """Every open session as the API shows it."""
         return [session.describe() for session in self._open.values()]
@@ -104,6 +108,7 @@ class Sessions:
         prior: Mask | None = None,
         delivery: Delivery = Delivery.LIVE,
         pixels: int = NOMINAL_PIXELS,
+        may_be_finer: bool = False,
         traceparent: str | None = None,
         stream: str | None = None,
     ) -> AsyncIterator[Session[P, W]]:
@@ -117,6 +122,8 @@ class Sessions:
             prior: the mask that the first frame continues from.
             delivery: which frames are answered.
             pixels: width times height that admission charges for before the first frame; a still's are known.
+            may_be_finer: whether masks may change their size while it runs: it sends composed pictures alone. A live
+                session that names no model then gets a finer one while the box has CPU to spare.
             traceparent: the caller's position in a trace (W3C Trace Context), if it sent one.
             stream: the name that its results are published under.
 
@@ -127,7 +134,8 @@ class Sessions:
         """
         picked = self.models.pick_still(model) if delivery is Delivery.STILL else self.models.pick_stream(model)
         looks = self.models.looks(picked)
-        demand = assumed_demand(transport, options.mode, picked.name, delivery, pixels, looks)
+        may_be_finer = may_be_finer and not model and delivery is Delivery.LIVE
+        demand = assumed_demand(transport, options.mode, picked.name, delivery, pixels, looks, may_be_finer)
         with self.shared.locked():
             refusal = self._refusal(demand)
             if refusal is None:
@@ -280,6 +288,7 @@ class Sessions:
             feed=self.feed,
             presence=self._presence,
             on_change=self._on_change,
+            finer=self.models.pick_stream(self.models.finer) if self.models.finer and assumed.may_be_finer else None,
             open_span=lambda name: tracing.open(name, traceparent) if tracing else None,
         )
         self._open[session.id] = session

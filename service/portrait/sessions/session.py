@@ -103,7 +103,8 @@ class Session(Generic[P, W]):
     """One stream: its thread, its pipeline with a prior of its own, its counters. Opened by `Sessions.open`.
 
     `assumed` is what admission charges for it before its first frame; `cheaper` is the model that stands in for `model`
-    at Quality.SMALLER; with `on_change` a live session's network runs only when the contour may have moved. `stream` is
+    at Quality.SMALLER; with `on_change` a live session's network runs only when the contour may have moved;
+    `finer` stands in for `model` while the box has CPU to spare. `stream` is
     the name that it is published under. Listeners to `feed` are told when a person comes or leaves, by the rule
     `presence`; stills tell nothing.
     """
@@ -125,6 +126,7 @@ class Session(Generic[P, W]):
         feed: PresenceFeed | None = None,
         presence: PresenceRule | None = None,
         on_change: bool = False,
+        finer: Model | None = None,
         open_span: Callable[[str], SessionSpan | None] = lambda _: None,
     ) -> None:
         self.id, self.transport, self.model = name, assumed.transport, model
@@ -138,6 +140,7 @@ class Session(Generic[P, W]):
         self._codec, self._delivery, self._cheaper = codec, delivery, cheaper
         self._metrics, self._capacity = metrics, capacity
         self._on_change = on_change and delivery is Delivery.LIVE
+        self._finer = finer
         # One value, replaced whole: the session's thread never sees new options with an old compositor.
         self._output: tuple[Options, Compositor] = options, self.check(options)
         self._span = open_span(self.short_id)
@@ -164,6 +167,11 @@ class Session(Generic[P, W]):
         """What this session gets now."""
         return self._capacity.quality if self._delivery is Delivery.LIVE else Quality.FULL
 
+    @property
+    def finer(self) -> bool:
+        """Whether a finer model than its own stands in now."""
+        return self._finer is not None and self._capacity.finer and self.quality is Quality.FULL
+
     def describe(self) -> Mapping[str, Any]:
         """The session as the API shows it."""
         now = time.monotonic()
@@ -171,7 +179,7 @@ class Session(Generic[P, W]):
             "id": self.id,
             "transport": self.transport,
             **self.options.describe(),
-            "model": self.model.name,
+            "model": self._finer.name if self._finer is not None and self.finer else self.model.name,
             "opened": round(self.opened, 3),
             "width": self.load.width,
             "height": self.load.height,
@@ -389,7 +397,14 @@ class Session(Generic[P, W]):
         gap = inf if self._delivery is Delivery.EXACT else GAP
         with self._thread.watched():
             self._pipeline = Pipeline(
-                self.model.open(), size, self._metrics, open_cheaper, gap, self._rule, on_change=self._on_change
+                self.model.open(),
+                size,
+                self._metrics,
+                open_cheaper,
+                gap,
+                self._rule,
+                on_change=self._on_change,
+                finer=self._finer,
             )
             if prior is not None and self.model.stateful:
                 self._pipeline.resume(prior)
@@ -411,7 +426,7 @@ class Session(Generic[P, W]):
         quality = self.quality
         # Only the model can hang. Decoding and encoding take as long as the picture is large and the box busy.
         with self._thread.watched():
-            result = self._pipeline.run(frame, options, compositor, quality)
+            result = self._pipeline.run(frame, options, compositor, quality, finer=self.finer)
         if result.failure is not None:
             # The frames of its traceback refer back to it and to the picture; only the collector would free them.
             result.failure.__traceback__ = None

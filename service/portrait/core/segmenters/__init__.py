@@ -40,6 +40,8 @@ class Models:
     """The name of the one that streams get when they name none."""
     still: Model | None = None
     """What stills get when they name none: several looks of one of these models. None: the default."""
+    finer: str | None = None
+    """The name of the one that stands in for the default of streams while the box has CPU to spare, if any."""
 
     @property
     def by_use(self) -> Mapping[str, Model]:
@@ -106,7 +108,7 @@ def load_models(
     """
     models = {path.stem: open_model(path, runtime) for path in sorted(EMBEDDED.glob("*.tflite"))}
     if chosen == AUTO:
-        return Models(models, LIVE, StillModel(models[STILL]))
+        return Models(models, LIVE, StillModel(models[STILL]), finer=STILL)
     if chosen in PUBLISHED and folder is not None:
         models[chosen] = _open_published(PUBLISHED[chosen], folder, runtime, models[STILL])
         return Models(models, LIVE, models[chosen])

@@ -88,7 +88,8 @@ class HttpRoutes:
         return web.json_response(
             [
                 {"name": model.name, "width": model.width, "height": model.height, "stateful": model.stateful,
-                 "default": model.name == models.default, "still_default": model.name == still}
+                 "default": model.name == models.default, "still_default": model.name == still,
+                 "milliseconds": _rounded(self._sessions.milliseconds(model.name))}
                 for model in models.by_name.values()
             ]
         )  # fmt: skip
@@ -135,3 +136,7 @@ class HttpRoutes:
         if change.resets:
             session.reset()
         return web.json_response(session.describe())
+
+
+def _rounded(milliseconds: float | None) -> float | None:
+    return None if milliseconds is None else round(milliseconds, 2)

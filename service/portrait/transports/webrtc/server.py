@@ -164,7 +164,8 @@ class WebRTC:
     ) -> None:
         codec, make_uplink = _loopback(result, self._config.max_frame_pixels)
         with closing(codec):
-            async with self._sessions.open("webrtc", codec, options, **opening) as session:
+            composed = result == "composite"
+            async with self._sessions.open("webrtc", codec, options, may_be_finer=composed, **opening) as session:
                 uplink = make_uplink(session, self._config.idle_seconds)
                 async with self._connected(uplink.connection, session.id, uplink.close):
                     answer = await uplink.answer(offer)
