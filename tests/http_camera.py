@@ -2,6 +2,8 @@
 
 import asyncio
 import base64
+import io
+import wave
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 
@@ -35,7 +37,17 @@ class HttpCamera:
             web.get("/video.mjpg", self._stream),
             web.get("/page", self._page),
             web.get("/moved", self._moved),
+            web.get("/sound.wav", self._sound),
         ]
+
+    async def _sound(self, request: web.Request) -> web.Response:
+        recorded = io.BytesIO()
+        with wave.open(recorded, "wb") as sound:
+            sound.setnchannels(1)
+            sound.setsampwidth(2)
+            sound.setframerate(8000)
+            sound.writeframes(bytes(16_000))
+        return web.Response(body=recorded.getvalue(), content_type="audio/wav")
 
     async def _moved(self, request: web.Request) -> web.Response:
         return web.Response(status=302, headers={"Location": self.url})

@@ -204,7 +204,8 @@ async def test_a_playlist_is_shown_at_its_own_pace(tmp_path: Path) -> None:
 async def test_a_camera_that_fails_says_why_and_never_its_password(
     tmp_path: Path, shown: Clip, caplog: pytest.LogCaptureFixture
 ) -> None:
-    async with http_camera(shown.frames[0]) as camera:
+    large = np.zeros((1200, 1920, 3), np.uint8)
+    async with http_camera(shown.frames[0]) as camera, http_camera(large, rate=5) as huge:
         base, login = f"127.0.0.1:{camera.port}", f"admin:{PASSWORD}"
         urls = {
             "gone": f"rtsp://{login}@127.0.0.1:{free_port()}/secret",
@@ -212,12 +213,16 @@ async def test_a_camera_that_fails_says_why_and_never_its_password(
             "page": f"http://{login}@{base}/page",
             "missing": f"http://{login}@{base}/nothing",
             "moved": f"http://{login}@{base}/moved",
+            "sound": f"http://{login}@{base}/sound.wav",
+            "huge": huge.url,
         }
         expected = {
             "gone": "nothing listens at this address",
             "refused": "the camera refused the user name or the password",
             "page": "what the address answers is no media that FFmpeg can read",
             "missing": "the camera has nothing at this path",
+            "sound": "there is no video in what the camera sends",
+            "huge": "its pictures have 1920x1200, more than PORTRAIT_MAX_FRAME_PIXELS=2088960 allows",
             "moved": "the address cannot be read, or leads elsewhere, which is not followed",
         }
         with caplog.at_level(logging.DEBUG):

@@ -196,6 +196,9 @@ class Camera:
         source = open_source(self.name, self.declared.address, self._times, broadcast)
         try:
             found = await source.found()
+            if found.width * found.height > self._max_pixels:
+                size, most = f"{found.width}x{found.height}", self._max_pixels
+                raise CameraFailed(f"its pictures have {size}, more than PORTRAIT_MAX_FRAME_PIXELS={most} allows")
             with closing(source.open_codec(self._max_pixels)) as codec:
                 pixels = found.width * found.height or NOMINAL_PIXELS
                 async with self._sessions.open(
