@@ -11,7 +11,7 @@ from pathlib import Path
 import av
 import numpy as np
 import pytest
-from aiortc import MediaStreamTrack
+from aiortc import MediaStreamTrack, clock
 
 from portrait.server.app import RunningService
 from portrait.sessions.sound import FRACTION, Sound
@@ -19,6 +19,7 @@ from portrait.transports.webrtc.aiortc_patches.sound import note_reports
 from tests import whip_client
 from tests.fakes import FakeModel, full_mask
 from tests.rtc import Viewer, fake_service, viewer
+from tests.timing import at_most
 
 pytestmark = pytest.mark.usefixtures("no_sockets_left")
 
@@ -60,7 +61,10 @@ class Tones(MediaStreamTrack):
         self._began, self._samples = began, 0
 
     async def recv(self) -> av.AudioFrame:
-        await asyncio.sleep(self._began + self._samples / RATE - time.monotonic())
+        now = time.monotonic() - self._began
+        if now - self._samples / RATE > 0.5:  # it was asked for late: what has gone by is not sent in a burst
+            self._samples = round(now * RATE)
+        await asyncio.sleep(self._samples / RATE - now)
         at = (self._samples + np.arange(BLOCK)) / RATE
         tone = np.where(at % PERIOD < LENGTH, 12_000 * np.sin(2 * np.pi * 440 * at), 0).astype(np.int16)
         frame = av.AudioFrame.from_ndarray(tone[None], format="s16", layout="mono")
@@ -116,6 +120,11 @@ class Listening:
         return [min((tone - flash for flash in flashes), key=abs) for tone in tones] if flashes else []
 
 
+def published_at(began: float) -> float:
+    """The NTP time of a moment of the monotonic clock, in seconds."""
+    return clock.current_ntp_time() / FRACTION - (time.monotonic() - began)
+
+
 @asynccontextmanager
 async def listener(url: str) -> AsyncIterator[Listening]:
     async with viewer(url) as one:
@@ -124,6 +133,7 @@ async def listener(url: str) -> AsyncIterator[Listening]:
         yield Listening(one)
 
 
+@pytest.mark.timing
 async def test_sound_reaches_a_viewer_in_step_with_the_picture() -> None:
     began = time.monotonic()
     async with fake_service(FakeModel(full_mask)) as (url, _), viewer(url) as one, listener(url) as two:
@@ -139,9 +149,13 @@ async def test_sound_reaches_a_viewer_in_step_with_the_picture() -> None:
         finally:
             listening.cancel()
             await asyncio.gather(listening, return_exceptions=True)
-        offsets = two.offsets()
-        print(f"tones {[round(1000 * offset) for offset in offsets]} ms after their flashes")
-        assert np.median(np.abs(offsets)) < 0.1
+        offset = float(np.median(np.abs(two.offsets())))
+        at_most("a tone is off its flash by, seconds", offset, 0.1)
+        # On a busy machine pictures are dropped, and with them the beginnings of flashes. The clocks are the same.
+        for kind in ("audio", "video"):
+            reported = two.reports.clock(kind)
+            assert reported is not None
+            assert abs(reported.ntp_of(0) / FRACTION - published_at(began)) < 2.0
 
 
 @pytest.mark.skipif(whip_client.missing() is not None, reason=str(whip_client.missing()))

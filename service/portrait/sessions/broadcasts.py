@@ -37,7 +37,9 @@ class Broadcast:
         self.name = name
         self.ended = asyncio.Event()
         self.watched = asyncio.Event()
-        """Set while there are viewers."""
+        """Set while an output is wanted."""
+        self.viewers = 0
+        """How many there are, those that are still connecting and want nothing yet among them."""
         self.pixels = dict.fromkeys(OUTPUTS, 0)
         """Size of each output's last frame; 0 before the first."""
         self.sound = Sound()
@@ -129,9 +131,12 @@ class Broadcasts:
                 raise TooManyViewers(f"{viewers} of {self._max_viewers} viewers are connected", RETRY_AFTER)
             self._viewers += 1
             self._shared.tell(viewers=self._viewers)
+        broadcast = self._broadcasts[name]
+        broadcast.viewers += 1
         try:
-            yield self._broadcasts[name]
+            yield broadcast
         finally:
+            broadcast.viewers -= 1
             self._viewers -= 1
             self._shared.tell(viewers=self._viewers)
 

@@ -183,7 +183,7 @@ class Camera:
                 return
 
     def _is_wanted(self, broadcast: Broadcast) -> bool:
-        return self.declared.always or self._listened or broadcast.watched.is_set()
+        return self.declared.always or self._listened or broadcast.viewers > 0
 
     async def _show(self, broadcast: Broadcast) -> None:
         """Connect once, and show the camera until it is no longer wanted.
