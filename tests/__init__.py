@@ -10,8 +10,8 @@ Clients:
   `rtc_client`: a client as a process of its own;
 - `browser`, `firefox`: Chromium and Firefox, shared by the tests of a file; `pages` drives the page at /, `tabs` the
   module /portrait.js, with `web/kit.js` inside the browser;
-- `whip_client` (GStreamer), `triton_peer`, `camera_peer` and `rtsp_peer`: programs that are not ours; `http_camera`: a
-  camera that does what a test asks of it.
+- `whip_client` (GStreamer), `triton_peer`, `camera_peer`, `rtsp_peer` and `rtsp_recorder`: programs that are not ours;
+  `http_camera`: a camera that does what a test asks of it.
 
 Services:
 - `boxes`: `portrait serve` as a process, `two_workers` with two; `credentials`: with tokens, TLS and authorities;

@@ -13,7 +13,7 @@ import pytest
 from portrait.client import Client, ClientError
 from portrait.server.app import run_service
 from portrait.settings import Settings
-from tests.films import FFMPEG, film, is_green, needs_ffmpeg, needs_gstreamer, read_video, rtsp_camera, running
+from tests.films import FFMPEG, PYTHON, film, is_green, needs_ffmpeg, needs_gstreamer, read_video, rtsp_camera, running
 from tests.http_camera import http_camera
 from tests.people import Clip
 from tests.ports import free_port
@@ -68,6 +68,24 @@ async def test_a_camera_is_pushed_over_rtmp_once_its_server_listens(tmp_path: Pa
                 await asyncio.to_thread(peer.wait)
         assert (await cameras(service))["door"]["state"] == "live"
     assert all(is_green(frame) for frame in read_video(received))
+
+
+@needs_gstreamer
+async def test_a_camera_is_pushed_over_rtsp(tmp_path: Path, shown: Clip) -> None:
+    pushed = tmp_path / "pushed.mkv"
+    with running(PYTHON, Path(__file__).with_name("rtsp_recorder.py"), pushed) as server:
+        assert server.stdout is not None
+        url = server.stdout.readline().strip()
+        async with (
+            http_camera(shown.frames[0]) as camera,
+            serving(tmp_path, door=f"url: '{camera.url}', push: '{url}'"),
+            timeout(60),
+        ):
+            while not (pushed.exists() and pushed.stat().st_size > 50_000):
+                await asyncio.sleep(0.1)
+    with av.open(str(pushed)) as container:
+        first = next(container.decode(video=0))
+    assert is_green(np.asarray(first.to_ndarray(format="bgr24"), np.uint8))
 
 
 async def test_another_services_whep_is_a_camera(tmp_path: Path, shown: Clip) -> None:

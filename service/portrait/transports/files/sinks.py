@@ -34,7 +34,8 @@ SINKS = {
     PIPE: YUV4MPEG,
     "rtmp": Sink("flv", options=LIVE),
     "rtmps": Sink("flv", options=LIVE),
-    "rtsp": Sink("rtsp", options=LIVE),
+    # Over UDP the first lost packet tears the picture, and a firewall lets none through.
+    "rtsp": Sink("rtsp", options=LIVE, container_options={"rtsp_transport": "tcp"}),
     "tcp": Sink("mpegts", options=LIVE),
     "udp": Sink("mpegts", options=LIVE),
     # A virtual camera (v4l2loopback): FFmpeg sets its format to planar 4:2:0 of the result's size by VIDIOC_S_FMT.
