@@ -208,6 +208,11 @@ async def test_the_network_in_the_page_gives_the_boxs_mask_and_sends_nothing(
         assert (stats["where"], stats["width"], stats["height"]) == ("browser", 640, 360)
         assert stats["roundTrip"] == 0
         assert stats["framesPerSecond"] > 0
+        assert stats["presence"]["present"] is False
+        refused = await page.evaluate(
+            "kit.connect({ result: 'data', mode: 'pixelate' }).catch(({ message }) => message)"
+        )
+        assert "got mode pixelate where the page composes with masks of the box's" in refused
 
 
 SLOW = """(() => {
