@@ -96,6 +96,9 @@ async def test_another_services_whep_is_a_camera(tmp_path: Path, shown: Clip) ->
         file.write_text(f"door: {{url: '{camera.url}', mode: color, color: '#00ff00'}}\n")
         first = Settings(http_port=0, grpc_port=0, drain_seconds=0.0, cameras=file, tokens=tokens)
         async with run_service(first) as one:
+            async with Client(f"127.0.0.1:{one.grpc_port}") as stranger:
+                with pytest.raises(ClientError, match="UNAUTHENTICATED"):
+                    await anext(stranger.watch("door"))
             base = f"127.0.0.1:{one.http_port}/whep"
             urls = {
                 "door": f"whep+http://0123456789abcdef-token@{base}/door",
