@@ -10,3 +10,13 @@
  */
 export { connect, PortraitSession } from "/web/portrait/session.js";
 export { PortraitError } from "/web/portrait/signalling.js";
+
+/** @typedef {import("/web/portrait/types.js").Look} Look */
+/** @typedef {import("/web/portrait/types.js").Mode} Mode */
+/** @typedef {import("/web/portrait/types.js").Options} Options */
+/** @typedef {import("/web/portrait/types.js").People} People */
+/** @typedef {import("/web/portrait/types.js").Presence} Presence */
+/** @typedef {import("/web/portrait/types.js").Result} Result */
+/** @typedef {import("/web/portrait/types.js").State} State */
+/** @typedef {import("/web/portrait/types.js").Stats} Stats */
+/** @typedef {import("/web/portrait/types.js").Where} Where */

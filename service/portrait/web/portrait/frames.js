@@ -28,6 +28,25 @@ export function readFrames(track, take) {
   return EXACT ? readStream(track, take) : readVideo(track, take);
 }
 
+/** Milliseconds between two looks at a track: no event tells that the page itself has stopped it. */
+const END_CHECK = 500;
+
+/**
+ * Call `ended` when a track has ended, also because the page has stopped it, unless `signal` is aborted before.
+ *
+ * @param {MediaStreamTrack} track
+ * @param {AbortSignal} signal
+ * @param {() => void} ended
+ */
+export function watchEnd(track, signal, ended) {
+  const check = () => {
+    if (!signal.aborted && track.readyState === "ended") ended();
+  };
+  const timer = setInterval(check, END_CHECK);
+  signal.addEventListener("abort", () => clearInterval(timer));
+  track.addEventListener("ended", check, { signal });
+}
+
 /** Milliseconds that frames under way may take to arrive when reading or writing ends. */
 const LINGER = 250;
 

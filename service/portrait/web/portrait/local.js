@@ -145,7 +145,7 @@ let loading = null;
 function loadRuntime(/** @type {import("./signalling.js").Box} */ box) {
   loading ??= (async () => {
     const origin = new URL(box.server || location.origin, location.href);
-    const litert = await import(new URL(RUNTIME.module, origin).href);
+    const litert = await import(/* @vite-ignore */ /* webpackIgnore: true */ new URL(RUNTIME.module, origin).href);
     await litert.loadLiteRt(new URL(RUNTIME.wasm, origin).href);
     return litert;
   })().catch((error) => {

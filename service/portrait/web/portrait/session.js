@@ -1,6 +1,7 @@
 /** A session: a camera, where its masks are made, and the result. It outlives lost connections. */
 
 import { HIDING, MODES } from "./compositor.js";
+import { watchEnd } from "./frames.js";
 import { Link } from "./link.js";
 import { dress, isName, lookOf } from "./look.js";
 import { unpackMask } from "./masks.js";
@@ -13,9 +14,6 @@ import { Studio } from "./studio.js";
 
 /** Milliseconds between attempts: the first, and the longest. */
 const [FIRST_WAIT, LONGEST_WAIT] = [300, 10_000];
-
-/** Milliseconds between two looks at the camera's track: no event tells that the page itself has stopped it. */
-const CAMERA_CHECK = 500;
 
 const CAMERA_ENDED = "the camera's track ended";
 
@@ -45,7 +43,8 @@ export async function connect(stream, options = {}) {
  * Events: "state" (detail: {state, reason}) whenever the state changes; "where" (detail: {where, result, reason}) when it
  * is known where masks are made; "retry" (detail: {error, seconds}) when an attempt to reconnect has failed, with the time
  * to the next; "refused" (detail: reason), every few seconds while the box refuses the camera's frames; "presence" (detail:
- * Presence) when a person has come or left, and now and then where they are; "closed" (detail: reason), once.
+ * Presence) when a person has come or left, and now and then where they are; "track" (detail: the track) when `output` has
+ * another track of the box; "closed" (detail: reason), once.
  */
 export class PortraitSession extends EventTarget {
   /** The composed video; the same stream through every reconnection. */
@@ -108,21 +107,13 @@ export class PortraitSession extends EventTarget {
       this.output.addTrack(this.#studio.composed.track);
       await dress(this.#studio.compositor, this.#look, this.#box);
     }
-    this.#watchCamera();
+    watchEnd(this.#camera, this.#ended.signal, () => this.close(CAMERA_ENDED));
     if (this.where === "box") {
       await this.#connect();
       // The connection would find another way only after many seconds, if at all; the server restarts no ICE.
       watchNetwork(() => this.state === "live" && this.#reconnect("the network has changed"), this.#ended.signal);
     }
     this.#change("live", "");
-  }
-
-  #watchCamera() {
-    const { signal } = this.#ended;
-    const check = () => this.#camera.readyState === "ended" && this.close(CAMERA_ENDED);
-    const timer = setInterval(check, CAMERA_CHECK);
-    signal.addEventListener("abort", () => clearInterval(timer));
-    this.#camera.addEventListener("ended", check, { signal });
   }
 
   /** @param {Mode} mode */
@@ -243,6 +234,7 @@ export class PortraitSession extends EventTarget {
   #put(/** @type {MediaStreamTrack} */ track) {
     for (const old of this.output.getTracks()) this.output.removeTrack(old);
     this.output.addTrack(track);
+    this.#tell("track", track);
   }
 
   /** Connect again until it succeeds, each time after a longer wait. */
