@@ -1,10 +1,12 @@
 """The routes that belong to no other transport: page, sessions, backgrounds, models, metrics, health."""
 
+import json
 from collections.abc import Awaitable, Callable, Mapping
 from pathlib import Path
 
 from aiohttp import web
 
+from portrait import __version__
 from portrait.admission.pixel_budget import PixelBudget
 from portrait.core.compositors import MODES
 from portrait.image.backgrounds import Backgrounds
@@ -12,6 +14,8 @@ from portrait.sessions.registry import Sessions
 from portrait.transports.http.changes import read_change
 
 WEB = Path(__file__).parents[2] / "web"
+OPENAPI = Path(__file__).with_name("openapi.json")
+"""The description of everything that HTTP carries (OpenAPI 3.1), but for the version."""
 
 
 class HttpRoutes:
@@ -41,6 +45,7 @@ class HttpRoutes:
             web.get("/portrait.js", self._module),
             web.get(r"/litert/{file:[\w.-]+}", self._litert),
             web.get("/models/{name}.tflite", self._model),
+            web.get("/openapi.json", self._openapi),
             web.get("/metrics", self._metrics),
             web.get("/healthz", self._health),
             web.get("/readyz", self._ready),
@@ -70,6 +75,11 @@ class HttpRoutes:
         if name not in self._sessions.models.by_name:
             raise web.HTTPNotFound(text=f"got model {name!r}, expected one of {[*self._sessions.models.by_name]}")
         return web.FileResponse(self._sessions.models.by_name[name].path)
+
+    async def _openapi(self, request: web.Request) -> web.Response:
+        description = json.loads(OPENAPI.read_bytes())
+        description["info"]["version"] = __version__
+        return web.json_response(description)
 
     async def _metrics(self, request: web.Request) -> web.Response:
         body, content_type = self._expose(request.headers.get("Accept", ""))
