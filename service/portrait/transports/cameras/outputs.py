@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import replace
 from fractions import Fraction
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -42,6 +43,9 @@ FIRST_PAUSE, LONGEST_PAUSE = 1.0, 30.0
 
 HANG_SECONDS = 3600.0
 """Of the thread. Nothing on it runs the model, which alone can hang."""
+
+WRITE_SECONDS = 30.0
+"""How long opening a target, or writing a picture, may take before the target counts as lost."""
 
 CLOSE_SECONDS = 3.0
 """How long the end of an output waits for what is left to be written; a server that takes nothing more is abandoned."""
@@ -105,15 +109,10 @@ class WrittenOutput(Output):
     def __init__(self, camera: str, target: Record | Address, sessions: Sessions) -> None:
         super().__init__(camera, sessions)
         self._target = target
-        self._writer: Writer | None = None
-        self._place: tuple[Path, Path] | None = None
-        """Where a segment is written, and what it is called once it is whole."""
-        self._decoder: Any = None
-        """Of the sound; None: there is none."""
-        self._size, self._first = (0, 0), Timestamp(0, Fraction(1))
 
     async def _write(self, broadcast: Broadcast) -> None:
         thread = WatchedThread(f"camera-output-{self._camera}", HANG_SECONDS)
+        writing = Writing(self._camera, self._target)
         try:
             with (
                 self._sessions.admit_viewer(broadcast.pixels["composite"]) as load,
@@ -122,20 +121,41 @@ class WrittenOutput(Output):
             ):
                 while True:
                     frame = await slot.get()
-                    await thread.run(self._put, frame, broadcast.sound.format, listener.take())
+                    async with asyncio.timeout(WRITE_SECONDS):
+                        await thread.run(writing.put, frame, broadcast.sound.format, listener.take())
+                    self.words = "recording" if isinstance(self._target, Record) else "sending"
                     load.add_result(time.monotonic(), frame.arrived, (frame.width, frame.height))
         finally:
             with suppress(TimeoutError, PortraitError, OSError):
                 async with asyncio.timeout(CLOSE_SECONDS):
-                    await asyncio.shield(thread.close(self._finish))
+                    await asyncio.shield(thread.close(writing.finish))
 
-    # On the thread.
 
-    def _put(self, frame: Frame, sound: SoundFormat | None, packets: Sequence[SoundPacket]) -> None:
+class Writing:
+    """What one thread writes: one segment after another, or to one address. A new one for each attempt.
+
+    A thread that is stuck in a write keeps its own, and cannot harm that of the next attempt.
+    """
+
+    def __init__(self, camera: str, target: Record | Address) -> None:
+        self._camera, self._target = camera, target
+        self._writer: Writer | None = None
+        self._place: tuple[Path, Path] | None = None
+        """Where a segment is written, and what it is called once it is whole."""
+        self._decoder: Any = None
+        """Of the sound; None: there is none."""
+        self._size, self._first = (0, 0), Timestamp(0, Fraction(1))
+
+    def put(self, frame: Frame, sound: SoundFormat | None, packets: Sequence[SoundPacket]) -> None:
+        """Write a picture and the sound that has come since the last one.
+
+        Raises:
+            BadOption, FFmpegError, OSError: the target cannot be written.
+        """
         seconds = self._target.seconds if isinstance(self._target, Record) else float("inf")
         length = frame.seconds - float(self._first.ticks * self._first.time_base)
         if self._writer is not None and ((frame.width, frame.height) != self._size or length >= seconds):
-            self._finish()
+            self.finish()
         if self._writer is None:
             self._open(frame, sound)
         assert self._writer is not None
@@ -161,8 +181,7 @@ class WrittenOutput(Output):
         origin: Any = LiveOrigin()
         if isinstance(self._target, Record):
             self._target.folder.mkdir(parents=True, exist_ok=True)
-            name = f"{self._camera}-{time.strftime('%Y%m%d-%H%M%S')}.{self._target.format}"
-            whole = self._target.folder / name
+            whole = _free_name(self._target.folder, f"{self._camera}-{time.strftime('%Y%m%d-%H%M%S')}", self._target)
             self._place = hidden_part(whole), whole
             self._writer = Writer(origin, str(self._place[0]), str(whole), paced=False)
         else:
@@ -172,22 +191,20 @@ class WrittenOutput(Output):
             self._decoder = _open_decoder(sound)
             self._writer.add_sound(sound.rate, is_mono=sound.layout == "mono")
         self._size, self._first = (frame.width, frame.height), frame.timestamp
-        self.words = "recording" if self._place else "sending"
 
-    def _finish(self) -> None:
+    def finish(self) -> None:
         """Complete what is being written. Idempotent."""
         writer, self._writer = self._writer, None
         place, self._place = self._place, None
         if writer is None:
             return
         try:
-            writer.finish()
-            if place is not None:
-                place[0].rename(place[1])
-        except BadOption:
-            pass  # its server or its disk has gone: what could be written is
+            with suppress(BadOption):  # its server or its disk has gone: what could be written is
+                writer.finish()
         finally:
             writer.close()
+        if place is not None and writer.frames:
+            place[0].rename(place[1])
 
 
 class WhipOutput(Output):
@@ -266,6 +283,12 @@ def open_output(camera: str, target: Record | Address, sessions: Sessions) -> Ou
     if isinstance(target, Address) and target.is_webrtc:
         return WhipOutput(camera, target, sessions)
     return WrittenOutput(camera, target, sessions)
+
+
+def _free_name(folder: Path, name: str, record: Record) -> Path:
+    """The path of a segment that is there not yet: a camera that is lost and found may begin two in a second."""
+    names = (f"{name}{f'-{number}' if number else ''}.{record.format}" for number in count())
+    return next(path for each in names if not (path := folder / each).exists())
 
 
 def _open_decoder(sound: SoundFormat) -> Any:
