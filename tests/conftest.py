@@ -17,6 +17,9 @@ from portrait.settings import Settings
 # Services under test measure nothing of a machine that does other things meanwhile, unless a test says so.
 os.environ |= {"PORTRAIT_CPU_SHARE": "0", "PORTRAIT_QUALITY_STEPS": "0"}
 
+# Several of them run at once.
+os.environ["PORTRAIT_MEDIA_PORT"] = "0"
+
 LONGEST_FIRST = (
     "faults/test_fail_closed", "test_upgrades", "test_workers", "network/test_cuts", "test_browser_module", "test_page",
     "faults/test_machine", "test_page_code", "test_browser_session", "test_soak", "network/test_network",

@@ -45,9 +45,7 @@ GRAB = """(id) => {
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def service(browsers: Browsers) -> AsyncIterator[RunningService]:
     """A whole service, which the tests of a file share as they share browsers."""
-    settings = Settings(
-        http_port=0, grpc_port=0, media_ports="0-0", max_sessions=4, drain_seconds=0.0, idle_seconds=5.0
-    )
+    settings = Settings(http_port=0, grpc_port=0, max_sessions=4, drain_seconds=0.0, idle_seconds=5.0)
     async with run_service(settings) as running:
         yield running
 

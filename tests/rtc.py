@@ -152,7 +152,15 @@ async def fake_service(
         serve_webrtc(
             sessions,
             backgrounds,
-            WebRTCConfig(max_frame_pixels, idle_seconds, ports, tuple(advertised), max_viewers, ice or IceServers()),
+            WebRTCConfig(
+                max_frame_pixels,
+                idle_seconds,
+                None if ports else 0,
+                ports,
+                tuple(advertised),
+                max_viewers,
+                ice or IceServers(),
+            ),
         ) as webrtc,
     ):
         routes: list[web.RouteDef] = [

@@ -45,7 +45,7 @@ def test_advertised_addresses_are_told_apart() -> None:
     assert (loopback.ok, nobody.ok, private.ok, public.ok) == (False, False, True, True)
     assert "from this machine only" in loopback.finding
     assert "private network" in private.finding
-    assert "50000-50199 there must be forwarded to the same ports here" in public.finding
+    assert "there must be forwarded to the same ports here" in public.finding
 
 
 def test_media_ports_are_counted_against_what_is_wanted() -> None:
@@ -58,6 +58,17 @@ def test_media_ports_are_counted_against_what_is_wanted() -> None:
     assert not few.ok
     assert not few.fatal
     assert only(Settings(media_ports="0-0"), "media ports").ok
+
+
+def test_the_shared_media_ports_must_be_free() -> None:
+    ports = free_ports(2)
+    settings = Settings(media_port=ports[0], workers=2)
+    assert f"UDP {ports[0]}-{ports[0] + 2}: free" in only(settings, "media ports").finding
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as taken:
+        taken.bind(("0.0.0.0", ports[1]))
+        check = only(settings, "media ports")
+    assert not check.ok
+    assert check.finding.endswith(f"{ports[1]} is taken")
 
 
 def test_the_certificate_is_judged_as_a_client_would(tmp_path: Path) -> None:

@@ -441,6 +441,7 @@ async def test_an_unforeseen_error_in_a_workers_reload_is_logged_and_the_next_on
 def test_media_ports_are_shared_out_without_rest_or_overlap() -> None:
     parts = [share("50000-50199", index, 3) for index in range(3)]
     assert parts == ["50000-50065", "50066-50132", "50133-50199"]
+    assert share("", 1, 3) == ""
     assert share("0-0", 1, 3) == "0-0"
 
 

@@ -45,6 +45,8 @@ TOPIC = re.compile(r"[A-Za-z0-9_-]+(/[A-Za-z0-9_-]+)*")
 
 
 def _check_ports(text: str) -> str:
+    if not text:
+        return text
     first, dash, last = text.partition("-")
     if not (dash and first.isdigit() and last.isdigit() and int(first) <= int(last) <= 65535):
         raise ValueError("expected FIRST-LAST, two ports from 0 to 65535 in ascending order")
@@ -150,7 +152,12 @@ class Settings(BaseSettings):
     host: str = Field("127.0.0.1", description="Address to listen on; 0.0.0.0 for all.")
     http_port: int = Field(8080, ge=0, le=65535, description="TCP port of page, WebRTC signalling, stills and metrics.")
     grpc_port: int = Field(50051, ge=0, le=65535, description="TCP port of gRPC.")
-    media_ports: PortRange = Field("50000-50199", description="UDP ports for WebRTC media, FIRST-LAST; 0-0: any.")
+    media_port: int = Field(
+        50000, ge=0, le=65535 - 64, description="UDP port of WebRTC media; each further worker has the next; 0: any."
+    )
+    media_ports: PortRange = Field(
+        "", description="UDP ports, FIRST-LAST, one per connection, in place of PORTRAIT_MEDIA_PORT; 0-0: any."
+    )
     advertised_addresses: Addresses = Field("", description="Further IP addresses offered for media, comma-separated.")
     cameras: File | None = Field(None, description="YAML file that declares cameras: names and addresses.")
     camera: SecretStr = Field(SecretStr(""), description="More cameras, NAME=URL, with spaces between them.")
@@ -214,8 +221,8 @@ class Settings(BaseSettings):
 
     @property
     def media_port_range(self) -> range:
-        """`media_ports` as a range; empty for any port."""
-        first, last = map(int, self.media_ports.split("-"))
+        """`media_ports` as a range; empty for any port, and where they are not used."""
+        first, last = map(int, (self.media_ports or "0-0").split("-"))
         return range(first, last + 1) if last else range(0)
 
     @property

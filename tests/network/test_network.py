@@ -164,7 +164,7 @@ async def test_without_a_relay_the_firewall_is_not_passed(net: Network) -> None:
 
 
 async def test_a_service_behind_a_bridge_is_reached_by_its_advertised_address(net: Network) -> None:
-    """A container as Docker publishes it: one port range one to one, addresses translated both ways."""
+    """A container as Docker publishes it: one port one to one, addresses translated both ways."""
     client, host, container = net.add("client"), net.add("host"), net.add("box")
     outside, inside = "192.0.2.1", "172.18.0.2"
     net.join(client, host, ("192.0.2.2/24", f"{outside}/24"))
@@ -172,12 +172,12 @@ async def test_a_service_behind_a_bridge_is_reached_by_its_advertised_address(ne
     container.run("ip route add default via 172.18.0.1")
     host.run("sysctl -qw net.ipv4.ip_forward=1")
     nat = "iptables -t nat -A"
-    host.run(f"{nat} PREROUTING -d {outside} -p udp --dport 50000:50009 -j DNAT --to-destination {inside}")
+    host.run(f"{nat} PREROUTING -d {outside} -p udp --dport 50000 -j DNAT --to-destination {inside}")
     host.run(f"{nat} PREROUTING -d {outside} -p tcp --dport 8080 -j DNAT --to-destination {inside}")
     host.run(f"{nat} POSTROUTING -s {inside}/24 ! -d {inside}/24 -j MASQUERADE")
     # Otherwise the service's own checks would tell the client the address it has outside.
     host.run(f"iptables -A FORWARD -s {inside} -p udp -m conntrack --ctstate NEW -j DROP")
-    options = ("--media-ports", "50000-50009", "--advertised-addresses", outside)
+    options = ("--media-port", "50000", "--advertised-addresses", outside)
     async with serving(container, "0.0.0.0", *options):
         done = await call(client, f"http://{outside}:8080")
     assert (done["local"], done["remote"]) == ("host", outside)

@@ -14,12 +14,14 @@ import ifaddr
 from aioice import Connection
 from cryptography import x509
 
+from portrait.admission.cgroup import cpu_budget
 from portrait.doctor.box import Check
 from portrait.errors import PortraitError
 from portrait.security import is_loopback, open_security, own_authority
 from portrait.security.authority import box_names, names_of
 from portrait.settings import Settings
 from portrait.transports.webrtc.turn import URL, IceServers
+from portrait.workers.environment import default_workers
 
 CONTAINER_MARKS = ("/.dockerenv", "/run/.containerenv")
 
@@ -86,12 +88,28 @@ def _advertised(settings: Settings, addresses: dict[str, str]) -> Iterator[Check
         elif address in addresses:
             yield Check("advertised", True, f"{address} is this machine's own, which is offered anyway", fatal=False)
         else:
-            ports, reach = settings.media_ports, "its private network" if parsed.is_private else "the internet"
+            reach = "its private network" if parsed.is_private else "the internet"
+            ports = settings.media_ports or _shared(settings)
             finding = f"{address}, for clients in {reach}: UDP {ports} there must be forwarded to the same ports here"
             yield Check("advertised", True, finding, fatal=False)
 
 
+def _workers(settings: Settings) -> int:
+    return settings.workers or default_workers(cpu_budget())
+
+
+def _shared(settings: Settings) -> str:
+    """The ports of all workers, and of one that starts while another drains."""
+    workers = _workers(settings)
+    return f"{settings.media_port}-{settings.media_port + workers}" if workers > 1 else str(settings.media_port)
+
+
 def _media_ports(settings: Settings, addresses: int) -> Check:
+    if not settings.media_ports and settings.media_port:
+        own = range(settings.media_port, settings.media_port + _workers(settings))
+        taken = [port for port in own if not _is_free(port)]
+        finding = f"UDP {_shared(settings)}: " + (f"{taken[0]} is taken" if taken else "free")
+        return Check("media ports", not taken, finding)
     ports = settings.media_port_range
     if not ports:
         return Check("media ports", True, "any: no firewall or bridge can be set up for them", fatal=False)

@@ -44,12 +44,12 @@ async def run_workers(settings: Settings, count: int) -> AsyncIterator["Supervis
 
 
 def share(ports: str, index: int, count: int) -> str:
-    """Return a worker's part of the port range FIRST-LAST, in the same form; 0-0, any port, stays as it is.
+    """Return a worker's part of the port range FIRST-LAST, in the same form; 0-0, any port, and "" stay as they are.
 
     Raises:
         OSError: there are fewer ports than workers.
     """
-    first, last = map(int, ports.split("-"))
+    first, last = map(int, (ports or "0-0").split("-"))
     if not last:
         return ports
     total = last - first + 1
@@ -115,7 +115,8 @@ class Supervisor:
             OSError: there are fewer media ports than workers; nothing has changed then.
         """
         settings = self._with_addresses_kept(settings)
-        documents = [self._own(settings, place).model_dump() for place in range(self._shared.count)]
+        workers = enumerate(self._workers)
+        documents = [self._own(settings, place, worker.index).model_dump() for place, worker in workers]
         for worker, document in zip(self._workers, documents, strict=True):
             await worker.reload(document)
         self._settings = settings
@@ -156,13 +157,17 @@ class Supervisor:
 
     def _worker(self, settings: Settings, place: int, index: int) -> Worker:
         folder, count = str(self._shared.folder), self._shared.count
-        own = self._own(settings, place).model_dump()
+        own = self._own(settings, place, index).model_dump()
         return Worker(WorkerConfig(own, folder, index, place, count, self._http_socket, 0), self._shared)
 
-    def _own(self, settings: Settings, place: int) -> Settings:
-        """Return one worker's settings: its share of the media ports, and the gRPC port that all share."""
+    def _own(self, settings: Settings, place: int, index: int) -> Settings:
+        """Return one worker's settings: its media port or its share of them, and the gRPC port that all share.
+
+        While a worker drains, its successor has another index, and so another port.
+        """
         ports = share(settings.media_ports, place, self._shared.count)
-        return settings.model_copy(update={"grpc_port": self.grpc_port, "media_ports": ports})
+        port = settings.media_port + index if settings.media_port else 0
+        return settings.model_copy(update={"grpc_port": self.grpc_port, "media_port": port, "media_ports": ports})
 
     def _keep(self, worker: Worker) -> None:
         task = self._keepers[worker] = asyncio.create_task(worker.keep(), name="worker-keep")

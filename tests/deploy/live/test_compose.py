@@ -84,7 +84,7 @@ async def test_prometheus_finds_the_service_by_its_name_and_has_the_rules(compos
     assert loaded == {rule["alert"] for rule in rules}
 
 
-async def test_media_goes_through_the_one_published_range_to_the_one_advertised_address(compose: Compose) -> None:
+async def test_media_goes_through_the_one_published_port_to_the_one_advertised_address(compose: Compose) -> None:
     """The bridge's own addresses, by which this machine could go past the published ports, are taken out."""
     async with viewer(f"http://{ADDRESS}:8080", Camera(clip(320, 240, 10))) as browser:
         response = await browser.post(await browser.offer(), mode="mask")
@@ -92,7 +92,7 @@ async def test_media_goes_through_the_one_published_range_to_the_one_advertised_
         answer = await response.text()
         candidates = re.findall(r"^a=candidate:\S+ \d \S+ \d+ (\S+) (\d+) .*$", answer, re.MULTILINE)
         assert ADDRESS in {address for address, _ in candidates}
-        assert {int(port) in range(50000, 50200) for _, port in candidates} == {True}
+        assert {port for _, port in candidates} == {"50000"}
         only = re.sub(rf"^a=candidate:(?!\S+ \d \S+ \d+ {re.escape(ADDRESS)} ).*\r\n", "", answer, flags=re.MULTILINE)
         assert only.count("a=candidate:") == 1
         await browser.take(only)

@@ -14,8 +14,10 @@ class WebRTCConfig:
     """Limit of a frame that is worked on."""
     idle_seconds: float = 15.0
     """A session without a frame for this long ends."""
+    port: int | None = None
+    """UDP port on which media of all connections arrives, on all addresses of the machine; 0: any. None: `ports`."""
     ports: range = range(0)
-    """UDP ports on which media arrives, on all addresses of the machine; an empty range: any port."""
+    """UDP ports of which each connection takes one on each address; an empty range: any port."""
     advertised: tuple[str, ...] = ()
     """Further IP addresses by which the machine is reached."""
     max_viewers: int = 32
@@ -33,6 +35,7 @@ class WebRTCConfig:
         return cls(
             max_frame_pixels=settings.max_frame_pixels,
             idle_seconds=settings.idle_seconds,
+            port=None if settings.media_ports else settings.media_port,
             ports=settings.media_port_range,
             advertised=tuple(settings.advertised),
             max_viewers=settings.max_viewers,

@@ -20,7 +20,8 @@ from portrait.sessions.broadcasts import VIDEOS, Broadcast, Broadcasts
 from portrait.sessions.registry import Sessions
 from portrait.sessions.session import Session
 from portrait.transports.webrtc import aiortc_patches
-from portrait.transports.webrtc.aiortc_patches.media_ports import PORTS, advertise, media_ports
+from portrait.transports.webrtc.aiortc_patches.media_ports import PORTS, OwnPorts, advertise, media_ports
+from portrait.transports.webrtc.aiortc_patches.shared_port import SharedPort
 from portrait.transports.webrtc.aiortc_patches.video_codecs import PictureEncoder
 from portrait.transports.webrtc.codec import BroadcastCodec, LoopbackCodec, MaskCodec, MaskMessageCodec
 from portrait.transports.webrtc.config import WebRTCConfig
@@ -71,9 +72,11 @@ class WebRTC:
         security: Security,
         executor: ThreadPoolExecutor,
         broadcasts: Broadcasts,
+        ports: OwnPorts | SharedPort,
     ) -> None:
         self._sessions, self._backgrounds, self._config = sessions, backgrounds, config
         self._security, self._executor, self._broadcasts = security, executor, broadcasts
+        self._ports = ports
         self._rate = Rate()
         self._open = OpenConnections(config.ice, self._rate)
         self._encodings: dict[Broadcast, Encodings] = {}
@@ -235,7 +238,7 @@ class WebRTC:
     def _start(self, coroutine: Coroutine[Any, Any, None], name: str) -> asyncio.Task[None]:
         """Start a task and hold it until it is done: the loop has only weak references."""
         context = copy_context()
-        context.run(PORTS.set, self._config.ports)
+        context.run(PORTS.set, self._ports)
         task = context.run(asyncio.create_task, coroutine, name=name)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
@@ -269,13 +272,19 @@ async def serve_webrtc(
     """The transport for the length of the block. Without `security` connections need no credentials.
 
     `broadcasts` are the named streams, where other transports publish or watch them as well.
+
+    Raises:
+        OSError: the UDP port for media is taken.
     """
     aiortc_patches.install()
     executor = ThreadPoolExecutor(ENCODER_THREADS, thread_name_prefix="viewer-encoder")
     named = broadcasts or Broadcasts(config.max_viewers, sessions.shared)
-    webrtc = WebRTC(sessions, backgrounds, config, security or Security.allow_all(), executor, named)
-    with media_ports(asyncio.get_running_loop(), config.ports):
+    ports = OwnPorts(config.ports) if config.port is None else SharedPort(config.port)
+    webrtc = WebRTC(sessions, backgrounds, config, security or Security.allow_all(), executor, named, ports)
+    with media_ports(asyncio.get_running_loop(), ports):
         try:
+            if isinstance(ports, SharedPort):
+                ports.start()
             yield webrtc
         finally:
             await webrtc.close()

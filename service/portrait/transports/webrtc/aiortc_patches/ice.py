@@ -1,8 +1,14 @@
 """ICE for peers that leave attributes out, for connections that are closed as they come up, and within bounds."""
 
+from typing import Any
+
 from aioice import stun
 from aioice.candidate import candidate_priority
 from aioice.ice import Connection, StunProtocol
+from aioice.utils import random_string
+
+USERNAME = 12
+"""Characters of a username: it tells the connections of one port apart, for which aioice's 4 are too few."""
 
 MOST_WAITING = 512
 """Datagrams that wait to be read. Nothing reads them before the connectivity checks are over, and anyone may send them:
@@ -17,6 +23,10 @@ class LiveIce(Connection):
     """aioice's connection, bounded, which answers requests without PRIORITY and does nothing more once it is closed."""
 
     _is_closed = False
+
+    def __init__(self, *arguments: Any, **options: Any) -> None:
+        options.setdefault("local_username", random_string(USERNAME))
+        super().__init__(*arguments, **options)
 
     def data_received(self, data: bytes, component: int) -> None:
         """As aioice, except that what finds no room is dropped, as in a socket's buffer."""

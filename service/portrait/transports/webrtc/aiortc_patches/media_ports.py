@@ -3,29 +3,59 @@
 import asyncio
 import random
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import Any
 
+from portrait.transports.webrtc.aiortc_patches.shared_port import SharedPort
 from portrait.transports.webrtc.aiortc_patches.udp_socket import MediaSocket, open_socket
 
 HOST_CANDIDATE = re.compile(r"^a=candidate:(\S+) (\d+) udp (\d+) (\S+) (\d+) typ host\r\n", re.MULTILINE)
 
 REPLACED = "create_datagram_endpoint"
 
-PORTS: ContextVar[range | None] = ContextVar("media ports", default=None)
-"""The port range of the service that the running task belongs to: two services on one loop keep to their own."""
+
+class OwnPorts:
+    """A free port of `ports` for every connection and address of the machine. An empty range means any port."""
+
+    def __init__(self, ports: range) -> None:
+        self._ports = ports
+
+    def open(self, host: str, make: Callable[[], Any]) -> tuple[asyncio.DatagramTransport, Any]:
+        """A socket of `host`, and the protocol that `make` gives, which gets its datagrams.
+
+        Raises:
+            OSError: every port is taken.
+        """
+        error = OSError("no media ports")
+        # At random: a port that was just closed may still receive its last peer's packets.
+        for port in random.sample(self._ports, len(self._ports)) if self._ports else [0]:
+            try:
+                opened = open_socket(host, port)
+            except OSError as tried:
+                error = tried
+            else:
+                protocol = make()
+                return MediaSocket(asyncio.get_running_loop(), opened, protocol), protocol
+        raise error
+
+    def close(self) -> None:
+        """Nothing: each socket ends with its connection."""
+
+
+PORTS: ContextVar[OwnPorts | SharedPort | None] = ContextVar("media ports", default=None)
+"""Those of the service that the running task belongs to: two services on one loop keep to their own."""
 
 
 @contextmanager
-def media_ports(loop: asyncio.AbstractEventLoop, ports: range) -> Iterator[None]:
-    """For the length of the block, UDP sockets that would take any port are `MediaSocket`s on a free one of `ports`.
+def media_ports(loop: asyncio.AbstractEventLoop, ports: OwnPorts | SharedPort) -> Iterator[None]:
+    """For the length of the block, UDP sockets that would take any port are opened by `ports`.
 
-    An empty range means any port. This applies to tasks of `loop` in whose context PORTS is this very range.
+    This applies to tasks of `loop` in whose context PORTS is this very object.
 
     aioice binds to port 0 and has no setting for it; it asks the running loop, and nothing else in the service binds
-    UDP sockets. When every port is taken, binding raises the OSError of a port in use.
+    UDP sockets.
     """
     stock, inherited = loop.create_datagram_endpoint, vars(loop).get(REPLACED)
     in_force = True
@@ -33,23 +63,14 @@ def media_ports(loop: asyncio.AbstractEventLoop, ports: range) -> Iterator[None]
     async def bind(protocol_factory: Any, local_addr: Any = None, **options: Any) -> Any:
         if not in_force or PORTS.get() is not ports or local_addr is None or local_addr[1] != 0:
             return await stock(protocol_factory, local_addr=local_addr, **options)
-        error = OSError("no media ports")
-        # At random: a port that was just closed may still receive its last peer's packets.
-        for port in random.sample(ports, len(ports)) if ports else [0]:
-            try:
-                opened = open_socket(local_addr[0], port)
-            except OSError as tried:
-                error = tried
-            else:
-                protocol = protocol_factory()
-                return MediaSocket(loop, opened, protocol), protocol
-        raise error
+        return ports.open(local_addr[0], protocol_factory)
 
     loop.create_datagram_endpoint = bind  # type: ignore[method-assign, assignment]
     try:
         yield
     finally:
         in_force = False
+        ports.close()
         # Where a second service has replaced it again, ours stays underneath and passes everything on.
         if vars(loop).get(REPLACED) is bind:
             del loop.create_datagram_endpoint
