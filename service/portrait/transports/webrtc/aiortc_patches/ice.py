@@ -25,8 +25,8 @@ class LiveIce(Connection):
     _is_closed = False
 
     def __init__(self, *arguments: Any, **options: Any) -> None:
-        options.setdefault("local_username", random_string(USERNAME))
-        super().__init__(*arguments, **options)
+        """As aioice, under a name of its own: aiortc gives all connections of a peer that bundles none the same."""
+        super().__init__(*arguments, **{**options, "local_username": random_string(USERNAME)})
 
     def data_received(self, data: bytes, component: int) -> None:
         """As aioice, except that what finds no room is dropped, as in a socket's buffer."""
