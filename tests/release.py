@@ -89,7 +89,9 @@ def blocks(page: Path, language: str) -> list[str]:
 def serving(*command: str | Path, folder: Path) -> Iterator[tuple[str, str]]:
     """A service for the length of the block: its addresses for HTTP and gRPC."""
     arguments = ["serve", "--json", "--http-port", "0", "--grpc-port", "0", "--workers", "1"]
-    process = subprocess.Popen([*command, *arguments], cwd=folder, stdout=subprocess.PIPE, text=True)
+    process = subprocess.Popen(
+        [*command, *arguments], cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
+    )
     try:
         assert process.stdout is not None
         line = process.stdout.readline()

@@ -11,7 +11,8 @@ import pytest
 
 from portrait import __version__
 from portrait.client import Client
-from portrait.server.app import RunningService
+from portrait.server.app import RunningService, run_service
+from portrait.settings import Settings
 from portrait.transports.http.changes import NAMES
 from portrait.transports.http.stills import FIELDS
 from tests.posts import http
@@ -70,19 +71,30 @@ async def test_the_service_does_what_it_says(service: RunningService, tmp_path: 
     assert status == 0, said
 
 
-@pytest.mark.parametrize("number", range(len(blocks(HTTP_PAGE, "sh"))))
-async def test_its_snippets_run(number: int, service: RunningService, folder: Path) -> None:
-    """The n-th of each language, in the order of the page, beside an open session."""
-    async with Client(f"127.0.0.1:{service.grpc_port}") as client, client.open_stream() as stream:
-        shell, python, script = (
-            placed(blocks(HTTP_PAGE, language)[number], service.http_port, service.grpc_port)
-            for language in ("sh", "python", "js")
-        )
+async def test_its_snippets_run(settings: Settings, folder: Path) -> None:
+    """In the order of the page, beside an open session that no slow machine lets go idle."""
+    patient = settings.model_copy(update={"idle_seconds": 600.0})
+    async with (
+        run_service(patient) as service,
+        Client(f"127.0.0.1:{service.grpc_port}") as client,
+        client.open_stream() as stream,
+    ):
         session = stream.info.session_id
-        await run_shell(folder, shell, SESSION=session)
-        (folder / "snippet.py").write_text(python)
-        (folder / "snippet.mjs").write_text(script)
-        assert await run(folder, sys.executable, "snippet.py", SESSION=session) in ("", "portrait\n", "color\n")
+
+        def snippets(language: str) -> list[str]:
+            return [placed(text, service.http_port, service.grpc_port) for text in blocks(HTTP_PAGE, language)]
+
+        for text in snippets("sh"):
+            await run_shell(folder, text, SESSION=session)
+        said = list[str]()
+        for text in snippets("python"):
+            (folder / "snippet.py").write_text(text)
+            said.append(await run(folder, sys.executable, "snippet.py", SESSION=session))
+        assert said == ["", "portrait\n", "color\n"]
         if NODE is None:
             pytest.skip("Node.js is not installed")
-        assert await run(folder, NODE, "snippet.mjs", SESSION=session) in ("", "portrait\n", "grpc color\n")
+        said = []
+        for text in snippets("js"):
+            (folder / "snippet.mjs").write_text(text)
+            said.append(await run(folder, NODE, "snippet.mjs", SESSION=session))
+        assert said == ["", "portrait\n", "grpc color\n"]
