@@ -25,6 +25,7 @@ LONGEST_FIRST = (
     "faults/test_machine", "test_page_code", "test_browser_session", "test_soak", "network/test_network",
     "network/test_browser", "faults/test_peers", "test_clients", "test_vanished_clients", "test_supervisor",
     "test_page_words", "test_page_access", "faults/test_processes", "test_hostile_bombs", "test_page_pictures",
+    "test_js_package", "test_openapi",
     "test_browser_examples", "test_cli", "test_churn", "test_fuzz", "test_hostile_offers", "test_commands",
 )  # fmt: skip
 """Files in the order in which `--dist loadfile` hands them out; the others follow. No worker waits for a long one."""
