@@ -225,7 +225,7 @@ async def test_what_cannot_be_done_is_refused_at_the_start(
 
 async def test_a_missing_package_is_told_with_its_remedy(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "opentelemetry.sdk.trace", None)
-    with pytest.raises(BadSettings, match=r"is not installed; run pip install 'portrait\[tracing\]'"):
+    with pytest.raises(BadSettings, match=r"is not installed; run pip install 'portrait-server\[tracing\]'"):
         async with open_tracing(Settings(tracing=True)):
             pass
 

@@ -188,7 +188,8 @@ def is_own(target: tuple[str, int], ports: frozenset[int]) -> bool:
         found = {
             str(entry[4][0]).partition("%")[0] for entry in socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
         }
-    return any(each in own or ipaddress.ip_address(each).is_loopback or each in ("0.0.0.0", "::") for each in found)
+    parsed = map(ipaddress.ip_address, found)
+    return any(str(each) in own or each.is_loopback or each.is_unspecified for each in parsed)
 
 
 def say(error: Exception) -> str:
