@@ -216,3 +216,12 @@ def test_boxes_are_inside_the_picture_and_even() -> None:
         assert box.bottom % 2 == 0 or box.bottom == height
     assert box_around(np.zeros((SIZE, SIZE), np.uint8), frame(room(64, 64)), 0.25) is None
     assert 0 < LARGEST < 1
+
+
+def test_a_wide_network_is_given_wide_boxes() -> None:
+    values = np.zeros((144, 256), np.uint8)
+    values[20:140, 120:140] = 255
+    picture = frame(room(640, 360))
+    box = box_around(values, picture, 0.25)
+    assert box is not None
+    assert (box.right - box.left) / (box.bottom - box.top) > 0.5 * 256 / 144 - 0.02

@@ -35,7 +35,7 @@ LEAST = 48
 """Pixels that a side of a box has at least."""
 
 SLIMMEST = 0.5
-"""Shortest over longest side of a box: the network has not learned from slimmer pictures."""
+"""Shortest over longest side of a box, as squeezed into the network: it has not learned from slimmer pictures."""
 
 INTERVAL = 30
 """Frames from one look at the whole picture to the next."""
@@ -218,10 +218,11 @@ def box_around(values: Plane, frame: Frame, margin: float) -> Box | None:
     if not width:
         return None
     across, down = frame.width / values.shape[1], frame.height / values.shape[0]
-    longest = (1 + 2 * margin) * max(width * across, height * down)
-    least = max(LEAST, SLIMMEST * longest)
-    left, right = _side(x * across, width * across, margin, least, frame.width)
-    top, bottom = _side(y * down, height * down, margin, least, frame.height)
+    # In the network's pixels if the box were not squeezed: a wide network takes wide boxes.
+    shape = values.shape[1] / values.shape[0]
+    longest = (1 + 2 * margin) * SLIMMEST * max(width * across, shape * height * down)
+    left, right = _side(x * across, width * across, margin, max(LEAST, longest), frame.width)
+    top, bottom = _side(y * down, height * down, margin, max(LEAST, longest / shape), frame.height)
     return Box(left, top, right, bottom)
 
 
