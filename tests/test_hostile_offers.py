@@ -121,8 +121,8 @@ async def test_a_connection_that_cannot_be_closed_in_order_keeps_no_socket(monke
     monkeypatch.setattr(
         "portrait.transports.webrtc.connection.parse_offer", lambda text: Offer(text, {}, (), frozenset())
     )
-    before = udp_sockets()
     async with fake_service(FakeModel(full_mask)) as (url, sessions), viewer(url) as one:
+        before = udp_sockets()
         async with await one.post(CORPUS[1].replace("BUNDLE 0 1", "BUNDLE 7 1"), "/whip/desk") as response:
             assert response.status == 400, await response.text()
         await emptied(sessions)

@@ -95,6 +95,7 @@ BUSY_KINDS = {
     "too_many_sessions",
     "out_of_cpu",
     "too_many_viewers",
+    "too_many_listeners",
     "too_many_pixels",
     "too_many_bytes",
     "too_many_requests",

@@ -143,7 +143,7 @@ async def test_a_frame_under_way_at_the_end_does_not_cost_its_client_the_reason(
 
     async with AsyncExitStack() as stack:
         stack.enter_context(instead_of_the_embedded(FakeModel(slow)))
-        async with run_service(settings().model_copy(update={"hang_seconds": 20.0})) as running:
+        async with run_service(settings("always").model_copy(update={"hang_seconds": 20.0})) as running:
             client = await stack.enter_async_context(Client(f"127.0.0.1:{running.grpc_port}"))
             stream = await stack.enter_async_context(client.open_stream())
             await stream.send(FRAME, 0)

@@ -44,8 +44,8 @@ CHEAPER = 0.85
 """A model replaces another under pressure only if it takes less than this share of its time."""
 
 
-def load_costs(models: Models, folder: Path | None = None) -> CostModel:
-    """The costs on this machine: read from `folder` or the user's cache, or else measured and stored there.
+def load_costs(models: Models, folder: Path | None = None, *, store: bool = True) -> CostModel:
+    """The costs on this machine: read from `folder` or the user's cache, or else measured, and with `store` stored.
 
     They are valid for one version of the service, processor, set of models and allocator.
     """
@@ -57,7 +57,7 @@ def load_costs(models: Models, folder: Path | None = None) -> CostModel:
     started = time.perf_counter()
     parts = dict(measure(models))
     log_event(logger, logging.INFO, "calibrated", seconds=round(time.perf_counter() - started, 1))
-    for place in places:
+    for place in places if store else []:
         with suppress(OSError):  # a read-only container has no cache and measures at every start
             place.parent.mkdir(parents=True, exist_ok=True)
             whole = place.with_suffix(f".{os.getpid()}")

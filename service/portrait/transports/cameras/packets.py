@@ -76,7 +76,9 @@ class MediaClock:
         if ticks is None or not base:
             at, later = self.moved(None), 0
         else:
-            at = self.moved(ticks * base)
+            last, at = self._last, self.moved(ticks * base)
+            if packet.dts is not None and last - BACKWARD <= at <= last:  # some servers tell one time twice
+                at = self._last = last + STEP
             later = 0 if packet.pts is None else round((packet.pts - ticks) * base / TIME_BASE)
         packet.time_base = TIME_BASE
         packet.dts = round(at / TIME_BASE)

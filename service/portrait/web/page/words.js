@@ -44,6 +44,7 @@ export const REASONS = {
   TOO_MANY_PIXELS: ["Too many pictures are being worked on", LATER],
   TOO_MANY_BYTES: ["Too many pictures are being worked on", LATER],
   TOO_MANY_VIEWERS: ["Too many people are watching already", LATER],
+  TOO_MANY_LISTENERS: ["Too many programs are listening to events already", LATER],
   NOT_PUBLISHED: ["This stream is not being sent at the moment", "Try again when its camera is on."],
   STREAM_TAKEN: ["This name is already in use", "Choose another name, or try again when the other sender has stopped."],
   TOO_MANY_REQUESTS: ["This device sends too many requests", "Wait a few seconds, then try again."],
