@@ -25,6 +25,7 @@ class HttpCamera:
         self.stalls = False
         """Whether it is silent, with its connections open."""
         self.connections = self.opened = 0
+        self._cuts = 0
         self.port = 0
 
     @property
@@ -70,8 +71,13 @@ class HttpCamera:
             self.connections -= 1
         return response
 
+    def cut(self) -> None:
+        """End every connection; the next ones are served."""
+        self._cuts += 1
+
     async def _send(self, response: web.StreamResponse) -> None:
-        while True:
+        cuts = self._cuts
+        while cuts == self._cuts:
             if not self.stalls:
                 jpeg = cv2.imencode(".jpg", self.picture)[1].tobytes()
                 head = f"--{BOUNDARY}\r\nContent-Type: image/jpeg\r\nContent-Length: {len(jpeg)}\r\n\r\n"

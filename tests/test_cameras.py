@@ -115,6 +115,25 @@ async def test_a_camera_that_is_cut_comes_back_to_the_same_viewer(tmp_path: Path
                 assert before < after.pts < before + 60 * 90_000
 
 
+async def test_a_camera_that_is_cut_again_and_again_is_tried_again_as_soon_each_time(
+    tmp_path: Path, shown: Clip, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("portrait.transports.cameras.camera.STEADY_SECONDS", 0.2)
+    async with (
+        http_camera(shown.frames[0]) as camera,
+        watching(tmp_path, door=camera.url) as service,
+        watcher(f"http://127.0.0.1:{service.http_port}") as one,
+    ):
+        await one.connect("/whep/door")
+        for opened in range(1, 4):
+            async with timeout(60):
+                while camera.opened < opened or (await cameras(service))["door"]["state"] != "live":
+                    await one.frame()
+            await asyncio.sleep(0.3)
+            assert (await cameras(service))["door"]["failures"] == min(1, opened - 1), "which doubles no pause"
+            camera.cut()
+
+
 @needs_gstreamer
 async def test_a_camera_over_rtsp_gets_the_password_that_it_asks_for(tmp_path: Path) -> None:
     with rtsp_camera(film(tmp_path / "film.mp4", 20), password=PASSWORD) as url:

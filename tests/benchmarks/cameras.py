@@ -11,10 +11,14 @@ import re
 import tempfile
 import time
 import urllib.request
+from collections import Counter
 from contextlib import AsyncExitStack, ExitStack, aclosing, suppress
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from statistics import mean
+
+import aiohttp
+from aiortc.mediastreams import MediaStreamError
 
 from portrait.client import Client, ClientError
 from tests.boxes import serving, workers
@@ -26,6 +30,12 @@ WARM_SECONDS = 20.0
 """Before this nothing is compared: allocators and codecs fill their buffers."""
 
 SAMPLE_SECONDS = 5.0
+
+GONE_SECONDS = 2.0
+"""How long the camera that is cut is away each time."""
+
+PARTS = 10
+"""Of the time, for the figures on the way."""
 
 
 @dataclass(frozen=True)
@@ -45,14 +55,20 @@ class Watched:
     """What the viewers have got."""
 
     def __init__(self) -> None:
-        self.pictures = 0
-        self.results = 0
-        self.lost = 0
+        self.got: Counter[str] = Counter()
+        """Pictures and results, by viewer."""
+        self.lost: list[str] = []
+        """Why a viewer had to connect anew, each time."""
+
+    def lose(self, viewer: str, error: Exception) -> None:
+        """Note why a viewer's stream ended."""
+        self.lost.append(f"{viewer}: {str(error).strip() or type(error).__name__}")
+        print(self.lost[-1], flush=True)
 
 
 def numbers(page: str, name: str) -> float:
     """The sum of a metric's samples for cameras."""
-    text = urllib.request.urlopen(f"{page}/metrics", timeout=10).read().decode()
+    text = urllib.request.urlopen(f"{page}/metrics", timeout=60).read().decode()
     found = re.findall(rf'^{name}\{{[^}}]*(?:transport="camera"|camera=")[^}}]*\}} (\S+)$', text, re.MULTILINE)
     return sum(map(float, found))
 
@@ -73,35 +89,40 @@ def descriptors(processes: list[int]) -> int:
 
 async def view(page: str, name: str, seen: Watched) -> None:
     """Watch over WHEP, and again when the stream ends."""
+    viewer = f"WHEP, {name}"
     while True:
-        with suppress(AssertionError, TimeoutError):
+        try:
             async with watcher(page) as one:
                 await one.connect(f"/whep/{name}")
                 while True:
                     await one.frame()
-                    seen.pictures += 1
-        seen.lost += 1
+                    seen.got[viewer] += 1
+        except (AssertionError, TimeoutError, MediaStreamError, aiohttp.ClientError) as error:
+            seen.lose(viewer, error)
         await asyncio.sleep(1.0)
 
 
 async def receive(target: str, name: str, seen: Watched) -> None:
     """Watch over gRPC, and again when the stream ends."""
+    viewer = f"gRPC, {name}"
     while True:
-        with suppress(ClientError):
+        try:
             async with Client(target) as client, aclosing(client.watch(name)) as results:
                 async for _ in results:
-                    seen.results += 1
-        seen.lost += 1
+                    seen.got[viewer] += 1
+        except ClientError as error:
+            seen.lose(viewer, error)
         await asyncio.sleep(1.0)
 
 
-async def cut_again(source: Path, port: int, every: float) -> None:
+async def cut_again(source: Path, port: int, every: float, there: asyncio.Event) -> None:
     """A camera that is there for most of the time."""
     while True:
         with ExitStack() as stack:
             await asyncio.to_thread(stack.enter_context, rtsp_camera(source, port=port))
+            there.set()
             await asyncio.sleep(every)
-        await asyncio.sleep(2.0)
+        await asyncio.sleep(GONE_SECONDS)
 
 
 async def measure(seconds: float, every: float) -> dict[str, object]:
@@ -109,7 +130,9 @@ async def measure(seconds: float, every: float) -> dict[str, object]:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
         ports, source = (free_port(), free_port()), film(folder / "film.mp4", int(seconds / 0.8) + 200)
         stack.enter_context(rtsp_camera(source, port=ports[0]))
-        cutting = asyncio.create_task(cut_again(source, ports[1], every))
+        there = asyncio.Event()
+        tasks = [asyncio.create_task(cut_again(source, ports[1], every, there))]
+        await there.wait()
         (folder / "cameras.yaml").write_text(
             f"steady: {{url: 'rtsp://127.0.0.1:{ports[0]}/camera', record: '{folder}/recorded', segment_seconds: 30}}\n"
             f"cut: 'rtsp://127.0.0.1:{ports[1]}/camera'\n"
@@ -117,7 +140,6 @@ async def measure(seconds: float, every: float) -> dict[str, object]:
         box = serving("--workers", "1", "--cameras", str(folder / "cameras.yaml"), "--log-level", "error", stderr=-3)
         process, announced = await asyncio.to_thread(stack.enter_context, box)
         page, processes, seen = announced["page"].rstrip("/"), [process.pid, *workers(process.pid)], Watched()
-        tasks = [cutting]
         for name in ("steady", "cut"):
             tasks.append(asyncio.create_task(view(page, name, seen)))
             tasks.append(asyncio.create_task(receive(announced["grpc"], name, seen)))
@@ -126,6 +148,9 @@ async def measure(seconds: float, every: float) -> dict[str, object]:
         try:
             while (now := time.monotonic() - began) < seconds:
                 await asyncio.sleep(SAMPLE_SECONDS)
+                for task in tasks:
+                    if task.done():  # none of them returns: this raises
+                        task.result()
                 name = "portrait_frame_age_seconds"
                 age = [await asyncio.to_thread(numbers, page, f"{name}_{part}") for part in ("sum", "count")]
                 failures = await asyncio.to_thread(numbers, page, "portrait_camera_failures_total")
@@ -146,20 +171,19 @@ async def measure(seconds: float, every: float) -> dict[str, object]:
 
 
 def summary(samples: list[Sample], seen: Watched, segments: int) -> dict[str, object]:
+    """The figures that are kept."""
     warm = [sample for sample in samples if sample.seconds >= WARM_SECONDS] or samples
-    third = max(1, len(warm) // 3)
-    first, last = warm[:third], warm[-third:]
+    size = -(-len(warm) // PARTS)
+    parts = [warm[i : i + size] for i in range(0, len(warm), size)]
     return {
         "seconds": samples[-1].seconds,
-        "failures of the camera that is cut": samples[-1].failures,
-        "megabytes, first and last third": [round(mean(each.megabytes for each in part), 1) for part in (first, last)],
-        "descriptors, first and last third": [max(each.descriptors for each in part) for part in (first, last)],
-        "age in ms, first and last third": [round(mean(each.age_ms for each in part), 1) for part in (first, last)],
-        "pictures over WHEP": seen.pictures,
-        "results over gRPC": seen.results,
-        "viewers lost": seen.lost,
+        "failures": samples[-1].failures,
+        "megabytes": [round(mean(each.megabytes for each in part), 1) for part in parts],
+        "descriptors": [max(each.descriptors for each in part) for part in parts],
+        "age_ms": [round(mean(each.age_ms for each in part), 1) for part in parts],
+        "got": seen.got,
+        "lost": seen.lost,
         "segments": segments,
-        "samples": [asdict(sample) for sample in samples],
     }
 
 
@@ -169,9 +193,13 @@ def main() -> None:
     parser.add_argument(
         "--cut", type=float, default=60.0, help="seconds for which the second camera is there at a time"
     )
+    parser.add_argument("--out", type=Path, help="where to keep the figures, as JSON")
     given = parser.parse_args()
-    measured = asyncio.run(measure(given.seconds, given.cut))
-    print(json.dumps({name: value for name, value in measured.items() if name != "samples"}, indent=2))
+    measured = {**asyncio.run(measure(given.seconds, given.cut)), "cut": given.cut}
+    text = json.dumps(measured, indent=2)
+    print(text)
+    if given.out is not None:
+        given.out.write_text(text + "\n")
 
 
 if __name__ == "__main__":

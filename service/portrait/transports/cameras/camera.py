@@ -29,7 +29,8 @@ logger = logging.getLogger(__name__)
 FIRST_PAUSE, LONGEST_PAUSE = 1.0, 30.0
 """Seconds before a camera that failed is tried again; doubled each time, until it has been live for STEADY_SECONDS."""
 
-STEADY_SECONDS = 20.0
+STEADY_SECONDS = 10.0
+"""Little, so that a camera that is cut again and again is shown most of the time; more than UNDECODABLE_SECONDS."""
 
 LINGER_SECONDS = 10.0
 """How long a camera stays connected after its last viewer has left: one that reloads its page finds it live."""
@@ -72,6 +73,8 @@ class Camera:
         self._session: Session[Any, Outputs] | None = None
         self._state, self._words, self._changed = "idle", "connects when it is watched", time.time()
         self._failures, self._failed_until = 0, 0.0
+        self._live_since: float | None = None
+        """When this connection became live, on the monotonic clock; None: it has not."""
         self._told = ""
         """The failure that was logged last."""
         sessions.metrics.camera_declared(declared.name)
@@ -168,7 +171,7 @@ class Camera:
         """Keep the camera connected while it is wanted. Its viewers stay while it is lost."""
         while not self._sessions.draining:
             self._set("connecting", "waits for the camera to answer")
-            began = time.monotonic()
+            self._live_since = None
             try:
                 await self._show(broadcast)
                 if not self._is_wanted(broadcast):
@@ -176,7 +179,7 @@ class Camera:
                     return
                 continue  # a viewer has come while it was being closed
             except PortraitError as error:
-                pause = self._fail(str(error), steady=time.monotonic() - began > STEADY_SECONDS)
+                pause = self._fail(str(error))
             if self._is_wanted(broadcast):
                 await asyncio.sleep(pause)
             if not self._is_wanted(broadcast):
@@ -204,7 +207,7 @@ class Camera:
                 async with self._sessions.open(
                     "camera", codec, self._options, self.declared.model, pixels=pixels, stream=self.name
                 ) as session:
-                    self._found, self._session = found, session
+                    self._found, self._session, self._live_since = found, session, time.monotonic()
                     self._set("live", f"{found.codec} {found.width}x{found.height}" if found.width else found.codec)
                     self._settle(None)
                     await self._until_unwanted(session, source, broadcast)
@@ -278,9 +281,10 @@ class Camera:
             failing_since = None
             broadcast.show(outputs, session.presence)
 
-    def _fail(self, words: str, *, steady: bool) -> float:
+    def _fail(self, words: str) -> float:
         """Note a failure; returns the seconds until the next try."""
-        self._failures = 1 if steady else self._failures + 1
+        lived = 0.0 if self._live_since is None else time.monotonic() - self._live_since
+        self._failures = 1 if lived > STEADY_SECONDS else self._failures + 1
         pause: float = min(LONGEST_PAUSE, FIRST_PAUSE * 2 ** min(self._failures - 1, 10)) * random.uniform(0.8, 1.2)
         self._failed_until = time.monotonic() + pause
         self._sessions.metrics.camera_failed(self.name)
