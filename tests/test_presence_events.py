@@ -30,7 +30,7 @@ from tests.faults.troubles import instead_of_the_embedded
 from tests.people import clip, room
 from tests.posts import encoded, problem_of
 from tests.rtc import SIZE, Camera, viewer
-from tests.whip import publisher
+from tests.whip import publisher, watcher
 
 MOSQUITTO = shutil.which("mosquitto") or shutil.which("mosquitto", path="/usr/sbin")
 needs_mosquitto = pytest.mark.skipif(MOSQUITTO is None, reason="mosquitto is not installed: run make system-packages")
@@ -161,6 +161,31 @@ async def test_a_loopback_is_told_on_its_events_channel_and_a_stream_nobody_watc
                 person.there = True
                 event = await anext(events)
                 assert (event["stream"], event["present"]) == ("door", True)
+
+
+async def test_a_viewer_is_told_of_presence_in_what_it_watches_and_of_the_streams_end(settings: Settings) -> None:
+    async with running(settings) as (service, person), timeout(120):
+        url = f"http://127.0.0.1:{service.http_port}"
+        async with publisher(url, clip(*SIZE, 30)) as one, watcher(url) as two:
+            told: asyncio.Queue[dict[str, Any]] = asyncio.Queue()
+            for label in ("events", "other"):
+                two.pc.createDataChannel(label).on("message", lambda text: told.put_nowait(json.loads(text)))
+            await one.connect("/whip/door")
+            await two.connect("/whep/door/mask")
+            watching = asyncio.create_task(_watch(two))
+            assert (await told.get())["presence"] == {"present": False, "share": 0.0, "box": None}
+            person.there = True
+            while not (event := await told.get())["presence"]["present"]:
+                pass
+            assert event["presence"]["share"] == 0.5
+            await one.http.delete(one.location)
+            while "closed" not in (event := await told.get()):
+                pass
+            assert event == {"closed": "the stream ended"}
+            watching.cancel()
+            await asyncio.gather(watching, return_exceptions=True)
+            async with one.http.get(f"{url}/metrics") as response:
+                assert 'portrait_events_total{result="sent",sink="channel"}' in await response.text()
 
 
 async def _watch(one: Any) -> None:

@@ -209,7 +209,8 @@ class WebRTC:
             self._sessions.admit_sharing_viewer(broadcast.pixels[output], encodes=not encodings.makes(output)) as load,
             broadcast.sound.listen() as listener,
         ):
-            viewer = Viewer(new_id(self._sessions.shared.index), broadcast, output, encodings)
+            count_event = partial(self._sessions.metrics.event, "channel")
+            viewer = Viewer(new_id(self._sessions.shared.index), broadcast, output, encodings, count_event)
             async with self._connected(viewer.connection, viewer.id, viewer.close):
                 self._open.viewers[viewer.id] = viewer
                 reason = "not answered, or cancelled"

@@ -4,7 +4,6 @@ WHIP (whip.py) and masks on a data channel (mask_channel.py) are the other two: 
 """
 
 import asyncio
-import json
 import logging
 import time
 from abc import ABC, abstractmethod
@@ -15,22 +14,18 @@ from typing import Any, Generic, TypeVar
 from aiortc import MediaStreamTrack, RTCDataChannel
 from aiortc.mediastreams import MediaStreamError
 
-from portrait.core.presence import Presence
 from portrait.errors import BadPicture, PortraitError, SegmentationHangs, UnsupportedOffer
 from portrait.sessions.newest_slot import Closed
-from portrait.sessions.presence_feed import presence_document
 from portrait.sessions.session import Session
 from portrait.transports.webrtc.aiortc_patches.receiver import Bandwidth, receive_undecoded
 from portrait.transports.webrtc.aiortc_patches.video_codecs import EncodedPicture, PictureEncoder, hand_over
 from portrait.transports.webrtc.backlog import Backlog, CodedPictures
 from portrait.transports.webrtc.connection import Connection, directions_left, running
+from portrait.transports.webrtc.event_channel import EventChannel
 
 logger = logging.getLogger(__name__)
 
 W = TypeVar("W")
-
-EVENTS = "events"
-"""Label of the data channel on which a client that opens it is told what happens to its session."""
 
 UNDECODABLE_SECONDS = 8.0
 """A session of which no picture can be decoded for this long ends. Its client is told after the first one; some senders
@@ -38,12 +33,6 @@ take several seconds to their next keyframe."""
 
 TELL_SECONDS = 2.0
 """How often a client is told at most that its frames are refused."""
-
-PRESENCE_SECONDS = 0.5
-"""How often a client is told at most where the person is; that somebody has come or left it is told at once."""
-
-MOST_BUFFERED = 8192
-"""Bytes waiting for the network from which on presence is not told."""
 
 CHECK_SECONDS = 1.0
 
@@ -57,9 +46,7 @@ class Uplink(ABC, Generic[W]):
         self.backlog: Backlog | None = None
         self._bandwidth: Bandwidth | None = None
         self._told_at = 0.0
-        self._presence: Presence | None = None
-        self._presence_at = 0.0
-        self._events: asyncio.Future[RTCDataChannel] = asyncio.get_running_loop().create_future()
+        self._events = EventChannel(session.count_event)
         self.connection.pc.on("datachannel", self.take_channel)
 
     async def answer(self, offer: str) -> str:
@@ -85,18 +72,15 @@ class Uplink(ABC, Generic[W]):
         self.backlog, self._bandwidth = receive_undecoded(transceiver, ended)
 
     def take_channel(self, channel: RTCDataChannel) -> None:
-        """Keep the events channel that the client has opened; close any other."""
-        if channel.label == EVENTS and not self._events.done():
-            self._events.set_result(channel)
-        else:
-            channel.close()
+        """Keep the channel for events that the client has opened; close any other."""
+        self._events.take(channel)
 
     async def run(self, *work: Coroutine[Any, Any, None]) -> None:
         """Carry frames, with `work` beside it, until the session is ended or the client goes away."""
         parts = (self.connection.watch(), self._watch_camera(), self._send_goaway(), *work)
         async with running(self.session.end, "webrtc-uplink", *parts):
             reason = await self.session.wait_ended()
-            self._send_event(closed=reason)
+            self._events.send(closed=reason)
             await asyncio.sleep(0)  # the channel sends in a task of its own
 
     async def newest(self) -> CodedPictures:
@@ -132,7 +116,7 @@ class Uplink(ABC, Generic[W]):
             self.session.end(f"a frame could not be composed: {error}")
             raise
         self._bandwidth.allow(self.session.load.width * self.session.load.height)
-        self._tell_presence()
+        self._events.tell_presence(self.session.presence)
         return wire
 
     async def skip(self, coded: CodedPictures, reason: str) -> None:
@@ -147,35 +131,14 @@ class Uplink(ABC, Generic[W]):
 
     def _tell_refusal(self, error: BadPicture) -> None:
         now = time.monotonic()
-        if now - self._told_at >= TELL_SECONDS and self._send_event(refused=str(error)):
+        if now - self._told_at >= TELL_SECONDS and self._events.send(refused=str(error)):
             self._told_at = now
-
-    def _tell_presence(self) -> None:
-        """Tell the client that a person has come or left, and now and then where they are."""
-        presence, before, now = self.session.presence, self._presence, time.monotonic()
-        if presence is None or presence == before:
-            return
-        changed = before is None or presence.present != before.present
-        if not changed and now - self._presence_at < PRESENCE_SECONDS:
-            return
-        if self._events.done() and self._events.result().bufferedAmount > MOST_BUFFERED:
-            self.session.count_event("dropped")
-        elif self._send_event(presence=presence_document(presence)):
-            self._presence, self._presence_at = presence, now
-            self.session.count_event("sent")
-
-    def _send_event(self, **event: Any) -> bool:
-        """Send an event to a client that listens. Returns whether it does."""
-        if not self._events.done() or (channel := self._events.result()).readyState != "open":
-            return False
-        channel.send(json.dumps(event))
-        return True
 
     async def _send_goaway(self) -> None:
         """Tell the client that the session will be ended, while it still runs."""
         seconds = await self.session.wait_leaving()
-        await self._events
-        self._send_event(goaway=seconds)
+        await self._events.opened.wait()
+        self._events.send(goaway=seconds)
 
     async def _watch_camera(self) -> None:
         """End the session when no picture arrives any more, or none of those that arrive can be decoded."""

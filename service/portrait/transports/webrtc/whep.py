@@ -20,6 +20,7 @@ from portrait.transports.webrtc.aiortc_patches.sound import codec_of, report_in_
 from portrait.transports.webrtc.aiortc_patches.video_codecs import EncodedPicture, negotiated_codec, send_encoded
 from portrait.transports.webrtc.connection import Connection, directions_left, running
 from portrait.transports.webrtc.encodings import MUCH_LESS, Encoding, Encodings, Subscription
+from portrait.transports.webrtc.event_channel import EventChannel
 
 logger = logging.getLogger(__name__)
 
@@ -38,21 +39,33 @@ class ViewerTrack(MediaStreamTrack):
 
     kind = "video"
 
-    def __init__(self, subscription: Subscription, load: StreamLoad) -> None:
+    def __init__(self, subscription: Subscription, load: StreamLoad, shown: Callable[[], None]) -> None:
+        """`shown` is called for every picture."""
         super().__init__()
-        self._subscription, self._load = subscription, load
+        self._subscription, self._load, self._shown = subscription, load, shown
 
     async def recv(self) -> EncodedPicture:  # type: ignore[override]  # the subscription packs it
         """The next picture, with the time of its frame."""
         picture = await self._subscription.get()
         self._load.add_result(time.monotonic(), picture.arrived, picture.size)
+        self._shown()
         return picture
 
 
 class Viewer:
-    """A connection that shows one output of a broadcast; `run` is its whole life."""
+    """A connection that shows one output of a broadcast; `run` is its whole life.
 
-    def __init__(self, name: str, broadcast: Broadcast, output: str, encodings: Encodings) -> None:
+    Events of presence in the stream are told on a data channel, if the client opens one, and counted by `count_event`.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        broadcast: Broadcast,
+        output: str,
+        encodings: Encodings,
+        count_event: Callable[[str], None],
+    ) -> None:
         self.id = name
         self.broadcast, self.output = broadcast, output
         self._encodings = encodings
@@ -61,7 +74,9 @@ class Viewer:
         self._asked = 0
         """Keyframes that its receiver had asked for at the last check."""
         self._transceiver: Any = None
+        self._events = EventChannel(count_event)
         self.connection = Connection(self.end)
+        self.connection.pc.on("datachannel", self._events.take)
 
     def end(self, reason: str) -> None:
         """Make `run` return the reason. Idempotent: the first reason stands."""
@@ -84,7 +99,7 @@ class Viewer:
             for transceiver in transceivers:
                 if transceiver.kind == "video" and "send" in directions_left(transceiver) and not self._transceiver:
                     self._transceiver = transceiver
-                    transceiver.sender.replaceTrack(ViewerTrack(self._subscription, load))
+                    transceiver.sender.replaceTrack(ViewerTrack(self._subscription, load, self._tell_presence))
                     send_encoded(transceiver, self._subscription, self._subscription.want_keyframe)
                     report_in_step(transceiver, sound)
                     transceiver.direction = "sendonly"
@@ -109,7 +124,10 @@ class Viewer:
         """Show frames until the stream ends, the viewer leaves or `end` is called. Returns the reason."""
         parts = self.connection.watch(while_sending=True), self._watch_broadcast(), self._show()
         async with running(self.end, "whep-viewer", *parts):
-            return await self._ended
+            reason = await self._ended
+            self._events.send(closed=reason)
+            await asyncio.sleep(0)  # the channel sends in a task of its own
+            return reason
 
     async def close(self) -> None:
         """Close the connection. Idempotent."""
@@ -165,6 +183,9 @@ class Viewer:
         statistics = await self._transceiver.sender.getStats()
         reports = [report for report in statistics.values() if report.type == "remote-inbound-rtp"]
         return reports[-1].fractionLost / 256 if reports else 0.0
+
+    def _tell_presence(self) -> None:
+        self._events.tell_presence(self.broadcast.presence)
 
     async def _watch_broadcast(self) -> None:
         await self.broadcast.ended.wait()
