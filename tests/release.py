@@ -88,16 +88,17 @@ def blocks(page: Path, language: str) -> list[str]:
 @contextmanager
 def serving(*command: str | Path, folder: Path) -> Iterator[tuple[str, str]]:
     """A service for the length of the block: its addresses for HTTP and gRPC."""
-    arguments = ["serve", "--json", "--http-port", "0", "--grpc-port", "0", "--workers", "1"]
-    process = subprocess.Popen(
-        [*command, *arguments], cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
-    )
+    ports = ["--http-port", "0", "--grpc-port", "0", "--media-port", "0"]
+    whole = [str(part) for part in (*command, "serve", "--json", *ports, "--workers", "1")]
+    log = folder / "serve.log"
+    with log.open("w") as stderr:
+        process = subprocess.Popen(whole, cwd=folder, stdout=subprocess.PIPE, stderr=stderr, text=True)
     try:
         assert process.stdout is not None
         line = process.stdout.readline()
         found = re.search(r'"page": "http://([^/"]+)/?", "grpc": "([^"]+)"', line)
         if found is None:
-            sys.exit(f"$ {' '.join(map(str, command))} serve\ngot {line!r}, expected the addresses of a service")
+            sys.exit(f"$ {' '.join(whole)}\ngot {line!r}, expected the addresses of a service\n{log.read_text()}")
         yield found[1], found[2]
     finally:
         process.terminate()

@@ -6,20 +6,18 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from typing import Any
+from urllib.request import Request, urlopen
 
 import aiohttp
 import cv2
 import grpc.aio
 import pytest
-from aiohttp import web
-from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from opentelemetry.trace import SpanKind, StatusCode
+from prometheus_client.openmetrics.parser import text_string_to_metric_families
 
 from portrait.client import Client
 from portrait.errors import BadSettings, Idle
@@ -31,6 +29,7 @@ from portrait.v1 import segmentation_pb2 as pb
 from portrait.v1 import segmentation_pb2_grpc as pb_grpc
 from tests.boxes import ended, serving
 from tests.calls import jpeg
+from tests.collector import collecting, plain
 from tests.fakes import FakeModel, failing, full_mask, only
 from tests.frames import GREEN, FrameCodec, make_frame
 from tests.people import clip
@@ -119,32 +118,6 @@ async def test_the_span_lies_below_its_callers(
     assert (parent and f"{parent.span_id:016x}") == (trace and PARENT)
 
 
-@asynccontextmanager
-async def collector() -> AsyncIterator[tuple[str, list[ExportTraceServiceRequest]]]:
-    """A receiver of OTLP over HTTP, as the specification has it; its address and what has come."""
-    came: list[ExportTraceServiceRequest] = []
-
-    async def take(request: web.Request) -> web.Response:
-        assert request.content_type == "application/x-protobuf"
-        came.append(ExportTraceServiceRequest.FromString(await request.read()))
-        return web.Response(body=b"", content_type="application/x-protobuf")
-
-    application = web.Application()
-    application.router.add_post("/v1/traces", take)
-    runner = web.AppRunner(application)
-    await runner.setup()
-    site = web.TCPSite(runner, "127.0.0.1", 0)
-    await site.start()
-    try:
-        yield f"http://127.0.0.1:{runner.addresses[0][1]}", came
-    finally:
-        await runner.cleanup()
-
-
-def plain(attributes: Any) -> dict[str, Any]:
-    return {each.key: getattr(each.value, each.value.WhichOneof("value")) for each in attributes}
-
-
 async def call(page: str) -> None:
     """A camera up and its result down, until the first picture has come."""
     async with viewer(page.rstrip("/"), Camera(clip(64, 48, 2))) as browser:
@@ -161,8 +134,11 @@ async def call(page: str) -> None:
 async def test_a_collector_gets_the_sessions_of_every_transport() -> None:
     """A real service, its callers' traces in the metadata of gRPC and the headers of HTTP."""
     picture = cv2.imencode(".jpg", clip(64, 48, 1).frames[0])[1].tobytes()
-    async with collector() as (address, came):
-        named = {"OTEL_EXPORTER_OTLP_ENDPOINT": address, "OTEL_RESOURCE_ATTRIBUTES": "deployment.environment=test"}
+    async with collecting() as collector:
+        named = {
+            "OTEL_EXPORTER_OTLP_ENDPOINT": collector.address,
+            "OTEL_RESOURCE_ATTRIBUTES": "deployment.environment=test",
+        }
         with serving("--tracing", **named) as (process, announced):
             async with grpc.aio.insecure_channel(announced["grpc"]) as channel, aiohttp.ClientSession() as http:
                 stub: Any = pb_grpc.SegmentationServiceStub(channel)
@@ -172,10 +148,11 @@ async def test_a_collector_gets_the_sessions_of_every_transport() -> None:
                 async with http.post(url, data=picture, headers={**headers, "Content-Type": "image/jpeg"}) as response:
                     assert response.status == 200
             await call(announced["page"])
+            exemplars = await asyncio.to_thread(exemplars_of, announced["page"])
             process.send_signal(signal.SIGTERM)
             status, log = await asyncio.to_thread(ended, process)
     assert status == 0, log
-    resources = [resource for request in came for resource in request.resource_spans]
+    resources = [resource for request in collector.traces for resource in request.resource_spans]
     assert resources
     for resource in resources:
         about = plain(resource.resource.attributes)
@@ -189,6 +166,42 @@ async def test_a_collector_gets_the_sessions_of_every_transport() -> None:
         assert (numbers["portrait.width"], numbers["portrait.height"]) == (64, 48)
         assert numbers["portrait.frames_done"] >= 1
         assert f"session={numbers['session.id']}" in log, "a log line and its span are found by the same name"
+        assert exemplars[numbers["portrait.transport"]] == {"trace_id": TRACE, "span_id": span.span_id.hex()}
+
+
+async def test_the_metrics_of_two_workers_keep_the_ids_of_their_traces() -> None:
+    picture = jpeg(clip(64, 48, 1).frames[0])
+    with serving("--tracing", "--workers", "2", "--drain-seconds", "0") as (_, announced):
+        async with Client(announced["grpc"]) as client:
+            await client.segment(picture)
+        exemplars = await asyncio.to_thread(exemplars_of, announced["page"])
+    assert {*exemplars} == {"grpc"}
+    assert len(exemplars["grpc"]["trace_id"]) == 32
+
+
+def exemplars_of(page: str) -> dict[str, dict[str, str]]:
+    """The last exemplar of each transport's age of frames, of a scrape as Prometheus asks for it."""
+    request = Request(page + "metrics", headers={"Accept": "application/openmetrics-text; version=1.0.0"})
+    with urlopen(request) as response:
+        families = text_string_to_metric_families(response.read().decode())
+        found = dict[str, dict[str, str]]()
+        for sample in (sample for family in families for sample in family.samples if sample.exemplar):
+            assert sample.name == "portrait_frame_age_seconds_bucket"
+            assert 0 < sample.exemplar.value <= float(sample.labels["le"])
+            found[sample.labels["transport"]] = sample.exemplar.labels
+        return found
+
+
+@pytest.mark.parametrize("sampled", [True, False])
+async def test_a_measurement_leads_to_its_trace_where_that_is_sent(sampled: bool) -> None:
+    provider = TracerProvider(shutdown_on_exit=False)
+    traces, told = Traces(provider.get_tracer("test")), TRACEPARENT if sampled else TRACEPARENT[:-2] + "00"
+    service = Sessions(only(FakeModel(full_mask)), 2, metrics := Metrics(), tracing=traces)
+    async with service.open("grpc", FrameCodec(), GREEN, traceparent=told) as session:
+        await session.process(make_frame(), 0.0)
+    text = metrics.expose("application/openmetrics-text; version=1.0.0")[0].decode()
+    assert (f'trace_id="{TRACE}"' in text) == sampled
+    assert "trace_id" not in metrics.expose("text/plain")[0].decode()
 
 
 @pytest.mark.timing

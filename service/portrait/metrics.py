@@ -166,9 +166,9 @@ class Metrics:
         if count:
             self._frames.labels(result, reason, transport).inc(count)
 
-    def frame_age(self, transport: str, seconds: float) -> None:
-        """Record seconds from a frame's arrival to its result."""
-        self._age[transport].observe(seconds)
+    def frame_age(self, transport: str, seconds: float, exemplar: dict[str, str] | None = None) -> None:
+        """Record seconds from a frame's arrival to its result, with the ids of the session's trace as `exemplar`."""
+        self._age[transport].observe(seconds, exemplar)
 
     def carried(self, reason: str) -> None:
         """Count a result with an earlier frame's mask."""
@@ -249,6 +249,10 @@ class Metrics:
         self._build.labels(version).set(1)
         for name, runtime, use in models:
             self._model.labels(name, runtime, use).set(1)
+
+    def collect(self) -> Iterator[Metric]:
+        """What a scrape would show now, family by family."""
+        return self._exposed.collect()
 
     def expose(self, accept: str) -> tuple[bytes, str]:
         """(body, content type) of a scrape, in the format the `Accept` header prefers."""

@@ -216,6 +216,7 @@ class Settings(BaseSettings):
     mqtt_topic: Topic = Field("portrait", description="What the topics at the broker begin with.")
     mqtt_discovery: TopicOrNone = Field("homeassistant", description="Home Assistant's discovery prefix; empty: none.")
     tracing: bool = Field(False, description="Send one OpenTelemetry span per session; see OTEL_*.")
+    otlp_metrics: bool = Field(False, description="Push the metrics over OTLP, each minute; see OTEL_*.")
     log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="Lowest severity to log.")
     log_format: Literal["text", "json"] = Field("text", description="Log lines for people or for programs.")
 

@@ -1,13 +1,12 @@
 """Traces: one OpenTelemetry span for each session, if `tracing` is set. OpenTelemetry is imported only then."""
 
 import asyncio
-import os
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING
 
 from portrait import __version__
-from portrait.errors import BadSettings
+from portrait.otlp import check_environment, export_seconds, not_installed, service_resource
 from portrait.settings import Settings
 
 if TYPE_CHECKING:
@@ -17,18 +16,16 @@ if TYPE_CHECKING:
 Fields = Mapping[str, str | int | float | bool]
 """Attributes of an event or a span; their names are prefixed with `portrait.`."""
 
-PROTOCOL = "http/protobuf"
-
-EXPORT_SECONDS = 3.0
-"""How long one export may take, retries included, unless OTEL_EXPORTER_OTLP_TIMEOUT is set: a collector that is gone
-must not delay the service's end by the standard 10 s, after which `docker stop` kills."""
-
 
 class SessionSpan:
     """The OpenTelemetry span of one session."""
 
     def __init__(self, span: "Span") -> None:
         self._span = span
+        context = span.get_span_context()
+        named = {"trace_id": f"{context.trace_id:032x}", "span_id": f"{context.span_id:016x}"}
+        self.exemplar = named if context.trace_flags.sampled else None
+        """What leads from a measurement to this span: its ids, for an exemplar; None if it is not sent."""
 
     def event(self, name: str, fields: Fields) -> None:
         """Add an event at the current time."""
@@ -80,38 +77,16 @@ async def open_tracing(settings: Settings) -> AsyncIterator[Traces | None]:
 
 
 def _open_provider() -> "TracerProvider":
-    _check_environment()
+    check_environment("TRACES")
     try:
         from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
-        from opentelemetry.sdk.resources import OTELResourceDetector, Resource
         from opentelemetry.sdk.trace import TracerProvider
         from opentelemetry.sdk.trace.export import BatchSpanProcessor
     except ImportError as error:
-        raise BadSettings(
-            f"PORTRAIT_TRACING=True: {error.name} is not installed; run pip install 'portrait-server[tracing]'"
-        ) from error
-    ours = Resource.create({"service.name": "portrait", "service.version": __version__})
-    limited = _first_of("OTEL_EXPORTER_OTLP_TRACES_TIMEOUT", "OTEL_EXPORTER_OTLP_TIMEOUT")[1]
-    exporter = OTLPSpanExporter(timeout=None if limited else EXPORT_SECONDS)
-    # A service name from the environment takes precedence.
-    provider = TracerProvider(resource=ours.merge(OTELResourceDetector().detect()), shutdown_on_exit=False)
-    provider.add_span_processor(BatchSpanProcessor(exporter))
+        raise not_installed("PORTRAIT_TRACING", error) from error
+    provider = TracerProvider(resource=service_resource(), shutdown_on_exit=False)
+    provider.add_span_processor(BatchSpanProcessor(OTLPSpanExporter(timeout=export_seconds("TRACES"))))
     return provider
-
-
-def _check_environment() -> None:
-    """Refuse at the start what would otherwise fail at every export."""
-    name, value = _first_of("OTEL_EXPORTER_OTLP_TRACES_PROTOCOL", "OTEL_EXPORTER_OTLP_PROTOCOL")
-    if value and value != PROTOCOL:
-        raise BadSettings(f"got {name}={value!r}, expected {PROTOCOL}")
-    name, value = _first_of("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "OTEL_EXPORTER_OTLP_ENDPOINT")
-    if value and not value.startswith(("http://", "https://")):
-        raise BadSettings(f"got {name}={value!r}, expected an address like http://collector:4318")
-
-
-def _first_of(*names: str) -> tuple[str, str]:
-    """(name, value) of the first variable that is set; the last name and "" when none is."""
-    return next(((name, value) for name in names if (value := os.environ.get(name, ""))), (names[-1], ""))
 
 
 def _prefixed(fields: Fields) -> dict[str, str | int | float | bool]:

@@ -21,6 +21,7 @@ from portrait.core.segmenters import Models, choose_models, warm
 from portrait.image.backgrounds import Backgrounds
 from portrait.logs import log_event
 from portrait.metrics import DroppedLines, Metrics
+from portrait.otlp_metrics import pushing_metrics
 from portrait.security import Certificates, Security, open_security
 from portrait.server.calibration import load_costs
 from portrait.server.reload import RunningService, identify
@@ -97,6 +98,7 @@ async def run_service(
     watch = asyncio.create_task(capacity.watch(), name="loop-lag")
     try:
         async with (
+            pushing_metrics(settings, metrics),
             open_tracing(settings) as tracing,
             notifying(notify_config, feed, shared.index),
             Sessions(

@@ -144,6 +144,7 @@ class Session(Generic[P, W]):
         # One value, replaced whole: the session's thread never sees new options with an old compositor.
         self._output: tuple[Options, Compositor] = options, self.check(options)
         self._span = open_span(self.short_id)
+        self._exemplar = self._span.exemplar if self._span else None
         self._thread = WatchedThread(f"session-{self.short_id}", hang_seconds, low_priority=delivery is Delivery.STILL)
         self._pipeline: Pipeline | None = None
         self._reset, self._hung, self._next_start = False, False, 0.0
@@ -352,7 +353,7 @@ class Session(Generic[P, W]):
         if processed.carried:
             self.counters.carried += 1
             self._metrics.carried(processed.carried)
-        self._metrics.frame_age(self.transport, self.load.latency)
+        self._metrics.frame_age(self.transport, self.load.latency, self._exemplar)
         failure = processed.failure
         self._tell_presence(processed.presence)
         if failure is None:

@@ -65,6 +65,7 @@ def scraping(port: int, folder: Path, pace: str) -> Iterator[Prometheus]:
     targets.write_text(replaced(targets.read_text(), ("portrait:8080", f"127.0.0.1:{port}")))
     address = f"127.0.0.1:{free_port()}"
     command = [tool("prometheus"), f"--config.file={configuration}", f"--storage.tsdb.path={folder}/data"]
+    command.append("--enable-feature=exemplar-storage")
     process = subprocess.Popen([*command, f"--web.listen-address={address}"], stderr=subprocess.PIPE, text=True)
     try:
         wait_until(lambda: process.poll() is not None or answers(f"http://{address}/-/ready"), 30, "up")
