@@ -18,6 +18,7 @@
     │   │   └── OutOfCpu
     │   ├── TooManyPixels  one more picture would exceed the bound on pixels in memory
     │   ├── WorkerLost
+    │   ├── PodLost        the pod that has to answer cannot be reached
     │   ├── NoMediaPort
     │   ├── TooManyViewers
     │   ├── NotPublished  the stream has no publisher now
@@ -174,6 +175,12 @@ class WorkerLost(Refused):
     """The worker that should have answered has ended; another one will answer."""
 
     reason = "WORKER_LOST"
+
+
+class PodLost(Refused):
+    """The pod that has to answer cannot be reached now."""
+
+    reason = "POD_LOST"
 
 
 class TooManyViewers(Refused):

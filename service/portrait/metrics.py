@@ -24,7 +24,9 @@ from portrait.logs import dropped_lines
 STAGES = ("decode", "segment", "compose", "encode")
 TRANSPORTS = ("webrtc", "grpc", "http", "camera")
 SINKS = ("channel", "sse", "webhook", "mqtt", "worker")
-"""Where events of presence go; "worker": to another worker, whose clients listen."""
+"""Where events of presence go; "worker": to another worker or pod, whose clients listen."""
+FORWARDED = ("session", "stream", "watch")
+"""What other pods are asked for: a session by its id, a stream over WHEP, a stream over gRPC."""
 USUAL_RESULTS = (
     ("done", ""), ("dropped", "newer_frame"), ("failed_closed", "segmentation_failed"), ("refused", "bad_picture"),
 )  # fmt: skip
@@ -130,6 +132,8 @@ class Metrics:
         self.restarts = counter("portrait_worker_restarts", "How often the supervisor restarted the worker.")
         self._events = counter("portrait_events", "Events of presence, by what became of them.", ["sink", "result"])
         self.listeners = gauge("portrait_event_listeners", "Listeners to events of presence.")
+        forwarded_text = "Requests that another pod had to answer."
+        self._forwarded = counter("portrait_cluster_forwarded", forwarded_text, ["kind", "result"])
         self._build = gauge("portrait_build_info", "Always 1; the version.", ["version"])
         self._model = gauge("portrait_model_info", "Always 1; the default models.", ["model", "runtime", "use"])
         self._camera_live = gauge("portrait_camera_live", "Whether a declared camera is connected.", ["camera"])
@@ -150,6 +154,9 @@ class Metrics:
         for sink in SINKS:
             for result in ("sent", "dropped", "failed"):
                 self._events.labels(sink, result)
+        for kind in FORWARDED:
+            for result in ("answered", "failed"):
+                self._forwarded.labels(kind, result)
         for metric, labels in (
             (self._carried, ("unchanged", "still", "alternate")),
             (self._quality_changes, ("down", "up")),
@@ -177,6 +184,10 @@ class Metrics:
     def event(self, sink: str, result: str) -> None:
         """Count an event of presence for one of SINKS: sent, dropped for a newer one, or failed to arrive."""
         self._events.labels(sink, result).inc()
+
+    def forwarded(self, kind: str, result: str) -> None:
+        """Count one of FORWARDED that another pod answered, or that failed since it could not be reached."""
+        self._forwarded.labels(kind, result).inc()
 
     def hung(self, transport: str) -> None:
         """Count a session whose thread was abandoned."""

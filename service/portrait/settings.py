@@ -59,6 +59,12 @@ def _check_addresses(text: str) -> str:
     return text
 
 
+def _check_address_or_none(text: str) -> str:
+    if text:
+        ipaddress.ip_address(text)
+    return text
+
+
 def _check_names(text: str) -> str:
     for name in _list(text):
         if not name.isascii():
@@ -136,6 +142,7 @@ PortRange = Annotated[str, AfterValidator(_check_ports)]
 Addresses = Annotated[str, AfterValidator(_check_addresses)]
 Classes = Annotated[str, AfterValidator(_check_classes)]
 Registry = Annotated[str, AfterValidator(_check_registry)]
+AddressOrNone = Annotated[str, AfterValidator(_check_address_or_none)]
 Names = Annotated[str, AfterValidator(_check_names)]
 WebAddress = Annotated[SecretStr, AfterValidator(_check_web)]
 BrokerAddress = Annotated[SecretStr, AfterValidator(_check_broker)]
@@ -166,6 +173,17 @@ class Settings(BaseSettings):
     turn_seconds: float = Field(3600.0, ge=60, le=86_400, description="How long TURN credentials are valid.")
     origins: Origins = Field("", description="Origins of other pages that may call, comma-separated; *: all.")
     workers: int = Field(0, ge=0, le=64, description="Worker processes; 0: one per core less one, at least one.")
+    cluster_peers: Names = Field(
+        "", description="Names and addresses that lead to all pods of the service, comma-separated; empty: one pod."
+    )
+    cluster_address: AddressOrNone = Field("", description="IP address of this pod, at which the others reach it.")
+    cluster_port: int = Field(
+        8444,
+        ge=1,
+        le=65534,
+        description="TCP port of HTTP between pods, the same on all; gRPC between them has the next.",
+    )
+    cluster_secret: SecretStr = Field(SecretStr(""), description="Secret that the pods share, 32 characters or more.")
     pin_workers: bool = Field(False, description="Restrict each worker to its own share of the cores.")
     model: str = Field(
         "auto", min_length=1, description="Model: a name or a file; auto: portrait, for stills and files portrait-fine."
@@ -250,6 +268,11 @@ class Settings(BaseSettings):
     def encrypted(self) -> bool:
         """Whether the servers use TLS."""
         return self.tls == "auto" or self.tls_certificate is not None
+
+    @property
+    def cluster_peer_names(self) -> tuple[str, ...]:
+        """`cluster_peers`, one by one."""
+        return _list(self.cluster_peers)
 
     @property
     def own_names(self) -> tuple[str, ...]:

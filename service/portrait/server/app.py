@@ -16,6 +16,8 @@ from portrait.admission.capacity import Capacity, Limits
 from portrait.admission.cgroup import CpuGrants, cpu_budget
 from portrait.admission.pixel_budget import PixelBudget
 from portrait.admission.quality import Quality
+from portrait.cluster.cluster import Cluster, open_cluster
+from portrait.cluster.config import ClusterConfig
 from portrait.core.presence import PresenceRule
 from portrait.core.segmenters import Models, choose_models, warm
 from portrait.image.backgrounds import Backgrounds
@@ -36,6 +38,7 @@ from portrait.transports.grpc.server import GrpcServer
 from portrait.transports.http.box_info import BoxInfo, TrustRoutes
 from portrait.transports.http.config import HttpConfig
 from portrait.transports.http.events import EventRoutes
+from portrait.transports.http.pod_proxy import PodProxy
 from portrait.transports.http.routes import HttpRoutes
 from portrait.transports.http.server import serve_http
 from portrait.transports.http.stills import StillRoutes
@@ -71,14 +74,15 @@ async def run_service(
 
     Raises:
         BadModel: the model cannot be used.
-        BadSettings: the settings of security or of events cannot be used, or would expose the service without
-            PORTRAIT_INSECURE.
+        BadSettings: the settings of security, of events or of the cluster cannot be used, or would expose the service
+            without PORTRAIT_INSECURE.
         OSError: an address cannot be bound.
     """
     _tune_process()
     loop = asyncio.get_running_loop()
     loop.set_default_executor(ThreadPoolExecutor(CODEC_THREADS, thread_name_prefix="codec"))
-    shared, notify_config = shared or SharedState(), NotifyConfig.of(settings)
+    shared = shared or SharedState()
+    notify_config, cluster_config = NotifyConfig.of(settings), ClusterConfig.of(settings)
     metrics = Metrics(str(shared.index) if shared.count > 1 else None)
     metrics.registry.register(CpuGrants())
     metrics.registry.register(DroppedLines())
@@ -100,6 +104,7 @@ async def run_service(
         async with (
             pushing_metrics(settings, metrics),
             open_tracing(settings) as tracing,
+            _open_cluster(cluster_config) as cluster,
             notifying(notify_config, feed, shared.index),
             Sessions(
                 models,
@@ -112,8 +117,9 @@ async def run_service(
                 feed,
                 rule,
                 on_change=settings.segment == "on_change",
+                sign_id=cluster.ids.sign if cluster else str,
             ) as sessions,
-            _serve(settings, sessions, backgrounds, capacity, metrics, security, listening) as running,
+            _serve(settings, sessions, backgrounds, capacity, metrics, security, listening, cluster) as running,
         ):
             yield running
     finally:
@@ -130,6 +136,7 @@ async def _serve(
     metrics: Metrics,
     security: Security,
     listening: socket.socket | None,
+    cluster: Cluster | None,
 ) -> AsyncIterator[RunningService]:
     http_config = HttpConfig.of(settings)
     grpc_config = GrpcConfig.of(settings, shared_port=sessions.shared.count > 1)
@@ -139,13 +146,14 @@ async def _serve(
         serve_webrtc(sessions, backgrounds, WebRTCConfig.of(settings), security, broadcasts) as webrtc,
         open_cameras(settings, sessions, broadcasts, backgrounds) as cameras,
     ):
-        grpc_server = GrpcServer(grpc_config, sessions, backgrounds, budget, security, broadcasts)
+        grpc_server = GrpcServer(grpc_config, sessions, backgrounds, budget, security, broadcasts, cluster)
+        pods = PodProxy(cluster, broadcasts, metrics) if cluster else None
         routes = [
             *HttpRoutes(
                 sessions, backgrounds, budget, metrics.expose, partial(_is_ready, sessions), webrtc.patches
             ).routes,
             *StillRoutes(sessions, backgrounds, budget, http_config.max_still_pixels).routes,
-            *EventRoutes(sessions.feed, security, several_workers=sessions.shared.count > 1).routes,
+            *EventRoutes(sessions.feed, security).routes,
             *webrtc.routes,
             *cameras.routes,
             *TrustRoutes(security.certificates).routes,
@@ -153,7 +161,13 @@ async def _serve(
         ]
         async with (
             serve_http(
-                routes, http_config, metrics=metrics, security=security, shared=sessions.shared, listening=listening
+                routes,
+                http_config,
+                metrics=metrics,
+                security=security,
+                shared=sessions.shared,
+                listening=listening,
+                pods=pods,
             ) as http_port,
             grpc_server,
         ):
@@ -167,6 +181,15 @@ async def _serve(
                 yield running
             finally:
                 await _drain(running, grpc_server)
+
+
+@asynccontextmanager
+async def _open_cluster(config: ClusterConfig | None) -> AsyncIterator[Cluster | None]:
+    if config is None:
+        yield None
+        return
+    async with open_cluster(config) as cluster:
+        yield cluster
 
 
 async def _drain(running: RunningService, grpc_server: GrpcServer) -> None:

@@ -83,6 +83,19 @@ class Broadcasts:
         self._broadcasts: dict[str, Broadcast] = {}
         self._declared: dict[str, Wake] = {}
 
+    def publisher(self, name: str) -> int | None:
+        """The index of the worker of this pod that publishes a stream, None when none does."""
+        return self._shared.index if name in self._broadcasts else self._shared.stream_names.owner(name)
+
+    def knows(self, name: str) -> bool:
+        """Whether this pod publishes the stream, or can: it is declared here."""
+        return name in self._declared or self.publisher(name) is not None
+
+    def is_draining(self, name: str) -> bool:
+        """Whether the worker that publishes the stream stops; False when none publishes it."""
+        index = self.publisher(name)
+        return index is not None and self._shared.rows[index].draining
+
     def declare(self, name: str, wake: Wake) -> None:
         """Keep a name for a stream that is published when it is asked for."""
         self._declared[name] = wake

@@ -4,7 +4,7 @@ import asyncio
 import logging
 import time
 from asyncio import timeout
-from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, contextmanager, suppress
 from typing import Any, TypeVar
 
@@ -53,8 +53,13 @@ class Sessions:
         presence: PresenceRule | None = None,
         *,
         on_change: bool = False,
+        sign_id: Callable[[str], str] = str,
     ) -> None:
-        """With `on_change` live sessions run their network only when the contour may have moved."""
+        """With `on_change` live sessions run their network only when the contour may have moved.
+
+        `sign_id` gives the id by which other pods find what this worker calls by a given one.
+        """
+        self._sign_id = sign_id
         self.models, self.limit, self.metrics = models, limit, metrics
         self.shared = shared or SharedState()
         self._capacity = capacity or Capacity(None, self.shared, metrics)
@@ -88,6 +93,10 @@ class Sessions:
             return self._open[session_id]
         except KeyError:
             raise NoSuchSession("no session has this id, or it has ended") from None
+
+    def new_id(self) -> str:
+        """Make an id for a session or viewer of this worker."""
+        return self._sign_id(new_id(self.shared.index))
 
     def milliseconds(self, model: str) -> float | None:
         """Milliseconds of CPU in which this machine segments a frame of 640x480; None if it was not measured."""
@@ -274,7 +283,7 @@ class Sessions:
         """A session that is registered and charged for."""
         cheaper, tracing = self._capacity.cheaper_model(model.name), self._tracing
         session = Session(
-            new_id(self.shared.index),
+            self.new_id(),
             self._pool(model) if delivery is Delivery.STILL else model,
             options,
             codec,

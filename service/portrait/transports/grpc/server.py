@@ -2,11 +2,13 @@
 
 import asyncio
 
+import grpc
 import grpc.aio
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
 from portrait.admission.pixel_budget import PixelBudget
+from portrait.cluster.cluster import Cluster
 from portrait.image.backgrounds import Backgrounds
 from portrait.kserve import inference_pb2, inference_pb2_grpc
 from portrait.security import Security
@@ -67,7 +69,7 @@ class GrpcServer:
     """A server that is bound from its construction on and serves for the length of its block.
 
     What is open at the end of the block is cut. Without `security` everyone may call. `broadcasts` are the named
-    streams that may be watched.
+    streams that may be watched, `cluster` the other pods, which ask this one for its streams and are asked for theirs.
 
     Raises:
         OSError: the address cannot be bound.
@@ -81,6 +83,7 @@ class GrpcServer:
         budget: PixelBudget,
         security: Security | None = None,
         broadcasts: Broadcasts | None = None,
+        cluster: Cluster | None = None,
     ) -> None:
         interceptors = [
             *([AuthInterceptor(security, sessions.metrics)] if security else []),
@@ -102,7 +105,7 @@ class GrpcServer:
         self._health = health.aio.HealthServicer()
         self._stopping: asyncio.Task[None] | None = None
         named = broadcasts or Broadcasts(sessions.limit, sessions.shared)
-        self._watchers = Watchers(sessions, named, security or Security.allow_all(), config.idle_seconds)
+        self._watchers = Watchers(sessions, named, security or Security.allow_all(), config.idle_seconds, cluster)
         segmentation_pb2_grpc.add_SegmentationServiceServicer_to_server(
             SegmentationServicer(config, sessions, backgrounds, budget, self._watchers, security), self._server
         )
@@ -112,20 +115,24 @@ class GrpcServer:
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
         names = (SERVICE, INFERENCE, health.SERVICE_NAME, reflection.SERVICE_NAME)
         reflection.enable_server_reflection(names, self._server)
-        self.port = self._bind(config, security)
+        certificates = security.certificates if security is not None else None
+        self.port = self._bind(config.host, config.port, credentials(certificates) if certificates else None)
         """The TCP port in use; of interest when 0 was asked for."""
         if config.shared_port:  # the other workers ask this one for its streams
             self._server.add_insecure_port(f"unix:{sessions.shared.grpc_socket(sessions.shared.index)}")
+        if cluster is not None:  # and so do the other pods
+            tls = cluster.tls
+            trusted = grpc.ssl_server_credentials([(tls.key, tls.certificate)], tls.authority, require_client_auth=True)
+            self._bind(cluster.config.address, cluster.config.grpc_port, trusted)
 
-    def _bind(self, config: GrpcConfig, security: Security | None) -> int:
-        host = f"[{config.host}]" if ":" in config.host else config.host
-        address = f"{host}:{config.port}"
+    def _bind(self, host: str, port: int, trusted: grpc.ServerCredentials | None) -> int:
+        address = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
         try:
-            if security is None or security.certificates is None:
+            if trusted is None:
                 return self._server.add_insecure_port(address)
-            return self._server.add_secure_port(address, credentials(security.certificates))
+            return self._server.add_secure_port(address, trusted)
         except RuntimeError as error:
-            raise OSError(f"gRPC cannot listen on {config.host}:{config.port}: {error}") from error
+            raise OSError(f"gRPC cannot listen on {address}: {error}") from error
 
     async def __aenter__(self) -> "GrpcServer":
         """Accept calls."""

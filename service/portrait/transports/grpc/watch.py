@@ -10,9 +10,11 @@ from typing import TypeAlias
 
 import grpc
 import grpc.aio
+from grpc_status import rpc_status
 
 from portrait.admission.capacity import StreamLoad
-from portrait.errors import BadOption, Idle, NotPublished, Unauthenticated
+from portrait.cluster.cluster import Cluster
+from portrait.errors import BadOption, Idle, NotPublished, PodLost, Unauthenticated, WorkerLost
 from portrait.image.frame import Frame
 from portrait.security import Security
 from portrait.sessions.broadcasts import RETRY_AFTER, Broadcast, Broadcasts
@@ -25,6 +27,9 @@ from portrait.v1 import segmentation_pb2 as pb
 from portrait.v1 import segmentation_pb2_grpc as pb_grpc
 
 WatchContext: TypeAlias = grpc.aio.ServicerContext[pb.WatchRequest, pb.WatchResponse]
+
+PASSED_ON = "portrait-passed-on"
+"""Metadata of a call that another worker or pod passes on: it goes to no further pod."""
 
 THREADS = 2
 """Threads that encode for these clients."""
@@ -64,10 +69,17 @@ def read_watch(request: pb.WatchRequest) -> Watched:
 
 
 class Watchers:
-    """The calls of Watch in this worker. A stream of another worker is asked of that one."""
+    """The calls of Watch in this worker. A stream of another worker, or of another pod, is asked of that one."""
 
-    def __init__(self, sessions: Sessions, broadcasts: Broadcasts, security: Security, idle_seconds: float) -> None:
-        self._sessions, self._broadcasts = sessions, broadcasts
+    def __init__(
+        self,
+        sessions: Sessions,
+        broadcasts: Broadcasts,
+        security: Security,
+        idle_seconds: float,
+        cluster: Cluster | None = None,
+    ) -> None:
+        self._sessions, self._broadcasts, self._cluster = sessions, broadcasts, cluster
         self._security, self._idle_seconds = security, idle_seconds
         self._executor = ThreadPoolExecutor(THREADS, thread_name_prefix="watch-encoder")
 
@@ -82,13 +94,18 @@ class Watchers:
             BadOption: a field of the request is wrong.
             NotPublished: there is no stream of that name now, or it has ended.
             TooManyViewers, OutOfCpu: one more does not fit.
+            WorkerLost, PodLost: the one that publishes the stream was lost.
             Idle: the client takes no result.
             Unauthenticated: its credentials have expired.
         """
         watched = read_watch(request)
         owner = self._sessions.shared.stream_names.owner(request.stream)
         if owner is not None and owner != self._sessions.shared.index:
-            await self._forward(owner, request, context)
+            address = f"unix:{self._sessions.shared.grpc_socket(owner)}"
+            lost = WorkerLost("the worker that had this stream has ended; try again", RETRY_AFTER)
+            await _forward(grpc.aio.insecure_channel(address), request, context, lost)
+            return
+        if await self._forwarded_to_pod(request, context):
             return
         await self._broadcasts.wake(request.stream)
         with (
@@ -144,20 +161,56 @@ class Watchers:
             except TimeoutError:
                 raise Idle(f"the client took no result for {self._idle_seconds:g} s") from None
 
-    async def _forward(self, owner: int, request: pb.WatchRequest, context: WatchContext) -> None:
-        """Ask the worker that has the stream, with the caller's own credentials, and pass on what it answers."""
-        given = context.invocation_metadata() or ()
-        metadata = tuple((name, value) for name, value in given if name == "authorization")
-        async with grpc.aio.insecure_channel(f"unix:{self._sessions.shared.grpc_socket(owner)}") as channel:
-            call = pb_grpc.SegmentationServiceStub(channel).Watch(request, metadata=metadata)
-            try:
-                async for response in call:
-                    await context.write(response)
-            except grpc.aio.AioRpcError as error:
-                trailing = tuple(error.trailing_metadata() or ())
-                await context.abort(error.code(), error.details() or "", trailing)
-            finally:
-                call.cancel()
+    async def _forwarded_to_pod(self, request: pb.WatchRequest, context: WatchContext) -> bool:
+        """Pass on what the pod answers that publishes a stream; False when it is for this one to answer."""
+        cluster = self._cluster
+        passed_on = any(name == PASSED_ON for name, _ in context.invocation_metadata() or ())
+        if cluster is None or passed_on or self._broadcasts.knows(request.stream):
+            return False
+        found = await cluster.streams.find(request.stream)
+        if found is None:
+            return False
+        tls = cluster.tls
+        credentials = grpc.ssl_channel_credentials(tls.authority, tls.key, tls.certificate)
+        target = f"[{found.address}]" if ":" in found.address else found.address
+        channel = grpc.aio.secure_channel(f"{target}:{cluster.config.grpc_port}", credentials)
+        metrics = self._sessions.metrics
+        try:
+            lost = PodLost("the pod that publishes this stream cannot be reached; try again", RETRY_AFTER)
+            await _forward(channel, request, context, lost)
+        except PodLost:
+            cluster.streams.forget(request.stream, found.address)
+            metrics.forwarded("watch", "failed")
+            raise
+        except grpc.aio.AbortError:
+            cluster.streams.forget(request.stream)
+            metrics.forwarded("watch", "answered")
+            raise
+        metrics.forwarded("watch", "answered")
+        return True
+
+
+async def _forward(
+    channel: grpc.aio.Channel, request: pb.WatchRequest, context: WatchContext, lost: PodLost | WorkerLost
+) -> None:
+    """Ask the worker or pod that has the stream, with the caller's own credentials, and pass on what it answers.
+
+    Raises `lost` when there is no answer, or it breaks off.
+    """
+    given = context.invocation_metadata() or ()
+    metadata = (*((name, value) for name, value in given if name == "authorization"), (PASSED_ON, "1"))
+    async with channel:
+        call = pb_grpc.SegmentationServiceStub(channel).Watch(request, metadata=metadata)
+        try:
+            async for response in call:
+                await context.write(response)
+        except grpc.aio.AioRpcError as error:
+            if error.code() is grpc.StatusCode.UNAVAILABLE and rpc_status.from_call(error) is None:
+                raise lost from error
+            trailing = tuple(error.trailing_metadata() or ())
+            await context.abort(error.code(), error.details() or "", trailing)
+        finally:
+            call.cancel()
 
 
 def _fill(result: pb.FrameResult, number: int, frame: Frame, picture: EncodedPicture, lost: int) -> None:

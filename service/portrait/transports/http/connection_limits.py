@@ -267,8 +267,10 @@ def _stop_reading(request: web.Request, error: Exception) -> None:
         request.content.set_exception(error)
 
 
-def listen(host: str, port: int) -> Sequence[socket.socket]:
+def listen(host: str, port: int, *, shared: bool = False) -> Sequence[socket.socket]:
     """Listening sockets on every address of `host`, on one port; 0: any free one.
+
+    With `shared` several processes may listen on it, each for its share of the connections (SO_REUSEPORT).
 
     Raises:
         OSError: one cannot be bound; names it.
@@ -281,6 +283,8 @@ def listen(host: str, port: int) -> Sequence[socket.socket]:
         found.append(one)
         try:
             one.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            if shared:
+                one.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
             if family == socket.AF_INET6:
                 one.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
             one.bind((address[0], found[0].getsockname()[1] if len(found) > 1 else port, *address[2:]))

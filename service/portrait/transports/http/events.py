@@ -12,6 +12,7 @@ from aiohttp import web
 
 from portrait.security import Security
 from portrait.sessions.presence_feed import Listener, PresenceFeed
+from portrait.transports.http.forwarding import INTERNAL
 
 KEEP_ALIVE_SECONDS = 15.0
 """After so long without an event a comment is sent: proxies close connections that are silent, and a listener that has
@@ -26,7 +27,7 @@ WRITE_SECONDS = 10.0
 HEADERS = {"Content-Type": "text/event-stream", "Cache-Control": "no-store", "X-Accel-Buffering": "no"}
 
 Relay: TypeAlias = Callable[[Listener], Awaitable[None]]
-"""Puts the events of another worker into a listener, until cancelled."""
+"""Puts the events of another worker or pod into a listener, until cancelled."""
 
 RELAYS = web.RequestKey("relays", list[Relay])
 """Where a request carries those of the other workers, if there are any."""
@@ -35,8 +36,8 @@ RELAYS = web.RequestKey("relays", list[Relay])
 class EventRoutes:
     """The handler of the route. `security` ends listeners whose credentials expire."""
 
-    def __init__(self, feed: PresenceFeed, security: Security, *, several_workers: bool = False) -> None:
-        self._feed, self._security, self._several_workers = feed, security, several_workers
+    def __init__(self, feed: PresenceFeed, security: Security) -> None:
+        self._feed, self._security = feed, security
 
     @property
     def routes(self) -> list[web.RouteDef]:
@@ -44,9 +45,8 @@ class EventRoutes:
         return [web.get("/v1/events", self._get, allow_head=False)]
 
     async def _get(self, request: web.Request) -> web.StreamResponse:
-        is_worker = self._several_workers and RELAYS not in request
-        sink, stream = "worker" if is_worker else "sse", request.query.get("stream")
-        with self._feed.listen(sink, stream, limited=not is_worker) as listener:
+        internal, stream = request.get(INTERNAL, False), request.query.get("stream")
+        with self._feed.listen("worker" if internal else "sse", stream, limited=not internal) as listener:
             response = web.StreamResponse(headers=HEADERS)
             await response.prepare(request)
             relays = [asyncio.create_task(relay(listener), name="events-relay") for relay in request.get(RELAYS, ())]

@@ -7,11 +7,9 @@ capacity left, and requests about the whole box are answered from what all worke
 
 import asyncio
 import json
-import logging
-import time
 from asyncio import timeout
 from collections.abc import AsyncIterator, Iterable
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -19,16 +17,12 @@ from typing import Any
 import aiohttp
 from aiohttp import web
 from aiohttp.typedefs import Handler, Middleware
-from multidict import CIMultiDict
 
 from portrait.errors import NoSuchSession, WorkerLost
-from portrait.sessions.presence_feed import Listener, PresenceEvent
 from portrait.transports.http.events import RELAYS, Relay
+from portrait.transports.http.forwarding import pass_on, relay_events, use_forwarded_address
 from portrait.workers.ids import owner_of_id
 from portrait.workers.shared_state import SharedState
-
-DATA = b"data:"
-"""Begins a line of Server-Sent Events that carries an event."""
 
 END = "# EOF"
 """The last line of OpenMetrics."""
@@ -60,22 +54,13 @@ def merge(scrapes: Iterable[bytes]) -> bytes:
     return "\n".join([*lines, *([END] if ended else []), ""]).encode()
 
 
-logger = logging.getLogger(__name__)
-
-HOP_BY_HOP = {
-    "connection", "keep-alive", "proxy-authenticate", "proxy-authorization", "te", "trailer", "transfer-encoding",
-    "upgrade",
-}  # fmt: skip
-"""Headers that are not forwarded (RFC 9110 section 7.6.1)."""
-
-REMOTE = "X-Portrait-Remote"
-"""Carries the client's address to the worker that answers. Only the server on the Unix socket trusts it."""
-
 ANSWER_SECONDS = 2.0
 """How long a request about the whole box waits for one worker; a worker that hangs is left out."""
 
 OPENING = ("/webrtc", "/v1/segment", "/whip/{stream}")
 """Paths where POST opens a session."""
+
+EVENTS = "http://worker/v1/events"
 
 RETRY_AFTER = 1.0
 
@@ -103,7 +88,7 @@ class WorkerProxy:
                     return self._ready()
                 case "GET", "/v1/events":
                     stream = request.query.get("stream")
-                    relays: list[Relay] = [partial(self._relay, one, stream) for one in self._clients.values()]
+                    relays: list[Relay] = [partial(relay_events, one, EVENTS, stream) for one in self._clients.values()]
                     request[RELAYS] = relays
                     return await handler(request)
             index = self._worker_for(request)
@@ -144,34 +129,14 @@ class WorkerProxy:
         return web.json_response(document, status=200 if serving else 503)
 
     async def _forward(self, request: web.Request, index: int) -> web.StreamResponse:
-        """Forward a request, and its answer, piece by piece: neither is held in memory.
+        """Have another worker answer.
 
         Raises:
             NoSuchSession, WorkerLost: the worker is gone.
         """
-        headers = _forwarded(request.headers)
-        headers[REMOTE] = request.remote or ""
-        answer: web.StreamResponse | None = None
         try:
-            async with self._clients[index].request(
-                request.method,
-                f"http://worker{request.raw_path}",
-                headers=headers,
-                data=request.content if request.body_exists else None,
-                allow_redirects=False,
-                skip_auto_headers=("User-Agent", "Accept", "Accept-Encoding", "Content-Type"),
-            ) as came:
-                answer = web.StreamResponse(status=came.status, reason=came.reason, headers=_forwarded(came.headers))
-                await answer.prepare(request)
-                async for chunk in came.content.iter_any():
-                    await answer.write(chunk)
-                await answer.write_eof()
-                return answer
+            return await pass_on(request, self._clients[index], f"http://worker{request.raw_path}")
         except aiohttp.ClientError as error:
-            if answer is not None and answer.prepared:
-                if request.transport is not None:
-                    request.transport.abort()  # part of the answer has been sent: a problem would look like its rest
-                return answer
             if "id" in request.match_info:
                 raise NoSuchSession("no session has this id, or it has ended") from error
             raise WorkerLost("the worker that had to answer has ended; try again", RETRY_AFTER) from error
@@ -204,23 +169,6 @@ class WorkerProxy:
                     cameras[camera["name"]] = camera if camera["state"] != "idle" else known
         return web.json_response(list(cameras.values()))
 
-    async def _relay(self, client: aiohttp.ClientSession, stream: str | None, listener: Listener) -> None:
-        """Put another worker's events into a listener, until cancelled; when the worker is lost, its streams' ends."""
-        while True:
-            known: dict[str, PresenceEvent] = {}
-            with suppress(aiohttp.ClientError, ValueError, KeyError, TypeError):
-                query = {} if stream is None else {"stream": stream}
-                async with client.get("http://worker/v1/events", params=query) as answer:
-                    async for line in answer.content:
-                        if line.startswith(DATA):
-                            event = PresenceEvent.of_document(json.loads(line.removeprefix(DATA)))
-                            known[event.session] = event
-                            listener.put(event)
-            for event in known.values():
-                if not event.ended:
-                    listener.put(event.as_ended(time.time()))
-            await asyncio.sleep(RETRY_AFTER)
-
     async def _ask_all(self, path: str, accept: str) -> list[bytes]:
         """What the other workers answer, without those that have ended or hang."""
 
@@ -236,18 +184,6 @@ class WorkerProxy:
 
         answers = await asyncio.gather(*(ask(client) for client in self._clients.values()))
         return [answer for answer in answers if answer is not None]
-
-
-def _forwarded(headers: Any) -> CIMultiDict[str]:
-    named = {name.strip().lower() for name in headers.get("Connection", "").split(",")}
-    dropped = HOP_BY_HOP | named | {REMOTE.lower()}
-    return CIMultiDict((name, value) for name, value in headers.items() if name.lower() not in dropped)
-
-
-@web.middleware
-async def use_forwarded_address(request: web.Request, handler: Handler) -> web.StreamResponse:
-    """Give requests the client's address, as the forwarding worker has seen it."""
-    return await handler(request.clone(remote=request.headers.get(REMOTE, "")))
 
 
 @asynccontextmanager

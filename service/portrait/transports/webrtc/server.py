@@ -33,7 +33,6 @@ from portrait.transports.webrtc.signalling import FRAGMENT, OpenConnections
 from portrait.transports.webrtc.uplink import Loopback, Uplink
 from portrait.transports.webrtc.whep import Viewer
 from portrait.transports.webrtc.whip import Publisher
-from portrait.workers.ids import new_id
 
 logger = logging.getLogger(__name__)
 
@@ -210,7 +209,7 @@ class WebRTC:
             broadcast.sound.listen() as listener,
         ):
             count_event = partial(self._sessions.metrics.event, "channel")
-            viewer = Viewer(new_id(self._sessions.shared.index), broadcast, output, encodings, count_event)
+            viewer = Viewer(self._sessions.new_id(), broadcast, output, encodings, count_event)
             async with self._connected(viewer.connection, viewer.id, viewer.close):
                 self._open.viewers[viewer.id] = viewer
                 reason = "not answered, or cancelled"

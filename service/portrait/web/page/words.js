@@ -39,6 +39,7 @@ export const REASONS = {
   REFUSED: ["The box accepts no more work at the moment", LATER],
   TOO_MANY_SESSIONS: ["The box is full", `It serves as many people as it may. ${LATER} Or let this browser do the work, under “Work”.`],
   OUT_OF_CPU: ["The box is full", `One more person would slow down the others. ${LATER} Or let this browser do the work, under “Work”.`],
+  POD_LOST: ["A part of the service cannot be reached", "Try again in a moment."],
   WORKER_LOST: ["A part of the box has failed", "It restarts by itself. Try again in a moment."],
   NO_MEDIA_PORT: ["The box has no free port for your video", LATER],
   TOO_MANY_PIXELS: ["Too many pictures are being worked on", LATER],
