@@ -19,7 +19,12 @@ from aiortc import RTCIceGatherer, RTCIceTransport, RTCRtpSender, rtcdtlstranspo
 from aiortc.codecs import CODECS
 from aiortc.jitterbuffer import JitterBuffer, JitterFrame
 from aiortc.rtcdtlstransport import RTCCertificate, RTCDtlsFingerprint, RTCDtlsParameters, State
-from aiortc.rtcrtpparameters import RTCRtcpFeedback, RTCRtpCodecParameters
+from aiortc.rtcrtpparameters import (
+    RTCRtcpFeedback,
+    RTCRtpCodecParameters,
+    RTCRtpHeaderExtensionParameters,
+    RTCRtpParameters,
+)
 from aiortc.rtcrtpreceiver import NackGenerator, StreamStatistics
 from aiortc.rtp import (
     RTCP_RTPFB_NACK,
@@ -29,6 +34,7 @@ from aiortc.rtp import (
     RtcpRrPacket,
     RtcpRtpfbPacket,
     RtpPacket,
+    wrap_rtx,
 )
 from OpenSSL import SSL, crypto
 
@@ -36,6 +42,7 @@ from portrait.sessions.newest_slot import Closed
 from portrait.transports.webrtc import aiortc_patches
 from portrait.transports.webrtc import backlog as backlogs
 from portrait.transports.webrtc.aiortc_patches import receiver as receivers
+from portrait.transports.webrtc.aiortc_patches import sender as senders
 from portrait.transports.webrtc.aiortc_patches.codecs import find_common_codecs
 from portrait.transports.webrtc.aiortc_patches.ice import MOST_ADDRESSES, MOST_WAITING
 from portrait.transports.webrtc.aiortc_patches.media_ports import advertise
@@ -216,6 +223,46 @@ async def test_a_packet_is_sent_again_once_however_often_one_request_names_it(mo
     now += 2 * RESEND_SECONDS
     await sender._handle_rtcp_packet(RtcpRtpfbPacket(RTCP_RTPFB_NACK, 1, sender._ssrc, lost=[7]))
     assert sent[3:] == [7]
+
+
+@pytest.mark.parametrize("rtx", [None, 98])
+async def test_what_is_sent_and_sent_again_is_what_aiortc_would_have_sent(
+    rtx: int | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Headers, extensions and the stream of retransmissions (RFC 4588)."""
+    aiortc_patches.install()
+    sent: list[bytes] = []
+    monkeypatch.setattr(senders, "send_together", lambda _, packets: sent.extend(packets))
+    monkeypatch.setattr("aiortc.clock.current_ntp_time", lambda: 0x0123456789ABCDEF)
+    sender: Any = RTCRtpSender("video", SimpleNamespace(state="new"))  # type: ignore[arg-type]
+    extensions = sender._RTCRtpSender__rtp_header_extensions_map
+    uris = ("urn:ietf:params:rtp-hdrext:sdes:mid", "http://www.webrtc.org/experiments/rtp-hdrext/abs-send-time")
+    headers = [RTCRtpHeaderExtensionParameters(number, uri) for number, uri in enumerate(uris, 3)]
+    extensions.configure(RTCRtpParameters(headerExtensions=headers))
+    sender._RTCRtpSender__mid, sender._RTCRtpSender__rtx_payload_type = "video0", rtx
+    sender._RTCRtpSender__rtx_sequence_number = 65535
+    picture = SimpleNamespace(payloads=[b"first", b"second"], timestamp=2**32 + 9, audio_level=None)
+    packets = senders._packets(sender, 97, 65535, picture)
+    senders._keep(sender, packets, picture)
+
+    read = [RtpPacket.parse(packet.data, extensions) for packet in packets]
+    assert [(each.sequence_number, each.marker, each.payload) for each in read] == [
+        (65535, 0, b"first"),
+        (0, 1, b"second"),
+    ]
+    assert {(each.payload_type, each.timestamp, each.ssrc) for each in read} == {(97, 9, sender._ssrc)}
+    assert {(each.extensions.mid, each.extensions.abs_send_time) for each in read} == {("video0", 0x9E26AF)}
+    assert [each.serialize(extensions) for each in read] == [packet.data for packet in packets]
+
+    for each in read:
+        await sender._retransmit(each.sequence_number)
+    await sender._retransmit(1)  # never sent
+    again = (
+        read
+        if rtx is None
+        else [wrap_rtx(each, rtx, number, sender._rtx_ssrc) for each, number in zip(read, (65535, 0), strict=True)]
+    )
+    assert sent == [each.serialize(extensions) for each in again]
 
 
 async def test_pictures_are_handed_over_whole_and_their_age_is_that_of_the_newest() -> None:

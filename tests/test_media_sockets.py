@@ -1,7 +1,9 @@
 """The UDP sockets of media."""
 
 import asyncio
+import errno
 import socket
+import sys
 from asyncio import timeout
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -84,6 +86,80 @@ async def test_all_that_has_come_is_read_in_one_turn_of_the_loop_and_in_order(ho
         assert [data for data, _ in heard.came] == sent
         assert {address[:2] for _, address in heard.came} == {address_of(one)}
         assert heard.turns == 20
+
+
+class Counted(socket.socket):
+    """Counts calls that send; `refused` is what the kernel says of those that send several datagrams."""
+
+    calls = 0
+    refused: OSError | None = None
+
+    def sendto(self, *arguments: Any) -> int:
+        self.calls += 1
+        return super().sendto(*arguments)
+
+    def sendmsg(self, *arguments: Any) -> int:
+        self.calls += 1
+        if self.refused is not None:
+            raise self.refused
+        return super().sendmsg(*arguments)
+
+
+@asynccontextmanager
+async def counted() -> AsyncIterator[tuple[MediaSocket, Counted]]:
+    opened, told = Counted(socket.AF_INET, socket.SOCK_DGRAM), Heard()
+    opened.setblocking(False)
+    opened.bind(("127.0.0.1", 0))
+    transport = MediaSocket(asyncio.get_running_loop(), opened, told)
+    try:
+        yield transport, opened
+    finally:
+        transport.abort()
+        await told.lost.wait()
+        assert told.errors == []
+
+
+PICTURE = [bytes([number]) * 1200 for number in range(40)] + [b"last"]
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="UDP_SEGMENT is Linux'")
+async def test_a_pictures_datagrams_are_sent_by_few_calls_and_arrive_one_by_one() -> None:
+    async with counted() as (one, opened), bound() as (other, heard):
+        one.send_together(PICTURE, address_of(other))
+        await until_came(heard, len(PICTURE))
+        assert [data for data, _ in heard.came] == PICTURE
+        assert opened.calls == 2
+
+
+async def test_datagrams_of_different_sizes_are_sent_one_by_one() -> None:
+    async with counted() as (one, opened), bound() as (other, heard):
+        sent = [b"short", b"longer", b"x", b"longer"]
+        one.send_together(sent, address_of(other))
+        await until_came(heard, 4)
+        assert [data for data, _ in heard.came] == sent
+        assert opened.calls == 4
+
+
+@pytest.mark.parametrize("number", [errno.EIO, errno.EINVAL, errno.ENOPROTOOPT])
+async def test_where_one_call_cannot_send_many_it_is_tried_once(number: int) -> None:
+    async with counted() as (one, opened), bound() as (other, heard):
+        opened.refused = OSError(number, "not here")
+        for _ in range(2):
+            one.send_together(PICTURE[:3], address_of(other))
+        await until_came(heard, 6)
+        assert [data for data, _ in heard.came] == 2 * PICTURE[:3]
+        assert opened.calls == 1 + 6
+
+
+async def test_a_picture_that_finds_no_room_waits_in_order() -> None:
+    async with counted() as (one, opened), bound() as (other, heard):
+        opened.refused = BlockingIOError(errno.EAGAIN, "full")
+        one.send_together(PICTURE[:3], address_of(other))
+        opened.refused = None
+        one.send_together(PICTURE[3:6], address_of(other))
+        await until_came(heard, 6)
+        assert [data for data, _ in heard.came] == PICTURE[:6]
+        assert opened.calls == 1 + 3 + 1  # the next picture goes by one call again
 
 
 async def test_what_is_larger_than_any_packet_is_cut_off() -> None:

@@ -17,6 +17,7 @@ BENCHMARKS = {
     "results": ("results",),
     "talking": ("talking",),
     "viewers": ("viewers",),
+    "packets": ("packets",),
     "stills": ("stills",),
     "latency": ("latency",),
     "streams": ("streams",),

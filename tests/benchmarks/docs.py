@@ -105,16 +105,23 @@ TALKING = {"talking, composite": "0.80", "swaying, composite": "0.97 to 1.03", "
 def viewers(figures: Stored) -> Iterable[str]:
     """The viewers of one stream."""
     rows = [
-        (name, viewers, row["cores"], figures["of_one"][viewers] if name == "portrait" else "",
+        (name, viewers, row["cpu_ms"], figures["of_one"][viewers] if name == "portrait" else "",
          VIEWERS.get(viewers, "") if name == "portrait" else "", row["frames_per_second"])
         for name, found in figures["servers"].items()
         for viewers, row in found.items()
     ]  # fmt: skip
-    return _table(["server", "viewers", "cores", "of one viewer", "wanted", "frames per second, each"], rows)
+    heads = ["server", "viewers", "CPU per picture, ms", "of one viewer", "wanted", "frames per second, each"]
+    return _table(heads, rows)
 
 
 VIEWERS = {"8": "1.4", "32": "2.6"}
 """Ratios wanted."""
+
+
+def packets(figures: Stored) -> Iterable[str]:
+    """What packets cost."""
+    rows = [*figures["microseconds"].items(), ("each further one", figures["per_packet"])]
+    return _table(["packets of a picture", "CPU, out and in, microseconds"], rows)
 
 
 def stills(figures: Stored) -> Iterable[str]:
@@ -218,6 +225,7 @@ TABLES: dict[str, Callable[[Stored], Iterable[str]]] = {
     "results": results,
     "talking": talking,
     "viewers": viewers,
+    "packets": packets,
     "stills": stills,
     "latency": latency,
     "streams": streams,

@@ -19,7 +19,8 @@ Replaced for the process, by `install`:
    sources of media (`dtls.py`).
 9. RTCP BYE, with which aiortc ends a track. It says that one source has left (RFC 3550 section 6.6), as an encoder does
    that starts again with another one. A peer that leaves closes the connection, or falls silent.
-10. Retransmissions: aiortc sends a packet again as often as one request names it (`sender.py`).
+10. Sending: aiortc builds, encrypts and sends a picture packet by packet, and sends one again as often as a request
+    names it (`sender.py`, `udp_socket.py`).
 
 Replaced in each connection:
 
@@ -56,8 +57,8 @@ from portrait.transports.webrtc.aiortc_patches.dtls import (
     validate_peer_identity,
 )
 from portrait.transports.webrtc.aiortc_patches.ice import LiveIce
-from portrait.transports.webrtc.aiortc_patches.receiver import UnwrappedTime, depayload, without_origin
-from portrait.transports.webrtc.aiortc_patches.sender import handle_rtcp_packet
+from portrait.transports.webrtc.aiortc_patches.receiver import UnwrappedTime, depayload
+from portrait.transports.webrtc.aiortc_patches.sender import handle_rtcp_packet, retransmit, run_rtp
 from portrait.transports.webrtc.aiortc_patches.sound import SoundSink
 from portrait.transports.webrtc.aiortc_patches.udp_socket import datagram_received
 from portrait.transports.webrtc.aiortc_patches.video_codecs import bounded_decoder, live_encoder
@@ -87,7 +88,6 @@ def install() -> None:
     rtcrtpreceiver.decoder_worker = _decode  # type: ignore[assignment]
     rtcrtpreceiver.depayload = depayload  # type: ignore[attr-defined]
     rtcrtpreceiver.TimestampMapper = UnwrappedTime  # type: ignore[assignment, misc]
-    rtcrtpsender.uint32_add = without_origin  # type: ignore[attr-defined, assignment]
     rtcrtpreceiver.RtcpByePacket = _NoPacket  # type: ignore[attr-defined, assignment]
     rtcpeerconnection.find_common_codecs = find_common_codecs
     for module in (rtcrtpreceiver, rtcrtpsender, rtcsctptransport):
@@ -99,6 +99,8 @@ def install() -> None:
     rtcdtlstransport.RTCDtlsTransport._validate_peer_identity = validate_peer_identity  # type: ignore[method-assign]
     rtcdtlstransport.RTCDtlsTransport._handle_rtp_data = handle_rtp_data  # type: ignore[method-assign]
     rtcdtlstransport.RTCDtlsTransport._handle_rtcp_data = handle_rtcp_data  # type: ignore[method-assign]
+    rtcrtpsender.RTCRtpSender._run_rtp = run_rtp  # type: ignore[method-assign]
+    rtcrtpsender.RTCRtpSender._retransmit = retransmit  # type: ignore[method-assign]
     rtcrtpsender.RTCRtpSender._handle_rtcp_packet = handle_rtcp_packet  # type: ignore[method-assign]
 
 

@@ -6,6 +6,8 @@ from typing import Any
 from aiortc.rtcdtlstransport import RTCCertificate, RTCDtlsFingerprint, RTCDtlsParameters, RTCDtlsTransport, State
 from OpenSSL import SSL
 
+from portrait.transports.webrtc.aiortc_patches.udp_socket import MediaTransport
+
 logger = logging.getLogger(__name__)
 
 CIPHERS = (
@@ -20,6 +22,9 @@ DIGESTS = ("sha-256", "sha-384", "sha-512")
 MOST_SOURCES = 1000
 """Sources of media (SSRC) of one connection. A sender has four, and another one each time its encoder starts again;
 each has keys, a replay window and statistics, for as long as the connection."""
+
+RTP_COMPONENT = 1
+"""Of an ICE connection; RTCP is multiplexed with it (RFC 5761)."""
 
 OWN_DIGEST = "sha-256"
 """The digest of the signature of aiortc's certificates, with which RFC 8829 section 5.2.1 has them announced."""
@@ -75,6 +80,26 @@ async def handle_rtcp_data(self: RTCDtlsTransport, data: bytes) -> None:
     """
     _register_source(self, data[4:8])
     await _stock_handle_rtcp_data(self, data)
+
+
+def send_together(transport: Any, packets: list[bytes]) -> None:
+    """Encrypt RTP packets and send them, with as few system calls as the way takes.
+
+    Raises:
+        ConnectionError: the transport is not connected.
+    """
+    pair = transport.transport._connection._nominated.get(RTP_COMPONENT)
+    if transport._state is not State.CONNECTED or pair is None:
+        raise ConnectionError("cannot send media: not connected")
+    protect, way = transport._tx_srtp.protect, pair.protocol.transport
+    datagrams = [protect(packet) for packet in packets]
+    if isinstance(way, MediaTransport):
+        way.send_together(datagrams, pair.remote_addr)
+    else:
+        for datagram in datagrams:
+            way.sendto(datagram, pair.remote_addr)
+    transport._RTCDtlsTransport__tx_bytes += sum(map(len, datagrams))
+    transport._RTCDtlsTransport__tx_packets += len(datagrams)
 
 
 def _register_source(transport: RTCDtlsTransport, source: bytes) -> None:

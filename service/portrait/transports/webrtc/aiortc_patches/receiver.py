@@ -367,11 +367,6 @@ def rtp_time(pts: int) -> int:
     return pts % RTP_CLOCK
 
 
-def without_origin(origin: int, pts: int) -> int:
-    """The RTP timestamp of a picture that is sent. Replaces `uint32_add`, which a sender uses for this alone."""
-    return rtp_time(pts)
-
-
 def depayload(codec: RTCRtpCodecParameters, payload: bytes) -> bytes:
     """What a payload holds of its picture; nothing where it cannot be parsed.
 

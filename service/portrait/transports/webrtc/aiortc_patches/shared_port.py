@@ -12,13 +12,13 @@ already: the sender of a request can be forged, so a client cannot take the addr
 import asyncio
 import socket
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 
 from aioice.ice import StunProtocol, get_host_addresses
 
-from portrait.transports.webrtc.aiortc_patches.udp_socket import LAST_STUN, MediaSocket, open_socket
+from portrait.transports.webrtc.aiortc_patches.udp_socket import LAST_STUN, MediaSocket, MediaTransport, open_socket
 
 Address: TypeAlias = tuple[str, int]
 
@@ -179,7 +179,7 @@ class _SharedSocket(asyncio.DatagramProtocol):
             del self._by_address[route.addresses.popitem(last=False)[0]]
 
 
-class _Share(asyncio.DatagramTransport):
+class _Share(MediaTransport):
     """A connection's transport on a shared socket."""
 
     def __init__(self, shared: _SharedSocket, route: _Route) -> None:
@@ -191,6 +191,11 @@ class _Share(asyncio.DatagramTransport):
         """Send a datagram. After `close` it is dropped."""
         if not self._closing:
             self._shared.send(self._route, data, (addr[0], addr[1]))
+
+    def send_together(self, datagrams: Sequence[bytes], addr: Any) -> None:
+        """Send a connection's media to one address. After `close` it is dropped."""
+        if not self._closing:
+            self._shared.transport.send_together(datagrams, addr)
 
     def is_closing(self) -> bool:
         """Whether it is closed."""
