@@ -50,12 +50,12 @@ class EventChannel:
     def tell_presence(self, presence: Presence | None) -> None:
         """Tell the client that a person has come or left, and now and then where they are. None: it is not known."""
         before, now = self._told, time.monotonic()
-        if presence is None or presence == before:
+        if self._channel is None or presence is None or presence == before:
             return
         changed = before is None or presence.present != before.present
         if not changed and now - self._told_at < PRESENCE_SECONDS:
             return
-        if self._channel is not None and self._channel.bufferedAmount > MOST_BUFFERED:
+        if self._channel.bufferedAmount > MOST_BUFFERED:
             self._count("dropped")
         elif self.send(presence=presence_document(presence)):
             self._told, self._told_at = presence, now
