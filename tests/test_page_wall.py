@@ -1,4 +1,4 @@
-"""The wall: the box's cameras on its page, each watched when it is asked for, and told of in words when it fails."""
+"""The wall: cameras and published streams on the page, watched when they are asked for, and told of in words."""
 
 from pathlib import Path
 
@@ -10,12 +10,13 @@ from tests.browser import open_page
 from tests.http_camera import http_camera
 from tests.people import Clip
 from tests.ports import free_port
-from tests.whip import shown
+from tests.test_page_access import faults
+from tests.whip import publisher, shown
 
 __all__ = ["shown"]  # a fixture
 
 CORNER = """() => {
-  const video = document.querySelector("#cameras video");
+  const video = document.querySelector("#streams video");
   if (!video.videoWidth) return [0, 0, 0];
   const canvas = document.createElement("canvas");
   canvas.width = video.videoWidth;
@@ -23,6 +24,8 @@ CORNER = """() => {
   canvas.getContext("2d").drawImage(video, 0, 0);
   return [...canvas.getContext("2d").getImageData(4, 4, 1, 1).data.slice(0, 3)];
 }"""
+
+IS_GREEN = f"() => {{ const [r, g, b] = ({CORNER})(); return g > 200 && r < 80 && b < 80 }}"
 
 
 async def test_a_camera_is_watched_on_the_page_and_left_again(tmp_path: Path, shown: Clip) -> None:
@@ -36,15 +39,31 @@ async def test_a_camera_is_watched_on_the_page_and_left_again(tmp_path: Path, sh
             run_service(settings) as service,
             open_page(f"http://127.0.0.1:{service.http_port}/", tmp_path / "profile", None) as page,
         ):
-            await expect(page.locator("#cameras li")).to_have_count(2)
+            await expect(page.locator("#streams li")).to_have_count(2)
             assert camera.opened == 0
             await page.get_by_role("button", name="Watch door").click()
-            await page.wait_for_function(
-                f"() => {{ const [r, g, b] = ({CORNER})(); return g > 200 && r < 80 && b < 80 }}"
-            )
-            await expect(page.locator("#cameras li").first).to_contain_text("mjpeg 320x240, somebody is there")
+            await page.wait_for_function(IS_GREEN)
+            await expect(page.locator("#streams li").first).to_contain_text("mjpeg 320x240, somebody is there")
             await page.get_by_role("button", name="Watch gone").click()
-            await expect(page.locator("#cameras li").last).to_contain_text("nothing listens at this address")
-            await page.locator("#wall").screenshot(path=tmp_path / "wall.png")
+            await expect(page.locator("#streams li").last).to_contain_text("nothing listens at this address")
+            assert not await faults(page)
             await page.get_by_role("button", name="Stop door").click()
             await expect(page.get_by_role("button", name="Watch door")).to_be_visible()
+
+
+async def test_a_stream_that_is_published_is_watched_on_the_page_until_it_ends(tmp_path: Path, shown: Clip) -> None:
+    settings = Settings(http_port=0, grpc_port=0, drain_seconds=0.0)
+    async with run_service(settings) as service:
+        url = f"http://127.0.0.1:{service.http_port}"
+        async with open_page(f"{url}/", tmp_path / "profile", None) as page:
+            await expect(page.locator("#wall")).to_be_hidden()
+            async with publisher(url, shown) as one:
+                await one.connect("/whip/desk?mode=color&color=%2300ff00")
+                desk = page.locator("#streams li")
+                await expect(desk).to_contain_text("published")
+                await page.get_by_role("button", name="Watch desk").click()
+                await page.wait_for_function(IS_GREEN)
+                await expect(desk).to_contain_text("published, 320x240, somebody is there")
+            await expect(desk).to_contain_text("'desk' is not published now")
+            await page.get_by_role("button", name="Stop desk").click()
+            await expect(page.locator("#wall")).to_be_hidden()
