@@ -102,14 +102,14 @@ def test_the_command_tells_it_as_well(capsys: pytest.CaptureFixture[str]) -> Non
     assert main(["models"]) == 0
     marked = {line.split()[1]: line[0] for line in capsys.readouterr().out.splitlines() if line[0] != " "}
     assert marked == {"portrait": "*", "portrait-fine": "+"}
-    assert main(["models", "--model", "portrait-open", "--json"]) == 0
+    assert main(["models", "--model", "portrait-wide", "--json"]) == 0
     rows = json.loads(capsys.readouterr().out)
-    assert [row["name"] for row in rows if row["default"] and row["still_default"]] == ["portrait-open"]
+    assert [row["name"] for row in rows if row["default"] and row["still_default"]] == ["portrait-wide"]
 
 
 def process(folder: Path, source: Path, *arguments: str) -> list[Array]:
-    """The pictures of the result."""
-    target = folder / f"out{source.suffix}"
+    """The pictures of the result, which no codec has changed: x264 with threads gives now one thing, now another."""
+    target = folder / ("out.png" if source.suffix == ".png" else "out.y4m")
     assert main(["process", str(source), str(target), "--mode", "mask", *arguments]) == 0
     if source.suffix == ".png":
         return [np.asarray(cv2.imread(str(target), cv2.IMREAD_UNCHANGED), np.uint8)]
