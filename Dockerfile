@@ -54,7 +54,7 @@ ENV PATH=/opt/portrait/bin:$PATH \
     PORTRAIT_INSECURE=true \
     PORTRAIT_LOG_FORMAT=json
 USER 10001:10001
-EXPOSE 8080/tcp 50051/tcp 50000/udp
+EXPOSE 8080/tcp 50051/tcp 50000/udp 50000/tcp
 STOPSIGNAL SIGTERM
 HEALTHCHECK --interval=15s --timeout=3s --start-period=10s --retries=3 CMD ["python", "/opt/portrait/healthcheck.py"]
 ENTRYPOINT ["tini", "--", "portrait"]

@@ -1,7 +1,7 @@
 """A WebRTC client as a process of its own: `python -m tests.rtc_client URL --path /webrtc --frames 60`.
 
-Uses the ICE servers the service tells of. Prints a line of JSON when pictures come, `{"event": "first"}`, and one at
-the end; killed, it vanishes without a word.
+Uses the ICE servers the service tells of; with `--tcp` the service's TCP candidates and no others. Prints a line of
+JSON when pictures come, `{"event": "first"}`, and one at the end; killed, it vanishes without a word.
 """
 
 import argparse
@@ -15,6 +15,7 @@ from aiortc import MediaStreamTrack, RTCConfiguration, RTCIceServer, RTCPeerConn
 
 from tests.people import Clip, clip
 from tests.rtc import SIZE, Camera
+from tests.tcp_ice import over_tcp
 
 ASKS = {"/webrtc": "sendrecv", "/whip": "sendonly", "/whep": "recvonly"}
 
@@ -44,6 +45,8 @@ async def connect(arguments: argparse.Namespace, http: aiohttp.ClientSession, sh
     async with http.post(address, data=connection.localDescription.sdp, headers=headers) as response:
         assert response.status == 201, await response.text()
         answer = await response.text()
+    if arguments.tcp:
+        answer = await over_tcp(connection, answer)
     await connection.setRemoteDescription(RTCSessionDescription(answer, "answer"))
     return connection
 
@@ -70,6 +73,7 @@ async def watch(connection: RTCPeerConnection, frames: int, gap: float) -> dict[
         "seconds": last - began,
         "longest": longest,
         "local": pair.local_candidate.type,
+        "transport": pair.local_candidate.transport,
         "remote": pair.remote_candidate.host,
     }
 
@@ -93,6 +97,7 @@ def main() -> None:
     parser.add_argument("url")
     parser.add_argument("--path", default="/webrtc")
     parser.add_argument("--frames", type=int, default=60)
+    parser.add_argument("--tcp", action="store_true", help="media over TCP, without a relay")
     parser.add_argument("--gap", type=float, default=0.0, help="seconds without a picture after which it counts them")
     asyncio.run(run(parser.parse_args()))
 

@@ -366,7 +366,7 @@ async def test_what_arrives_before_anything_is_read_is_bounded() -> None:
     aiortc_patches.install()
     connection = rtcicetransport.Connection(ice_controlling=False)
     for _ in range(10 * MOST_WAITING):
-        connection.data_received(bytes(4096), 1)
+        connection.data_received(b"\x80" * 4096, 1)
     assert connection._queue.qsize() == MOST_WAITING
 
 

@@ -63,12 +63,17 @@ def test_media_ports_are_counted_against_what_is_wanted() -> None:
 def test_the_shared_media_ports_must_be_free() -> None:
     ports = free_ports(2)
     settings = Settings(media_port=ports[0], workers=2)
-    assert f"UDP {ports[0]}-{ports[0] + 2}: free" in only(settings, "media ports").finding
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as taken:
-        taken.bind(("0.0.0.0", ports[1]))
-        check = only(settings, "media ports")
-    assert not check.ok
-    assert check.finding.endswith(f"{ports[1]} is taken")
+    assert f"UDP and TCP {ports[0]}-{ports[0] + 2}: free" in only(settings, "media ports").finding
+    for name, kind in (("UDP", socket.SOCK_DGRAM), ("TCP", socket.SOCK_STREAM)):
+        with socket.socket(socket.AF_INET, kind) as taken:
+            taken.bind(("0.0.0.0", ports[1]))
+            if kind == socket.SOCK_STREAM:
+                taken.listen()
+            check = only(settings, "media ports")
+            without = only(settings.model_copy(update={"media_tcp": False}), "media ports")
+        assert not check.ok
+        assert check.finding.endswith(f"{name} {ports[1]} is taken")
+        assert without.ok is (name == "TCP")
 
 
 def test_the_certificate_is_judged_as_a_client_would(tmp_path: Path) -> None:

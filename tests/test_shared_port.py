@@ -4,6 +4,7 @@ import asyncio
 import os
 import random
 import socket
+import sys
 from asyncio import timeout
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
@@ -17,7 +18,9 @@ from portrait.server.app import RunningService
 from portrait.transports.webrtc import aiortc_patches
 from portrait.transports.webrtc.aiortc_patches.ice import LiveIce
 from portrait.transports.webrtc.aiortc_patches.media_ports import PORTS, media_ports
-from portrait.transports.webrtc.aiortc_patches.shared_port import ADDRESSES, ASKED, SharedPort, receiver_of
+from portrait.transports.webrtc.aiortc_patches.shared_port import ADDRESSES, ASKED, SharedPort
+from portrait.transports.webrtc.aiortc_patches.stun_heads import receiver_of
+from tests.benchmarks.forged import KINDS, forged
 from tests.people import Clip
 from tests.ports import free_ports
 from tests.rtc import Camera, viewer
@@ -170,6 +173,48 @@ async def test_a_client_cannot_take_the_address_of_another() -> None:
             async with timeout(60):
                 assert await victim.recv() == media("still mine")
             assert other._queue.empty()
+
+
+async def test_no_packet_of_a_session_reaches_another_however_it_is_forged() -> None:
+    """Clients with valid names and passwords of their own, who also send in each other's names and addresses.
+
+    Media with another client's address is handed to that client's session, since nothing but its encryption tells it
+    apart; whatever a client sends from its own address reaches its own session or none.
+    """
+    dice = random.Random(9)
+    [port] = free_ports(1)
+    with shared(port) as ports:
+        async with pairs(ports, 8) as connected:
+            router = ports._sockets[HOST]
+            addresses = [(there.local_candidates[0].host, there.local_candidates[0].port) for _, there in connected]
+            pending = [number for route in router._by_username.values() for number in route.asked] or [bytes(12)]
+            for _ in range(2000):
+                sender, victim = dice.randrange(8), dice.randrange(8)
+                here, other = connected[sender][0], connected[victim][0]
+                crossed = binding(other).replace(other.local_username.encode(), here.local_username.encode())
+                own = [media(f"of {sender}"), binding(other, "wrong"), binding(here, other.local_password), crossed]
+                answer = b"\x01\x01\0\0\x21\x12\xa4\x42" + dice.choice(pending)
+                router.datagram_received(dice.choice([*own, answer]), addresses[sender])
+                # Signed by the sender's own password, as if it came from the victim.
+                router.datagram_received(binding(here), addresses[victim])
+            for number, (here, _) in enumerate(connected):
+                assert {here._queue.get_nowait() for _ in range(here._queue.qsize())} <= {(media(f"of {number}"), 1)}
+                assert router._by_address[addresses[number]].protocol.receiver is here
+
+
+async def test_ten_thousand_forged_packets_let_nobody_in_and_leave_nothing() -> None:
+    """What they cost is measured by `python -m tests.benchmarks.forged`."""
+    [port] = free_ports(1)
+    with shared(port) as ports:
+        async with pairs(ports, 4) as connected:
+            router, before = ports._sockets[HOST], table(ports)
+            ready = [forged(kind) for kind in KINDS for _ in range(500)]
+            held = sys.getallocatedblocks()
+            for number in range(10_000):
+                router.datagram_received(ready[number % len(ready)], (f"192.0.2.{number % 250}", 1024 + number))
+            assert sys.getallocatedblocks() - held < 1000
+            assert table(ports) == before
+            assert all(here._queue.empty() for here, _ in connected)
 
 
 async def test_a_client_that_changes_its_address_is_followed() -> None:

@@ -27,6 +27,8 @@ SINKS = ("channel", "sse", "webhook", "mqtt", "worker")
 """Where events of presence go; "worker": to another worker or pod, whose clients listen."""
 FORWARDED = ("session", "stream", "watch")
 """What other pods are asked for: a session by its id, a stream over WHEP, a stream over gRPC."""
+TCP_REFUSALS = ("silent", "malformed", "unauthenticated", "too_many")
+"""Why TCP connections for media are closed: see `transports.webrtc.aiortc_patches.tcp_port`."""
 USUAL_RESULTS = (
     ("done", ""), ("dropped", "newer_frame"), ("failed_closed", "segmentation_failed"), ("refused", "bad_picture"),
 )  # fmt: skip
@@ -115,6 +117,8 @@ class Metrics:
         self._by_mode = gauge("portrait_sessions_by_mode", by_mode_text, ["transport", "mode"])
         refused_text = "Requests and sessions refused, by reason."
         self._refused = counter("portrait_admission_refused", refused_text, ["reason", "transport"])
+        tcp_text = "TCP connections for media closed because they were no session's, or broke the protocol."
+        self._tcp_refused = counter("portrait_media_tcp_refused", tcp_text, ["reason"])
         hung_text = "Sessions ended because the model hung; their threads are abandoned."
         self._hung = counter("portrait_sessions_hung", hung_text, ["transport"])
         self.limit = gauge("portrait_sessions_limit", "Sessions admitted at once.")
@@ -160,6 +164,7 @@ class Metrics:
         for metric, labels in (
             (self._carried, ("unchanged", "still", "alternate")),
             (self._quality_changes, ("down", "up")),
+            (self._tcp_refused, TCP_REFUSALS),
         ):
             for label in labels:
                 metric.labels(label)
@@ -188,6 +193,10 @@ class Metrics:
     def forwarded(self, kind: str, result: str) -> None:
         """Count one of FORWARDED that another pod answered, or that failed since it could not be reached."""
         self._forwarded.labels(kind, result).inc()
+
+    def media_tcp_refused(self, reason: str) -> None:
+        """Count a TCP connection for media that was closed for one of TCP_REFUSALS."""
+        self._tcp_refused.labels(reason).inc()
 
     def hung(self, transport: str) -> None:
         """Count a session whose thread was abandoned."""

@@ -160,8 +160,12 @@ class Settings(BaseSettings):
     http_port: int = Field(8080, ge=0, le=65535, description="TCP port of page, WebRTC signalling, stills and metrics.")
     grpc_port: int = Field(50051, ge=0, le=65535, description="TCP port of gRPC.")
     media_port: int = Field(
-        50000, ge=0, le=65535 - 64, description="UDP port of WebRTC media; each further worker has the next; 0: any."
+        50000,
+        ge=0,
+        le=65535 - 64,
+        description="UDP and TCP port of WebRTC media; each further worker has the next; 0: any.",
     )
+    media_tcp: bool = Field(True, description="Offer WebRTC media over TCP too, for clients without UDP.")
     media_ports: PortRange = Field(
         "", description="UDP ports, FIRST-LAST, one per connection, in place of PORTRAIT_MEDIA_PORT; 0-0: any."
     )

@@ -26,6 +26,7 @@ from portrait.workers.environment import THREADS
 from tests.benchmarks.processes import jemalloc
 from tests.people import Clip, clip
 from tests.rtc import SIZE, Camera, Viewer, hang_up, viewer
+from tests.tcp_ice import over_tcp
 from tests.test_churn import stream
 
 AT_ONCE = 12
@@ -182,8 +183,21 @@ async def _freezing(one: Viewer, dice: random.Random) -> None:
     await asyncio.sleep(dice.choice([0.1, 3.5]))
 
 
+async def _over_tcp(one: Viewer, dice: random.Random) -> None:
+    """Without a goodbye every other time."""
+    async with await one.post(await one.offer()) as response:
+        if response.status != 201:
+            return
+        await one.take(await over_tcp(one.pc, await response.text()))
+    await one.frame()
+    if dice.random() < 0.5:
+        for transport in one.pc._RTCPeerConnection__iceTransports:  # type: ignore[attr-defined]
+            for protocol in transport._connection._protocols:
+                protocol.transport.abort()
+
+
 LEAVING: list[Callable[[Viewer, random.Random], Awaitable[None]]] = [
-    _in_order, _closing, _without_connecting, _cut_off, _vanishing, _refused, _publishing, _freezing,
+    _in_order, _closing, _without_connecting, _cut_off, _vanishing, _refused, _publishing, _freezing, _over_tcp,
 ]  # fmt: skip
 
 

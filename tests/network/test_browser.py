@@ -1,4 +1,4 @@
-"""Headless Chromium in a network of its own: through a relay, and over a bad line."""
+"""Headless Chromium in a network of its own: without UDP, through a relay, and over a bad line."""
 
 import time
 from asyncio import timeout
@@ -17,10 +17,13 @@ from tests.network.test_network import (
     RELAY_OUTSIDE,
     SECRET,
     SERVER,
+    SERVER_BESIDE,
     bad_line,
     firewalled,
     relaying,
+    running,
     serving,
+    without_udp,
 )
 from tests.people import clip
 from tests.test_clients import MODULES, PUBLISH, VIEW, more_frames
@@ -35,6 +38,13 @@ SELECTED = """async (connection) => {
   const reports = await connection.getStats();
   const pair = [...reports.values()].find((report) => report.type === "candidate-pair" && report.nominated);
   return [reports.get(pair.localCandidateId).candidateType, reports.get(pair.localCandidateId).relayProtocol];
+}"""
+
+SELECTED_PROTOCOL = """async (connection) => {
+  const reports = await connection.getStats();
+  const transport = [...reports.values()].find((report) => report.type === "transport");
+  const pair = reports.get(transport.selectedCandidatePairId);
+  return reports.get(pair.localCandidateId).protocol;
 }"""
 
 INBOUND = """async () => {
@@ -103,6 +113,47 @@ async def test_a_browser_behind_a_firewall_publishes_and_watches_through_turn(
         await publish_and_view(page, url)
         for connection in ("publisher.pc", "viewer.pc"):
             assert await page.evaluate(f"({SELECTED})({connection})") == ["relay", transport]
+
+
+async def test_a_browser_without_udp_publishes_and_watches_over_tcp_and_comes_back_when_it_breaks(
+    net: Network, tmp_path: Path
+) -> None:
+    client, server = without_udp(net)
+    async with (
+        serving(server, SERVER_BESIDE, "--media-port", "50000") as url,
+        browsing(client, url, tmp_path) as page,
+    ):
+        await publish_and_view(page, url)
+        for connection in ("publisher.pc", "viewer.pc"):
+            assert await page.evaluate(f"({SELECTED_PROTOCOL})({connection})") == "tcp"
+        began, broken = time.monotonic(), await peers(server, 50000)
+        assert len(broken) == 2
+        for port in broken:  # as when a firewall between them forgets its connections
+            server.run(f"iptables -A INPUT -p tcp --sport {port} --dport 50000 -j REJECT --reject-with tcp-reset")
+        await more_frames(page, 10)
+        print(f"TCP connections were reset: 10 more frames after {time.monotonic() - began:.1f} s")
+        assert not broken & await peers(client, 50000, "dport")
+        assert await peers(client, 50000, "dport")
+
+
+async def peers(place: Namespace, port: int, side: str = "sport") -> set[str]:
+    """The other ends' ports of the TCP connections that a port has inside a namespace."""
+    async with running(place.command("ss", "-Htn", "state", "established", f"{side} = :{port}")) as process:
+        out, _ = await process.communicate()
+    column = 3 if side == "sport" else 2
+    return {line.split()[column].rpartition(":")[2] for line in out.decode().splitlines()}
+
+
+async def test_where_udp_works_a_browser_uses_it(net: Network, tmp_path: Path) -> None:
+    client, server = net.add("client"), net.add("server")
+    net.join(client, server, (f"{CLIENT}/24", f"{SERVER_BESIDE}/24"))
+    async with (
+        serving(server, SERVER_BESIDE, "--media-port", "50000") as url,
+        browsing(client, url, tmp_path) as page,
+    ):
+        await publish_and_view(page, url)
+        for connection in ("publisher.pc", "viewer.pc"):
+            assert await page.evaluate(f"({SELECTED_PROTOCOL})({connection})") == "udp"
 
 
 @pytest.mark.timing

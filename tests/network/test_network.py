@@ -20,6 +20,7 @@ from tests.timing import at_least, at_most
 pytestmark = pytest.mark.skipif(missing() is not None, reason=str(missing()))
 
 SECRET = "a-secret-of-the-tests"
+SERVER_BESIDE = "10.77.1.9"
 CLIENT, RELAY_OUTSIDE, RELAY_INSIDE, SERVER = "10.77.1.2", "10.77.1.1", "10.77.2.1", "10.77.2.2"
 RELAY = (
     "--use-auth-secret", f"--static-auth-secret={SECRET}", "--realm=tests", f"--listening-ip={RELAY_OUTSIDE}",
@@ -59,9 +60,9 @@ async def serving(place: Namespace, host: str, *options: str, environ: Sequence[
         yield f"http://[{host}]:8080" if ":" in host else f"http://{host}:8080"
 
 
-async def call(place: Namespace, url: str, frames: int = 30) -> dict[str, Any]:
+async def call(place: Namespace, url: str, *options: str, frames: int = 30) -> dict[str, Any]:
     """What a client inside a namespace got."""
-    command = place.command(sys.executable, "-m", "tests.rtc_client", url, "--frames", str(frames))
+    command = place.command(sys.executable, "-m", "tests.rtc_client", url, "--frames", str(frames), *options)
     async with running(command) as process:
         async with timeout(120):
             out, _ = await process.communicate()
@@ -163,7 +164,27 @@ async def test_without_a_relay_the_firewall_is_not_passed(net: Network) -> None:
                     await process.stdout.readline()
 
 
-async def test_a_service_behind_a_bridge_is_reached_by_its_advertised_address(net: Network) -> None:
+def without_udp(net: Network) -> tuple[Namespace, Namespace]:
+    """(client, server) with a line between them that lets no UDP pass."""
+    client, server = net.add("client"), net.add("server")
+    net.join(client, server, (f"{CLIENT}/24", f"{SERVER_BESIDE}/24"))
+    for rule in ("INPUT", "OUTPUT"):
+        server.run(f"iptables -A {rule} -p udp -j DROP")
+    return client, server
+
+
+async def test_without_udp_media_goes_over_tcp_and_keeps_up(net: Network) -> None:
+    client, server = without_udp(net)
+    async with serving(server, SERVER_BESIDE, "--media-port", "50000") as page:
+        done = await call(client, page, "--tcp", frames=90)
+    assert (done["local"], done["transport"], done["remote"]) == ("host", "tcp", SERVER_BESIDE)
+    assert done["frames"] == 90
+
+
+@pytest.mark.parametrize("options", [(), ("--tcp",)])
+async def test_a_service_behind_a_bridge_is_reached_by_its_advertised_address(
+    net: Network, options: tuple[str, ...]
+) -> None:
     """A container as Docker publishes it: one port one to one, addresses translated both ways."""
     client, host, container = net.add("client"), net.add("host"), net.add("box")
     outside, inside = "192.0.2.1", "172.18.0.2"
@@ -173,13 +194,14 @@ async def test_a_service_behind_a_bridge_is_reached_by_its_advertised_address(ne
     host.run("sysctl -qw net.ipv4.ip_forward=1")
     nat = "iptables -t nat -A"
     host.run(f"{nat} PREROUTING -d {outside} -p udp --dport 50000 -j DNAT --to-destination {inside}")
+    host.run(f"{nat} PREROUTING -d {outside} -p tcp --dport 50000 -j DNAT --to-destination {inside}")
     host.run(f"{nat} PREROUTING -d {outside} -p tcp --dport 8080 -j DNAT --to-destination {inside}")
     host.run(f"{nat} POSTROUTING -s {inside}/24 ! -d {inside}/24 -j MASQUERADE")
     # Otherwise the service's own checks would tell the client the address it has outside.
     host.run(f"iptables -A FORWARD -s {inside} -p udp -m conntrack --ctstate NEW -j DROP")
-    options = ("--media-port", "50000", "--advertised-addresses", outside)
-    async with serving(container, "0.0.0.0", *options):
-        done = await call(client, f"http://{outside}:8080")
+    flags = ("--media-port", "50000", "--advertised-addresses", outside)
+    async with serving(container, "0.0.0.0", *flags):
+        done = await call(client, f"http://{outside}:8080", *options)
     assert (done["local"], done["remote"]) == ("host", outside)
 
 

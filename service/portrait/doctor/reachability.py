@@ -25,6 +25,8 @@ from portrait.workers.environment import default_workers
 
 CONTAINER_MARKS = ("/.dockerenv", "/run/.containerenv")
 
+KINDS = (("UDP", socket.SOCK_DGRAM), ("TCP", socket.SOCK_STREAM))
+
 ANSWER_SECONDS = 6.0
 """How long a STUN or TURN server may take to answer."""
 
@@ -89,8 +91,8 @@ def _advertised(settings: Settings, addresses: dict[str, str]) -> Iterator[Check
             yield Check("advertised", True, f"{address} is this machine's own, which is offered anyway", fatal=False)
         else:
             reach = "its private network" if parsed.is_private else "the internet"
-            ports = settings.media_ports or _shared(settings)
-            finding = f"{address}, for clients in {reach}: UDP {ports} there must be forwarded to the same ports here"
+            ports = f"UDP {settings.media_ports}" if settings.media_ports else _shared(settings)
+            finding = f"{address}, for clients in {reach}: {ports} there must be forwarded to the same ports here"
             yield Check("advertised", True, finding, fatal=False)
 
 
@@ -100,16 +102,17 @@ def _workers(settings: Settings) -> int:
 
 def _shared(settings: Settings) -> str:
     """The ports of all workers, and of one that starts while another drains."""
-    workers = _workers(settings)
-    return f"{settings.media_port}-{settings.media_port + workers}" if workers > 1 else str(settings.media_port)
+    first, workers = settings.media_port, _workers(settings)
+    protocols = "UDP and TCP" if settings.media_tcp else "UDP"
+    return f"{protocols} {first}-{first + workers}" if workers > 1 else f"{protocols} {first}"
 
 
 def _media_ports(settings: Settings, addresses: int) -> Check:
     if not settings.media_ports and settings.media_port:
         own = range(settings.media_port, settings.media_port + _workers(settings))
-        taken = [port for port in own if not _is_free(port)]
-        finding = f"UDP {_shared(settings)}: " + (f"{taken[0]} is taken" if taken else "free")
-        return Check("media ports", not taken, finding)
+        kinds = KINDS if settings.media_tcp else KINDS[:1]
+        taken = [f"{name} {port} is taken" for port in own for name, kind in kinds if not _is_free(port, kind)]
+        return Check("media ports", not taken, f"{_shared(settings)}: {taken[0] if taken else 'free'}")
     ports = settings.media_port_range
     if not ports:
         return Check("media ports", True, "any: no firewall or bridge can be set up for them", fatal=False)
@@ -199,8 +202,10 @@ async def _ask(url: str, servers: IceServers) -> Check:
         await connection.close()
 
 
-def _is_free(port: int) -> bool:
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+def _is_free(port: int, kind: socket.SocketKind = socket.SOCK_DGRAM) -> bool:
+    with socket.socket(socket.AF_INET, kind) as probe:
+        # As the service: TCP connections that it had before may linger.
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, kind == socket.SOCK_STREAM)
         try:
             probe.bind(("", port))
         except OSError:

@@ -24,6 +24,8 @@ class WebRTCConfig:
     """Viewers connected at once, on all workers of the box."""
     ice: IceServers = field(default_factory=IceServers)
     """STUN and TURN servers that clients are told to use."""
+    tcp: bool = True
+    """Whether `port` is open for ICE over TCP as well."""
 
     @classmethod
     def of(cls, settings: Settings) -> "WebRTCConfig":
@@ -40,4 +42,5 @@ class WebRTCConfig:
             advertised=tuple(settings.advertised),
             max_viewers=settings.max_viewers,
             ice=IceServers(settings.ice_servers, settings.turn_secret.get_secret_value(), settings.turn_seconds),
+            tcp=settings.media_tcp,
         )

@@ -15,6 +15,7 @@ from portrait.core.compositors import Options
 from portrait.errors import BadOption, Unauthenticated
 from portrait.image.backgrounds import Backgrounds
 from portrait.logs import log_event
+from portrait.metrics import Metrics
 from portrait.security import Security
 from portrait.sessions.broadcasts import VIDEOS, Broadcast, Broadcasts
 from portrait.sessions.registry import Sessions
@@ -22,6 +23,7 @@ from portrait.sessions.session import Session
 from portrait.transports.webrtc import aiortc_patches
 from portrait.transports.webrtc.aiortc_patches.media_ports import PORTS, OwnPorts, advertise, media_ports
 from portrait.transports.webrtc.aiortc_patches.shared_port import SharedPort
+from portrait.transports.webrtc.aiortc_patches.tcp_port import TcpPort
 from portrait.transports.webrtc.aiortc_patches.video_codecs import PictureEncoder
 from portrait.transports.webrtc.codec import BroadcastCodec, LoopbackCodec, MaskCodec, MaskMessageCodec
 from portrait.transports.webrtc.config import WebRTCConfig
@@ -261,6 +263,12 @@ def _opening(request: web.Request) -> Opening:
     return {"model": request.query.get("model"), "traceparent": request.headers.get("traceparent")}
 
 
+def _ports(config: WebRTCConfig, metrics: Metrics) -> OwnPorts | SharedPort:
+    if config.port is None:
+        return OwnPorts(config.ports)
+    return SharedPort(config.port, TcpPort(config.port, metrics.media_tcp_refused) if config.tcp else None)
+
+
 @asynccontextmanager
 async def serve_webrtc(
     sessions: Sessions,
@@ -274,12 +282,12 @@ async def serve_webrtc(
     `broadcasts` are the named streams, where other transports publish or watch them as well.
 
     Raises:
-        OSError: the UDP port for media is taken.
+        OSError: the port for media is taken.
     """
     aiortc_patches.install()
     executor = ThreadPoolExecutor(ENCODER_THREADS, thread_name_prefix="viewer-encoder")
     named = broadcasts or Broadcasts(config.max_viewers, sessions.shared)
-    ports = OwnPorts(config.ports) if config.port is None else SharedPort(config.port)
+    ports = _ports(config, sessions.metrics)
     webrtc = WebRTC(sessions, backgrounds, config, security or Security.allow_all(), executor, named, ports)
     with media_ports(asyncio.get_running_loop(), ports):
         try:

@@ -34,7 +34,7 @@ Replaced in each connection:
 14. What clients send on data channels, which is kept without a bound (`data_channels.py`).
 15. A publisher's sound, which aiortc decodes, and the times in a viewer's sender reports (`sound.py`).
 16. UDP sockets, which are bound to any port, one for each connection, and read one datagram per turn of the event loop
-    (`media_ports.py`, `shared_port.py`, `udp_socket.py`).
+    (`media_ports.py`, `shared_port.py`, `udp_socket.py`). TCP, which aioice knows through TURN only (`tcp_port.py`).
 
 Each is small, written against the releases in TESTED, and refused with any other; tests fail when upstream changes.
 """

@@ -11,7 +11,9 @@ from typing import Any
 from portrait.transports.webrtc.aiortc_patches.shared_port import SharedPort
 from portrait.transports.webrtc.aiortc_patches.udp_socket import MediaSocket, open_socket
 
-HOST_CANDIDATE = re.compile(r"^a=candidate:(\S+) (\d+) udp (\d+) (\S+) (\d+) typ host\r\n", re.MULTILINE)
+HOST_CANDIDATE = re.compile(
+    r"^a=candidate:(\S+) (\d+) (udp|tcp) (\d+) (\S+) (\d+) typ host( tcptype passive)?\r\n", re.MULTILINE
+)
 
 REPLACED = "create_datagram_endpoint"
 
@@ -81,7 +83,7 @@ def media_ports(loop: asyncio.AbstractEventLoop, ports: OwnPorts | SharedPort) -
 def advertise(answer: str, addresses: Sequence[str]) -> str:
     """The answer with a further host candidate for each of `addresses` and each port, for a box behind a bridge.
 
-    A container on a bridge network sees the bridge's address; its UDP ports are published one to one on the host, whose
+    A container on a bridge network sees the bridge's address; its ports are published one to one on the host, whose
     address clients need. Each has the priority of the candidate it stands for less one, so that a client beside the box
     uses the direct route (RFC 8445 section 5.1.2).
     """
@@ -89,11 +91,12 @@ def advertise(answer: str, addresses: Sequence[str]) -> str:
         return answer
 
     def further(found: re.Match[str]) -> str:
-        foundation, component, priority, _, port = found.groups()
+        foundation, component, protocol, priority, _, port, kind = found.groups(default="")
         lines = [found[0]]
         for number, address in enumerate(addresses):
             name = f"{foundation[:28]}a{number}"
-            lines.append(f"a=candidate:{name} {component} udp {int(priority) - 1} {address} {port} typ host\r\n")
+            place = f"{protocol} {int(priority) - 1} {address} {port}"
+            lines.append(f"a=candidate:{name} {component} {place} typ host{kind}\r\n")
         return "".join(lines)
 
     return HOST_CANDIDATE.sub(further, answer)

@@ -18,20 +18,18 @@ from typing import Any, TypeAlias
 
 from aioice.ice import StunProtocol, get_host_addresses
 
-from portrait.transports.webrtc.aiortc_patches.udp_socket import LAST_STUN, MediaSocket, MediaTransport, open_socket
+from portrait.transports.webrtc.aiortc_patches.stun_heads import (
+    ERROR,
+    HEAD,
+    LAST_STUN,
+    REQUEST,
+    RESPONSE,
+    receiver_of,
+)
+from portrait.transports.webrtc.aiortc_patches.tcp_port import TcpPort
+from portrait.transports.webrtc.aiortc_patches.udp_socket import MediaSocket, MediaTransport, open_socket
 
 Address: TypeAlias = tuple[str, int]
-
-REQUEST, RESPONSE = b"\x00\x01", b"\x01\x01"
-"""The types of a Binding request and of its success response (RFC 8489 section 5)."""
-
-ERROR = b"\x01\x11"
-
-HEAD = 20
-"""Bytes before a message's attributes; the last twelve are the number of the transaction."""
-
-USERNAME = 0x0006
-"""The attribute of a request that names the receiver first, then a colon and the sender."""
 
 ADDRESSES = 16
 """Addresses that a connection has at once, at most: the one that was heard of first is given up."""
@@ -54,13 +52,13 @@ class _Route:
 
 
 class SharedPort:
-    """The same port number on every address of the machine. Whoever opens it closes it.
+    """The same port number on every address of the machine, of TCP too with `tcp`. Whoever opens it closes it.
 
     Port 0 is any free one, another on each address.
     """
 
-    def __init__(self, port: int) -> None:
-        self._port = port
+    def __init__(self, port: int, tcp: TcpPort | None = None) -> None:
+        self._port, self.tcp = port, tcp
         self._sockets: dict[str, _SharedSocket] = {}
 
     def start(self) -> None:
@@ -71,6 +69,8 @@ class SharedPort:
         """
         for host in get_host_addresses(use_ipv4=True, use_ipv6=True):
             self._socket(host)
+            if self.tcp is not None:
+                self.tcp.listen(host)
 
     def open(self, host: str, make: Callable[[], Any]) -> tuple[asyncio.DatagramTransport, Any]:
         """A transport of `host` on this port, and the protocol that `make` gives, which gets its share of datagrams.
@@ -87,6 +87,8 @@ class SharedPort:
         for shared in self._sockets.values():
             shared.transport.close()
         self._sockets.clear()
+        if self.tcp is not None:
+            self.tcp.close()
 
     def _socket(self, host: str) -> "_SharedSocket":
         if host not in self._sockets:
@@ -211,15 +213,3 @@ class _Share(MediaTransport):
     def abort(self) -> None:
         """The same: nothing waits to be sent here."""
         self.close()
-
-
-def receiver_of(request: bytes) -> bytes:
-    """The receiver's part of a STUN request's USERNAME; empty where there is none."""
-    end, at = min(len(request), HEAD + int.from_bytes(request[2:4], "big")), HEAD
-    while at + 4 <= end:
-        kind, length = int.from_bytes(request[at : at + 2], "big"), int.from_bytes(request[at + 2 : at + 4], "big")
-        at += 4
-        if kind == USERNAME:
-            return request[at : min(at + length, end)].partition(b":")[0]
-        at += -(-length // 4) * 4
-    return b""

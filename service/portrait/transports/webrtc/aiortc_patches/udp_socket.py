@@ -15,10 +15,9 @@ from typing import Any
 
 from aioice.ice import StunProtocol
 
-logger = logging.getLogger(__name__)
+from portrait.transports.webrtc.aiortc_patches.stun_heads import LAST_STUN
 
-LAST_STUN = 3
-"""The largest first byte of a STUN message (RFC 7983 section 7)."""
+logger = logging.getLogger(__name__)
 
 LARGEST = 4096
 """Bytes of a datagram; a larger one is truncated and cannot be decrypted. Media, DTLS and STUN keep to what passes
