@@ -8,6 +8,7 @@ from aioice.candidate import Candidate, candidate_foundation, candidate_priority
 from aioice.ice import Connection, StunProtocol
 from aioice.utils import random_string
 
+from portrait.transports.webrtc.aiortc_patches.camera_packets import CameraPackets
 from portrait.transports.webrtc.aiortc_patches.media_ports import PORTS
 from portrait.transports.webrtc.aiortc_patches.shared_port import SharedPort
 from portrait.transports.webrtc.aiortc_patches.stun_heads import LAST_STUN
@@ -37,6 +38,8 @@ class LiveIce(Connection):
     """aioice's connection, bounded, which answers requests without PRIORITY and does nothing more once it is closed."""
 
     _is_closed = False
+    cameras: CameraPackets | None = None
+    """What takes the packets of known sources; the others wait to be read."""
 
     def __init__(self, *arguments: Any, **options: Any) -> None:
         """As aioice, under a name of its own: aiortc gives all connections of a peer that bundles none the same."""
@@ -76,6 +79,8 @@ class LiveIce(Connection):
 
         The latter may come from anyone who knows the connection's name.
         """
+        if self.cameras is not None and self.cameras.take(data):
+            return
         if data and data[0] > LAST_STUN and self._queue.qsize() < MOST_WAITING:
             super().data_received(data, component)
 

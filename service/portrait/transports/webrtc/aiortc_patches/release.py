@@ -26,6 +26,7 @@ def release(pc: RTCPeerConnection) -> None:
         dtls.remove_all_listeners()
         dtls._ssl = dtls._rx_srtp = dtls._tx_srtp = None
     for ice in internals._RTCPeerConnection__iceTransports:
+        ice._connection.cameras = None
         ice.remove_all_listeners()
         ice.iceGatherer.remove_all_listeners()
     if (sctp := internals._RTCPeerConnection__sctp) is not None:

@@ -16,7 +16,7 @@ from aiortc.rtcrtpsender import random_sequence_number
 from aiortc.rtp import RTCP_RTPFB_NACK, RTP_HISTORY_SIZE, AnyRtcpPacket, HeaderExtensions, RtcpRtpfbPacket
 from aiortc.utils import uint16_add
 
-from portrait.transports.webrtc.aiortc_patches.dtls import send_together
+from portrait.transports.webrtc.aiortc_patches.srtp import send_together
 
 logger = logging.getLogger(__name__)
 
