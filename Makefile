@@ -245,6 +245,10 @@ test-lowest: .venv/test system-packages media-packages $(NODE) ## Run the servic
 monitoring: .venv/test ## Make the rules and dashboards of a cluster anew (deploy/kubernetes/components/monitoring)
 	$(BIN)/python -m tests.deploy.monitoring
 
+.PHONY: chart
+chart: .venv/test system-packages ## Make the Helm chart of the kustomizations, in build/helm/portrait
+	$(BIN)/python -m tests.deploy.chart build/helm/portrait
+
 .PHONY: screenshots
 screenshots: .venv/test system-packages ## Take the pictures of the page for the docs, light and dark, desktop and phone
 	@fc-list 2>/dev/null | grep -q Inter || $(APT) install -y -q --no-install-recommends fontconfig fonts-inter

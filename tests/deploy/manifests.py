@@ -12,7 +12,7 @@ import yaml
 
 from tests.deploy import DEPLOY
 
-TREES = ("base", "overlays/media", "overlays/keda")
+TREES = ("base", "overlays/media", "overlays/node-port", "overlays/udp-route", "overlays/stunner", "overlays/keda")
 
 Manifest = dict[str, Any]
 
