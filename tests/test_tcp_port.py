@@ -397,6 +397,35 @@ async def test_a_client_that_reads_nothing_costs_a_bounded_amount_and_gets_what_
         await here.close()
 
 
+@pytest.mark.parametrize("end", ["reads", "goes"])
+async def test_a_sender_waits_while_its_client_reads_nothing_and_goes_on_when_it_reads_or_goes(end: str) -> None:
+    with opened() as port:
+        here = await local(port.port)
+        streams = await port.ask(binding(here))
+        assert (await packet(streams))[:2] == b"\x01\x01"
+        [share] = [each for listener in port.tcp._listeners.values() for each in listener.shares.values()
+                   if each._connections]  # fmt: skip
+        [address] = share._connections
+        await share.wait_for_room(address)
+        streams[1].transport.pause_reading()  # type: ignore[attr-defined]
+        for timestamp in range(5000):
+            share.sendto(rtp(timestamp), address)
+        waiting = asyncio.create_task(share.wait_for_room(address))
+        await asyncio.sleep(0.1)
+        assert not waiting.done()
+        if end == "reads":
+            streams[1].transport.resume_reading()  # type: ignore[attr-defined]
+            reading = asyncio.create_task(streams[0].read())
+        else:
+            streams[1].transport.abort()
+        async with timeout(60):
+            await waiting
+        await here.close()
+        if end == "reads":
+            await reading
+            streams[1].close()
+
+
 async def test_a_request_whose_answer_finds_the_client_gone_leaves_nothing() -> None:
     with opened() as port:
         here = await local(port.port)

@@ -23,6 +23,8 @@ BENCHMARKS = {
     "streams": ("streams",),
     "slow": ("slow",),
     "bombs": ("bombs",),
+    "ports": ("ports",),
+    "forged": ("forged",),
     "launcher": ("launcher",),
     "box-scaling": ("box", "scaling"),
     "box-linear": ("box", "linear"),

@@ -104,4 +104,4 @@ if __name__ == "__main__":
     # Nobody is refused: whoever is has nothing to leave behind.
     limits = {"max_sessions": 1000, "max_viewers": 1000, "cpu_share": 0, "quality_steps": 0}
     ends = {"idle_seconds": 3.0, "drain_seconds": 0.0}
-    asyncio.run(serve(Settings.model_validate({"http_port": 0, "grpc_port": 0, **limits, **ends})))
+    asyncio.run(serve(Settings.model_validate({"http_port": 0, "grpc_port": 0, "media_port": 0, **limits, **ends})))

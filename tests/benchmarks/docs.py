@@ -2,6 +2,7 @@
 
 import json
 import re
+import statistics
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
@@ -185,6 +186,34 @@ def bombs(figures: Stored) -> Iterable[str]:
     yield f"Memory at its peak: {figures['peak_mb']} MB, of {figures['memory_limit_mb']} that the manifest allows."
 
 
+def ports(figures: Stored) -> Iterable[str]:
+    """A shared port and TCP beside a port for every session."""
+    turns = figures["turns"]
+
+    def median(name: str, figure: str) -> float:
+        return statistics.median(turn[name][figure] for turn in turns)
+
+    ratios = {name: figures[f"{name}_of_range"] for name in ("shared", "tcp")}
+    shown = {"range": "a port for every session", "shared": "one port", "tcp": "one port, over TCP"}
+    rows = [
+        (
+            text, f"{median(name, 'cpu_ms_per_result'):.2f}", f"{median(name, 'median_ms'):.1f}",
+            ratios.get(name, {}).get("cpu_ms_per_result", ""), ratios.get(name, {}).get("median_ms", ""),
+        )
+        for name, text in shown.items()
+    ]  # fmt: skip
+    return _table(["", "CPU of a result, ms", "its way, ms", "CPU, ratio", "way, ratio"], rows)
+
+
+def forged(figures: Stored) -> Iterable[str]:
+    """What packets of strangers cost."""
+    rows = [
+        (turn["kind"], turn["sent_per_second"], turn["cores"], turn["resident_mb"], turn["results_per_second"])
+        for turn in figures["turns"]
+    ]
+    return _table(["forged packets", "a second", "cores", "memory, MB", "the session's results a second"], rows)
+
+
 def launcher(figures: Stored) -> Iterable[str]:
     """What the launcher sets."""
     rows = [
@@ -231,6 +260,8 @@ TABLES: dict[str, Callable[[Stored], Iterable[str]]] = {
     "streams": streams,
     "slow": slow,
     "bombs": bombs,
+    "ports": ports,
+    "forged": forged,
     "launcher": launcher,
     "box-scaling": scaling,
     "box-linear": linear,

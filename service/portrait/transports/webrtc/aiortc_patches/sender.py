@@ -16,7 +16,7 @@ from aiortc.rtcrtpsender import random_sequence_number
 from aiortc.rtp import RTCP_RTPFB_NACK, RTP_HISTORY_SIZE, AnyRtcpPacket, HeaderExtensions, RtcpRtpfbPacket
 from aiortc.utils import uint16_add
 
-from portrait.transports.webrtc.aiortc_patches.srtp import send_together
+from portrait.transports.webrtc.aiortc_patches.srtp import send_together, wait_for_room
 
 logger = logging.getLogger(__name__)
 
@@ -51,6 +51,8 @@ async def run_rtp(self: Any, codec: Any) -> None:
             if self.track is None:
                 await asyncio.sleep(NO_TRACK_SECONDS)
                 continue
+            if self.kind == "video":  # sound is small, and every packet of it counts
+                await wait_for_room(self.transport)
             picture = await self._next_encoded_frame(codec)
             if picture is not None:
                 packets = _packets(self, codec.payloadType, number, picture)

@@ -1,4 +1,4 @@
-"""Encrypting packets and sending them together."""
+"""Encrypting packets and sending them together, when there is room."""
 
 from typing import Any
 
@@ -32,3 +32,10 @@ def send_together(transport: Any, packets: list[bytes]) -> None:
             way.sendto(datagram, pair.remote_addr)
     transport._RTCDtlsTransport__tx_bytes += sum(map(len, datagrams))
     transport._RTCDtlsTransport__tx_packets += len(datagrams)
+
+
+async def wait_for_room(transport: Any) -> None:
+    """Wait while what has been sent waits for a slow line, where that can be known."""
+    pair = transport.transport._connection._nominated.get(COMPONENT)
+    if pair is not None and isinstance(way := pair.protocol.transport, MediaTransport):
+        await way.wait_for_room(pair.remote_addr)

@@ -4,8 +4,9 @@ Every packet is preceded by its length (RFC 4571). The first one of a TCP connec
 session and is signed with its password; all further packets of the connection are that session's. TCP connections that
 have not come so far are bounded in number, of all clients and of one address, and in time.
 
-TCP delivers everything, however late. A picture that is late is worth nothing, so that packets which a slow connection
-would deliver late are dropped before they are sent, and with one of them the whole picture.
+TCP delivers everything, however late, and a picture that is late is worth nothing. So a sender waits for room before
+it takes its next picture, which is the newest then: those between are dropped before they are encoded. What is sent
+without room all the same waits for a bounded time, and is dropped with the whole of its picture.
 """
 
 import asyncio
@@ -43,14 +44,14 @@ READ = 2**16
 ACCEPTED = 16
 """TCP connections accepted before others are served."""
 
-LATE = 0.2
-"""Seconds that a packet may wait to be sent; then it is dropped, and its picture."""
+LATE = 1.0
+"""Seconds that a packet may wait to be sent; then it is dropped, and its picture. A large picture takes some time."""
 
 WAITING = 2**19
-"""Bytes that may wait to be sent: 20 Mbit/s for LATE."""
+"""Bytes that may wait to be sent: a picture and what goes along with it."""
 
-UNSENT = 2**14
-"""Bytes that the kernel takes over before it has sent them. What it has taken over cannot be dropped."""
+UNSENT = 2**13
+"""Bytes that the kernel takes over before it has sent them: some packets. They delay all that comes after them."""
 
 URGENT = 16
 """STUN messages that wait to be sent. They overtake media: without answers the session would end."""
@@ -199,6 +200,11 @@ class _TcpShare(MediaTransport):
         if (connection := self._connections.get(address)) is not None:
             connection.send(data)
 
+    async def wait_for_room(self, addr: Any) -> None:
+        """Wait until nothing waits to be sent to an address."""
+        if (connection := self._connections.get((addr[0], addr[1]))) is not None:
+            await connection.empty.wait()
+
     def is_closing(self) -> bool:
         """Whether it is closed."""
         return self._closing
@@ -235,7 +241,10 @@ class _TcpConnection:
         self.share: _TcpShare | None = None
         self._listener, self._socket = listener, accepted
         self._loop = asyncio.get_running_loop()
-        self._came, self._closed, self._is_full = bytearray(), False, False
+        self._came, self._closed = bytearray(), False
+        self.empty = asyncio.Event()
+        """Set while nothing waits to be sent: the kernel takes more. And when it is closed."""
+        self.empty.set()
         self._outgoing, self._unsent = Outgoing(), b""
         accepted.setblocking(False)
         accepted.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
@@ -246,7 +255,7 @@ class _TcpConnection:
     def send(self, packet: bytes) -> None:
         """Send a packet, or let it wait, or drop it."""
         self._outgoing.add(packet, self._loop.time())
-        if not self._is_full:
+        if self.empty.is_set():
             self._write()
 
     def close(self) -> None:
@@ -254,6 +263,7 @@ class _TcpConnection:
         if self._closed:
             return
         self._closed = True
+        self.empty.set()
         self._loop.remove_reader(self._socket)
         self._loop.remove_writer(self._socket)
         self._socket.close()
@@ -310,16 +320,16 @@ class _TcpConnection:
                 self._unsent = packet  # should the kernel take nothing
                 self._unsent = packet[self._socket.send(packet) :]
         except (BlockingIOError, InterruptedError):
-            if not self._is_full:
+            if self.empty.is_set():
                 self._loop.add_writer(self._socket, self._write)
-            self._is_full = True
+            self.empty.clear()
             return
         except OSError:
             self.close()
             return
-        if self._is_full:
+        if not self.empty.is_set():
             self._loop.remove_writer(self._socket)
-        self._is_full = False
+        self.empty.set()
 
 
 class Outgoing:

@@ -47,6 +47,9 @@ class MediaTransport(asyncio.DatagramTransport):
         for data in datagrams:
             self.sendto(data, addr)
 
+    async def wait_for_room(self, addr: Any) -> None:
+        """Wait until nothing waits to be sent to an address, where the network says so. UDP does not."""
+
 
 class MediaSocket(MediaTransport):
     """A bound socket and its protocol. The code that opens it closes it."""
