@@ -41,9 +41,9 @@ def main() -> int:
         print("Atheris has no wheel for this machine: only tests/test_corpus.py searches")
         return 0
     with atheris.instrument_imports(include=INSTRUMENTED):
-        from tests.targets import CORPUS, TARGETS, backgrounds, model
+        from tests.targets import CORPUS, TARGETS, model
     logging.disable()
-    model(), backgrounds()  # loaded before the first input is looked at
+    model()  # loaded before the first input is looked at
     target, kept = TARGETS[parsed.name], parsed.keep / parsed.name
     kept.mkdir(parents=True, exist_ok=True)
     limits = [f"-max_total_time={parsed.seconds}", "-timeout=10", "-rss_limit_mb=1024", "-max_len=65536"]
