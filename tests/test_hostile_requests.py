@@ -26,6 +26,7 @@ TARGETS = [
     "/v1/backgrounds/../../../etc/passwd", "/v1/backgrounds/..%2f..%2fcli", "/v1/backgrounds/office.jpg", "/readyz",
     "/v1/sessions/..", "/v1/sessions/" + "9" * 7000, "/whip/" + "a" * 7000, "/whip/..%2f..%00", "/whip/%ff%fe", "//",
     "/v1/segment?mode=%00", "/v1/segment?mode=blur&mode=mask&color=%23", "http://10.0.0.1/", "/v1/sessions/1-x",
+    "/web/" + "a" * 7000, "/web/page/" + "a" * 300, "/litert/" + "a" * 300, "/web/a%00b", "/litert/..",
     "*", "/webrtc?model=../../etc/passwd&background=http://10.0.0.1/", "/v1/viewers/x", "/" + "a" * 9000,
 ]  # fmt: skip
 HEADERS = [
@@ -35,6 +36,7 @@ HEADERS = [
     "Content-Encoding: br", "Expect: 100-continue", "Range: bytes=-1", "Range: bytes=0-1,2-3,4-", "If-Match: *",
     "Connection: upgrade", "Upgrade: websocket", "Upgrade: h2c", "Host: evil.example", "X: " + "y" * 9000,
     "Authorization: Bearer \x00", "Authorization: Basic !!!", "Accept: " + "a/b," * 1500, "traceparent: 00-zz-zz-zz",
+    "Accept: \xff\xfe", "If-Match: \xff", "Authorization: Bearer \xff", "traceparent: \xff", "Expect: 200-maybe",
     "Cookie: " + "a=b;" * 1000, "X-Portrait-Remote: 10.0.0.1", "Origin: null", "X-Forwarded-For: 1.2.3.4",
 ]  # fmt: skip
 BODIES = [
@@ -94,6 +96,29 @@ async def test_no_request_does_anything_but_be_answered_or_refused(service: Runn
     async with timeout(60):
         while service.sessions:  # of who was not waited for
             await asyncio.sleep(0.01)
+
+
+@pytest.mark.parametrize(
+    ("line", "status"),
+    [
+        ("POST /webrtc HTTP/1.1\r\nContent-Type: application/sdp\r\nAccept: \xff\xfe", 406),
+        ("POST /v1/segment HTTP/1.1\r\nContent-Type: image/png\r\nAccept: \xff\xfe", 406),
+        ("GET /web/" + "a" * 300 + " HTTP/1.1", 404),
+        ("GET /web/page/ HTTP/1.1", 404),
+        ("GET /litert/.. HTTP/1.1", 404),
+        ("GET /litert/" + "a" * 300 + " HTTP/1.1", 404),
+        ("GET /v1/modes HTTP/1.1\r\nExpect: 200-maybe", 417),
+        ("GET /nothing HTTP/1.1\r\nExpect: 200-maybe", 417),
+    ],
+)
+async def test_bytes_that_are_no_text_and_names_that_no_file_can_have_are_refused_as_problems(
+    service: RunningService, line: str, status: int
+) -> None:
+    """What a refusal quotes, looks up or hands on may be anything; each was a 500 with a traceback, or plain text."""
+    head = f"{line}\r\nHost: box\r\nContent-Length: 1\r\nConnection: close\r\n\r\n"
+    answer = await answer_to(service.http_port, head.encode("latin-1") + b"x", 60)
+    assert answer.split(b" ", 2)[1] == str(status).encode()
+    assert b"content-type: application/problem+json" in answer.lower()
 
 
 PART = b'--x\r\nContent-Disposition: form-data; name="%s"%s\r\n\r\n%s\r\n'

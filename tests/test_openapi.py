@@ -25,7 +25,7 @@ TRANSPORTS = ROOT / "service" / "portrait" / "transports"
 SCHEMATHESIS = ROOT / ".venv-schemathesis" / "bin" / "schemathesis"
 NODE = shutil.which("node", path=f"{Path(sys.executable).parent}:{os.environ['PATH']}")
 
-PARTS_OF_THE_PAGE = {"/litert/{file}"}
+PARTS_OF_THE_PAGE = {"/litert/{file}", "/web/{file}"}
 
 
 async def test_it_describes_every_route(http: aiohttp.ClientSession) -> None:

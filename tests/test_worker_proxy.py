@@ -13,6 +13,7 @@ import aiohttp
 import cv2
 import pytest
 from aiohttp import web
+from yarl import URL
 
 from portrait.transports.http.config import HttpConfig
 from portrait.transports.http.server import serve_http
@@ -78,6 +79,18 @@ async def test_stills_travel_to_another_worker_and_back_whole(box: tuple[Process
                 assert response.status == 200, await response.text()
                 answers.add(await response.read())
     assert len(answers) == 1
+
+
+async def test_headers_that_are_not_utf8_reach_no_other_worker(box: tuple[Process, dict[str, Any]]) -> None:
+    """They cannot be sent on: /metrics, which needs no credentials, was a 500 with a traceback in the log."""
+    url = URL(box[1]["page"])
+    for path, status in (("/metrics", 200), ("/v1/sessions/1-nobody", 404), ("/v1/sessions/0-nobody", 404)):
+        reader, writer = await asyncio.open_connection(url.host, url.port)
+        head = f"GET {path} HTTP/1.1\r\nHost: box\r\nAccept: \xff\r\nX-Name: \xff\r\nConnection: close\r\n\r\n"
+        writer.write(head.encode("latin-1"))
+        async with timeout(60):
+            assert int((await reader.readline()).split()[1]) == status
+        writer.close()
 
 
 async def test_bodies_flow_through_another_worker_as_they_come_and_its_answer_is_cut_when_it_is(tmp_path: Path) -> None:

@@ -22,7 +22,7 @@ from aiohttp.typedefs import Handler, Middleware
 
 from portrait.errors import Refused
 from portrait.logs import tell_failure
-from portrait.transports.http.errors import problem
+from portrait.transports.http.errors import problem, problem_of
 
 MOST_CONNECTIONS = 1000
 """Connections open at once. One more replaces the connection that has waited longest for a request, if any waits."""
@@ -86,6 +86,14 @@ class ProblemRequestHandler(web.RequestHandler):
         if plain.keep_alive is False:
             response.force_close()
         return response
+
+    async def finish_response(
+        self, request: web.BaseRequest, resp: web.StreamResponse, start_time: float | None
+    ) -> tuple[web.StreamResponse, bool]:
+        """Send the answer; also where aiohttp refuses a request before any middleware, as for an unknown Expect."""
+        if isinstance(resp, web.HTTPException) and resp.status >= HTTPStatus.BAD_REQUEST:
+            resp = problem_of(resp)
+        return await super().finish_response(request, resp, start_time)
 
 
 async def send(request: web.Request, response: web.Response) -> None:

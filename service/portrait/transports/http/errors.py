@@ -76,12 +76,7 @@ def errors_as_problems(metrics: Metrics) -> Middleware:
         except web.HTTPException as error:
             if error.status < 400:
                 raise
-            detail = error.text or error.reason
-            response = problem(error.status, _reason(error), detail)
-            for name in ("Allow", "Accept-Patch", "Accept-Post", "Retry-After"):
-                if name in error.headers:
-                    response.headers[name] = error.headers[name]
-            return response
+            return problem_of(error)
         except web.RequestPayloadError as error:
             cause = error.__cause__ or error
             return problem(400, "BAD_REQUEST", f"got a body that cannot be read: {str(cause)[:200].strip()}")
@@ -92,6 +87,15 @@ def errors_as_problems(metrics: Metrics) -> Middleware:
             return problem(500, "INTERNAL", "internal error")
 
     return middleware
+
+
+def problem_of(error: web.HTTPException) -> web.Response:
+    """The problem for an error of aiohttp's, with those of its headers that a client may act on."""
+    response = problem(error.status, _reason(error), error.text or error.reason)
+    for name in ("Allow", "Accept-Patch", "Accept-Post", "Retry-After"):
+        if name in error.headers:
+            response.headers[name] = error.headers[name]
+    return response
 
 
 def _problem_of(error: PortraitError) -> web.Response:

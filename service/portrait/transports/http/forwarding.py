@@ -2,9 +2,10 @@
 
 import asyncio
 import json
+import re
 import time
+from collections.abc import Mapping
 from contextlib import suppress
-from typing import Any
 
 import aiohttp
 from aiohttp import web
@@ -23,6 +24,9 @@ HOP_BY_HOP = {
 }  # fmt: skip
 """Headers that are not forwarded (RFC 9110 section 7.6.1)."""
 
+SURROGATES = re.compile("[\ud800-\udfff]")
+"""What stands for bytes that are not UTF-8 in a header's value."""
+
 REMOTE = "X-Portrait-Remote"
 """Carries the client's address to who answers. Only the servers for other workers and other pods trust it."""
 
@@ -39,7 +43,7 @@ async def pass_on(request: web.Request, client: aiohttp.ClientSession, url: str 
     Raises:
         aiohttp.ClientError: there is no answer. One that breaks off is cut for the client as well.
     """
-    headers = _forwarded(request.headers)
+    headers = forwarded(request.headers)
     headers[REMOTE] = request.remote or ""
     answer: web.StreamResponse | None = None
     try:
@@ -51,7 +55,7 @@ async def pass_on(request: web.Request, client: aiohttp.ClientSession, url: str 
             allow_redirects=False,
             skip_auto_headers=("User-Agent", "Accept", "Accept-Encoding", "Content-Type"),
         ) as came:
-            answer = web.StreamResponse(status=came.status, reason=came.reason, headers=_forwarded(came.headers))
+            answer = web.StreamResponse(status=came.status, reason=came.reason, headers=forwarded(came.headers))
             await answer.prepare(request)
             async for chunk in came.content.iter_any():
                 await answer.write(chunk)
@@ -65,10 +69,13 @@ async def pass_on(request: web.Request, client: aiohttp.ClientSession, url: str 
         return answer
 
 
-def _forwarded(headers: Any) -> CIMultiDict[str]:
+def forwarded(headers: Mapping[str, str]) -> CIMultiDict[str]:
+    """The headers that are forwarded, without those that are not UTF-8, which aiohttp could not send."""
     named = {name.strip().lower() for name in headers.get("Connection", "").split(",")}
     dropped = HOP_BY_HOP | named | {REMOTE.lower()}
-    return CIMultiDict((name, value) for name, value in headers.items() if name.lower() not in dropped)
+    return CIMultiDict(
+        (name, value) for name, value in headers.items() if name.lower() not in dropped and not SURROGATES.search(value)
+    )
 
 
 @web.middleware

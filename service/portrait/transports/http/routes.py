@@ -17,6 +17,14 @@ WEB = Path(__file__).parents[2] / "web"
 OPENAPI = Path(__file__).with_name("openapi.json")
 """The description of everything that HTTP carries (OpenAPI 3.1), but for the version."""
 
+FILES = {
+    path.relative_to(WEB).as_posix().removesuffix(".gz"): path.with_name(path.name.removesuffix(".gz"))
+    for path in WEB.rglob("*")
+    if path.is_file()
+}
+"""The page's files by their names below WEB. Some are there as NAME.gz only, which is sent to clients that accept it:
+every browser does."""
+
 
 class HttpRoutes:
     """The handlers of these routes.
@@ -43,7 +51,8 @@ class HttpRoutes:
         return [
             web.get("/", self._page),
             web.get("/portrait.js", self._module),
-            web.get(r"/litert/{file:[\w.-]+}", self._litert),
+            web.get("/litert/{file}", self._litert),
+            web.get("/web/{file:.+}", self._file),
             web.get("/models/{name}.tflite", self._model),
             web.get("/openapi.json", self._openapi),
             web.get("/metrics", self._metrics),
@@ -67,8 +76,10 @@ class HttpRoutes:
         return web.FileResponse(WEB / "portrait.js")
 
     async def _litert(self, request: web.Request) -> web.FileResponse:
-        # Most files are there as FILE.gz only, which is sent to clients that accept it: every browser does.
-        return web.FileResponse(WEB / "litert" / request.match_info["file"])
+        return _page_file(f"litert/{request.match_info['file']}")
+
+    async def _file(self, request: web.Request) -> web.FileResponse:
+        return _page_file(request.match_info["file"])
 
     async def _model(self, request: web.Request) -> web.FileResponse:
         name = request.match_info["name"]
@@ -146,6 +157,13 @@ class HttpRoutes:
         if change.resets:
             session.reset()
         return web.json_response(session.describe())
+
+
+def _page_file(name: str) -> web.FileResponse:
+    """A file of the page. The name, which may hold anything, is looked up and never used as a path."""
+    if name not in FILES:
+        raise web.HTTPNotFound
+    return web.FileResponse(FILES[name])
 
 
 def _rounded(milliseconds: float | None) -> float | None:

@@ -17,7 +17,6 @@ from portrait.transports.http.cors import answer_preflights, cors_headers
 from portrait.transports.http.errors import errors_as_problems
 from portrait.transports.http.forwarding import use_forwarded_address
 from portrait.transports.http.pod_proxy import PodProxy
-from portrait.transports.http.routes import WEB
 from portrait.transports.http.worker_proxy import open_worker_proxy, serve_other_workers
 from portrait.workers.shared_state import SharedState
 
@@ -83,7 +82,6 @@ async def serve_http(
         application.on_response_prepare.append(_add_headers)
         application.on_response_prepare.append(cors_headers(config.origins))
         application.add_routes(routes)
-        application.router.add_static("/web", WEB)
         sockets = [listening] if listening is not None else listen(config.host, config.port)
         await stack.enter_async_context(_serving(application, limiter, sockets))
         yield sockets[0].getsockname()[1]

@@ -191,5 +191,5 @@ def _negotiate(accept: str, mode: str, pixels: int = 0) -> str:
         if kind in ("*/*", "image/*", ""):
             return possible[0]
     raise web.HTTPNotAcceptable(
-        text=f"got Accept: {accept}, expected one of {', '.join(possible)} for mode {mode}{size}"
+        text=f"got Accept: {accept!r}, expected one of {', '.join(possible)} for mode {mode}{size}"
     )

@@ -20,7 +20,7 @@ from aiohttp.typedefs import Handler, Middleware
 
 from portrait.errors import NoSuchSession, WorkerLost
 from portrait.transports.http.events import RELAYS, Relay
-from portrait.transports.http.forwarding import pass_on, relay_events, use_forwarded_address
+from portrait.transports.http.forwarding import forwarded, pass_on, relay_events, use_forwarded_address
 from portrait.workers.ids import owner_of_id
 from portrait.workers.shared_state import SharedState
 
@@ -145,7 +145,7 @@ class WorkerProxy:
         own = await handler(request)
         assert isinstance(own, web.Response)
         assert isinstance(own.body, bytes)
-        others = await self._ask_all("/metrics", request.headers.get("Accept", ""))
+        others = await self._ask_all("/metrics", forwarded(request.headers).get("Accept", ""))
         return web.Response(body=merge([own.body, *others]), headers={"Content-Type": own.headers["Content-Type"]})
 
     async def _sessions(self, request: web.Request, handler: Handler) -> web.StreamResponse:

@@ -50,7 +50,7 @@ class OpenConnections:
             case "*":
                 raise web.HTTPUnprocessableEntity(text="ICE restarts are not supported: connect anew")
             case tag if tag != connection.etag:
-                raise web.HTTPPreconditionFailed(text=f"got If-Match {tag}, expected the ETag {connection.etag}")
+                raise web.HTTPPreconditionFailed(text=f"got If-Match {tag!r}, expected the ETag {connection.etag}")
         await connection.add_candidates(await request.text())
         return web.Response(status=204)
 
