@@ -57,6 +57,56 @@ BOMBS = {
 }
 
 
+def progressive(side: int) -> bytes:
+    options = (cv2.IMWRITE_JPEG_PROGRESSIVE, 1, cv2.IMWRITE_JPEG_OPTIMIZE, 1)
+    return cv2.imencode(".jpg", room(side, side), options)[1].tobytes()
+
+
+def with_scans(data: bytes, count: int) -> bytes:
+    """A progressive JPEG whose last scan comes `count` times more; each is gone through pixel by pixel."""
+    last = data.rindex(b"\xff\xda")
+    return data[:-2] + data[last:-2] * count + data[-2:]
+
+
+JPEG = cv2.imencode(".jpg", room(64, 48))[1].tobytes()
+WEBP = cv2.imencode(".webp", room(64, 48))[1].tobytes()
+SCAN_IN_TEXT = b"\xff\xfe\x00\x04\xff\xd9"
+"""A comment that says what ends a picture: the decoder passes over it."""
+
+WORK = {
+    "a JPEG of 210 scans": (with_scans(progressive(64), 200), "210 scans, expected at most 100"),
+    "scans behind an end in a comment": (
+        with_scans(progressive(64)[:-2] + SCAN_IN_TEXT + b"\xff\xd9", 200), "scans, expected at most 100",
+    ),
+    "a JPEG of empty comments": (JPEG[:2] + b"\xff\xfe\x00\x02" * 5000 + JPEG[2:], "JPEG picture of more than"),
+    "a JPEG of empty metadata": (JPEG[:2] + b"\xff\xe1\x00\x02" * 5000 + JPEG[2:], "JPEG picture of more than"),
+    "a PNG of empty chunks": (png(8, 8, *[(b"abCd", b"")] * 5000), "PNG picture of more than"),
+    "a PNG of texts": (png(8, 8, *[(b"tEXt", b"a\0b")] * 5000), "PNG picture of more than"),
+    "a WebP of empty chunks": (WEBP[:12] + b"ABCD\0\0\0\0" * 5000 + WEBP[12:], "WEBP picture of more than"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", WORK)
+def test_a_picture_of_more_parts_than_any_encoder_writes_is_refused(name: str) -> None:
+    """Each costs time apart from pixels and bytes: 32 MB of scans of 60 bytes were two hours of a core."""
+    data, said = WORK[name]
+    with pytest.raises(BadPicture, match=said):
+        decode_bgr(data, LIMIT)
+
+
+def test_pictures_of_as_many_parts_as_encoders_write_are_taken() -> None:
+    motion = np.random.default_rng(1).integers(0, 255, 200, np.uint8).tobytes() + b"\xff\xda" * 500
+    rows = zlib.compress(bytes(8 * 25), 0)
+    for data in (
+        with_scans(progressive(64), 60),
+        progressive(64) + motion,  # phones put a video behind the picture
+        JPEG[:2] + (b"\xff\xe2\x40\x00" + bytes(0x3FFE)) * 500 + JPEG[2:],
+        png(8, 8, *[(b"tEXt", b"Key\0value")] * 500, data=rows),
+        JPEG + bytes(20),
+    ):
+        decode_bgr(data, LIMIT)
+
+
 @pytest.mark.parametrize("bomb", BOMBS)
 def test_a_small_file_never_takes_much_memory(bomb: str) -> None:
     data = BOMBS[bomb]
