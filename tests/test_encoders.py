@@ -1,5 +1,6 @@
 """The video encoders, without a peer."""
 
+from dataclasses import replace
 from fractions import Fraction
 
 import av
@@ -104,6 +105,19 @@ def test_a_keyframe_for_one_viewer_is_not_one_for_another_of_the_same_frame(name
             data = b"".join(depayload(codec(name), payload) for payload in each.encode(shown).payloads)
             found.append(is_keyframe(data))
     assert made == [[True, False, True, False, True, False], [True, False, False, False, False, False]]
+
+
+@pytest.mark.parametrize("name", ["VP8", "H264"])
+def test_a_camera_whose_times_repeat_run_back_or_jump_is_encoded_and_keeps_its_times(name: str) -> None:
+    """As those of an encoder that starts again. libvpx refused them, which ended the session, or all viewers."""
+    encoder = encoders.PictureEncoder()
+    encoder.open(codec(name))
+    for ticks in (9000, 9000, 9001, 3000, 0, 2**31, 2**31 + 2**30, 2**33, 2**33 + 3000, 5):
+        made = encoder.encode(replace(frame(1), timestamp=Timestamp(ticks, Fraction(1, 90_000))))
+        assert made.payloads
+        assert made.timestamp == ticks
+    made = encoder.encode(replace(frame(2), timestamp=Timestamp(7, Fraction(1, 1000))))
+    assert made.timestamp == 630
 
 
 @pytest.mark.parametrize("size", [(321, 240), (320, 241), (321, 241), (17, 33)])

@@ -20,7 +20,7 @@ from aiortc.codecs import get_encoder as stock_encoder
 from aiortc.codecs import h264, vpx
 from aiortc.codecs.base import Decoder, Encoder
 from aiortc.jitterbuffer import JitterFrame
-from aiortc.mediastreams import VIDEO_TIME_BASE
+from aiortc.mediastreams import VIDEO_TIME_BASE, convert_timebase
 from aiortc.rtcrtpparameters import RTCRtpCodecParameters
 from av.frame import Frame as AvFrame
 from av.packet import Packet
@@ -52,6 +52,10 @@ room at 640x360 and 1 Mbit/s takes twice the bits, and packets, for 1.2 dB above
 FAST = "-12"
 """libvpx' `cpu-used` at the realtime deadline: a fifth less time than -8 for 0.3 dB. With both settings the quality
 stays above that of aiortc's (44.4 dB and 44.3)."""
+
+LONGEST_STEP, USUAL_STEP = 90_000, 3_000
+"""Ticks from one picture to the next in an encoder's time: a second at most; a thirtieth where the camera's times jump
+or stand still."""
 
 SLICE_BYTES = 1200
 """Size of a slice that fits one packet, for receivers that take single NAL units only (RFC 6184 packetization mode
@@ -227,11 +231,31 @@ class LiveH264Encoder(LiveEncoder, h264.H264Encoder):
         return list(packages) if self._single_nal_units else super()._packetize(packages)
 
 
+class EncoderTime:
+    """The times that an encoder is given: as far apart as the camera's, and always later, by a second at most.
+
+    A camera that starts again jumps in time, and some repeat a time: libvpx refuses what is not later than the last.
+    """
+
+    def __init__(self) -> None:
+        self._last: int | None = None
+        self._time = 0
+
+    def next(self, ticks: int) -> int:
+        """The time for a picture of this one; both in ticks of VIDEO_TIME_BASE."""
+        if self._last is not None:
+            step = ticks - self._last
+            self._time += step if 0 < step <= LONGEST_STEP else USUAL_STEP
+        self._last = ticks
+        return self._time
+
+
 class PictureEncoder:
     """Encodes one sender's pictures on whatever thread makes them; one picture at a time."""
 
     def __init__(self) -> None:
         self._encoder: Any = None  # one of aiortc's, whose rate and codec are no part of its interface
+        self._time = EncoderTime()
         self._wanted = self._made = 0
         """Keyframes. The event loop counts requests, the encoding thread what it has answered: none is lost between."""
 
@@ -270,7 +294,10 @@ class PictureEncoder:
             frame = even(frame)
         wanted, before = self._wanted, encoder.codec
         # The encoder's own copy: it marks keyframes in it, which another encoder of the same frame must not see.
-        payloads, timestamp = encoder.encode(av_from_frame(frame), wanted != self._made)
+        picture = av_from_frame(frame)
+        timestamp = convert_timebase(frame.timestamp.ticks, frame.timestamp.time_base, VIDEO_TIME_BASE)
+        picture.pts, picture.time_base = self._time.next(timestamp), VIDEO_TIME_BASE
+        payloads, _ = encoder.encode(picture, wanted != self._made)
         is_keyframe = wanted != self._made or encoder.codec is not before
         self._made = wanted
         return EncodedPicture(payloads, timestamp, is_keyframe, frame.arrived, (frame.width, frame.height))
