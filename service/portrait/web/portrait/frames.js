@@ -47,15 +47,12 @@ export function watchEnd(track, signal, ended) {
   track.addEventListener("ended", check, { signal });
 }
 
-/** Milliseconds that frames under way may take to arrive when reading or writing ends. */
-const LINGER = 250;
-
 /** @type {typeof readFrames} */
 function readStream(track, take) {
   const reader = new MediaStreamTrackProcessor({ track }).readable.getReader();
   let reading = true;
   const read = async () => {
-    for (;;) {
+    while (reading) {
       const { value: frame, done } = await reader.read();
       if (done) return;
       try {
@@ -64,12 +61,12 @@ function readStream(track, take) {
         frame.close(); // a camera has few buffers and waits for them
       }
     }
+    // Between two frames: cancelled while it waits for one, the reader would drop that one without closing it.
+    await reader.cancel();
   };
   read().catch((error) => reportError(error));
   return () => {
     reading = false;
-    // Cancelled at once, the reader would drop the frames under way without closing them.
-    setTimeout(() => void reader.cancel().catch(() => {}), LINGER);
   };
 }
 
@@ -121,6 +118,7 @@ export class FrameWriter {
   /** The canvas as it is now is a frame of the track. */
   write() {
     if (this.#writer === null) return this.#source.requestFrame();
+    if (this.track.readyState === "ended") return;
     const frame = new VideoFrame(this.canvas, { timestamp: Math.round(performance.now() * 1000) });
     this.#pending.add(frame);
     this.#writer.write(frame).catch(() => {}).finally(() => this.#finish(frame));
@@ -128,12 +126,8 @@ export class FrameWriter {
 
   close() {
     if (this.#writer === null) return this.track.stop();
-    const stop = () => this.track.stop();
-    this.#writer.close().then(stop, stop); // after the frames under way
-    setTimeout(() => {
-      stop();
-      this.#pending.forEach((frame) => this.#finish(frame)); // those that no promise tells of
-    }, LINGER);
+    this.track.stop();
+    this.#pending.forEach((frame) => this.#finish(frame)); // no promise tells of those that a stopped track leaves
   }
 
   #finish(/** @type {VideoFrame} */ frame) {
