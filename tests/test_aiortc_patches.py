@@ -15,7 +15,15 @@ import aiortc
 import pytest
 from aioice import Candidate, stun
 from aioice.ice import StunProtocol
-from aiortc import RTCIceGatherer, RTCIceTransport, RTCRtpSender, rtcdtlstransport, rtcicetransport, rtcrtpreceiver
+from aiortc import (
+    RTCIceGatherer,
+    RTCIceTransport,
+    RTCRtpReceiver,
+    RTCRtpSender,
+    rtcdtlstransport,
+    rtcicetransport,
+    rtcrtpreceiver,
+)
 from aiortc.codecs import CODECS
 from aiortc.jitterbuffer import JitterBuffer, JitterFrame
 from aiortc.rtcdtlstransport import RTCCertificate, RTCDtlsFingerprint, RTCDtlsParameters, State
@@ -39,6 +47,7 @@ from aiortc.rtp import (
 from OpenSSL import SSL, crypto
 
 from portrait.sessions.newest_slot import Closed
+from portrait.sessions.sound import Sound
 from portrait.transports.webrtc import aiortc_patches
 from portrait.transports.webrtc import backlog as backlogs
 from portrait.transports.webrtc.aiortc_patches import receiver as receivers
@@ -56,6 +65,7 @@ from portrait.transports.webrtc.aiortc_patches.receiver import (
     rtp_time,
 )
 from portrait.transports.webrtc.aiortc_patches.sender import RESEND_SECONDS
+from portrait.transports.webrtc.aiortc_patches.sound import receive_sound
 from portrait.transports.webrtc.backlog import Backlog
 from portrait.transports.webrtc.session_description import start_high
 
@@ -200,6 +210,17 @@ async def test_reports_list_as_many_sources_as_they_can() -> None:
     [read] = RtcpPacket.parse(bytes(RtcpRrPacket(ssrc=1, reports=reports)))
     assert isinstance(read, RtcpRrPacket)
     assert len(read.reports) == MOST_REPORTED
+
+
+async def test_a_receiver_of_sound_counts_as_many_sources_as_it_can_report_too() -> None:
+    codec = RTCRtpCodecParameters("audio/PCMU", 8000, payloadType=0)
+    receiver: Any = RTCRtpReceiver("audio", SimpleNamespace(state="new"))  # type: ignore[arg-type]
+    receiver._RTCRtpReceiver__codecs = {0: codec}
+    receive_sound(SimpleNamespace(receiver=receiver), Sound(), codec)
+    for number in range(300):
+        packet = RtpPacket(payload_type=0, sequence_number=number, timestamp=160 * number, ssrc=number, payload=b"x")
+        await receiver._handle_rtp_packet(packet, 20 * number)
+    assert list(receiver._RTCRtpReceiver__remote_streams) == list(range(300 - MOST_REPORTED, 300))
 
 
 async def test_a_packet_is_sent_again_once_however_often_one_request_names_it(monkeypatch: pytest.MonkeyPatch) -> None:

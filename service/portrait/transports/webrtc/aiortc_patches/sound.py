@@ -9,6 +9,7 @@ from aiortc.rtp import AnyRtcpPacket, RtcpSrPacket, RtpPacket
 
 from portrait.sessions.newest_slot import Closed
 from portrait.sessions.sound import Listener, SenderClock, Sound, SoundPacket
+from portrait.transports.webrtc.aiortc_patches.receiver import NewestSources
 
 MOST_BYTES = 1200
 """Of a payload, as of a picture's."""
@@ -45,6 +46,7 @@ def receive_sound(transceiver: Any, sound: Sound, codec: Any) -> None:
     receiver = transceiver.receiver
     sink = SoundSink(sound)
     receiver._RTCRtpReceiver__jitter_buffer = receiver._RTCRtpReceiver__decoder_queue = sink
+    receiver._RTCRtpReceiver__remote_streams = NewestSources()
     transceiver._codecs = [codec]
     sound.codec = codec.mimeType.lower()
 
