@@ -3,6 +3,8 @@
 import asyncio
 from asyncio import timeout
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
@@ -12,7 +14,10 @@ from portrait.metrics import Metrics
 from portrait.security import Security
 from portrait.sessions.presence_feed import MOST_WAITING, PresenceEvent, PresenceFeed
 from portrait.transports.http.events import EventRoutes
-from portrait.transports.http.worker_proxy import open_worker_proxy, serve_other_workers
+from portrait.transports.http.forwarding import relay_events
+from portrait.transports.http.worker_proxy import EVENTS, open_worker_proxy, serve_other_workers
+from portrait.transports.notify.config import Broker
+from portrait.transports.notify.mqtt import MOST_STREAMS, Mqtt
 from portrait.workers.shared_state import SharedState
 
 
@@ -56,6 +61,22 @@ async def test_a_listener_that_takes_nothing_holds_the_newest_event_of_each_stre
         assert [each.session for each in taken if each] == [f"s{number}" for number in range(MOST_WAITING)]
 
 
+async def test_a_broker_is_told_of_a_bounded_number_of_names() -> None:
+    """Clients that publish choose them, and each stays at the broker."""
+    metrics, published = Metrics(), list[str]()
+
+    async def publish(topic: str, payload: str, **options: Any) -> None:
+        published.append(topic)
+
+    feed = PresenceFeed(metrics)
+    told = Mqtt(Broker("127.0.0.1", 1883, False, None, None, "portrait", ""), feed, 0)
+    with feed.listen("mqtt") as listener:
+        for number in range(MOST_STREAMS + 1):
+            await told._take(SimpleNamespace(publish=publish), event("a", stream=f"s{number}"), listener)  # type: ignore[arg-type]
+    assert len({topic.split("/")[1] for topic in published}) == MOST_STREAMS
+    assert metrics.registry.get_sample_value("portrait_events_total", {"sink": "mqtt", "result": "dropped"}) == 1
+
+
 async def test_clients_are_bounded_and_a_closed_listener_ends() -> None:
     feed = PresenceFeed(Metrics(), max_listeners=1)
     with feed.listen("webhook"), feed.listen("sse", limited=True) as listener:
@@ -77,10 +98,10 @@ async def test_a_worker_that_is_lost_takes_its_streams_along(tmp_path: Path) -> 
     shared = SharedState(tmp_path, 0, 2)
     async with timeout(60), open_worker_proxy(shared) as proxy:
         with own.listen("sse") as listener:
-            routes = EventRoutes(others, Security.allow_all(), several_workers=True).routes
+            routes = EventRoutes(others, Security.allow_all()).routes
             async with serve_other_workers(shared.socket(1), routes, [], 1000):
                 others.tell(event("a"))
-                relaying = asyncio.create_task(proxy._relay(proxy._clients[1], None, listener))
+                relaying = asyncio.create_task(relay_events(proxy._clients[1], EVENTS, None, listener))
                 assert await listener.get() == event("a")
             lost = await listener.get()
             relaying.cancel()
