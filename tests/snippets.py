@@ -11,6 +11,18 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 
+GOCODE = Path("/usr/share/gocode")
+GO = shutil.which("go")
+needs_go = pytest.mark.skipif(
+    GO is None or not (GOCODE / "src/google.golang.org/protobuf").exists(),
+    reason="Go or its packages are missing: run make go-packages",
+)
+
+
+def go_environ(folder: Path) -> dict[str, str]:
+    """What Go needs to find Debian's packages, and those in `folder`."""
+    return {"GO111MODULE": "off", "GOPATH": f"{folder}:{GOCODE}", "GOFLAGS": "-p=2"}
+
 
 def blocks(page: Path, language: str = "") -> list[str]:
     """The fenced blocks of a page in one language; without a name, those without a language."""

@@ -4,6 +4,7 @@ import os
 import shutil
 import sys
 from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
@@ -18,11 +19,14 @@ from tests.calls import client, jpeg, pictures, shown
 from tests.credentials import TOKEN, Authority, authority, tokens
 from tests.embedded import SIDE
 from tests.people import Clip, iou
-from tests.snippets import ending
+from tests.snippets import blocks, ending, folder, go_environ, needs_go, placed, run_shell
+from tests.snippets import run as run_well
+from tests.whip import publisher
 
-__all__ = ["authority", "client", "shown", "tokens"]  # fixtures
+__all__ = ["authority", "client", "folder", "shown", "tokens"]  # fixtures
 
-EXAMPLES = Path(__file__).parents[1] / "docs" / "examples"
+ROOT = Path(__file__).parents[1]
+EXAMPLES = ROOT / "docs" / "examples"
 NODE = shutil.which("node", path=f"{Path(sys.executable).parent}:{os.environ['PATH']}")
 
 
@@ -111,3 +115,59 @@ async def test_the_node_client_says_what_it_takes() -> None:
     status, said = await run(NODE, EXAMPLES / "node" / "stream.mjs", "127.0.0.1:1")
     assert status == 2
     assert "usage: node stream.mjs HOST:PORT FILE.jpg" in said
+
+
+GRPC_PAGE = ROOT / "docs" / "reference" / "grpc.md"
+GENERATE, CURL = blocks(GRPC_PAGE, "sh")
+EACH_CALL = [
+    f"ListModels: portrait {SIDE}x{SIDE}",
+    "Segment: 512x512",
+    *(f"SegmentStream: {number} {SIDE}x{SIDE}" for number in range(3)),
+    f"Watch: {SIDE}x{SIDE}",
+    "Check: SERVING",
+    f"ModelInfer: mask [1 {SIDE} {SIDE} 1]",
+]
+"""What the programs of docs/reference/grpc.md say of the picture me.jpg; Python's leaves out the last."""
+
+
+@asynccontextmanager
+async def publishing(settings: Settings, shown: Clip) -> AsyncIterator[str]:
+    """The gRPC address of a service where a browser publishes the stream `desk`."""
+    async with (
+        run_service(settings) as service,
+        publisher(f"http://127.0.0.1:{service.http_port}", shown) as browser,
+    ):
+        await browser.connect("/whip/desk", mode="mask")
+        yield f"127.0.0.1:{service.grpc_port}"
+
+
+async def test_python_makes_each_call(settings: Settings, shown: Clip, folder: Path) -> None:
+    async with publishing(settings, shown) as target:
+        said = await run_well(folder, sys.executable, EXAMPLES / "python" / "calls.py", target, "me.jpg", "desk")
+    assert said.splitlines() == EACH_CALL[:-1]
+
+
+@needs_node
+async def test_node_makes_each_call(settings: Settings, shown: Clip, folder: Path) -> None:
+    async with publishing(settings, shown) as target:
+        said = await run_well(folder, NODE, EXAMPLES / "node" / "calls.mjs", target, "me.jpg", "desk")
+    assert said.splitlines() == EACH_CALL
+
+
+@needs_go
+async def test_go_makes_each_call(settings: Settings, shown: Clip, folder: Path) -> None:
+    """Its packages are generated and its program is built as the page says."""
+    (folder / "protos").symlink_to(ROOT / "protos")
+    (folder / "src").mkdir()
+    await run_shell(folder, GENERATE)
+    await run_shell(folder, f"go build -o calls {EXAMPLES}/go/calls.go", **go_environ(folder))
+    async with publishing(settings, shown) as target:
+        said = await run_well(folder, folder / "calls", target, "me.jpg", "desk")
+    assert said.splitlines() == EACH_CALL
+
+
+@needs_go  # protoc comes with it
+async def test_a_shell_makes_a_call_without_streams(service: RunningService, folder: Path) -> None:
+    (folder / "protos").symlink_to(ROOT / "protos")
+    said = await run_shell(folder, placed(CURL, service.http_port, service.grpc_port))
+    assert 'name: "portrait"' in said

@@ -8,6 +8,7 @@ import grpc
 import grpc.aio
 import numpy as np
 import pytest
+from google.protobuf.descriptor_pool import DescriptorPool
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha.proto_reflection_descriptor_database import ProtoReflectionDescriptorDatabase
 
@@ -145,8 +146,13 @@ async def test_health_and_reflection_answer(service: RunningService) -> None:
             answer = await stub.Check(health_pb2.HealthCheckRequest(service=name))
             assert answer.status == health_pb2.HealthCheckResponse.SERVING
 
-    def reflected() -> Any:
+    def reflected() -> dict[str, list[str]]:
         with grpc.insecure_channel(target) as channel:
-            return ProtoReflectionDescriptorDatabase(channel).get_services()
+            database = ProtoReflectionDescriptorDatabase(channel)
+            pool = DescriptorPool(database)
+            return {name: [*pool.FindServiceByName(name).methods_by_name] for name in database.get_services()}
 
-    assert SERVICE in await asyncio.to_thread(reflected)
+    told = await asyncio.to_thread(reflected)
+    assert told[SERVICE] == ["Segment", "SegmentStream", "Watch", "ListModels"]
+    assert "ModelInfer" in told["inference.GRPCInferenceService"]
+    assert len(told) == 4

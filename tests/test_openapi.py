@@ -16,7 +16,7 @@ from portrait.settings import Settings
 from portrait.transports.http.changes import NAMES
 from portrait.transports.http.stills import FIELDS
 from tests.posts import http
-from tests.snippets import ROOT, blocks, ending, folder, placed, run, run_shell
+from tests.snippets import GO, ROOT, blocks, ending, folder, go_environ, placed, run, run_shell
 
 __all__ = ["folder", "http"]  # fixtures
 
@@ -91,6 +91,12 @@ async def test_its_snippets_run(settings: Settings, folder: Path) -> None:
             (folder / "snippet.py").write_text(text)
             said.append(await run(folder, sys.executable, "snippet.py", SESSION=session))
         assert said == ["", "portrait\n", "color\n"]
+        if GO is not None:
+            said = []
+            for text in snippets("go"):
+                (folder / "snippet.go").write_text(text)
+                said.append(await run(folder, GO, "run", "snippet.go", SESSION=session, **go_environ(folder)))
+            assert said == ["", "portrait\n", "200 OK\n"]
         if NODE is None:
             pytest.skip("Node.js is not installed")
         said = []

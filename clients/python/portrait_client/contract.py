@@ -13,15 +13,17 @@ from typing import Any
 import grpc
 from google.protobuf import descriptor_pool, message_factory
 from google.protobuf.descriptor import MethodDescriptor, ServiceDescriptor
+from google.protobuf.descriptor_pool import DescriptorPool
 from google.protobuf.internal import builder
 
 
-def define_messages(compiled: Path, names: dict[str, Any]) -> None:
+def define_messages(compiled: Path, names: dict[str, Any], pool: DescriptorPool | None = None) -> None:
     """Add the messages, enums and enum values of a compiled file (a FileDescriptorProto) to a module's names.
 
-    The files that it imports have to be known to protobuf already.
+    The files that it imports have to be known to `pool` already; by default that is protobuf's own, which knows a
+    message's name once in a process.
     """
-    file = descriptor_pool.Default().AddSerializedFile(compiled.read_bytes())
+    file = (pool or descriptor_pool.Default()).AddSerializedFile(compiled.read_bytes())
     names["DESCRIPTOR"] = file
     builder.BuildMessageAndEnumDescriptors(file, names)
     builder.BuildTopDescriptorsAndMessages(file, names["__name__"], names)

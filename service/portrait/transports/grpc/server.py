@@ -4,8 +4,10 @@ import asyncio
 
 import grpc
 import grpc.aio
+from google.protobuf.descriptor import FileDescriptor
+from google.protobuf.descriptor_pool import DescriptorPool
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
-from grpc_reflection.v1alpha import reflection
+from grpc_reflection.v1alpha import reflection, reflection_pb2
 
 from portrait.admission.pixel_budget import PixelBudget
 from portrait.cluster.cluster import Cluster
@@ -114,7 +116,7 @@ class GrpcServer:
         )
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
         names = (SERVICE, INFERENCE, health.SERVICE_NAME, reflection.SERVICE_NAME)
-        reflection.enable_server_reflection(names, self._server)
+        reflection.enable_server_reflection(names, self._server, _known_together())
         certificates = security.certificates if security is not None else None
         self.port = self._bind(config.host, config.port, credentials(certificates) if certificates else None)
         """The TCP port in use; of interest when 0 was asked for."""
@@ -158,3 +160,17 @@ class GrpcServer:
         Otherwise the kernel would keep giving this process its share of the new connections, to be refused.
         """
         self._stopping = asyncio.create_task(self._server.stop(grace=seconds + 1.0), name="grpc-stop")
+
+
+def _known_together() -> DescriptorPool:
+    """A pool of all that reflection tells of: KServe's messages are not in protobuf's own."""
+    pool = DescriptorPool()
+
+    def add(file: FileDescriptor) -> None:
+        for needed in file.dependencies:
+            add(needed)
+        pool.AddSerializedFile(file.serialized_pb)
+
+    for module in (segmentation_pb2, inference_pb2, health_pb2, reflection_pb2):
+        add(module.DESCRIPTOR)
+    return pool
