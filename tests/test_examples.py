@@ -1,6 +1,7 @@
 """The examples of docs/examples, run as they stand there."""
 
 import os
+import re
 import shutil
 import sys
 from collections.abc import AsyncIterator
@@ -56,7 +57,7 @@ async def test_the_node_client_gets_the_python_clients_masks(
     expected = [reply.array async for reply in client.stream(pictures(shown.frames, jpeg), every_frame=True)]
     status, said = await run(NODE, EXAMPLES / "node" / "stream.mjs", f"127.0.0.1:{service.grpc_port}", *frames)
     assert status == 0, said
-    assert f"model portrait {SIDE}x{SIDE}" in said
+    assert re.search(rf"^session [\w-]{{16,}}, model portrait {SIDE}x{SIDE}$", said, re.MULTILINE), said
     for file, mask in zip(frames, expected, strict=True):
         assert file.with_suffix(".pgm").read_bytes() == b"P5 %d %d 255\n" % (SIDE, SIDE) + mask.tobytes()
 

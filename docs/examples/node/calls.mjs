@@ -11,7 +11,7 @@ if (!file) {
 }
 const PROTOS = new URL("../../../protos/", import.meta.url).pathname;
 const definition = protoLoader.loadSync(["portrait/v1/segmentation.proto", "portrait/kserve/inference.proto"], {
-  includeDirs: [PROTOS], enums: String, longs: Number, defaults: true, oneofs: true,
+  includeDirs: [PROTOS], keepCase: true, enums: String, longs: Number, defaults: true, oneofs: true,
 });
 const { portrait, inference } = grpc.loadPackageDefinition(definition);
 const credentials = grpc.credentials.createInsecure();

@@ -21,6 +21,7 @@ if (files.length === 0) {
 }
 const definition = protoLoader.loadSync("portrait/v1/segmentation.proto", {
   includeDirs: [PROTOS],
+  keepCase: true,
   enums: String,
   longs: Number,
   defaults: true,
