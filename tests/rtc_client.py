@@ -8,16 +8,28 @@ import argparse
 import asyncio
 import json
 import re
+import statistics
 import time
 
 import aiohttp
+import av
 from aiortc import MediaStreamTrack, RTCConfiguration, RTCIceServer, RTCPeerConnection, RTCSessionDescription
 
 from tests.people import Clip, clip
 from tests.rtc import SIZE, Camera
 from tests.tcp_ice import over_tcp
 
+RTP_CLOCK = 90_000
 ASKS = {"/webrtc": "sendrecv", "/whip": "sendonly", "/whep": "recvonly"}
+
+
+class Live(Camera):
+    """A camera whose frames have the time at which they were taken, as real ones have."""
+
+    async def recv(self) -> av.VideoFrame:
+        frame = await super().recv()
+        frame.pts = round(time.monotonic() * RTP_CLOCK)
+        return frame
 
 
 def ice_servers(links: list[str]) -> list[RTCIceServer]:
@@ -39,7 +51,7 @@ async def connect(arguments: argparse.Namespace, http: aiohttp.ClientSession, sh
         servers = ice_servers(response.headers.getall("Link", []))
     connection = RTCPeerConnection(RTCConfiguration(iceServers=servers))
     direction = next(way for start, way in ASKS.items() if arguments.path.startswith(start))
-    connection.addTransceiver(Camera(shown) if "send" in direction else "video", direction=direction)
+    connection.addTransceiver(Live(shown) if "send" in direction else "video", direction=direction)
     await connection.setLocalDescription(await connection.createOffer())
     headers = {"Content-Type": "application/sdp"}
     async with http.post(address, data=connection.localDescription.sdp, headers=headers) as response:
@@ -54,17 +66,20 @@ async def connect(arguments: argparse.Namespace, http: aiohttp.ClientSession, sh
 async def watch(connection: RTCPeerConnection, frames: int, gap: float) -> dict[str, object]:
     """What came: how many pictures in how many seconds, the longest time without one, and by which way.
 
+    "later": how much later the last pictures came than the timeliest one, by the times of the camera.
+
     They are counted from the first time without one on that took `gap` seconds.
     """
     track: MediaStreamTrack = connection.getTransceivers()[0].receiver.track
     await track.recv()
     print(json.dumps({"event": "first"}), flush=True)
     began = last = time.monotonic()
-    longest, counted = 0.0, 0
+    longest, counted, ages = 0.0, 0, list[float]()
     while counted < frames:
-        await track.recv()
+        picture = await track.recv()
         now = time.monotonic()
         longest, last = max(longest, now - last), now
+        ages.append(now - (picture.time or 0))
         counted += longest >= gap
     pair = connection.getTransceivers()[0].receiver.transport.transport._connection._nominated[1]
     return {
@@ -72,6 +87,7 @@ async def watch(connection: RTCPeerConnection, frames: int, gap: float) -> dict[
         "frames": frames,
         "seconds": last - began,
         "longest": longest,
+        "later": statistics.median(ages[-10:]) - min(ages),
         "local": pair.local_candidate.type,
         "transport": pair.local_candidate.transport,
         "remote": pair.remote_candidate.host,

@@ -42,6 +42,9 @@ class ActiveTcp(asyncio.Protocol, asyncio.DatagramTransport):
     def close(self) -> None:
         self.stream.close()
 
+    def abort(self) -> None:
+        self.stream.abort()
+
     def is_closing(self) -> bool:
         return bool(self.stream.is_closing())
 

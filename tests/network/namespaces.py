@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
-TOOLS = ("ip", "iptables", "ethtool", "sysctl")
+TOOLS = ("ip", "iptables", "ethtool", "sysctl", "tc")
 
 
 def missing() -> str | None:

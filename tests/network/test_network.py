@@ -181,6 +181,16 @@ async def test_without_udp_media_goes_over_tcp_and_keeps_up(net: Network) -> Non
     assert done["frames"] == 90
 
 
+async def test_over_tcp_a_narrow_line_has_pictures_dropped_and_does_not_make_them_late(net: Network) -> None:
+    """TCP would deliver all of them, each later than the one before."""
+    client, server = without_udp(net)
+    async with serving(server, SERVER_BESIDE, "--media-port", "50000") as page:
+        server.run("tc qdisc add dev c0b root tbf rate 150kbit burst 3kb latency 200ms")
+        done = await call(client, page, "--tcp", frames=100)
+    print(f"150 kbit/s: {done}")
+    assert done["later"] < 2
+
+
 @pytest.mark.parametrize("options", [(), ("--tcp",)])
 async def test_a_service_behind_a_bridge_is_reached_by_its_advertised_address(
     net: Network, options: tuple[str, ...]
