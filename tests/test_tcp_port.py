@@ -397,8 +397,11 @@ async def test_a_client_that_reads_nothing_costs_a_bounded_amount_and_gets_what_
         await here.close()
 
 
-@pytest.mark.parametrize("end", ["reads", "goes"])
-async def test_a_sender_waits_while_its_client_reads_nothing_and_goes_on_when_it_reads_or_goes(end: str) -> None:
+@pytest.mark.parametrize(("end", "seconds"), [("reads", 600), ("goes", 600), ("vanishes", 0.3)])
+async def test_a_sender_waits_while_its_client_reads_nothing_and_goes_on_when_it_reads_or_goes(
+    monkeypatch: pytest.MonkeyPatch, end: str, seconds: float
+) -> None:
+    monkeypatch.setattr(tcp_port, "LATE", seconds)
     with opened() as port:
         here = await local(port.port)
         streams = await port.ask(binding(here))
@@ -416,14 +419,14 @@ async def test_a_sender_waits_while_its_client_reads_nothing_and_goes_on_when_it
         if end == "reads":
             streams[1].transport.resume_reading()  # type: ignore[attr-defined]
             reading = asyncio.create_task(streams[0].read())
-        else:
+        elif end == "goes":
             streams[1].transport.abort()
         async with timeout(60):
             await waiting
         await here.close()
         if end == "reads":
             await reading
-            streams[1].close()
+        streams[1].transport.abort()
 
 
 async def test_a_request_whose_answer_finds_the_client_gone_leaves_nothing() -> None:

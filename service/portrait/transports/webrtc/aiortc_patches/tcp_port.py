@@ -201,9 +201,15 @@ class _TcpShare(MediaTransport):
             connection.send(data)
 
     async def wait_for_room(self, addr: Any) -> None:
-        """Wait until nothing waits to be sent to an address."""
-        if (connection := self._connections.get((addr[0], addr[1]))) is not None:
-            await connection.empty.wait()
+        """Wait until nothing waits to be sent to an address, for LATE at most.
+
+        Of a client that has vanished nothing is heard: it may have come back by another connection.
+        """
+        connection = self._connections.get((addr[0], addr[1]))
+        if connection is not None and not connection.empty.is_set():
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(LATE):
+                    await connection.empty.wait()
 
     def is_closing(self) -> bool:
         """Whether it is closed."""
