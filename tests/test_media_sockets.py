@@ -89,10 +89,11 @@ async def test_all_that_has_come_is_read_in_one_turn_of_the_loop_and_in_order(ho
 
 
 class Counted(socket.socket):
-    """Counts calls that send; `refused` is what the kernel says of those that send several datagrams."""
+    """Counts calls that send; `refused` is what the kernel says of those that send several datagrams to `narrow`."""
 
     calls = 0
     refused: OSError | None = None
+    narrow: object = None
 
     def sendto(self, *arguments: Any) -> int:
         self.calls += 1
@@ -100,14 +101,14 @@ class Counted(socket.socket):
 
     def sendmsg(self, *arguments: Any) -> int:
         self.calls += 1
-        if self.refused is not None:
+        if self.refused is not None and self.narrow in (None, arguments[-1]):
             raise self.refused
         return super().sendmsg(*arguments)
 
 
 @asynccontextmanager
-async def counted() -> AsyncIterator[tuple[MediaSocket, Counted]]:
-    opened, told = Counted(socket.AF_INET, socket.SOCK_DGRAM), Heard()
+async def counted(kind: type[Counted] = Counted) -> AsyncIterator[tuple[MediaSocket, Counted]]:
+    opened, told = kind(socket.AF_INET, socket.SOCK_DGRAM), Heard()
     opened.setblocking(False)
     opened.bind(("127.0.0.1", 0))
     transport = MediaSocket(asyncio.get_running_loop(), opened, told)
@@ -140,15 +141,33 @@ async def test_datagrams_of_different_sizes_are_sent_one_by_one() -> None:
         assert opened.calls == 4
 
 
-@pytest.mark.parametrize("number", [errno.EIO, errno.EINVAL, errno.ENOPROTOOPT])
-async def test_where_one_call_cannot_send_many_it_is_tried_once(number: int) -> None:
-    async with counted() as (one, opened), bound() as (other, heard):
-        opened.refused = OSError(number, "not here")
+class Old(Counted):
+    """What a kernel without UDP_SEGMENT says of it."""
+
+    def getsockopt(self, *arguments: Any) -> Any:
+        raise OSError(errno.ENOPROTOOPT, "Protocol not available")
+
+
+async def test_a_kernel_without_segments_is_not_asked_again() -> None:
+    async with counted(Old) as (one, opened), bound() as (other, heard):
+        one.send_together(PICTURE[:3], address_of(other))
+        await until_came(heard, 3)
+        assert [data for data, _ in heard.came] == PICTURE[:3]
+        assert opened.calls == 3
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="UDP_SEGMENT is Linux'")
+@pytest.mark.parametrize("number", [errno.EIO, errno.EINVAL, errno.EMSGSIZE])
+async def test_an_address_that_takes_no_segments_does_not_cost_the_others_theirs(number: int) -> None:
+    async with counted() as (one, opened), bound() as (narrow, few), bound() as (wide, heard):
+        opened.refused, opened.narrow = OSError(number, "not on this way"), address_of(narrow)
         for _ in range(2):
-            one.send_together(PICTURE[:3], address_of(other))
+            one.send_together(PICTURE[:3], address_of(narrow))
+            one.send_together(PICTURE[:3], address_of(wide))
+        await until_came(few, 6)
         await until_came(heard, 6)
-        assert [data for data, _ in heard.came] == 2 * PICTURE[:3]
-        assert opened.calls == 1 + 6
+        assert [data for data, _ in few.came] == [data for data, _ in heard.came] == 2 * PICTURE[:3]
+        assert opened.calls == 2 * (1 + 3) + 2 * 1
 
 
 async def test_a_picture_that_finds_no_room_waits_in_order() -> None:

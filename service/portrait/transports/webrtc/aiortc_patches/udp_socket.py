@@ -5,7 +5,6 @@ itself. A picture is three or more datagrams that arrive together.
 """
 
 import asyncio
-import errno
 import logging
 import socket
 from collections import deque
@@ -35,9 +34,6 @@ UDP_SEGMENT = 103
 MOST_SEGMENTS = 32
 """Datagrams of one call. Linux takes 64, and at most 64 KB."""
 
-NO_SEGMENTS = (errno.EINVAL, errno.EIO, errno.EMSGSIZE, errno.ENOPROTOOPT, errno.EOPNOTSUPP)
-"""What a kernel says that has no UDP_SEGMENT, a device without checksums, and a way too narrow for a datagram."""
-
 
 class MediaTransport(asyncio.DatagramTransport):
     """A transport that may send several datagrams better than one after the other."""
@@ -61,8 +57,7 @@ class MediaSocket(MediaTransport):
         self._loop, self._socket, self._protocol = loop, opened, protocol
         self._waiting: deque[tuple[bytes, Any]] = deque()
         self._size, self._closing = 0, False
-        self._segments = True
-        """Whether one call can send many datagrams."""
+        self._segments = _has_segments(opened)
         protocol.connection_made(self)
         loop.add_reader(opened, self._read)
 
@@ -107,7 +102,11 @@ class MediaSocket(MediaTransport):
                 super().send_together(part, addr)
 
     def _send_segments(self, datagrams: Sequence[bytes], addr: Any) -> bool:
-        """Send datagrams by one call; False: it cannot be, and nothing was sent."""
+        """Send datagrams by one call; False: it cannot be, and nothing was sent.
+
+        Linux refuses it for a way that is too narrow for a datagram, or whose device adds no checksums: the next
+        address may well have another.
+        """
         size = len(datagrams[0])
         if len(datagrams) == 1 or not self._segments or self._waiting:
             return False
@@ -115,9 +114,7 @@ class MediaSocket(MediaTransport):
             return False
         try:
             self._socket.sendmsg(datagrams, [(socket.IPPROTO_UDP, UDP_SEGMENT, pack("=H", size))], 0, addr)
-        except OSError as error:
-            if error.errno in NO_SEGMENTS:
-                self._segments = False
+        except OSError:
             return False
         return True
 
@@ -194,3 +191,12 @@ def datagram_received(self: StunProtocol, data: Any, addr: tuple[Any, ...]) -> N
 
 
 _stock_datagram_received = StunProtocol.datagram_received
+
+
+def _has_segments(opened: socket.socket) -> bool:
+    """Whether the kernel can send many datagrams by one call."""
+    try:
+        opened.getsockopt(socket.IPPROTO_UDP, UDP_SEGMENT)
+    except OSError:
+        return False
+    return True
