@@ -125,12 +125,16 @@ needs_gstreamer = pytest.mark.skipif(
 
 
 @contextmanager
-def rtsp_camera(shown: Path, sound: str = "", port: int = 0, password: str = "") -> Iterator[str]:
+def rtsp_camera(
+    shown: Path | None, sound: str = "", port: int = 0, password: str = "", called: str = ""
+) -> Iterator[str]:
     """The address of a camera that is not ours, with sound in G.711 where `alaw`, `mulaw` or `endless`.
 
-    With a `password` it asks for it, and for the user `admin`.
+    With a `password` it asks for it, and for the user `admin`; `called` is what it calls the codec of its video. It has
+    no video where nothing is `shown`.
     """
-    with running(PYTHON, Path(__file__).with_name("rtsp_peer.py"), shown, sound, port, password) as camera:
+    peer = Path(__file__).with_name("rtsp_peer.py")
+    with running(PYTHON, peer, shown or "", sound, port, password, called) as camera:
         assert camera.stdout is not None
         yield camera.stdout.readline().strip()
 

@@ -24,6 +24,8 @@ class HttpCamera:
         self.picture, self.rate = picture, rate
         self.stalls = False
         """Whether it is silent, with its connections open."""
+        self.breaks = False
+        """Whether what it sends in place of pictures is none."""
         self.connections = self.opened = 0
         self._cuts = 0
         self.port = 0
@@ -79,7 +81,7 @@ class HttpCamera:
         cuts = self._cuts
         while cuts == self._cuts:
             if not self.stalls:
-                jpeg = cv2.imencode(".jpg", self.picture)[1].tobytes()
+                jpeg = bytes(1000) if self.breaks else cv2.imencode(".jpg", self.picture)[1].tobytes()
                 head = f"--{BOUNDARY}\r\nContent-Type: image/jpeg\r\nContent-Length: {len(jpeg)}\r\n\r\n"
                 await response.write(head.encode() + jpeg + b"\r\n")
             await asyncio.sleep(1 / self.rate)

@@ -1,20 +1,24 @@
 """A wire with faults between a client and a server."""
 
 import asyncio
+import ssl
 
 
 class Proxy:
-    """A wire between a client and a server: it can be slow, it can lose its first connections, and it can be cut."""
+    """A wire between a client and a server: it can be slow, it can lose its first connections, and it can be cut.
 
-    def __init__(self, target: int, delay: float = 0.0, lost: int = 0) -> None:
-        self._target, self._delay, self._lost = target, delay, lost
+    With `tls` the client speaks TLS.
+    """
+
+    def __init__(self, target: int, delay: float = 0.0, lost: int = 0, tls: ssl.SSLContext | None = None) -> None:
+        self._target, self._delay, self._lost, self._tls = target, delay, lost, tls
         self.connections = 0
         self._writers: list[asyncio.StreamWriter] = []
         self._tasks: list[asyncio.Task[None]] = []
         self.port = 0
 
     async def __aenter__(self) -> "Proxy":
-        self._server = await asyncio.start_server(self._connected, "127.0.0.1", 0)
+        self._server = await asyncio.start_server(self._connected, "127.0.0.1", 0, ssl=self._tls)
         self.port = self._server.sockets[0].getsockname()[1]
         return self
 

@@ -1,7 +1,8 @@
 """A camera that speaks RTSP, played by GStreamer's server: `/usr/bin/python3 rtsp_peer.py VIDEO.mp4 [SOUND] ...`.
 
-The sound is one of SOUNDS; after it come the port (0: any) and, where it asks for one, a password for the user `admin`.
-Prints its address. Run by the system's Python, which has GStreamer's bindings.
+VIDEO may be empty: then it has sound alone. The sound is one of SOUNDS; after it come the port (0: any), a password for
+the user `admin` where it asks for one, and what it calls the codec of its video in place of the right name. Prints its
+address. Run by the system's Python, which has GStreamer's bindings.
 """
 
 import sys
@@ -22,12 +23,21 @@ SOUNDS = {
 VIDEOS = {"h264": "rtph264pay", "h265": "h265parse ! rtph265pay"}
 
 
-def main(video: str, sound: str = "", port: str = "0", password: str = "") -> None:
-    Gst.init(None)
-    factory = GstRtspServer.RTSPMediaFactory()
+def pipeline(video: str, sound: str, called: str) -> str:
+    if not video:
+        return SOUNDS[sound].replace("pay1", "pay0")
     packing = VIDEOS["h265" if "h265" in video.rpartition("/")[2] else "h264"]
     picture = f"filesrc location={video} ! qtdemux ! {packing} name=pay0 pt=96 config-interval=-1"
-    factory.set_launch(f"( {picture} {SOUNDS[sound]} )")
+    if called:
+        picture = picture.replace(" name=pay0", "")
+        picture += f' ! capssetter name=pay0 caps="application/x-rtp,encoding-name=(string){called}"'
+    return f"{picture} {SOUNDS[sound]}"
+
+
+def main(video: str, sound: str = "", port: str = "0", password: str = "", called: str = "") -> None:
+    Gst.init(None)
+    factory = GstRtspServer.RTSPMediaFactory()
+    factory.set_launch(f"( {pipeline(video, sound, called)} )")
     server = GstRtspServer.RTSPServer()
     server.set_address("127.0.0.1")
     server.set_service(port)

@@ -3,6 +3,7 @@
 import asyncio
 import json
 import logging
+import ssl
 import time
 from asyncio import timeout
 from collections.abc import AsyncIterator
@@ -19,14 +20,17 @@ from aiohttp import web
 
 from portrait.client import Client, ClientError
 from portrait.errors import BadSettings
+from portrait.logs import FIELDS
 from portrait.server.app import RunningService, run_service
 from portrait.settings import Settings
 from portrait.transports.cameras.declared import read_cameras
 from portrait.v1 import segmentation_pb2 as pb
-from tests.films import film, needs_gstreamer, rtsp_camera
+from tests.credentials import Authority
+from tests.films import FFMPEG, film, needs_ffmpeg, needs_gstreamer, rtsp_camera, running
 from tests.http_camera import PASSWORD, http_camera
 from tests.people import Array, Clip
 from tests.ports import free_port
+from tests.proxy import Proxy
 from tests.whip import shown, watcher
 
 __all__ = ["shown"]  # a fixture
@@ -148,6 +152,37 @@ async def test_a_camera_over_rtsp_gets_the_password_that_it_asks_for(tmp_path: P
                 assert (await anext(results)).picture.format == pb.PICTURE_FORMAT_JPEG
 
 
+@needs_gstreamer
+async def test_a_camera_over_rtsps_is_watched(tmp_path: Path) -> None:
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    context.load_cert_chain(*Authority.new().issue(tmp_path, "camera"))
+    with rtsp_camera(film(tmp_path / "film.mp4", 20)) as url:
+        port = int(url.rpartition(":")[2].partition("/")[0])
+        async with (
+            Proxy(port, tls=context) as tls,
+            watching(tmp_path, door=f"rtsps://127.0.0.1:{tls.port}/camera") as service,
+            Client(f"127.0.0.1:{service.grpc_port}") as client,
+            aclosing(client.watch("door")) as results,
+        ):
+            assert (await anext(results)).id == 1
+            assert (await cameras(service))["door"]["address"] == f"rtsps://127.0.0.1:{tls.port}/camera"
+
+
+@needs_ffmpeg
+async def test_a_camera_over_rtmp_is_watched(tmp_path: Path) -> None:
+    url = f"rtmp://127.0.0.1:{free_port()}/live/door"
+    source = film(tmp_path / "film.mp4", 60)
+    # It serves the first client that connects, and nobody after it.
+    with running(FFMPEG, "-v", "error", "-re", "-i", source, "-c", "copy", "-f", "flv", "-listen", "1", url):
+        async with watching(tmp_path, door=url) as service, watcher(f"http://127.0.0.1:{service.http_port}") as one:
+            async with timeout(60):
+                while (answer := await one.post(await one.offer(), "/whep/door")).status == 409:
+                    await asyncio.sleep(0.2)
+            await one.take(await answer.text())
+            await one.until(is_green)
+            assert (await cameras(service))["door"]["words"] == "h264 320x240"
+
+
 async def test_a_camera_over_http_may_stall_change_its_size_and_its_rate(tmp_path: Path, shown: Clip) -> None:
     async with http_camera(shown.frames[0]) as camera, watching(tmp_path, door=camera.url) as service:
         async with watcher(f"http://127.0.0.1:{service.http_port}") as one:
@@ -264,6 +299,54 @@ async def test_a_camera_that_fails_says_why_and_never_its_password(
         assert 'portrait_camera_live{camera="good"} 1.0' in metrics
         assert 'portrait_camera_failures_total{camera="gone"}' in metrics
         assert PASSWORD not in metrics + json.dumps(listed) + caplog.text
+
+
+@needs_gstreamer
+async def test_a_video_that_cannot_be_decoded_and_none_at_all_are_told_in_words(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    expected = {
+        "odd": "the video has a codec that cannot be decoded",
+        "deaf": "there is no video in what the camera sends",
+    }
+    with (
+        rtsp_camera(film(tmp_path / "film.mp4", 60), called="AVS3") as odd,
+        rtsp_camera(None, sound="endless") as deaf,
+    ):
+        async with (
+            watching(tmp_path, odd=odd, deaf=deaf) as service,
+            watcher(f"http://127.0.0.1:{service.http_port}") as one,
+        ):
+            for name, words in expected.items():
+                answer = await one.post(await one.offer(), f"/whep/{name}")
+                assert (answer.status, words in (await answer.json())["detail"]) == (409, True)
+                assert (await until_state(service, name, "failed"))["words"] == words
+            async with one.http.get(f"{one.url}/metrics") as response:
+                metrics = await response.text()
+    fields = [getattr(each, FIELDS, {}) for each in caplog.records]
+    assert set(expected.items()) <= {(each.get("camera"), each.get("reason")) for each in fields}
+    for name in expected:
+        assert f'portrait_camera_live{{camera="{name}"}} 0.0' in metrics
+        assert f'portrait_camera_failures_total{{camera="{name}"}}' in metrics
+
+
+async def test_a_camera_whose_pictures_break_is_told_in_words_and_is_back_with_the_next_whole_one(
+    tmp_path: Path, shown: Clip, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("portrait.transports.cameras.camera.UNDECODABLE_SECONDS", 0.3)
+    async with (
+        http_camera(shown.frames[0]) as camera,
+        watching(tmp_path, door=camera.url) as service,
+        watcher(f"http://127.0.0.1:{service.http_port}") as one,
+    ):
+        await one.connect("/whep/door")
+        await one.until(is_green)
+        camera.breaks = True
+        words = (await until_state(service, "door", "failed"))["words"]
+        assert words.startswith("no picture could be decoded for 0.3 s: "), words
+        camera.breaks = False
+        await until_state(service, "door", "live")
+        await one.until(is_green)
 
 
 async def test_a_silent_camera_blocks_neither_the_service_nor_its_end(tmp_path: Path) -> None:

@@ -6,6 +6,7 @@
 import io
 import os
 import re
+from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -21,6 +22,7 @@ from tests.browser import SHARED, Screen
 from tests.pages import browsers, nothing_left, service
 from tests.people import Array, Clip
 from tests.tabs import eventually
+from tests.whip import publisher
 
 __all__ = ["browsers", "nothing_left", "service"]  # fixtures
 
@@ -46,6 +48,8 @@ class Shot:
     beside: str = "camera"
     code: bool = False
     started: bool = True
+    wall: bool = False
+    """Whether it shows the streams of the box alone."""
 
 
 SHOTS = [
@@ -54,9 +58,13 @@ SHOTS = [
     Shot("compare-light", DESKTOP, view="wipe", beside="mode:blur"),
     Shot("code-dark", DESKTOP, dark=True, code=True, background="studio"),
     Shot("welcome-light", DESKTOP, started=False, mode="blur"),
+    Shot("wall-light", DESKTOP, started=False, wall=True),
     Shot("phone-light", PHONE, mode="blur"),
     Shot("phone-dark", PHONE, dark=True, background="lights"),
 ]
+WALL = {"desk": "blur", "door": "pixelate"}
+"""The streams of the picture of the wall, and how they look."""
+
 SOME = [shot for shot in SHOTS if shot.name in ("compare-light", "code-dark", "phone-dark")]
 """Taken in every run; between them they make every step of the others."""
 
@@ -81,7 +89,11 @@ async def test_the_page_looks_as_the_docs_show_it(service: RunningService, shot:
     phone = shot.size == PHONE
     screen = Screen(*shot.size, scale=2 if phone else 1.5, scheme="dark" if shot.dark else "light", touch=phone)
     url = f"http://localhost:{service.http_port}/"
-    async with SHARED[-1].chromium(url, film(), screen) as page:
+    async with AsyncExitStack() as stack:
+        for name, mode in WALL.items() if shot.wall else ():
+            one = await stack.enter_async_context(publisher(url.rstrip("/"), film()))
+            await one.connect(f"/whip/{name}", mode=mode)
+        page = await stack.enter_async_context(SHARED[-1].chromium(url, film(), screen))
         await expect(page.locator("#gallery label")).to_have_count(5)
         await page.locator(f"[name=mode][value={shot.mode}]").check(force=True)
         if shot.mode == "image":
@@ -94,9 +106,15 @@ async def test_the_page_looks_as_the_docs_show_it(service: RunningService, shot:
             await is_steady(page)
         if shot.code:
             await page.click("#show-code")
+        for name in WALL if shot.wall else ():
+            await page.get_by_role("button", name=f"Watch {name}").click()
+            video = f"document.querySelector(\"[aria-label='{name}']\")"
+            await eventually(page, f"{video}.videoWidth === 640 && {video}.currentTime > 3", 120)
+            await page.evaluate(f"{video}.controls = false")
+            await expect(page.locator("#streams li", has_text=name)).to_contain_text("somebody is there")
         await page.mouse.move(0, 0)
         await page.evaluate("(scrollTo(0, 0), document.activeElement.blur(), document.fonts.ready.then(() => true))")
-        data = await page.screenshot()
+        data = await (page.locator("#wall") if shot.wall else page).screenshot()
     picture = Image.open(io.BytesIO(data)).convert("RGB")
     brightness = np.asarray(picture.convert("L")).mean()
     assert (brightness < 110) == shot.dark, f"{shot.name}: brightness {brightness}"

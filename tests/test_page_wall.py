@@ -1,12 +1,16 @@
 """The wall: cameras and published streams on the page, watched when they are asked for, and told of in words."""
 
+import re
 from pathlib import Path
+from subprocess import DEVNULL
 
 from playwright.async_api import expect
 
 from portrait.server.app import run_service
 from portrait.settings import Settings
+from tests.boxes import serving
 from tests.browser import open_page
+from tests.films import film, needs_gstreamer, rtsp_camera
 from tests.http_camera import http_camera
 from tests.people import Clip
 from tests.ports import free_port
@@ -14,6 +18,8 @@ from tests.test_page_access import faults
 from tests.whip import publisher, shown
 
 __all__ = ["shown"]  # a fixture
+
+README = Path(__file__).parents[1] / "README.md"
 
 CORNER = """() => {
   const video = document.querySelector("#streams video");
@@ -31,21 +37,24 @@ IS_GREEN = f"() => {{ const [r, g, b] = ({CORNER})(); return g > 200 && r < 80 &
 async def test_a_camera_is_watched_on_the_page_and_left_again(tmp_path: Path, shown: Clip) -> None:
     file = tmp_path / "cameras.yaml"
     async with http_camera(shown.frames[0]) as camera:
+        deaf = camera.url.replace("video.mjpg", "sound.wav")
         file.write_text(
-            f"door: {{url: '{camera.url}', mode: color, color: '#00ff00'}}\ngone: 'rtsp://127.0.0.1:{free_port()}/x'\n"
+            f"door: {{url: '{camera.url}', mode: color, color: '#00ff00'}}\n"
+            f"gone: 'rtsp://127.0.0.1:{free_port()}/x'\ndeaf: '{deaf}'\n"
         )
         settings = Settings(http_port=0, grpc_port=0, drain_seconds=0.0, media_ports="0-0", cameras=file)
         async with (
             run_service(settings) as service,
             open_page(f"http://127.0.0.1:{service.http_port}/", tmp_path / "profile", None) as page,
         ):
-            await expect(page.locator("#streams li")).to_have_count(2)
+            await expect(page.locator("#streams li")).to_have_count(3)
             assert camera.opened == 0
             await page.get_by_role("button", name="Watch door").click()
             await page.wait_for_function(IS_GREEN)
             await expect(page.locator("#streams li").first).to_contain_text("mjpeg 320x240, somebody is there")
-            await page.get_by_role("button", name="Watch gone").click()
-            await expect(page.locator("#streams li").last).to_contain_text("nothing listens at this address")
+            for name, words in (("gone", "nothing listens at this address"), ("deaf", "there is no video")):
+                await page.get_by_role("button", name=f"Watch {name}").click()
+                await expect(page.locator("#streams li", has_text=name)).to_contain_text(words)
             assert not await faults(page)
             await page.get_by_role("button", name="Stop door").click()
             await expect(page.get_by_role("button", name="Watch door")).to_be_visible()
@@ -67,3 +76,18 @@ async def test_a_stream_that_is_published_is_watched_on_the_page_until_it_ends(t
             await expect(desk).to_contain_text("'desk' is not published now")
             await page.get_by_role("button", name="Stop desk").click()
             await expect(page.locator("#wall")).to_be_hidden()
+
+
+@needs_gstreamer
+async def test_the_command_of_the_readme_shows_a_camera_on_the_page(tmp_path: Path) -> None:
+    """As it is written, but for the address, which is a camera's on the reader's network."""
+    found = re.search(r"`portrait serve (--camera \w+=)(rtsp://[^\s`]+)`", README.read_text())
+    assert found is not None
+    with (
+        rtsp_camera(film(tmp_path / "film.mp4", 60)) as url,
+        serving(*f"{found[1]}{url}".split(), stderr=DEVNULL) as (_, announced),
+    ):
+        async with open_page(announced["page"], tmp_path / "profile", None) as page:
+            await page.get_by_role("button", name="Watch door").click()
+            await page.wait_for_function("() => document.querySelector('#streams video').videoWidth === 320")
+            await expect(page.locator("#streams li")).to_contain_text("h264 320x240")

@@ -192,6 +192,15 @@ def is_own(target: tuple[str, int], ports: frozenset[int]) -> bool:
     return any(str(each) in own or each.is_loopback or each.is_unspecified for each in parsed)
 
 
+DEVICE_ERRORS = {
+    errno.ENOENT: "there is no such device",
+    errno.EACCES: "this user may not open the device; those of the group video may",
+    errno.EBUSY: "another program uses the device",
+    errno.ENODEV: "the device has been unplugged",
+    errno.ENOTTY: "the device is no camera",
+}
+
+
 def say(error: Exception) -> str:
     """What a failure of FFmpeg means for whoever looks after the camera. It never holds an address."""
     match error:
@@ -199,6 +208,8 @@ def say(error: Exception) -> str:
             return "the camera refused the user name or the password"
         case av.error.HTTPNotFoundError():
             return "the camera has nothing at this path"
+        case av.error.HTTPServerError():
+            return "the camera answered that it cannot serve this path"
         case av.error.ConnectionRefusedError() | ConnectionRefusedError():
             return "nothing listens at this address"
         case av.error.ExitError() | TimeoutError():
@@ -211,6 +222,8 @@ def say(error: Exception) -> str:
             return "the video has a codec that cannot be decoded"
         case av.error.ProtocolNotFoundError():
             return "the address leads to a protocol that is not allowed for it"
+    if isinstance(error, OSError) and error.errno in DEVICE_ERRORS:
+        return DEVICE_ERRORS[error.errno]
     if isinstance(error, OSError) and error.errno == errno.EIO:  # a name that is not found, a redirect, a broken stream
         return "the address cannot be read, or leads elsewhere, which is not followed"
     return getattr(error, "strerror", None) or type(error).__name__
