@@ -63,7 +63,8 @@ timing: .venv/test system-packages media-packages $(NODE) ## Check the times and
 .PHONY: cameras
 SECONDS_OF_CAMERAS ?= 3600
 cameras: .venv/test system-packages media-packages ## Watch two RTSP cameras for an hour, one of them cut every minute: memory, descriptors, age
-	$(BIN)/python -m tests.benchmarks.cameras --seconds $(SECONDS_OF_CAMERAS) --cut 60
+	$(BIN)/python -m tests.benchmarks.cameras --seconds $(SECONDS_OF_CAMERAS) --cut 60 --out docs/soak/cameras.json
+	@$(BIN)/python -m tests.benchmarks.steady --write
 
 FRAMES ?= 10000
 .PHONY: search

@@ -1,4 +1,4 @@
-"""`python -m tests.benchmarks.steady --write`: write docs/develop/steady.md from what churn and soak stored."""
+"""`python -m tests.benchmarks.steady --write`: write docs/develop/steady.md from what churn, soak and cameras stored."""
 
 import argparse
 import json
@@ -58,7 +58,29 @@ def soak_table(result: dict[str, Any]) -> str:
     )
 
 
-TABLES = {"churn": churn_table, "soak": soak_table}
+def cameras_table(result: dict[str, Any]) -> str:
+    """What the service held while it watched two cameras, and what the viewers got."""
+    rows = [
+        f"| {name} | {', '.join(f'{value:g}' for value in result[key])} |"
+        for name, key in (("memory, MB", "megabytes"), ("descriptors", "descriptors"), ("mean age, ms", "age_ms"))
+    ]
+    got = "; ".join(f"{viewer}: {count}" for viewer, count in sorted(result["got"].items()))
+    return "\n".join(
+        [
+            f"{result['seconds'] / 60:.0f} minutes; the second camera was cut every {result['cut']:g} s.",
+            "",
+            "| held | in each tenth of the time |",
+            "| --- | --- |",
+            *rows,
+            "",
+            f"Failed connections: {result['failures']}. Viewers ended: {len(result['lost'])}. Recorded segments: "
+            f"{result['segments']}. Pictures and results that the viewers got: {got}.",
+            "",
+        ]
+    )
+
+
+TABLES = {"churn": churn_table, "soak": soak_table, "cameras": cameras_table}
 
 
 def page(text: str) -> str:
