@@ -1,4 +1,4 @@
-"""`python -m tests.benchmarks.steady --write`: write docs/develop/steady.md from what churn, soak and cameras stored."""
+"""`python -m tests.benchmarks.steady --write`: write docs/develop/steady.md from what is stored in docs/soak."""
 
 import argparse
 import json
