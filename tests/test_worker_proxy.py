@@ -3,9 +3,11 @@
 import asyncio
 import io
 import json
+import math
+import time
 from asyncio import timeout
 from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, suppress
 from pathlib import Path
 from typing import Any
 
@@ -15,9 +17,11 @@ import pytest
 from aiohttp import web
 from yarl import URL
 
+from portrait.security import CHECK_SECONDS
 from portrait.transports.http.config import HttpConfig
 from portrait.transports.http.server import serve_http
 from portrait.workers.shared_state import SharedState
+from tests.boxes import serving
 from tests.people import Clip
 from tests.rtc import Camera, viewer
 from tests.two_workers import Process, box, get, worker_of
@@ -133,6 +137,40 @@ async def test_bodies_flow_through_another_worker_as_they_come_and_its_answer_is
             lines.put_nowait(b"")
     for state in states:
         state.close()
+
+
+async def test_a_worker_that_listens_for_a_client_needs_no_token_of_its_own(tmp_path: Path, shown: Clip) -> None:
+    """It was disconnected every two seconds, and the client told each time that the other's streams had ended."""
+    (tmp_path / "tokens").write_text("one 0123456789abcdef\n")
+    headers = {"Authorization": "Bearer 0123456789abcdef"}
+    with serving("--workers", "2", "--drain-seconds", "0", "--tokens", str(tmp_path / "tokens")) as (_, told):
+        url = told["page"].rstrip("/")
+        async with (
+            timeout(120),
+            aiohttp.ClientSession(headers=headers) as http,
+            http.get(f"{url}/v1/events") as response,
+            publisher(url, shown) as one,
+            publisher(url, shown) as two,
+        ):
+            for each in (one, two):
+                each.http.headers.update(headers)  # type: ignore[attr-defined]  # a multidict behind a read-only view
+            await one.connect("/whip/one")
+            await two.connect("/whip/two")
+            assert worker_of(one.location) != worker_of(two.location)
+            seen: set[str] = set()
+            ended = []
+            deadline = math.inf
+            while time.monotonic() < deadline:
+                with suppress(TimeoutError):
+                    async with timeout(0.5):
+                        line = await response.content.readline()
+                        if line.startswith(b"data: "):
+                            event = json.loads(line[6:])
+                            seen.add(event["stream"])
+                            ended += [event] if event["ended"] else []
+                if seen == {"one", "two"} and deadline == math.inf:
+                    deadline = time.monotonic() + 2.5 * CHECK_SECONDS
+            assert not ended
 
 
 async def test_who_listens_to_events_hears_of_the_streams_of_every_worker(

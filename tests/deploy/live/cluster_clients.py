@@ -6,10 +6,13 @@ drains another meanwhile. Prints what it measured as JSON.
 
 import argparse
 import asyncio
+import base64
+import ipaddress
 import json
 import os
 import re
 import signal
+import subprocess
 import tempfile
 import time
 from asyncio import timeout
@@ -67,6 +70,12 @@ async def forwarded(http: aiohttp.ClientSession, cluster: Cluster, kind: str) ->
             found = re.search(pattern, await answer.text(), re.MULTILINE)
             total += float(found[1]) if found else 0.0
     return int(total)
+
+
+def pod_of(location: str) -> bytes:
+    """The address in a session's id (cluster/pod_ids.py)."""
+    text = location.rpartition(".")[2]
+    return base64.urlsafe_b64decode(text + "=" * (-len(text) % 4))[:4]
 
 
 async def publisher_of(http: aiohttp.ClientSession, cluster: Cluster) -> str | None:
@@ -256,9 +265,46 @@ async def drained(cluster: Cluster, http: aiohttp.ClientSession) -> dict[str, An
     return result
 
 
-async def run(cluster: Cluster) -> dict[str, Any]:
-    """All of it, one after the other."""
+async def vanished(cluster: Cluster, http: aiohttp.ClientSession, cuts: dict[str, str]) -> dict[str, Any]:
+    """A pod's network is cut: nothing answers there any more, and nothing says so."""
+    result: dict[str, Any] = {}
+    async with AsyncExitStack() as stack:
+        streams = await stack.enter_async_context(streaming(cluster))
+        for _ in range(20):  # until one is where a gRPC stream is
+            one = await stack.enter_async_context(viewer(cluster.http, Camera(SHOWN)))
+            await one.connect(mode="color", color="#ff0000")
+            lost = str(ipaddress.ip_address(pod_of(one.location)))
+            if any(each["transport"] == "grpc" for each in await sessions(http, lost)):
+                break
+        for _ in range(8):  # the other pods have connections to it then
+            async with aiohttp.ClientSession() as fresh, fresh.patch(one.location, json={"mode": "mask"}) as answer:
+                assert answer.status == 200
+        with measured(streams, result):
+            began = time.monotonic()
+            await asyncio.to_thread(subprocess.run, cuts[lost].split(), check=True)
+
+            async def told() -> bool:
+                with suppress(aiohttp.ClientError, TimeoutError):
+                    async with timeout(5), aiohttp.ClientSession() as fresh, fresh.get(one.location) as answer:
+                        return (await answer.json(content_type=None)).get("title") == "POD_LOST"
+                return False
+
+            await until(told)
+            result["told_lost"] = time.monotonic() - began
+            asked = time.monotonic()
+            async with watcher(cluster.http) as two:
+                response = await two.post(await two.offer(), "/whep/nobody")
+                result["nobody"] = (await response.json())["title"]
+            result["searched"] = time.monotonic() - asked
+            await more_masks(streams, 20)
+    return result
+
+
+async def run(cluster: Cluster, cuts: dict[str, str]) -> dict[str, Any]:
+    """All of it, one after the other; with `cuts` only what they are for."""
     async with aiohttp.ClientSession() as http:
+        if cuts:
+            return {"vanished": await vanished(cluster, http, cuts)}
         return {
             "gstreamer": await gstreamer(cluster, http),
             "later_requests": await later_requests(cluster, http),
@@ -272,10 +318,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--balancer", required=True, help="its address; HTTP at 8080, gRPC at 50051")
     parser.add_argument("--pod", action="append", required=True, help="ADDRESS=PROCESS")
+    parser.add_argument("--cut", action="append", default=[], help="ADDRESS=COMMAND that cuts the pod's network")
     arguments = parser.parse_args()
     pods = {address: int(pid) for address, _, pid in (pod.partition("=") for pod in arguments.pod)}
     cluster = Cluster(f"http://{arguments.balancer}:8080", f"{arguments.balancer}:50051", pods)
-    print(json.dumps(asyncio.run(run(cluster))), flush=True)
+    cuts = {address: command for address, _, command in (cut.partition("=") for cut in arguments.cut)}
+    print(json.dumps(asyncio.run(run(cluster, cuts))), flush=True)
 
 
 if __name__ == "__main__":

@@ -41,8 +41,9 @@ frontend grpc
 backend http
     balance random
     option http-buffer-request
+    http-request disable-l7-retry if {{ path_beg /v1/ }}
     option httpchk GET /readyz
-    default-server check inter 250ms fall 1 rise 1
+    default-server check inter 250ms fall 1 rise 1 on-marked-down shutdown-sessions
 {http}
 backend grpc
     balance random
@@ -76,7 +77,8 @@ def haproxy(folder: Path, addresses: list[str]) -> list[str]:
     lines = {
         "http": "\n".join(f"    server pod{i} {address}:8080" for i, address in enumerate(addresses)),
         "grpc": "\n".join(
-            f"    server pod{i} {address}:50051 proto h2 track http/pod{i}" for i, address in enumerate(addresses)
+            f"    server pod{i} {address}:50051 proto h2 track http/pod{i} on-marked-down shutdown-sessions"
+            for i, address in enumerate(addresses)
         ),
     }
     (folder / "haproxy.cfg").write_text(HAPROXY.format(**lines))
@@ -110,8 +112,8 @@ def running(command: list[str], ending: signal.Signals, **environ: str) -> Itera
 
 
 @contextmanager
-def clustered(folder: Path, balancer: Any) -> Iterator[tuple[Namespace, dict[str, int]]]:
-    """A client's network, which reaches the balancer at 10.88.0.1, and the pods' addresses and processes."""
+def clustered(folder: Path, balancer: Any) -> Iterator[tuple[Namespace, dict[str, int], dict[str, str]]]:
+    """A client's network, which reaches the balancer at 10.88.0.1; each pod's process, and what cuts its network."""
     with network() as net, ExitStack() as stack:
         router, client = net.add("router"), net.add("client")
         net.join(router, client, ("10.88.0.1/24", "10.88.0.2/24"))
@@ -119,6 +121,7 @@ def clustered(folder: Path, balancer: Any) -> Iterator[tuple[Namespace, dict[str
         router.run("sysctl -qw net.ipv4.ip_forward=1")
         addresses = [f"10.88.{number + 1}.2" for number in range(PODS)]
         pods: dict[str, int] = {}
+        cuts: dict[str, str] = {}
         started = []
         for number, address in enumerate(addresses):
             place = net.add(f"pod{number}")
@@ -133,22 +136,29 @@ def clustered(folder: Path, balancer: Any) -> Iterator[tuple[Namespace, dict[str
             )
             started.append(process)
             pods[address] = process.pid
+            cuts[address] = " ".join(place.command("iptables", "-P", "INPUT", "DROP"))
         for process in started:
             assert process.stdout is not None
             assert '"page"' in process.stdout.readline(), "a pod did not start"
         stack.enter_context(running(router.command(*balancer(folder, addresses)), signal.SIGTERM))
-        yield client, pods
+        yield client, pods, cuts
+
+
+def clients(place: Namespace, pods: dict[str, int], *options: str) -> dict[str, Any]:
+    """What the clients have measured."""
+    given = [f"--pod={address}={process}" for address, process in pods.items()]
+    command = [sys.executable, "-m", "tests.deploy.live.cluster_clients", "--balancer", "10.88.0.1", *given, *options]
+    done = subprocess.run(place.command(*command), stdout=subprocess.PIPE, text=True, timeout=280)
+    assert done.returncode == 0
+    found: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+    print(json.dumps(found, indent=1))
+    return found
 
 
 @pytest.mark.parametrize("balancer", [haproxy, nginx])
 def test_any_balancer_serves_a_cluster_while_pods_die_and_drain(tmp_path: Path, balancer: Any) -> None:
-    with clustered(tmp_path, balancer) as (client, pods):
-        given = [f"--pod={address}={process}" for address, process in pods.items()]
-        clients = [sys.executable, "-m", "tests.deploy.live.cluster_clients", "--balancer", "10.88.0.1", *given]
-        done = subprocess.run(client.command(*clients), stdout=subprocess.PIPE, text=True, timeout=400)
-    assert done.returncode == 0
-    found = json.loads(done.stdout.splitlines()[-1])
-    print(json.dumps(found, indent=1))
+    with clustered(tmp_path, balancer) as (client, pods, _):
+        found = clients(client, pods)
     assert found["later_requests"]["statuses"] == [200]
     assert found["later_requests"]["passed_on"] > 0
     assert found["drained"]["statuses"] == [200]
@@ -157,3 +167,14 @@ def test_any_balancer_serves_a_cluster_while_pods_die_and_drain(tmp_path: Path, 
         at_most(f"{what}: longest gap of a gRPC stream, seconds", found[what]["longest_gap"], BACK_SECONDS)
     at_most("a killed pod's stream is published again after, seconds", found["killed"]["published_again"], BACK_SECONDS)
     at_most("and seen again after, seconds", found["killed"]["viewed_again"], BACK_SECONDS)
+
+
+def test_a_pod_whose_node_vanishes_holds_nobody_up(tmp_path: Path) -> None:
+    """Its address does not refuse: it does not answer. HAProxy cuts the streams of a pod that fails its check."""
+    with clustered(tmp_path, haproxy) as (client, pods, cuts):
+        found = clients(client, pods, *(f"--cut={address}={command}" for address, command in cuts.items()))["vanished"]
+    assert found["nobody"] == "NOT_PUBLISHED"
+    assert found["least_iou"] > 0.9
+    at_most("vanished: longest gap of a gRPC stream, seconds", found["longest_gap"], BACK_SECONDS)
+    at_most("vanished: its session is told to be lost after, seconds", found["told_lost"], 2 * BACK_SECONDS)
+    at_most("vanished: a search takes, seconds", found["searched"], BACK_SECONDS)

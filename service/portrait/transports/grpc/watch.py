@@ -31,6 +31,9 @@ WatchContext: TypeAlias = grpc.aio.ServicerContext[pb.WatchRequest, pb.WatchResp
 PASSED_ON = "portrait-passed-on"
 """Metadata of a call that another worker or pod passes on: it goes to no further pod."""
 
+CHANNEL_OPTIONS = [("grpc.keepalive_time_ms", 5000), ("grpc.keepalive_timeout_ms", 2000)]
+"""A pod that vanishes from the network is noticed within seven seconds."""
+
 THREADS = 2
 """Threads that encode for these clients."""
 
@@ -173,7 +176,7 @@ class Watchers:
         tls = cluster.tls
         credentials = grpc.ssl_channel_credentials(tls.authority, tls.key, tls.certificate)
         target = f"[{found.address}]" if ":" in found.address else found.address
-        channel = grpc.aio.secure_channel(f"{target}:{cluster.config.grpc_port}", credentials)
+        channel = grpc.aio.secure_channel(f"{target}:{cluster.config.grpc_port}", credentials, CHANNEL_OPTIONS)
         metrics = self._sessions.metrics
         try:
             lost = PodLost("the pod that publishes this stream cannot be reached; try again", RETRY_AFTER)

@@ -5,7 +5,7 @@ import json
 import time
 from asyncio import timeout
 from collections.abc import Awaitable, Callable
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from typing import Any, TypeAlias
 
 from aiohttp import web
@@ -50,8 +50,11 @@ class EventRoutes:
             response = web.StreamResponse(headers=HEADERS)
             await response.prepare(request)
             relays = [asyncio.create_task(relay(listener), name="events-relay") for relay in request.get(RELAYS, ())]
+            token = request.headers.get("Authorization")
+            # Another worker or pod brings none: the one that has the client's connection checks it.
+            held = nullcontext() if internal else self._security.holding(token, lambda _: listener.close())
             try:
-                async with self._security.holding(request.headers.get("Authorization"), lambda _: listener.close()):
+                async with held:
                     await _send(request, response, listener)
             except (ConnectionError, TimeoutError):
                 if request.transport is not None:

@@ -106,7 +106,7 @@ class PodProxy:
     async def _pass_on(self, request: web.Request, address: str, kind: str) -> web.StreamResponse:
         cluster = self.cluster
         try:
-            response = await pass_on(request, cluster.client, cluster.url(address, request.raw_path))
+            response = await pass_on(request, cluster.forwarder, cluster.url(address, request.raw_path))
         except aiohttp.ClientError:
             self._metrics.forwarded(kind, "failed")
             raise
