@@ -155,10 +155,11 @@ def run_examples(python: Path, http: str, grpc: str, folder: Path) -> Iterator[s
 def check_runners(folder: Path) -> Iterator[str]:
     """`uvx` and `pipx run` start the server from its wheel."""
     wheel = DIST / f"portrait_server-{version()}-py3-none-any.whl"
-    ours = [uvx(), "--quiet", "--find-links", str(DIST)]
+    # Its cache has environments with wheels of this version that were built before.
+    ours = [uvx(), "--quiet", "--no-cache", "--find-links", str(DIST)]
     with serving(*ours, "--from", wheel, "portrait-server", folder=folder) as (http, _):
         yield f"uvx portrait-server serve: http://{http}"
-    pipx = [*ours, "pipx", "run", "--pip-args", f"--find-links {DIST}", "--spec", str(wheel), "portrait"]
+    pipx = [*ours, "pipx", "run", "--no-cache", "--pip-args", f"--find-links {DIST}", "--spec", str(wheel), "portrait"]
     yield f"pipx run: {run(*pipx, '--version', folder=folder).strip().splitlines()[-1]}"
 
 
