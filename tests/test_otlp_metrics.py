@@ -15,7 +15,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from portrait.client import Client
 from portrait.errors import BadSettings
 from portrait.metrics import Metrics
-from portrait.otlp_metrics import pushing_metrics
+from portrait.otlp.metrics import pushing_metrics
 from portrait.settings import Settings
 from tests.boxes import ended, serving
 from tests.calls import jpeg
@@ -126,7 +126,7 @@ async def test_a_receiver_that_is_gone_is_told_once_and_one_that_is_back_gets_al
     async with collecting() as collector:
         collector.status = 400  # one that is not tried again
         monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", collector.address)
-        monkeypatch.setattr("portrait.otlp_metrics._interval", lambda: 0.05)
+        monkeypatch.setattr("portrait.otlp.metrics._interval", lambda: 0.05)
         async with pushing_metrics(Settings(otlp_metrics=True), metrics), asyncio.timeout(60):
             while collector.refused < 3:
                 await asyncio.sleep(0.05)

@@ -6,7 +6,7 @@ from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING
 
 from portrait import __version__
-from portrait.otlp import check_environment, export_seconds, not_installed, service_resource
+from portrait.otlp.exporters import check_environment, export_seconds, not_installed, service_resource
 from portrait.settings import Settings
 
 if TYPE_CHECKING:

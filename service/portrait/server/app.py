@@ -23,7 +23,7 @@ from portrait.core.segmenters import Models, choose_models, warm
 from portrait.image.backgrounds import Backgrounds
 from portrait.logs import log_event
 from portrait.metrics import DroppedLines, Metrics
-from portrait.otlp_metrics import pushing_metrics
+from portrait.otlp.metrics import pushing_metrics
 from portrait.security import Certificates, Security, open_security
 from portrait.server.calibration import load_costs
 from portrait.server.reload import RunningService, identify

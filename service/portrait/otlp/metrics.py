@@ -21,7 +21,7 @@ from portrait import __version__
 from portrait.errors import BadSettings
 from portrait.logs import log_event
 from portrait.metrics import Metrics
-from portrait.otlp import check_environment, export_seconds, not_installed, service_resource
+from portrait.otlp.exporters import check_environment, export_seconds, not_installed, service_resource
 from portrait.settings import Settings
 
 if TYPE_CHECKING:
