@@ -35,6 +35,9 @@ SETTLING = 2 * 2**20
 BLOCKS = 16
 """Small Python objects that a stream may leave behind, at most: a session has hundreds."""
 
+ROUNDS = 3
+"""What one round leaves may be a cache that grew once; what leaks is left by every round."""
+
 OURS = ("Session", "Pipeline", "Stream", "NewestSlot", "TFLiteSegmenter", "Interpreter", "WatchedThread")
 FRAME = pb.SegmentStreamRequest(frame=pb.Frame(picture=jpeg(room(64, 48)).message))
 CONFIGS = [
@@ -109,11 +112,13 @@ async def test_streams_that_are_cut_anywhere_leave_nothing(
             assert not ours()
 
         await churn(max(AT_ONCE, STREAMS // 10))  # fills caches, pools and arenas
-        # What is held, not RSS: that goes up and down by 20 MB with how full the threads leave the pages they shared.
-        memory, blocks, pages = allocated(), sys.getallocatedblocks(), resident()
-        await churn(STREAMS)
-        grown, more = allocated() - memory, sys.getallocatedblocks() - blocks
-        print(f"{STREAMS} streams: {grown / STREAMS:.0f} bytes and {more / STREAMS:.1f} objects each")
-        print(f"RSS: {pages / 2**20:.0f} MB before, {resident() / 2**20:.0f} MB after")
-        assert grown < LEAK * STREAMS + SETTLING
-        assert more < BLOCKS * STREAMS
+        for _ in range(ROUNDS):
+            # What is held, not RSS: that varies by 20 MB with how full the threads leave the pages they shared.
+            memory, blocks, pages = allocated(), sys.getallocatedblocks(), resident()
+            await churn(STREAMS)
+            grown, more = allocated() - memory, sys.getallocatedblocks() - blocks
+            print(f"{STREAMS} streams: {grown / STREAMS:.0f} bytes and {more / STREAMS:.1f} objects each")
+            print(f"RSS: {pages / 2**20:.0f} MB before, {resident() / 2**20:.0f} MB after")
+            if grown < LEAK * STREAMS + SETTLING and more < BLOCKS * STREAMS:
+                return
+        pytest.fail(f"{ROUNDS} times {STREAMS} streams left more than {LEAK} bytes or {BLOCKS} objects each")
