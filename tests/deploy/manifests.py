@@ -47,3 +47,10 @@ def pick(manifests: list[Manifest], kind: str) -> Manifest:
     """The only one of its kind."""
     (found,) = [manifest for manifest in manifests if manifest["kind"] == kind]
     return found
+
+
+def settings_map(manifests: list[Manifest]) -> Manifest:
+    """The ConfigMap of the service's settings; the others are dashboards."""
+    return pick(
+        [each for each in manifests if "grafana_dashboard" not in each["metadata"].get("labels", {})], "ConfigMap"
+    )

@@ -12,7 +12,7 @@ import yaml
 from portrait.settings import PREFIX, Settings
 from tests.deploy import DEPLOY, ROOT
 from tests.deploy.chart import is_pods, render_with
-from tests.deploy.manifests import TREES, Manifest, pick, render
+from tests.deploy.manifests import TREES, Manifest, pick, render, settings_map
 from tests.deploy.test_prometheus import promtool
 
 FOREIGN = {"PrometheusRule", "ServiceMonitor", "ScaledObject"}
@@ -27,10 +27,9 @@ CUSTOM = {
 
 
 def given_settings(manifests: list[Manifest]) -> dict[str, str]:
-    """The settings of the service; the other ConfigMaps are dashboards."""
-    return pick(
-        [each for each in manifests if "grafana_dashboard" not in each["metadata"].get("labels", {})], "ConfigMap"
-    )["data"]
+    """The settings of the service."""
+    found: dict[str, str] = settings_map(manifests)["data"]
+    return found
 
 
 def pod(manifests: list[Manifest]) -> Manifest:

@@ -75,6 +75,16 @@ class Network:
             namespace.run(f"ip link set {names[side]} up")
         return names
 
+    def plug(self, namespace: Namespace, inside: str, outside: str) -> None:
+        """A cable from a namespace to the machine itself, with an address (and its prefix length) for each end."""
+        names = f"c{next(self.cables)}", f"p{os.getpid()}n{next(_numbers)}"
+        _run(["ip", "link", "add", names[0], "netns", namespace.name, "type", "veth", "peer", "name", names[1]])
+        namespace.run(f"ip address add {inside} dev {names[0]}")
+        namespace.run(f"ip link set {names[0]} up")
+        # The machine's end goes with the namespace's.
+        _run(["ip", "address", "add", outside, "dev", names[1]])
+        _run(["ip", "link", "set", names[1], "up"])
+
 
 @contextmanager
 def network() -> Iterator[Network]:

@@ -13,12 +13,19 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import yaml
 
 from tests.deploy import DEPLOY, tool
 from tests.deploy.live.engine import answers, wait_until
 from tests.deploy.live.proxies import replaced
 from tests.deploy.pictures import Series
 from tests.ports import free_port
+
+
+def alerts_of_the_files() -> set[str]:
+    """The names of the shipped alerts."""
+    groups = yaml.safe_load((DEPLOY / "prometheus/rules/alerts.yml").read_text())["groups"]
+    return {rule["alert"] for group in groups for rule in group["rules"]}
 
 
 @dataclass(frozen=True)

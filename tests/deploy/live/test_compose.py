@@ -12,13 +12,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-import yaml
 
 from portrait.client import Client
 from tests.calls import jpeg, pictures
 from tests.deploy import DEPLOY, tool
 from tests.deploy.live.engine import Engine, answers, wait_until
-from tests.deploy.live.scraping import Prometheus
+from tests.deploy.live.scraping import Prometheus, alerts_of_the_files
 from tests.deploy.live.test_proxies import ask
 from tests.people import clip
 from tests.rtc import Camera, viewer
@@ -80,8 +79,7 @@ async def test_prometheus_finds_the_service_by_its_name_and_has_the_rules(compos
     question = 'portrait_frames_total{instance="portrait:8080", result="done", transport="grpc"} >= 3'
     wait_until(lambda: bool(prometheus.ask(question)), 60, "scraped")
     loaded = {rule["name"] for group in prometheus.read("rules", type="alert")["groups"] for rule in group["rules"]}
-    rules = yaml.safe_load((DEPLOY / "prometheus/rules/alerts.yml").read_text())["groups"][0]["rules"]
-    assert loaded == {rule["alert"] for rule in rules}
+    assert loaded == alerts_of_the_files()
 
 
 async def test_media_goes_through_the_one_published_port_to_the_one_advertised_address(compose: Compose) -> None:

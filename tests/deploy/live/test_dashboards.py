@@ -11,14 +11,12 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
-import yaml
 
 from portrait.client import Client, ClientError, Picture
 from tests.calls import jpeg
-from tests.deploy import DEPLOY
 from tests.deploy.dashboards import BOARDS, annotations, choices, expressions, plain
 from tests.deploy.live.engine import Container, Engine
-from tests.deploy.live.scraping import Prometheus, scraping
+from tests.deploy.live.scraping import Prometheus, alerts_of_the_files, scraping
 from tests.deploy.live.streaming import receive, send, together
 from tests.deploy.live.test_proxies import reached
 from tests.deploy.pictures import draw
@@ -98,7 +96,8 @@ async def test_every_panel_has_data(
     for path in BOARDS:
         assert len(np.unique(cv2.imread(str(tmp_path / f"{path.stem}.png")))) > 100, "an empty picture"
     for series, label in choices():
-        assert {row["metric"][label] for row in prometheus.ask(series)} == {f"127.0.0.1:{container.http}"}
+        expected = {"job": "portrait", "instance": f"127.0.0.1:{container.http}"}[label]
+        assert {row["metric"][label] for row in prometheus.ask(series)} == {expected}
     # An annotation tells of a moment: here the box starts anew.
     assert not any(prometheus.ask(plain(expression)) for expression in annotations())
     engine.podman("restart", "--time", "10", container.name)
@@ -126,5 +125,4 @@ async def test_alerts_are_quiet_on_a_healthy_box_and_tell_of_one_that_is_gone(
 
 def test_the_alerts_of_the_files_are_the_ones_in_force(prometheus: Prometheus) -> None:
     loaded = {rule["name"] for group in prometheus.read("rules", type="alert")["groups"] for rule in group["rules"]}
-    rules = yaml.safe_load((DEPLOY / "prometheus/rules/alerts.yml").read_text())["groups"][0]["rules"]
-    assert loaded == {rule["alert"] for rule in rules}
+    assert loaded == alerts_of_the_files()

@@ -56,7 +56,15 @@ def test_it_carries_its_bill_of_materials(engine: Engine, image: str) -> None:
     bill = json.loads(shell(engine, image, "cat /opt/portrait/sbom.cdx.json"))
     assert bill["bomFormat"] == "CycloneDX"
     listed = {component["name"].lower().replace("_", "-") for component in bill["components"]}
-    assert {"portrait", "aiortc", "grpcio", "numpy", "opencv-python-headless", "ai-edge-litert"} <= listed
+    assert {
+        "portrait-server",
+        "portrait-client",
+        "aiortc",
+        "grpcio",
+        "numpy",
+        "opencv-python-headless",
+        "ai-edge-litert",
+    } <= listed
 
 
 def test_it_owns_nothing_and_writes_nowhere(engine: Engine, image: str) -> None:

@@ -12,7 +12,7 @@ import yaml
 from portrait.client import Client
 from tests.calls import jpeg, pictures
 from tests.deploy.live.engine import Engine, answers, wait_until
-from tests.deploy.manifests import pick, render
+from tests.deploy.manifests import pick, render, settings_map
 from tests.people import clip
 from tests.ports import free_ports
 
@@ -27,7 +27,7 @@ def read(url: str) -> str:
 
 async def test_the_rendered_deployment_serves_drains_and_goes(engine: Engine, image: str, tmp_path: Path) -> None:
     manifests = render("overlays/media")
-    deployment, settings = pick(manifests, "Deployment"), pick(manifests, "ConfigMap")
+    deployment, settings = pick(manifests, "Deployment"), settings_map(manifests)
     (container,) = deployment["spec"]["template"]["spec"]["containers"]
     container["image"] = image
     # What podman 4 does otherwise than a cluster: it refuses ports beside the host's network, and probes need systemd.
