@@ -31,10 +31,10 @@ from portrait.transports.webrtc.aiortc_patches.video_codecs import LiveVp8Encode
 
 logger = logging.getLogger(__name__)
 
-RUNS, UNCOUNTED = 7, 2
+RUNS, UNCOUNTED = 5, 2
 """Each part is measured RUNS times, after UNCOUNTED runs that fill caches and buffers; the median counts."""
 
-MOST_SECONDS = 0.5
+MOST_SECONDS = 0.2
 """A part that takes long is measured less often: no more runs begin after this much CPU time."""
 
 PAUSE = 0.005
