@@ -7,7 +7,7 @@ from portrait.errors import BadSettings
 from portrait.settings import Settings
 
 LEAST_SECRET = 32
-"""Characters of the shared secret: whoever connects can test guesses of it, so it must not be guessable."""
+"""Characters of the shared secret: a client that connects can test guesses of it, so it must not be guessable."""
 
 
 @dataclass(frozen=True, slots=True)

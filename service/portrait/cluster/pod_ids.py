@@ -3,7 +3,7 @@
     0-Vb1zK3sXo2pQ8mRt5uYw7aBc.CgAAAn3wq1Z0cE2vYH4pJ6sTdFg
     └ worker, random bits       └ address and signature, in base64
 
-Nobody without the cluster's secret can make a pod call an address, and an address that is signed needs no look-up.
+Without the cluster's secret no client can make a pod call an address, and an address that is signed needs no look-up.
 """
 
 import base64

@@ -1,6 +1,6 @@
 """The short way of a camera's packets, from the socket to the backlog.
 
-aiortc lets every datagram wait for a task, which awaits five coroutines for it and parses what nobody reads here. A
+aiortc lets every datagram wait for a task, which awaits five coroutines for it and parses what is not read here. A
 packet of a known source goes this way instead, at once when it is read. The first one of a source, retransmissions,
 RTCP and DTLS go aiortc's way.
 """
