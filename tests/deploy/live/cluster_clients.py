@@ -27,6 +27,7 @@ import aiohttp
 
 from portrait.client import Client
 from tests import whip_client
+from tests.deploy.live.streaming import together
 from tests.people import Array, clip, iou
 from tests.rtc import Camera, Viewer, viewer
 from tests.whip import publisher, watcher
@@ -157,21 +158,13 @@ class Stream:
 async def streaming(cluster: Cluster) -> AsyncIterator[list[Stream]]:
     """Streams for the length of the block."""
     streams = [Stream() for _ in range(STREAMS)]
-    tasks = [asyncio.create_task(one.run(cluster.grpc)) for one in streams]
 
     async def begun() -> bool:
         return all(len(one.masks) > 20 for one in streams)
 
-    try:
+    async with together(*(one.run(cluster.grpc) for one in streams)):
         await until(begun)
         yield streams
-    finally:
-        for task in tasks:
-            task.cancel()
-        outcomes = await asyncio.gather(*tasks, return_exceptions=True)
-    for outcome in outcomes:
-        if isinstance(outcome, Exception):
-            raise outcome
 
 
 @contextmanager
