@@ -70,7 +70,7 @@ def models(parsed: argparse.Namespace, settings: Settings) -> int:
     if parsed.action == "fetch":
         return _fetch(parsed, settings)
     found = choose_models(settings)
-    costs = load_costs(found, store=False)  # whoever looks may not be the user that serves
+    costs = load_costs(found, store=False)  # the user who looks may not be the one that serves
     rows = [
         {"name": model.name, "path": model.path, "default": model.name == found.default,
          "still_default": model.name == found.pick_still(None).name, "width": model.width, "height": model.height,

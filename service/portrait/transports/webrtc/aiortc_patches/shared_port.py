@@ -52,7 +52,7 @@ class _Route:
 
 
 class SharedPort:
-    """The same port number on every address of the machine, of TCP too with `tcp`. Whoever opens it closes it.
+    """The same port number on every address of the machine, of TCP too with `tcp`. The code that opens it closes it.
 
     Port 0 is any free one, another on each address.
     """

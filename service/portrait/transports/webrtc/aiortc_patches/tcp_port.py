@@ -64,7 +64,7 @@ LENGTH = 2
 
 
 class TcpPort:
-    """A TCP port on addresses of the machine. Whoever opens it closes it.
+    """A TCP port on addresses of the machine. The code that opens it closes it.
 
     Port 0 is any free one, another on each address.
     """
