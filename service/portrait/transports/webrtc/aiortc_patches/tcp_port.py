@@ -11,6 +11,7 @@ without room all the same waits for a bounded time, and is dropped with the whol
 
 import asyncio
 import contextlib
+import select
 import socket
 from collections import deque
 from collections.abc import Callable
@@ -257,6 +258,8 @@ class _TcpConnection:
         if hasattr(socket, "TCP_NOTSENT_LOWAT"):
             accepted.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, UNSENT)
         self._loop.add_reader(accepted, self._read)
+        self._poll = select.poll()
+        self._poll.register(accepted, select.POLLOUT)
 
     def send(self, packet: bytes) -> None:
         """Send a packet, or let it wait, or drop it."""
@@ -324,6 +327,9 @@ class _TcpConnection:
         try:
             while packet := self._unsent or self._outgoing.next(self._loop.time()):
                 self._unsent = packet  # should the kernel take nothing
+                # `send` alone would not heed UNSENT: it fills up the kernel's last buffer, of 64 KB, first.
+                if not self._poll.poll(0):
+                    raise BlockingIOError
                 self._unsent = packet[self._socket.send(packet) :]
         except (BlockingIOError, InterruptedError):
             if self.empty.is_set():
