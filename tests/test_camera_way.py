@@ -23,9 +23,8 @@ from hypothesis import strategies as st
 from pylibsrtp import Policy, Session
 
 from portrait.transports.webrtc import aiortc_patches
-from portrait.transports.webrtc.aiortc_patches import camera_packets
-from portrait.transports.webrtc.aiortc_patches.camera_packets import CameraPackets, read_packet
-from portrait.transports.webrtc.aiortc_patches.receiver import receive_undecoded
+from portrait.transports.webrtc.aiortc_patches import receiver as receivers
+from portrait.transports.webrtc.aiortc_patches.receiver import CameraPackets, read_packet, receive_undecoded
 from portrait.transports.webrtc.backlog import Backlog
 
 SOURCE = 0x01020304
@@ -73,7 +72,7 @@ class Service:
         self.receiver._RTCRtpReceiver__remote_streams[SOURCE] = StreamStatistics(90_000)
         self.receiver._set_rtcp_ssrc(5)
         self.reports: list[Any] = []
-        monkeypatch.setattr(camera_packets, "_report", lambda _, packet: self.reports.append(packet))
+        monkeypatch.setattr(receivers, "_report", lambda _, packet: self.reports.append(packet))
         self.packets = CameraPackets(self.transport)
         self.packets.add(NAME, self.receiver, 97)
 

@@ -33,7 +33,7 @@ Replaced in each connection:
 13. The encoder of a sender, which runs where its pictures are made (`video_codecs.py`).
 14. What clients send on data channels, which is kept without a bound (`data_channels.py`).
 15. A publisher's sound, which aiortc decodes, and the times in a viewer's sender reports (`sound.py`).
-16. The way of a camera's packets, each of which waits in a queue for a task (`camera_packets.py`).
+16. The way of a camera's packets, each of which waits in a queue for a task (`receiver.py`).
 17. UDP sockets, which are bound to any port, one for each connection, and read one datagram per turn of the event loop
     (`media_ports.py`, `shared_port.py`, `udp_socket.py`). TCP, which aioice knows through TURN only (`tcp_port.py`).
 

@@ -6,8 +6,8 @@ from typing import Any
 from aiortc.rtcdtlstransport import RTCCertificate, RTCDtlsFingerprint, RTCDtlsParameters, RTCDtlsTransport, State
 from OpenSSL import SSL
 
-from portrait.transports.webrtc.aiortc_patches.camera_packets import CameraPackets
 from portrait.transports.webrtc.aiortc_patches.ice import LiveIce
+from portrait.transports.webrtc.aiortc_patches.receiver import CameraPackets
 
 logger = logging.getLogger(__name__)
 

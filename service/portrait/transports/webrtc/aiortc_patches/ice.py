@@ -8,8 +8,8 @@ from aioice.candidate import Candidate, candidate_foundation, candidate_priority
 from aioice.ice import Connection, StunProtocol
 from aioice.utils import random_string
 
-from portrait.transports.webrtc.aiortc_patches.camera_packets import CameraPackets
 from portrait.transports.webrtc.aiortc_patches.media_ports import PORTS
+from portrait.transports.webrtc.aiortc_patches.receiver import CameraPackets
 from portrait.transports.webrtc.aiortc_patches.shared_port import SharedPort
 from portrait.transports.webrtc.aiortc_patches.stun_heads import LAST_STUN
 from portrait.transports.webrtc.aiortc_patches.tcp_port import TcpPort

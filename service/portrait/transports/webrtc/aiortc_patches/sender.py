@@ -12,11 +12,12 @@ from typing import Any, NamedTuple
 
 from aiortc import RTCRtpSender, clock
 from aiortc.mediastreams import MediaStreamError
+from aiortc.rtcdtlstransport import State
 from aiortc.rtcrtpsender import random_sequence_number
 from aiortc.rtp import RTCP_RTPFB_NACK, RTP_HISTORY_SIZE, AnyRtcpPacket, HeaderExtensions, RtcpRtpfbPacket
 from aiortc.utils import uint16_add
 
-from portrait.transports.webrtc.aiortc_patches.srtp import send_together, wait_for_room
+from portrait.transports.webrtc.aiortc_patches.udp_socket import MediaTransport
 
 logger = logging.getLogger(__name__)
 
@@ -28,6 +29,13 @@ NO_TRACK_SECONDS = 0.02
 
 RTP_CLOCK = 1 << 32
 """RTP timestamps are modulo this (RFC 3550 section 5.1)."""
+
+
+COMPONENT = 1
+"""Of an ICE connection; RTCP is multiplexed with it (RFC 5761)."""
+
+RTCP = range(192, 209)
+"""The second byte of an RTCP packet (RFC 5761 section 4)."""
 
 
 class SentPacket(NamedTuple):
@@ -142,6 +150,34 @@ def _due(sender: Any, lost: list[int]) -> list[int]:
             resent[place] = number, now
             due.append(number)
     return due
+
+
+def send_together(transport: Any, packets: list[bytes]) -> None:
+    """Encrypt packets, all of RTP or all of RTCP, and send them with as few system calls as the way takes.
+
+    Raises:
+        ConnectionError: the DTLS transport is not connected.
+    """
+    pair = transport.transport._connection._nominated.get(COMPONENT)
+    if transport._state is not State.CONNECTED or pair is None:
+        raise ConnectionError("cannot send media: not connected")
+    session, way = transport._tx_srtp, pair.protocol.transport
+    protect = session.protect_rtcp if packets[0][1] in RTCP else session.protect
+    datagrams = [protect(packet) for packet in packets]
+    if isinstance(way, MediaTransport):
+        way.send_together(datagrams, pair.remote_addr)
+    else:
+        for datagram in datagrams:
+            way.sendto(datagram, pair.remote_addr)
+    transport._RTCDtlsTransport__tx_bytes += sum(map(len, datagrams))
+    transport._RTCDtlsTransport__tx_packets += len(datagrams)
+
+
+async def wait_for_room(transport: Any) -> None:
+    """Wait while what has been sent waits for a slow line, where that can be known."""
+    pair = transport.transport._connection._nominated.get(COMPONENT)
+    if pair is not None and isinstance(way := pair.protocol.transport, MediaTransport):
+        await way.wait_for_room(pair.remote_addr)
 
 
 _stock_handle_rtcp_packet = RTCRtpSender._handle_rtcp_packet
