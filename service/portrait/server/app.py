@@ -83,14 +83,8 @@ async def run_service(
     loop.set_default_executor(ThreadPoolExecutor(CODEC_THREADS, thread_name_prefix="codec"))
     shared = shared or SharedState()
     notify_config, cluster_config = NotifyConfig.of(settings), ClusterConfig.of(settings)
-    metrics = Metrics(str(shared.index) if shared.count > 1 else None)
-    metrics.registry.register(CpuGrants())
-    metrics.registry.register(DroppedLines())
-    metrics.restarts.inc(restarts)
     security = open_security(settings)
-    if security.certificates is not None:
-        for name in security.certificates.expiries():
-            metrics.certificate(name, partial(_expiry, security.certificates, name))
+    metrics = _make_metrics(shared, restarts, security.certificates)
     models = await asyncio.to_thread(choose_models, settings)
     await asyncio.to_thread(warm, models)
     identify(metrics, models)
@@ -215,6 +209,18 @@ def _tune_process() -> None:
     tune_interpreter()
     # Python keeps the text of each warning it has shown: a client could fill the memory with malformed headers.
     warnings.filterwarnings("ignore", module="aiohttp.multipart")
+
+
+def _make_metrics(shared: SharedState, restarts: int, certificates: Certificates | None) -> Metrics:
+    """The metrics of this worker, which was restarted so often, with those of its process and its certificates."""
+    metrics = Metrics(str(shared.index) if shared.count > 1 else None)
+    metrics.registry.register(CpuGrants())
+    metrics.registry.register(DroppedLines())
+    metrics.restarts.inc(restarts)
+    if certificates is not None:
+        for name in certificates.expiries():
+            metrics.certificate(name, partial(_expiry, certificates, name))
+    return metrics
 
 
 def _expiry(certificates: Certificates, name: str) -> float:
