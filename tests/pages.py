@@ -109,6 +109,7 @@ async def until(page: Page, what: str, wanted: Callable[[Array], bool], video: s
                 last = await result(page, video)
                 if last is not None and wanted(last):
                     return last
+                await asyncio.sleep(0.05)  # a look costs as much as several of the page's frames
     except TimeoutError:
         found = "no picture" if last is None else f"room {mean(last, NEVER)}, person {mean(last, INSIDE)}"
         pytest.fail(f"the result never was {what}: {found}")

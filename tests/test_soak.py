@@ -24,7 +24,7 @@ async def test_sessions_that_leave_in_every_ugly_way_leave_nothing() -> None:
 @pytest.mark.timing
 def test_a_loaded_box_grows_neither_old_nor_large(tmp_path: Path) -> None:
     out, picture = tmp_path / "soak.json", tmp_path / "soak.png"
-    arguments = ["--seconds", "6", "--period", "1", "--loads", "100", "150", "--streams", "2", "--workers", "1"]
+    arguments = ["--seconds", "3", "--period", "1", "--loads", "100", "150", "--streams", "2", "--workers", "1"]
     soak.main([*arguments, "--out", str(out), "--plot", str(picture)])
     result = json.loads(out.read_text())
     assert {name: samples[-1]["streams"] for name, samples in result["samples"].items()} == {"100 %": 2, "150 %": 3}

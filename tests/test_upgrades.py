@@ -21,9 +21,10 @@ from portrait.client import Client, Reply
 from portrait.core.segmenters import EMBEDDED
 from portrait.server.signals import RELOAD, REPLACE
 from tests.boxes import ended, serving, wait_for, workers
+from tests.browser import Browsers
 from tests.people import clip, room
 from tests.rtc import SIZE, Camera, viewer
-from tests.tabs import tab
+from tests.tabs import KIT
 from tests.timing import at_most
 
 Process = subprocess.Popen[str]
@@ -141,39 +142,36 @@ async def test_workers_make_way_one_by_one_and_no_stream_is_lost() -> None:
 
 
 @pytest.mark.timing
-@pytest.mark.parametrize("result", ["composite", "data"])
-async def test_a_page_goes_over_without_a_gap_when_its_worker_makes_way(result: str, tmp_path: Path) -> None:
+async def test_a_page_goes_over_without_a_gap_when_its_worker_makes_way(tmp_path: Path) -> None:
+    """One that is sent composed pictures, then one that composes by masks."""
     with serving("--workers", "2", "--drain-seconds", "20") as (process, told):
-        log, old = Log(process), workers(process.pid)
-        async with tab("chromium", told["page"], tmp_path) as page:
-            await page.evaluate(f"kit.connect({{ result: '{result}', mode: 'color' }})")
-            assert len(await page.evaluate("kit.watch(3)")) == 3
-            await page.evaluate(PAINTED)
-            process.send_signal(REPLACE)
-            await until(lambda: log.says("has taken its place", 2))
-            await until(lambda: len(workers(process.pid)) == 2 and not set(workers(process.pid)) & set(old))
-            assert len(await page.evaluate("kit.watch(3)")) == 3
-            # It was never without a session, and nobody had to be cut off.
-            assert [event for event in await page.evaluate("kit.events") if event[0] == "state"] == []
-            await until(lambda: log.says("drained sessions_cut=0", 2))
-            painted = await page.evaluate("kit.painted")
-            gap = max(later - earlier for earlier, later in pairwise(painted))
-            at_most(f"longest of {len(painted)} gaps, seconds", gap / 1000, 2.0)
+        log = Log(process)
+        async with AsyncExitStack() as stack:
+            browser = Browsers(tmp_path, stack)
+            for count, result in ((2, "composite"), (4, "data")):
+                async with browser.chromium(told["page"]) as page:
+                    await page.evaluate(f"(() => {{ {KIT} }})()")
+                    await page.evaluate(f"kit.connect({{ result: '{result}', mode: 'color' }})")
+                    assert len(await page.evaluate("kit.watch(3)")) == 3
+                    await page.evaluate(PAINTED)
+                    await replace_workers(process, log, count)
+                    assert len(await page.evaluate("kit.watch(3)")) == 3
+                    # It was never without a session, and nobody had to be cut off.
+                    assert [event for event in await page.evaluate("kit.events") if event[0] == "state"] == []
+                    await until(lambda count=count: log.says("drained sessions_cut=0", count))  # type: ignore[misc]
+                    painted = await page.evaluate("kit.painted")
+                    gap = max(later - earlier for earlier, later in pairwise(painted))
+                    at_most(f"{result}: longest of {len(painted)} gaps, seconds", gap / 1000, 2.0)
         process.send_signal(signal.SIGTERM)
         assert (await asyncio.to_thread(ended, process))[0] == 0
 
 
-async def test_successors_that_do_not_come_up_change_nothing(configured: Path, model: Path) -> None:
-    with serving("--workers", "2", "--config", str(configured)) as (process, told):
-        log, old = Log(process), workers(process.pid)
-        model.write_bytes(b"no network at all")
-        process.send_signal(REPLACE)
-        await until(lambda: log.says("worker 0 stays: its successor did not come up"))
-        assert workers(process.pid) == old
-        async with Client(told["grpc"]) as client:
-            assert (await client.segment(room(64, 48))).array.size
-        process.send_signal(signal.SIGTERM)
-        assert (await asyncio.to_thread(ended, process))[0] == 0
+async def replace_workers(process: Process, log: Log, count: int) -> None:
+    """Have both workers replaced, and wait until the log has told of `count` replacements in all."""
+    old = workers(process.pid)
+    process.send_signal(REPLACE)
+    await until(lambda: log.says("has taken its place", count))
+    await until(lambda: len(workers(process.pid)) == 2 and not set(workers(process.pid)) & set(old))
 
 
 @pytest.mark.timing
@@ -223,6 +221,11 @@ async def test_what_cannot_be_used_changes_nothing(count: int, configured: Path,
             seen = log.text.count("nothing has changed")
             process.send_signal(RELOAD)
             await until(lambda seen=seen: log.says("nothing has changed", seen + count))  # type: ignore[misc]
+        old = workers(process.pid)
+        process.send_signal(REPLACE)
+        refused = "there is one worker" if count == 1 else "worker 0 stays: its successor did not come up"
+        await until(lambda: log.says(refused))
+        assert workers(process.pid) == old
         configured.write_text("max_sessions = -1\n")
         seen = log.text.count("nothing has changed")
         process.send_signal(RELOAD)
@@ -230,9 +233,6 @@ async def test_what_cannot_be_used_changes_nothing(count: int, configured: Path,
         assert "PORTRAIT_MAX_SESSIONS=-1" in log.text
         async with Client(told["grpc"]) as client:
             assert (await client.segment(room(64, 48))).array.size
-        if count == 1:
-            process.send_signal(REPLACE)
-            await until(lambda: log.says("there is one worker"))
         process.send_signal(signal.SIGTERM)
         assert (await asyncio.to_thread(ended, process))[0] == 0
 
