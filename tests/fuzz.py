@@ -11,6 +11,9 @@ from pathlib import Path
 
 INSTRUMENTED = [
     "portrait",
+    "aiortc.codecs",
+    "aiortc.rtcsctptransport",
+    "aiortc.rtp",
     "aiortc.sdp",
     "aiohttp.multipart",
     "aiohttp.helpers",

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from fractions import Fraction
 from functools import cache
 from pathlib import Path
+from struct import error, pack
 from typing import Any
 
 import av
@@ -20,6 +21,9 @@ from aiohttp.base_protocol import BaseProtocol
 from aiohttp.test_utils import make_mocked_request
 from aiohttp.web import HTTPException
 from aiortc.jitterbuffer import JitterFrame
+from aiortc.rtcrtpparameters import RTCRtpCodecParameters, RTCRtpHeaderExtensionParameters, RTCRtpParameters
+from aiortc.rtcsctptransport import RTCSctpTransport, crc32c
+from aiortc.rtp import HeaderExtensionsMap, RtcpPacket, RtpPacket, is_rtcp
 from aiortc.sdp import SessionDescription, candidate_from_sdp
 from google.protobuf.message import DecodeError
 
@@ -35,6 +39,9 @@ from portrait.transports.grpc.codec import GrpcCodec, IncomingPicture, read_outp
 from portrait.transports.grpc.kserve import MASK, InferRequest, read_inputs
 from portrait.transports.http.changes import read_change
 from portrait.transports.http.stills import _read_request
+from portrait.transports.webrtc import aiortc_patches
+from portrait.transports.webrtc.aiortc_patches.data_channels import MOST_CHANNELS, read_nothing
+from portrait.transports.webrtc.aiortc_patches.receiver import depayload, read_packet
 from portrait.transports.webrtc.aiortc_patches.video_codecs import BoundedH264Decoder, BoundedVp8Decoder
 from portrait.transports.webrtc.offer_limits import check_fragment, check_offer
 from portrait.transports.webrtc.session_description import parse_offer
@@ -147,6 +154,66 @@ def read_video(decoder: Any, data: bytes) -> None:
         decoder.decode(JitterFrame(data, 0))
 
 
+class Silent:
+    """A DTLS transport that sends nothing, and counts."""
+
+    def __init__(self) -> None:
+        self.sent = 0
+        self.state, self._role = "connected", "server"
+
+    async def _send_data(self, data: bytes) -> None:
+        self.sent += 1
+
+    def _unregister_data_receiver(self, receiver: object) -> None:
+        pass
+
+
+async def read_sctp(data: bytes) -> None:
+    """The chunks of a packet, whose head and checksum are right, of a client with an open association."""
+    aiortc_patches.install()
+    transport: Any = Silent()
+    sctp: Any = RTCSctpTransport(transport)
+    read_nothing(sctp)
+    sctp._remote_port = 5000
+    sctp._last_received_tsn, sctp._association_state = 0, sctp.State.ESTABLISHED
+    head = pack("!HHL", 5000, 5000, sctp._local_verification_tag)
+    await sctp._handle_data(head + pack("<L", crc32c(head + bytes(4) + data)) + data)
+    assert transport.sent <= MOST_ANSWERS
+    assert not sctp._inbound_streams
+    await sctp.stop()
+
+
+MOST_ANSWERS = 8 + 2 * MOST_CHANNELS
+"""To one packet: to a chunk of each type, and to channels that are opened."""
+
+EXTENSIONS = [
+    "urn:ietf:params:rtp-hdrext:sdes:mid",
+    "http://www.webrtc.org/experiments/rtp-hdrext/abs-send-time",
+    "urn:ietf:params:rtp-hdrext:ssrc-audio-level",
+]
+
+
+@cache
+def extensions() -> HeaderExtensionsMap:
+    known = HeaderExtensionsMap()
+    headers = [RTCRtpHeaderExtensionParameters(number, uri) for number, uri in enumerate(EXTENSIONS, 1)]
+    known.configure(RTCRtpParameters(headerExtensions=headers))
+    return known
+
+
+def read_rtp(data: bytes) -> None:
+    """A packet after its decryption, as a camera's first one is read, as the later ones are, and as feedback."""
+    if is_rtcp(data):
+        RtcpPacket.parse(data)
+        return
+    first = RtpPacket.parse(data, extensions())
+    later = read_packet(data)
+    assert later is not None
+    assert later.payload == first.payload
+    for name in ("VP8", "H264"):
+        depayload(RTCRtpCodecParameters(f"video/{name}", 90_000, payloadType=96), later.payload)
+
+
 def read_settings(data: bytes) -> None:
     with file_of(data) as path:
         use(load_settings({"config": str(path)}, {}))
@@ -208,6 +275,8 @@ TARGETS = {
     "picture": Target(read_picture),
     "vp8": Target(lambda data: read_video(BoundedVp8Decoder(), data), (av.FFmpegError,)),
     "h264": Target(lambda data: read_video(BoundedH264Decoder(), data), (av.FFmpegError,)),
+    "sctp": Target(lambda data: asyncio.run(read_sctp(data)), lenient=True),
+    "rtp": Target(read_rtp, (ValueError, error)),
     "message": Target(read_message, (PortraitError, DecodeError)),
     "inference": Target(read_inference, (PortraitError, DecodeError)),
     "settings": Target(read_settings),

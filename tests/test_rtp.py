@@ -1,6 +1,7 @@
 """RTP as senders really send it: padding, losses, pictures that cannot be decoded, odd sizes."""
 
 import asyncio
+import struct
 from asyncio import timeout
 from itertools import pairwise
 from typing import Any
@@ -89,6 +90,32 @@ async def test_a_connection_whose_media_is_of_too_many_sources_is_ended(
             await ended
             while len(sessions):
                 await asyncio.sleep(0.01)
+
+
+def extended(profile: int, values: bytes) -> bytes:
+    """An RTP packet of a source of its own, with these header extensions."""
+    return struct.pack("!BBHLLHH", 0x90, 96, 1, 1, 1234, profile, len(values) // 4) + values
+
+
+MALFORMED = {
+    "extensions of one byte": [extended(0xBEDE, bytes([number << 4, 1, 0, 0])) for number in range(1, 15)],
+    "extensions of no byte": [extended(0x1000, bytes([number, 0, 0, 0])) for number in range(1, 15)],
+    "an estimate for absent sources": [struct.pack("!BBHLL4sBBH", 0x8F, 206, 4, 1, 0, b"REMB", 200, 0, 1)],
+}
+
+
+@pytest.mark.parametrize("name", MALFORMED)
+async def test_a_packet_of_wrong_lengths_ends_no_session(name: str, caplog: pytest.LogCaptureFixture) -> None:
+    """Nor does it write a traceback: a sender can send as many as it likes."""
+    async with fake_service(FakeModel(full_mask)) as (url, sessions), handmade(url) as client:
+        encoder = Encoder()
+        await client.connect("/webrtc")
+        await client.until_frames(3, encoder)
+        for packet in MALFORMED[name]:
+            await client.transceiver.sender.transport._send_rtp(packet)
+        await client.until_frames(5, encoder)
+        assert len(sessions) == 1
+    assert "Traceback" not in caplog.text
 
 
 async def test_padding_before_and_after_the_first_picture_changes_nothing() -> None:

@@ -15,8 +15,9 @@ Replaced for the process, by `install`:
    datagrams and addresses of a peer without a bound, and, closed at the moment in which it connects, asks for its
    peer's consent forever (`udp_socket.py`, `ice.py`).
 8. DTLS: aiortc offers cipher suites for ECDSA only, while GStreamer and others bring RSA certificates, it parses
-   certificates that it need only hash, it announces its own by three fingerprints, and it keeps state for any number of
-   sources of media (`dtls.py`).
+   certificates that it need only hash, it announces its own by three fingerprints, it keeps state for any number of
+   sources of media, it ends a connection for a malformed packet, and it reads one record of a datagram and keeps the
+   others (`dtls.py`).
 9. RTCP BYE, with which aiortc ends a track. It says that one source has left (RFC 3550 section 6.6), as an encoder does
    that starts again with another one. A peer that leaves closes the connection, or falls silent.
 10. Sending: aiortc builds, encrypts and sends a picture packet by packet, and sends one again as often as a request
@@ -31,7 +32,8 @@ Replaced in each connection:
 12. The bandwidth estimate of a camera, which begins at whatever the sender sends and rises by 8 % a second
     (`receiver.py`).
 13. The encoder of a sender, which runs where its pictures are made (`video_codecs.py`).
-14. What clients send on data channels, which is kept without a bound (`data_channels.py`).
+14. What clients send on data channels, which is kept without a bound, and SCTP's packets, one of which can hold the
+    event loop up for seconds, or for ever (`data_channels.py`).
 15. A publisher's sound, which aiortc decodes, and the times in a viewer's sender reports (`sound.py`).
 16. The way of a camera's packets, each of which waits in a queue for a task (`receiver.py`).
 17. UDP sockets, which are bound to any port, one for each connection, and read one datagram per turn of the event loop
@@ -50,11 +52,13 @@ from aioice.ice import StunProtocol
 from aiortc import rtcdtlstransport, rtcicetransport, rtcpeerconnection, rtcrtpreceiver, rtcrtpsender, rtcsctptransport
 
 from portrait.transports.webrtc.aiortc_patches.codecs import find_common_codecs
+from portrait.transports.webrtc.aiortc_patches.data_channels import decode_params
 from portrait.transports.webrtc.aiortc_patches.dtls import (
     create_ssl_context,
     get_fingerprints,
     handle_rtcp_data,
     handle_rtp_data,
+    receive_next,
     validate_peer_identity,
 )
 from portrait.transports.webrtc.aiortc_patches.ice import LiveIce
@@ -93,11 +97,13 @@ def install() -> None:
     rtcpeerconnection.find_common_codecs = find_common_codecs
     for module in (rtcrtpreceiver, rtcrtpsender, rtcsctptransport):
         module.time = STEADY  # type: ignore[attr-defined]
+    rtcsctptransport.decode_params = decode_params
     StunProtocol.datagram_received = datagram_received  # type: ignore[method-assign]
     rtcicetransport.Connection = LiveIce  # type: ignore[attr-defined]
     rtcdtlstransport.RTCCertificate._create_ssl_context = create_ssl_context  # type: ignore[method-assign]
     rtcdtlstransport.RTCCertificate.getFingerprints = get_fingerprints  # type: ignore[method-assign]
     rtcdtlstransport.RTCDtlsTransport._validate_peer_identity = validate_peer_identity  # type: ignore[method-assign]
+    rtcdtlstransport.RTCDtlsTransport._recv_next = receive_next  # type: ignore[method-assign]
     rtcdtlstransport.RTCDtlsTransport._handle_rtp_data = handle_rtp_data  # type: ignore[method-assign]
     rtcdtlstransport.RTCDtlsTransport._handle_rtcp_data = handle_rtcp_data  # type: ignore[method-assign]
     rtcrtpsender.RTCRtpSender._run_rtp = run_rtp  # type: ignore[method-assign]

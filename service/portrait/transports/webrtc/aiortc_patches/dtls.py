@@ -1,6 +1,9 @@
 """DTLS and SRTP: the suites that are offered, the certificates that are accepted, the sources that are listened to."""
 
 import logging
+import struct
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from aiortc.rtcdtlstransport import RTCCertificate, RTCDtlsFingerprint, RTCDtlsParameters, RTCDtlsTransport, State
@@ -8,6 +11,7 @@ from OpenSSL import SSL
 
 from portrait.transports.webrtc.aiortc_patches.ice import LiveIce
 from portrait.transports.webrtc.aiortc_patches.receiver import CameraPackets
+from portrait.transports.webrtc.aiortc_patches.udp_socket import LARGEST
 
 logger = logging.getLogger(__name__)
 
@@ -60,6 +64,26 @@ def validate_peer_identity(self: Any, remoteParameters: RTCDtlsParameters) -> No
         self._set_state(State.FAILED)
 
 
+async def receive_next(self: Any) -> None:
+    """As aiortc, and all records of a datagram, of which there may be several (RFC 6347 section 4.1.1).
+
+    Replaces RTCDtlsTransport._recv_next, which reads one. The others stayed in OpenSSL's buffer, which grew by as much.
+
+    Raises:
+        ConnectionError: the connection has ended.
+    """
+    await _stock_receive_next(self)
+    while self._state is State.CONNECTED:
+        try:
+            data = self._ssl.recv(LARGEST)
+        except SSL.ZeroReturnError:
+            raise ConnectionError from None
+        except SSL.Error:
+            return
+        if self._data_receiver is not None:
+            await self._data_receiver._handle_data(data)
+
+
 async def handle_rtp_data(self: Any, data: bytes, arrival_time_ms: int) -> None:
     """As aiortc, for a bounded number of sources. Replaces RTCDtlsTransport._handle_rtp_data.
 
@@ -70,7 +94,8 @@ async def handle_rtp_data(self: Any, data: bytes, arrival_time_ms: int) -> None:
     """
     source, ice = data[8:12], self.transport._connection
     _register_source(self, source)
-    await _stock_handle_rtp_data(self, data, arrival_time_ms)
+    with _dropping_malformed():
+        await _stock_handle_rtp_data(self, data, arrival_time_ms)
     receiver = self._rtp_router.ssrc_table.get(int.from_bytes(source, "big"))
     if receiver is not None and isinstance(ice, LiveIce) and ice._queue.empty():
         if ice.cameras is None:
@@ -85,7 +110,17 @@ async def handle_rtcp_data(self: RTCDtlsTransport, data: bytes) -> None:
         ConnectionError: one source too many, which ends the transport.
     """
     _register_source(self, data[4:8])
-    await _stock_handle_rtcp_data(self, data)
+    with _dropping_malformed():
+        await _stock_handle_rtcp_data(self, data)
+
+
+@contextmanager
+def _dropping_malformed() -> Iterator[None]:
+    """Drop a packet of which a part has another length than its type's: aiortc ends the connection with a traceback."""
+    try:
+        yield
+    except struct.error as error:
+        logger.debug("a packet ignored: %s", error)
 
 
 def _register_source(transport: RTCDtlsTransport, source: bytes) -> None:
@@ -98,6 +133,7 @@ def _register_source(transport: RTCDtlsTransport, source: bytes) -> None:
 
 
 _stock_create_ssl_context = RTCCertificate._create_ssl_context
+_stock_receive_next = RTCDtlsTransport._recv_next
 _stock_get_fingerprints = RTCCertificate.getFingerprints
 _stock_handle_rtp_data = RTCDtlsTransport._handle_rtp_data
 _stock_handle_rtcp_data = RTCDtlsTransport._handle_rtcp_data

@@ -4,6 +4,8 @@ from typing import Any
 
 from aiortc import RTCPeerConnection
 
+from portrait.transports.webrtc.aiortc_patches.data_channels import REPLACED
+
 
 def release(pc: RTCPeerConnection) -> None:
     """Break the reference cycles of a closed connection.
@@ -31,5 +33,6 @@ def release(pc: RTCPeerConnection) -> None:
         ice.iceGatherer.remove_all_listeners()
     if (sctp := internals._RTCPeerConnection__sctp) is not None:
         sctp.remove_all_listeners()
-        vars(sctp).pop("_receive_data_chunk", None)
+        for name in REPLACED:
+            vars(sctp).pop(name, None)
     pc.remove_all_listeners()
