@@ -9,6 +9,9 @@ NODE := tests/node/node_modules/ready docs/examples/node/node_modules/ready
 
 LONG := -s -o faulthandler_timeout=0
 
+# Tests start hundreds of processes: without compiled files each of them compiles the package anew.
+unexport PYTHONDONTWRITEBYTECODE
+
 .DEFAULT_GOAL := help
 
 .PHONY: help

@@ -21,12 +21,12 @@ os.environ |= {"PORTRAIT_CPU_SHARE": "0", "PORTRAIT_QUALITY_STEPS": "0"}
 os.environ["PORTRAIT_MEDIA_PORT"] = "0"
 
 LONGEST_FIRST = (
-    "faults/test_fail_closed", "test_upgrades", "test_workers", "network/test_cuts", "test_browser_module", "test_page",
-    "faults/test_machine", "test_page_code", "test_browser_session", "test_soak", "network/test_network",
-    "network/test_browser", "faults/test_peers", "test_clients", "test_vanished_clients", "test_supervisor",
-    "test_page_words", "test_page_access", "faults/test_processes", "test_hostile_bombs", "test_page_pictures",
-    "test_js_package", "test_openapi",
-    "test_browser_examples", "test_cli", "test_churn", "test_fuzz", "test_hostile_offers", "test_commands",
+    "test_upgrades", "test_cli", "network/test_network", "test_browser_module", "faults/test_machine", "test_workers",
+    "test_pixel_budget", "test_browser_session", "test_soak", "test_page", "faults/test_fail_closed",
+    "network/test_cuts", "test_supervisor", "test_page_code", "test_openapi", "network/test_browser",
+    "faults/test_peers", "test_getting_started", "test_browser_examples", "test_commands", "test_js_package",
+    "test_clients", "test_vanished_clients", "test_page_words", "test_page_access", "faults/test_processes",
+    "test_hostile_bombs", "test_page_pictures", "test_kserve", "test_fuzz", "test_churn", "test_hostile_offers",
 )  # fmt: skip
 """Files in the order in which `--dist loadfile` hands them out; the others follow. No worker waits for a long one."""
 
