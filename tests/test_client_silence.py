@@ -1,46 +1,21 @@
 """Streams fail over from servers that are silent: before they accept, after that, and after the last frame."""
 
 import asyncio
-import socket
 import time
 from asyncio import timeout
-from collections.abc import AsyncIterator, Callable
-from contextlib import AsyncExitStack, asynccontextmanager
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack
 from typing import Any
 
-import grpc.aio
+import grpc
 import numpy as np
 import pytest
 
 from portrait.client import Client, ClientError
 from portrait.v1 import segmentation_pb2 as pb
-from portrait.v1 import segmentation_pb2_grpc as pb_grpc
+from tests.silence import INFO, SILENT, result, serving, silent, silent_when_accepted
 
 FRAME = np.zeros((8, 8, 3), np.uint8)
-INFO = pb.StreamInfo(max_in_flight=4)
-
-
-def result(request: pb.SegmentStreamRequest) -> pb.SegmentStreamResponse:
-    return pb.SegmentStreamResponse(result=pb.FrameResult(id=request.frame.id))
-
-
-async def silent(requests: AsyncIterator[Any], context: Any) -> None:
-    """Nothing, to a call that has been accepted."""
-    await asyncio.Event().wait()
-
-
-async def silent_when_accepted(requests: AsyncIterator[Any], context: Any) -> None:
-    await context.write(pb.SegmentStreamResponse(info=INFO))
-    await asyncio.Event().wait()
-
-
-async def silent_after_one(requests: AsyncIterator[Any], context: Any) -> None:
-    await context.write(pb.SegmentStreamResponse(info=INFO))
-    async for request in requests:
-        if request.HasField("frame"):
-            await context.write(result(request))
-            break
-    await asyncio.Event().wait()
 
 
 async def good(requests: AsyncIterator[Any], context: Any) -> None:
@@ -53,39 +28,6 @@ async def good(requests: AsyncIterator[Any], context: Any) -> None:
 async def good_without_end(requests: AsyncIterator[Any], context: Any) -> None:
     await good(requests, context)
     await asyncio.Event().wait()
-
-
-@asynccontextmanager
-async def serving(answer: Callable[[AsyncIterator[Any], Any], Any]) -> AsyncIterator[str]:
-    """A server whose streams are answered so; its address."""
-
-    class Servicer(pb_grpc.SegmentationServiceServicer):
-        async def SegmentStream(self, request_iterator: Any, context: Any) -> None:  # type: ignore[override]  # noqa: N802
-            await answer(request_iterator, context)
-
-    server = grpc.aio.server()
-    pb_grpc.add_SegmentationServiceServicer_to_server(Servicer(), server)
-    port = server.add_insecure_port("127.0.0.1:0")
-    await server.start()
-    try:
-        yield f"127.0.0.1:{port}"
-    finally:
-        await server.stop(0)
-
-
-@asynccontextmanager
-async def serving_no_protocol() -> AsyncIterator[str]:
-    """A port where the kernel accepts connections and no process reads them, as when it is stopped."""
-    with socket.create_server(("127.0.0.1", 0)) as listening:
-        yield f"127.0.0.1:{listening.getsockname()[1]}"
-
-
-SILENT: dict[str, Callable[[], Any]] = {
-    "no protocol": serving_no_protocol,
-    "before it accepts": lambda: serving(silent),
-    "after it has accepted": lambda: serving(silent_when_accepted),
-    "after one frame": lambda: serving(silent_after_one),
-}
 
 
 @pytest.mark.parametrize("every_frame", [True, False])
