@@ -18,9 +18,11 @@ from aiortc.rtcrtpparameters import RTCRtpCodecParameters
 from portrait.core.compositors import Options
 from portrait.errors import BadPicture
 from portrait.image.backgrounds import load_background
+from portrait.image.frame import Frame
 from portrait.transports.webrtc.aiortc_patches import video_codecs as decoders
 from portrait.transports.webrtc.backlog import CodedPictures, Decoding
 from portrait.transports.webrtc.codec import CameraCodec
+from portrait.transports.webrtc.keyframes import coded_size
 from tests.claims import png
 from tests.frames import decode_bgr
 from tests.people import room
@@ -181,6 +183,50 @@ def test_all_pictures_are_decoded_and_the_newest_is_returned() -> None:
     assert newest.timestamp.ticks == 9000
     # Each builds on the one before: without the third the second's grey would stay.
     assert newest.y.mean() == pytest.approx(180, abs=8)
+
+
+@pytest.mark.parametrize(
+    ("width", "height", "profile"),
+    [
+        (640, 360, "baseline"), (1366, 768, "high"), (1920, 1080, "high"), (1280, 720, "high444"), (17, 33, "high444"),
+        (1920, 1080, "interlaced"), (640, 360, "interlaced"),
+    ],
+)  # fmt: skip
+def test_the_size_of_an_h264_picture_is_read_before_it_is_decoded(width: int, height: int, profile: str) -> None:
+    """Cropped: 1080 lines are coded as 1088."""
+    encoder = av.CodecContext.create("libx264", "w")
+    assert isinstance(encoder, av.VideoCodecContext)
+    encoder.width, encoder.height, encoder.time_base = width, height, Fraction(1, 30)
+    encoder.pix_fmt = "yuv444p" if profile == "high444" else "yuv420p"
+    settings = {"interlaced": {"x264-params": "interlaced=1"}, "high": {"x264-params": "cqm=jvt"}}
+    encoder.options = {"preset": "ultrafast", **settings.get(profile, {})}
+    picture = av.VideoFrame(width, height, encoder.pix_fmt)
+    picture.pts = 0
+    data = b"".join(bytes(packet) for packet in [*encoder.encode(picture), *encoder.encode(None)])
+    assert coded_size(data) == (width, height)
+    assert coded_size(data[data.index(b"\0\0\1\x68") :]) is None  # without its sequence parameter set
+
+
+@pytest.mark.parametrize("codec", ["libvpx", "libx264"])
+def test_a_stream_of_too_large_pictures_is_refused_undecoded_and_shown_again_once_they_are_smaller(codec: str) -> None:
+    """A decoder keeps up to seventeen pictures, 230 MB of the largest that it takes, for as long as the session."""
+    kind = RTCRtpCodecParameters("video/VP8" if codec == "libvpx" else "video/H264", 90_000, payloadType=97)
+    large, small = key_frame(codec, 4096, 2304), key_frame(codec, 64, 64)
+    camera, decoding = CameraCodec(64 * 64), Decoding(lambda: None)
+
+    def decode(*pictures: bytes) -> Frame:
+        frames = [(kind, JitterFrame(data, 3000 * number)) for number, data in enumerate(pictures)]
+        return camera.decode(CodedPictures(frames, 0.0, decoding), 0.0, Options("mask"))
+
+    assert decode(small).width == 64
+    forget_peak()
+    before = peak()
+    for pictures in ((large,), (b"\x01what follows it",), (small, large)):
+        with pytest.raises(BadPicture, match="4096x2304 is 9437184 pixels; expected at most 4096"):
+            decode(*pictures)
+    assert peak() - before < 8 * 2**20
+    assert decoding.failing_since is None  # it is told why, and not ended
+    assert decode(large, small).width == 64
 
 
 def test_what_cannot_be_decoded_is_named_a_keyframe_asked_for_and_the_next_one_shown() -> None:

@@ -10,12 +10,12 @@ from portrait.core.pipeline import Result
 from portrait.errors import BadPicture
 from portrait.image.av_frame import frame_from_av
 from portrait.image.convert import recolored
-from portrait.image.frame import CAMERA, Frame
+from portrait.image.frame import CAMERA, Frame, check_size
 from portrait.sessions.broadcasts import make_outputs, mask_frame
 from portrait.transports.webrtc.aiortc_patches.receiver import rtp_time
 from portrait.transports.webrtc.aiortc_patches.video_codecs import EncodedPicture, PictureEncoder, bounded_decoder
 from portrait.transports.webrtc.backlog import CodedPictures
-from portrait.transports.webrtc.keyframes import is_keyframe
+from portrait.transports.webrtc.keyframes import coded_size, is_keyframe
 from portrait.transports.webrtc.mask_channel import MaskMessage
 
 
@@ -28,6 +28,8 @@ class CameraCodec:
         self._max_pixels = max_pixels
         self._codec_name = ""
         self._decoder: Decoder | None = None
+        self._too_large: BadPicture | None = None
+        """Why pictures are refused undecoded, from a keyframe of more pixels than the limit to the next keyframe."""
 
     def decode(self, picture: CodedPictures, arrived: float, options: Options) -> Frame:
         """Decode all pictures and return the newest.
@@ -37,6 +39,9 @@ class CameraCodec:
         """
         newest, error = None, "no keyframe has come yet"
         for codec, coded in picture.pictures:
+            self._check_size(coded.data)
+            if self._too_large is not None:
+                continue
             if self._decoder is None or codec.name != self._codec_name:
                 self._codec_name, self._decoder = codec.name, bounded_decoder(codec)
             try:
@@ -50,11 +55,27 @@ class CameraCodec:
                     self._decoder = None
             else:
                 newest = frames[-1] if frames else newest
+        if self._too_large is not None:
+            picture.decoding.succeeded()
+            raise self._too_large
         if newest is None:
             raise BadPicture("frame", f"it cannot be decoded: {error}")
         picture.decoding.succeeded()
         assert isinstance(newest, av.VideoFrame)
         return frame_from_av(newest, self._max_pixels, arrived)
+
+    def _check_size(self, data: bytes) -> None:
+        """Note whether the pictures from here on are too large, and free a decoder of larger ones.
+
+        H.264 lets a sender have seventeen pictures kept, which at 4096x2304 are 230 MB.
+        """
+        if (size := coded_size(data)) is None:
+            return
+        self._too_large = None
+        try:
+            check_size(*size, self._max_pixels, "frame")
+        except BadPicture as error:
+            self._too_large, self._decoder = error, None
 
     def close(self) -> None:
         """Free the decoder. Idempotent; after the session has closed."""
