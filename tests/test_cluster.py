@@ -14,6 +14,7 @@ from typing import Any
 import aiohttp
 import grpc.aio
 import pytest
+from yarl import URL
 
 from portrait.client import Client, ClientError
 from portrait.cluster.config import ClusterConfig
@@ -26,6 +27,7 @@ from portrait.v1 import segmentation_pb2_grpc as pb_grpc
 from tests.boxes import serving
 from tests.people import Clip
 from tests.rtc import Camera, viewer
+from tests.test_worker_proxy import ask_raw
 from tests.whip import publisher, shown, watcher
 
 __all__ = ["shown"]  # a fixture
@@ -164,6 +166,30 @@ async def test_only_a_signed_address_is_called(pods: tuple[Pod, Pod]) -> None:
                     assert await title(response) == (404, "NO_SUCH_SESSION"), name
         with pytest.raises(TimeoutError):
             foreign.accept()
+
+
+async def test_a_target_that_names_a_host_is_asked_of_the_pod_and_not_of_that_host(
+    pods: tuple[Pod, Pod], shown: Clip
+) -> None:
+    """A target with a host of its own (RFC 9112 section 3.2.2) made a pod call that host, with the client's headers."""
+    called: list[bytes] = []
+
+    async def take(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        called.append(await reader.readline())
+        writer.close()
+
+    home, other = pods
+    async with viewer(home.url, Camera(shown)) as one, publisher(home.url, shown) as two, timeout(120):
+        await one.connect()
+        await two.connect("/whip/named")
+        inner = await asyncio.start_server(take, "127.0.0.1", 0)
+        host, path = f"http://127.0.0.1:{inner.sockets[0].getsockname()[1]}", one.location.removeprefix(home.url)
+        answers = [await ask_raw(URL(other.url), f"{line} HTTP/1.1") for line in (
+            f"GET {host}{path}", f"GET {host}/{path}", f"DELETE {host}{path}?x=1", f"POST {host}/whep/named",
+        )]  # fmt: skip
+        assert [answer.split(maxsplit=2)[1] for answer in answers] == [b"200", b"404", b"200", b"400"]
+        inner.close()
+    assert called == []
 
 
 async def test_a_pod_that_is_not_reached_is_lost_or_gone(pods: tuple[Pod, Pod]) -> None:

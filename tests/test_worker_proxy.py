@@ -1,12 +1,14 @@
 """What one worker does for another: sessions, viewers and stills are found from every connection."""
 
 import asyncio
+import gzip
 import io
 import json
 import math
 import time
+import zlib
 from asyncio import timeout
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, suppress
 from pathlib import Path
 from typing import Any
@@ -83,6 +85,44 @@ async def test_stills_travel_to_another_worker_and_back_whole(box: tuple[Process
                 assert response.status == 200, await response.text()
                 answers.add(await response.read())
     assert len(answers) == 1
+
+
+@pytest.mark.parametrize(("coding", "compress"), [("gzip", gzip.compress), ("deflate", zlib.compress)])
+async def test_a_compressed_body_is_understood_whichever_worker_answers(
+    box: tuple[Process, dict[str, Any]], shown: Clip, coding: str, compress: Callable[[bytes], bytes]
+) -> None:
+    """It was sent on uncompressed and said to be compressed, so that it was refused by chance."""
+    url = box[1]["page"].rstrip("/")
+    headers = {"Content-Type": "application/json", "Content-Encoding": coding, "Connection": "close"}
+    async with viewer(url, Camera(shown)) as one, viewer(url, Camera(shown)) as two:
+        for each in (one, two):
+            await each.connect(mode="color")
+        assert worker_of(one.location) != worker_of(two.location)
+        for body, status in ((compress(b'{"mode": "blur"}'), 200), (b"is not compressed", 400)):
+            answers = []
+            for each in (one, two) * 6:  # a connection of its own each: the kernel chooses who takes it
+                async with each.http.patch(each.location, data=body, headers=headers) as response:
+                    answers.append(response.status)
+            assert answers == [status] * 12
+
+
+async def test_a_target_with_a_host_is_answered_whichever_worker_takes_it(box: tuple[Process, dict[str, Any]]) -> None:
+    """As RFC 9112 section 3.2.2 wants it; it was 404 where another worker had to answer."""
+    url = URL(box[1]["page"])
+    for target in ("http://other.example/v1/sessions/{}-nobody", "/v1/sessions/{}-nobody"):
+        for worker in (0, 1) * 4:
+            answer = await ask_raw(url, f"GET {target.format(worker)} HTTP/1.1")
+            assert b"NO_SUCH_SESSION" in answer
+
+
+async def ask_raw(url: URL, line: str) -> bytes:
+    """The whole answer to a request of this first line."""
+    reader, writer = await asyncio.open_connection(url.host, url.port)
+    async with timeout(60):
+        writer.write(f"{line}\r\nHost: box\r\nConnection: close\r\n\r\n".encode())
+        answer = await reader.read()
+    writer.close()
+    return answer
 
 
 async def test_headers_that_are_not_utf8_reach_no_other_worker(box: tuple[Process, dict[str, Any]]) -> None:

@@ -41,8 +41,11 @@ class Cluster:
     """The same, with a connection for each request: one that was kept may lead to a pod that has vanished."""
 
     def url(self, address: str, path: str) -> URL:
-        """Where another pod answers; `path` as it came in a request, encoded."""
-        return pod_url(self.config, address).join(URL(path, encoded=True))
+        """Where another pod answers; `path` begins with a slash and is encoded.
+
+        Nothing in it can name another host, as a URL that is joined could.
+        """
+        return URL(str(pod_url(self.config, address)).rstrip("/") + path, encoded=True)
 
 
 def pod_url(config: ClusterConfig, address: str) -> URL:

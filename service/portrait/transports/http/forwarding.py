@@ -4,7 +4,7 @@ import asyncio
 import json
 import re
 import time
-from collections.abc import Mapping
+from collections.abc import AsyncIterator, Mapping
 from contextlib import suppress
 
 import aiohttp
@@ -33,8 +33,16 @@ REMOTE = "X-Portrait-Remote"
 INTERNAL = web.RequestKey("internal", bool)
 """Whether another worker or pod asks, and no client."""
 
+DECODED = {"br", "deflate", "gzip", "zstd"}
+"""Content codings of a request that aiohttp has undone when its body is forwarded."""
+
 RECONNECT_SECONDS = 1.0
 """How long a relay waits before it connects again."""
+
+
+def target_of(request: web.Request) -> str:
+    """Path and query of a request as they came, without the host that a target may name (RFC 9112 section 3.2.2)."""
+    return request.rel_url.raw_path_qs
 
 
 async def pass_on(request: web.Request, client: aiohttp.ClientSession, url: str | URL) -> web.StreamResponse:
@@ -42,8 +50,13 @@ async def pass_on(request: web.Request, client: aiohttp.ClientSession, url: str 
 
     Raises:
         aiohttp.ClientError: there is no answer. One that breaks off is cut for the client as well.
+        web.RequestPayloadError, web.HTTPRequestTimeout: the body cannot be read, or takes too long.
     """
+    body = _Body(request)
     headers = forwarded(request.headers)
+    if headers.get("Content-Encoding", "").lower() in DECODED:
+        del headers["Content-Encoding"]
+        headers.pop("Content-Length", None)
     headers[REMOTE] = request.remote or ""
     answer: web.StreamResponse | None = None
     try:
@@ -51,7 +64,7 @@ async def pass_on(request: web.Request, client: aiohttp.ClientSession, url: str 
             request.method,
             url,
             headers=headers,
-            data=request.content if request.body_exists else None,
+            data=body.read() if request.body_exists else None,
             allow_redirects=False,
             skip_auto_headers=("User-Agent", "Accept", "Accept-Encoding", "Content-Type"),
         ) as came:
@@ -63,10 +76,29 @@ async def pass_on(request: web.Request, client: aiohttp.ClientSession, url: str 
             return answer
     except aiohttp.ClientError:
         if answer is None or not answer.prepared:
+            if body.failure is not None:
+                raise body.failure from None
             raise
         if request.transport is not None:
             request.transport.abort()  # part of the answer has been sent: a problem would look like its rest
         return answer
+
+
+class _Body:
+    """The body of a request that is forwarded, and why it could not be read: the client of aiohttp does not tell."""
+
+    def __init__(self, request: web.Request) -> None:
+        self._request = request
+        self.failure: Exception | None = None
+
+    async def read(self) -> AsyncIterator[bytes]:
+        """Its pieces as they come."""
+        try:
+            async for chunk in self._request.content.iter_any():
+                yield chunk
+        except Exception as error:
+            self.failure = error
+            raise
 
 
 def forwarded(headers: Mapping[str, str]) -> CIMultiDict[str]:

@@ -18,7 +18,7 @@ from portrait.metrics import Metrics
 from portrait.sessions.broadcasts import RETRY_AFTER, Broadcasts
 from portrait.sessions.presence_feed import Listener
 from portrait.transports.http.events import RELAYS
-from portrait.transports.http.forwarding import pass_on, relay_events
+from portrait.transports.http.forwarding import pass_on, relay_events, target_of
 
 PUBLISHING, VIEWING = "/whip/{stream}", ("/whep/{stream}", "/whep/{stream}/{output}")
 """Paths where POST names a stream that another pod may have."""
@@ -106,7 +106,7 @@ class PodProxy:
     async def _pass_on(self, request: web.Request, address: str, kind: str) -> web.StreamResponse:
         cluster = self.cluster
         try:
-            response = await pass_on(request, cluster.forwarder, cluster.url(address, request.raw_path))
+            response = await pass_on(request, cluster.forwarder, cluster.url(address, target_of(request)))
         except aiohttp.ClientError:
             self._metrics.forwarded(kind, "failed")
             raise

@@ -20,7 +20,7 @@ from aiohttp.typedefs import Handler, Middleware
 
 from portrait.errors import NoSuchSession, WorkerLost
 from portrait.transports.http.events import RELAYS, Relay
-from portrait.transports.http.forwarding import forwarded, pass_on, relay_events, use_forwarded_address
+from portrait.transports.http.forwarding import forwarded, pass_on, relay_events, target_of, use_forwarded_address
 from portrait.workers.ids import owner_of_id
 from portrait.workers.shared_state import SharedState
 
@@ -135,7 +135,7 @@ class WorkerProxy:
             NoSuchSession, WorkerLost: the worker is gone.
         """
         try:
-            return await pass_on(request, self._clients[index], f"http://worker{request.raw_path}")
+            return await pass_on(request, self._clients[index], f"http://worker{target_of(request)}")
         except aiohttp.ClientError as error:
             if "id" in request.match_info:
                 raise NoSuchSession("no session has this id, or it has ended") from error
