@@ -1,5 +1,10 @@
 """Every refusal and every refused picture is counted where it is told, by its transport."""
 
+import errno
+import resource
+import subprocess
+import threading
+
 import aiohttp
 import grpc.aio
 import numpy as np
@@ -7,11 +12,13 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from portrait.client import Client, ClientError, Picture
+from portrait.errors import OutOfResources, refusal_of
 from portrait.kserve import inference_pb2 as kserve
 from portrait.kserve import inference_pb2_grpc as kserve_grpc
 from portrait.server.app import RunningService, run_service
 from portrait.settings import Settings
 from portrait.transports.webrtc import offer_limits
+from tests.boxes import serving
 from tests.calls import jpeg
 from tests.people import Clip
 from tests.ports import free_ports
@@ -112,3 +119,59 @@ async def test_every_refused_still_is_counted(service: RunningService) -> None:
         ("refused", "http"): 1.0,
         ("refused", "grpc"): 3.0,
     }
+
+
+async def test_a_service_without_a_descriptor_refuses_new_sessions_and_keeps_the_open_ones() -> None:
+    """Its first WebRTC session was a 500 with a traceback: something had to be opened, and could not."""
+    with serving("--workers", "1", stderr=subprocess.DEVNULL) as (process, told):
+        url, picture = told["page"].rstrip("/"), jpeg(np.zeros((48, 64, 3), np.uint8))
+        async with (
+            viewer(url) as one,
+            Client(told["grpc"]) as client,
+            client.open_stream() as stream,
+        ):
+            one.pc.addTransceiver("video")
+            offer = await one.offer()
+            async with one.http.get(f"{url}/healthz") as answer:  # the connection is kept
+                assert answer.status == 200
+            resource.prlimit(process.pid, resource.RLIMIT_NOFILE, (1, 1))
+            response = await one.post(offer)
+            assert (response.status, (await response.json())["title"]) == (503, "OUT_OF_RESOURCES")
+            assert response.headers["Retry-After"] == "5"
+            await stream.send(picture, 7)
+            reply = await stream.receive()
+            assert reply is not None
+            assert reply.id == 7
+            async with one.http.get(f"{url}/metrics") as answer:
+                assert 'refused_total{reason="out_of_resources",transport="webrtc"} 1.0' in await answer.text()
+
+
+@pytest.mark.parametrize(
+    "error",
+    [OSError(errno.EMFILE, "x"), OSError(errno.ENFILE, "x"), MemoryError(), RuntimeError("can't start new thread")],
+)
+def test_what_has_run_out_is_a_refusal(error: Exception) -> None:
+    assert isinstance(refusal_of(error), OutOfResources)
+
+
+@pytest.mark.parametrize("error", [OSError(errno.EACCES, "x"), RuntimeError("x"), ConnectionResetError()])
+def test_other_errors_of_the_system_are_none(error: Exception) -> None:
+    assert refusal_of(error) is None
+
+
+async def test_a_call_for_which_nothing_is_left_is_refused_and_counted(
+    service: RunningService, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def start(_: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    async with Client(f"127.0.0.1:{service.grpc_port}") as client:
+        await client.segment(jpeg(np.zeros((48, 64, 3), np.uint8)))
+        monkeypatch.setattr(threading.Thread, "start", start)
+        with pytest.raises(ClientError) as refused:
+            await client.segment(jpeg(np.zeros((48, 64, 3), np.uint8)))
+        monkeypatch.undo()
+        assert (refused.value.code, refused.value.reason) == ("UNAVAILABLE", "OUT_OF_RESOURCES")
+        await client.segment(jpeg(np.zeros((48, 64, 3), np.uint8)))
+    assert await refusals(service) == {("grpc", "out_of_resources"): 1.0}
+    assert len(service.sessions) == 0

@@ -20,6 +20,7 @@
     │   ├── WorkerLost
     │   ├── PodLost        the pod that has to answer cannot be reached
     │   ├── NoMediaPort
+    │   ├── OutOfResources  no file descriptor, thread or memory is left
     │   ├── TooManyViewers
     │   ├── NotPublished  the stream has no publisher now
     │   ├── StreamTaken   the stream has a publisher already
@@ -34,6 +35,8 @@
 
 Each transport maps this tree to its own codes in one table.
 """
+
+import errno
 
 MOST_BYTES = 800
 """Length of a BadInput's message in UTF-8. It quotes input that may have megabytes, and a gRPC status holds it three
@@ -211,6 +214,27 @@ class NoMediaPort(Refused):
     """Every UDP port for media is in use."""
 
     reason = "NO_MEDIA_PORT"
+
+
+class OutOfResources(Refused):
+    """The process has no file descriptor, thread or memory left for it."""
+
+    reason = "OUT_OF_RESOURCES"
+
+
+EXHAUSTED = {errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOBUFS}
+"""Errors of the system that say so."""
+
+NO_THREAD = "can't start new thread"
+"""The message of the RuntimeError with which Python says that the system gave it none."""
+
+
+def refusal_of(error: Exception) -> OutOfResources | None:
+    """The refusal for an error of the system that only says that something has run out; None for any other error."""
+    out = (isinstance(error, OSError) and error.errno in EXHAUSTED) or isinstance(error, MemoryError)
+    if out or (isinstance(error, RuntimeError) and str(error) == NO_THREAD):
+        return OutOfResources("no file descriptor, thread or memory is left; try again later", 5.0)
+    return None
 
 
 class TooManyRequests(Refused):

@@ -94,6 +94,7 @@ def kinds_of(error: type[Refused]) -> list[type[Refused]]:
 BUSY_KINDS = {
     "too_many_sessions",
     "out_of_cpu",
+    "out_of_resources",
     "too_many_viewers",
     "too_many_listeners",
     "too_many_pixels",

@@ -25,6 +25,7 @@ from portrait.errors import (
     TooManyPixels,
     TooManySessions,
     Unauthenticated,
+    refusal_of,
 )
 from portrait.metrics import Metrics
 
@@ -92,6 +93,9 @@ async def aborting(context: grpc.aio.ServicerContext[Any, Any], metrics: Metrics
     except grpc.aio.AbortError:
         raise
     except Exception as error:
+        if (refusal := refusal_of(error)) is not None:
+            metrics.refused("grpc", refusal)
+            await abort(context, refusal)
         if not context.done():  # a client that has gone is no error
             logger.exception("a call failed")
         await abort(context, error)

@@ -27,6 +27,7 @@ from portrait.errors import (
     Unauthenticated,
     UnsupportedOffer,
     WorkerLost,
+    refusal_of,
 )
 from portrait.metrics import Metrics
 
@@ -71,7 +72,7 @@ def errors_as_problems(metrics: Metrics) -> Middleware:
         try:
             return await handler(request)
         except PortraitError as error:
-            metrics.refused("webrtc" if request.path.startswith(WEBRTC_PATHS) else "http", error)
+            metrics.refused(_transport(request), error)
             return _problem_of(error)
         except web.HTTPException as error:
             if error.status < 400:
@@ -82,11 +83,19 @@ def errors_as_problems(metrics: Metrics) -> Middleware:
             return problem(400, "BAD_REQUEST", f"got a body that cannot be read: {str(cause)[:200].strip()}")
         except ConnectionResetError:
             raise  # the client has disconnected: aiohttp closes the connection
-        except Exception:
+        except Exception as error:
+            if (refusal := refusal_of(error)) is not None:
+                metrics.refused(_transport(request), refusal)
+                return _problem_of(refusal)
             logger.exception("%s %r failed", request.method, request.path)
             return problem(500, "INTERNAL", "internal error")
 
     return middleware
+
+
+def _transport(request: web.Request) -> str:
+    """The transport as whose a refusal counts."""
+    return "webrtc" if request.path.startswith(WEBRTC_PATHS) else "http"
 
 
 def problem_of(error: web.HTTPException) -> web.Response:

@@ -42,6 +42,7 @@ export const REASONS = {
   POD_LOST: ["A part of the service cannot be reached", "Try again in a moment."],
   WORKER_LOST: ["A part of the box has failed", "It restarts by itself. Try again in a moment."],
   NO_MEDIA_PORT: ["The box has no free port for your video", LATER],
+  OUT_OF_RESOURCES: ["The box has nothing left for one more", LATER],
   TOO_MANY_PIXELS: ["Too many pictures are being worked on", LATER],
   TOO_MANY_BYTES: ["Too many pictures are being worked on", LATER],
   TOO_MANY_VIEWERS: ["Too many people are watching already", LATER],
