@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from portrait.core.segmenters import Models, Segmenter, load_models
-from portrait.core.segmenters.roi import INTERVAL, LARGEST, SOONEST, RoiSegmenter, box_around
+from portrait.core.segmenters.roi import INTERVAL, LARGEST, SOONEST, RoiSegmenter, find_person
 from portrait.image.convert import frame_from_bgr
 from portrait.image.frame import Frame, Mask, Timestamp
 from tests.people import Array, iou, person, room
@@ -208,14 +208,15 @@ def test_boxes_are_inside_the_picture_and_even() -> None:
         values = np.zeros((SIZE, SIZE), np.uint8)
         x, y = (int(n) for n in rng.integers(0, SIZE - 1, 2))
         values[y : y + int(rng.integers(1, SIZE)), x : x + int(rng.integers(1, SIZE))] = 255
-        box = box_around(values, frame(np.zeros((height, width, 3), np.uint8)), 0.25)
-        assert box is not None
+        person = find_person(values)
+        assert person is not None
+        box = person.box_in(frame(np.zeros((height, width, 3), np.uint8)), 0.25)
         assert 0 <= box.left < box.right <= width
         assert 0 <= box.top < box.bottom <= height
         assert box.left % 2 == box.top % 2 == 0
         assert box.right % 2 == 0 or box.right == width
         assert box.bottom % 2 == 0 or box.bottom == height
-    assert box_around(np.zeros((SIZE, SIZE), np.uint8), frame(room(64, 64)), 0.25) is None
+    assert find_person(np.zeros((SIZE, SIZE), np.uint8)) is None
     assert 0 < LARGEST < 1
 
 
@@ -223,6 +224,7 @@ def test_a_wide_network_is_given_wide_boxes() -> None:
     values = np.zeros((144, 256), np.uint8)
     values[20:140, 120:140] = 255
     picture = frame(room(640, 360))
-    box = box_around(values, picture, 0.25)
-    assert box is not None
+    person = find_person(values)
+    assert person is not None
+    box = person.box_in(picture, 0.25)
     assert (box.right - box.left) / (box.bottom - box.top) > 0.5 * 256 / 144 - 0.02

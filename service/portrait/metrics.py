@@ -111,6 +111,7 @@ class Metrics:
         age = histogram("portrait_frame_age_seconds", age_text, ["transport"], buckets=AGE_BUCKETS)
         self._age = {name: age.labels(name) for name in TRANSPORTS}
         self._frames = counter("portrait_frames", "Frames by how they ended.", ["result", "reason", "transport"])
+        self._ended: dict[tuple[str, str, str], Counter] = {}
         self._sessions = gauge("portrait_sessions", "Open sessions.", ["transport"])
         self._opened = counter("portrait_sessions_opened", "Sessions opened.", ["transport"])
         by_mode_text = "Open sessions, by output mode."
@@ -176,7 +177,11 @@ class Metrics:
     def frame(self, transport: str, result: str, reason: str = "", count: int = 1) -> None:
         """Count frames that ended as `result`: done, dropped, failed_closed or refused."""
         if count:
-            self._frames.labels(result, reason, transport).inc(count)
+            ended = result, reason, transport
+            child = self._ended.get(ended)
+            if child is None:
+                child = self._ended[ended] = self._frames.labels(*ended)
+            child.inc(count)
 
     def frame_age(self, transport: str, seconds: float, exemplar: dict[str, str] | None = None) -> None:
         """Record seconds from a frame's arrival to its result, with the ids of the session's trace as `exemplar`."""

@@ -186,7 +186,7 @@ class Pipeline:
                 mask = reuse.mask or follow_edges(prior, fine if prior.fine else guide)
             else:
                 try:
-                    prior = self._segment(frame, quality)
+                    prior = self._segment(replace(frame, small=fine), quality)
                 except Exception as raised:  # whatever a runtime raises, the background must not be sent
                     self.reset()
                     failure, prior = raised, Mask.empty(self._mask_width, self._mask_height)
@@ -198,45 +198,43 @@ class Pipeline:
         if is_new and last is not None and last.is_cut(frame, guide, person):
             self._framing = self._chooser = None
         self._last = LastFrame(frame.came, frame.arrived, guide, person)
-        return self._finished(Result(frame, mask, prior, options, compositor, self._metrics, failure, carried))
+        if failure is None:  # a failure says nothing about who is there
+            mask = self._chosen(mask, frame, options.people)
+            self._presence = self._tracker.follow(mask, frame.seconds)
+        hidden = self._hidden(mask, frame, options.mode, failure is not None)
+        if self._hiding is not None and self._hiding.everything:
+            compositor = BlurPersonCompositor(options)
+        window = self._window(mask, frame, options)
+        return Result(
+            frame, mask, prior, options, compositor, self._metrics, failure, carried, window, hidden, self._presence
+        )
 
-    def _finished(self, result: Result) -> Result:
-        """The result with what it needs to be composed besides its mask."""
-        if result.failure is None:  # a failure says nothing about who is there
-            result = self._chosen(result)
-            self._presence = self._tracker.follow(result.mask, result.frame.seconds)
-        return self._framed(self._covered(replace(result, presence=self._presence)))
-
-    def _chosen(self, result: Result) -> Result:
-        """The result with the mask of the person who is asked for."""
-        which = result.options.people
-        if which == ALL:
+    def _chosen(self, mask: Mask, frame: Frame, people: str) -> Mask:
+        """The mask of the person who is asked for."""
+        if people == ALL:
             self._chooser = None
-            return result
-        if self._chooser is None or self._chooser.which != which:
-            self._chooser = PersonChooser(which)
-        return replace(result, mask=self._chooser.choose(result.mask, result.frame.seconds))
+            return mask
+        if self._chooser is None or self._chooser.which != people:
+            self._chooser = PersonChooser(people)
+        return self._chooser.choose(mask, frame.seconds)
 
-    def _covered(self, result: Result) -> Result:
-        """The result with what the mode hides of the person; after a failure it blurs the whole picture."""
-        if result.options.mode not in HIDING_MODES:
+    def _hidden(self, mask: Mask, frame: Frame, mode: str, failed: bool) -> Mask | None:
+        """What the mode hides of the picture; everything after a failure. None: the mode does not hide the person."""
+        if mode not in HIDING_MODES:
             self._hiding = None
-            return result
+            return None
         if self._hiding is None:
             self._hiding = HiddenArea()
-        hidden = self._hiding.follow(result.mask, result.frame.seconds, result.failure is not None)
-        everything = self._hiding.everything
-        compositor = BlurPersonCompositor(result.options) if everything else result.compositor
-        return replace(result, hidden=hidden, compositor=compositor)
+        return self._hiding.follow(mask, frame.seconds, failed)
 
-    def _framed(self, result: Result) -> Result:
-        """The result with the window of its frame, if framing is on; a grey result is for use with the whole frame."""
-        if not result.options.framing or result.options.mode in GREY_MODES:
+    def _window(self, mask: Mask, frame: Frame, options: Options) -> Window | None:
+        """The window of the frame, if framing is on; a grey result is for use with the whole frame."""
+        if not options.framing or options.mode in GREY_MODES:
             self._framing = None
-            return result
+            return None
         if self._framing is None:
             self._framing = AutoFraming()
-        return replace(result, window=self._framing.follow(result.mask, result.frame.seconds))
+        return self._framing.follow(mask, frame.seconds)
 
     def _segment(self, frame: Frame, quality: Quality) -> Mask:
         self._choose(quality)

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
+from portrait.core.guided_filter import halve
 from portrait.image.frame import Mask
 
 PERSON = 127
@@ -21,7 +22,7 @@ LONGEST_STEP = 1.0
 """Seconds between two frames, at most, that count: what happens in a gap is not known."""
 
 SPECK = np.ones((3, 3), np.uint8)
-"""Smaller spots of a mask are no person."""
+"""Smaller spots of a mask, at half its size, are no person."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,11 +82,15 @@ class PresenceTracker:
 
 
 def measure(mask: Mask) -> tuple[float, Box | None]:
-    """The person's share of the picture, and the box around them; specks do not count."""
-    person = cv2.threshold(mask.values, PERSON, 255, cv2.THRESH_BINARY)[1]
+    """The person's share of the picture, and the box around them; specks do not count.
+
+    Measured at half the mask's size, the resolution of the embedded networks' contours, in half the time.
+    """
+    person = cv2.threshold(halve(mask.values), PERSON, 255, cv2.THRESH_BINARY)[1]
     solid = cv2.morphologyEx(person, cv2.MORPH_OPEN, SPECK)
     left, top, width, height = cv2.boundingRect(solid)
     if not width:
         return 0.0, None
-    box = Box(left / mask.width, top / mask.height, width / mask.width, height / mask.height)
-    return cv2.countNonZero(solid) / (mask.width * mask.height), box
+    rows, columns = solid.shape
+    box = Box(left / columns, top / rows, width / columns, height / rows)
+    return cv2.countNonZero(solid) / (rows * columns), box

@@ -80,11 +80,14 @@ class Frame:
     full_size: tuple[int, int] | None = None
     """(width, height) of the source picture, where it was decoded smaller; None: it was decoded at its own size."""
     colors: Colors = CAMERA
+    small: Plane | None = None
+    """(h, w) uint8: its luma at the size of a network, where that has been made already. Other planes have none."""
 
     @property
     def seconds(self) -> float:
         """Its media time."""
-        return float(self.timestamp.ticks * self.timestamp.time_base)
+        base = self.timestamp.time_base
+        return self.timestamp.ticks * base.numerator / base.denominator  # a Fraction of it takes ten times as long
 
     @property
     def width(self) -> int:
@@ -103,7 +106,7 @@ class Frame:
 
     def with_planes(self, y: Plane, u: Plane, v: Plane, alpha: Plane | None = None) -> "Frame":
         """A frame of the same time and colours with other planes."""
-        return replace(self, y=y, u=u, v=v, alpha=alpha)
+        return replace(self, y=y, u=u, v=v, alpha=alpha, small=None)
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -142,13 +142,17 @@ class _TooManyParts(Exception):
     """Says of what there is too much, and how much is expected."""
 
 
+def _most_parts(data: bytes) -> int:
+    return FREE_PARTS + len(data) // BYTES_PER_PART
+
+
 def _counted(parts: Iterable[T], data: bytes) -> Iterator[T]:
     """The parts of a file, as many as one of its length may have.
 
     Raises:
         _TooManyParts: there is one more.
     """
-    most = FREE_PARTS + len(data) // BYTES_PER_PART
+    most = _most_parts(data)
     for number, part in enumerate(parts):
         if number == most:
             raise _TooManyParts(f"more than {most} parts in {len(data)} bytes, expected fewer")
@@ -157,9 +161,7 @@ def _counted(parts: Iterable[T], data: bytes) -> Iterator[T]:
 
 def _jpeg(data: bytes) -> Jpeg | None:
     """By ITU-T T.81, B.2.2. Libraries differ in how they read an unusual header, so its size is left to one of them."""
-    scans = sum(marker == JPEG_SCAN for marker in _counted(_markers(data), data))
-    if scans > MOST_SCANS:
-        raise _TooManyParts(f"{scans} scans, expected at most {MOST_SCANS}")
+    _check_scans(data)
     at, exif = len(JPEG_START), b""
     profile: list[bytes] = []
     while data[at : at + 1] == b"\xff" and len(data) >= at + 10:
@@ -178,12 +180,23 @@ def _jpeg(data: bytes) -> Jpeg | None:
     return None
 
 
-def _markers(data: bytes) -> Iterator[bytes]:
-    """The markers of a JPEG up to its end, as a decoder finds them: past the contents of segments."""
-    at = len(JPEG_START)
+def _check_scans(data: bytes) -> None:
+    """Go from marker to marker up to the end, as a decoder finds them: past the contents of segments.
+
+    A plain loop, since it runs for every picture of a stream: with generators it takes twice as long.
+
+    Raises:
+        _TooManyParts: too many segments, or too many scans among them.
+    """
+    at, parts, scans, most = len(JPEG_START), 0, 0, _most_parts(data)
     while (found := JPEG_SEGMENT.search(data, at)) is not None and found[0] != JPEG_END:
-        yield found[0]
-        at = found.end() + int.from_bytes(data[found.end() : found.end() + 2], "big")
+        parts, scans = parts + 1, scans + (found[0] == JPEG_SCAN)
+        if parts > most:
+            raise _TooManyParts(f"more than {most} parts in {len(data)} bytes, expected fewer")
+        at = found.end()
+        at += int.from_bytes(data[at : at + 2], "big")
+    if scans > MOST_SCANS:
+        raise _TooManyParts(f"{scans} scans, expected at most {MOST_SCANS}")
 
 
 def _png(data: bytes) -> Png | None:

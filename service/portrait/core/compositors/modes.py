@@ -92,16 +92,20 @@ class BlurCompositor:
         scale = max(1.0, min(frame.width, frame.height) / SHORT_SIDE)
         width, height = max(1, round(frame.width / scale)), max(1, round(frame.height / scale))
         weight = np.float32(1 + FAR) - person_share(mask, width, height, self._steep) * np.float32(1 / 255)
-        y, u, v = (_blurred(plane, weight) for plane in (frame.y, frame.u, frame.v))
-        return blend_into((y, u, v), frame, mask, self._steep)
+        return blend_into(_blurred(frame, weight), frame, mask, self._steep)
 
 
-def _blurred(plane: Plane, weight: NDArray[np.float32]) -> Plane:
+def _blurred(frame: Frame, weight: NDArray[np.float32]) -> Planes:
     """Normalised convolution at the size of `weight`: the mean of the pixels within the box, by their weights."""
     height, width = weight.shape
-    weighted = cv2.multiply(resize(plane, width, height), weight, dtype=cv2.CV_32F)
-    mean = cv2.divide(_box(weighted), _box(weight), dtype=cv2.CV_8U)
-    return resize(np.asarray(mean, np.uint8), plane.shape[1], plane.shape[0])
+    weights = _box(weight)
+
+    def blurred(plane: Plane) -> Plane:
+        weighted = cv2.multiply(resize(plane, width, height), weight, dtype=cv2.CV_32F)
+        mean = cv2.divide(_box(weighted), weights, dtype=cv2.CV_8U)
+        return resize(np.asarray(mean, np.uint8), plane.shape[1], plane.shape[0])
+
+    return blurred(frame.y), blurred(frame.u), blurred(frame.v)
 
 
 def _box(values: cv2.typing.MatLike) -> cv2.typing.MatLike:
@@ -228,7 +232,7 @@ class BlurPersonCompositor(HidingCompositor):
         """The frame, blurred."""
         scale = max(1.0, min(frame.width, frame.height) / SHORT_SIDE)
         even = np.ones((max(1, round(frame.height / scale)), max(1, round(frame.width / scale))), np.float32)
-        return _blurred(frame.y, even), _blurred(frame.u, even), _blurred(frame.v, even)
+        return _blurred(frame, even)
 
 
 def hidden_area(mask: Mask, steep: Plane, margin: float) -> Plane:
@@ -299,16 +303,20 @@ def blend_into(behind: Planes, frame: Frame, mask: Mask, steep: Plane, own_color
     untouched = None if frame.alpha is None else (behind[0].copy(), behind[1].copy(), behind[2].copy())
     weight = np.asarray(cv2.LUT(share, SQUARE), np.uint8) if own_colors else share
     added: Sequence[Plane | None] = additions(frame, behind, share) if own_colors else (None, None, None)
+    shape: tuple[int, ...] = ()
     for person, background, more in zip((frame.y, frame.u, frame.v), behind, added, strict=True):
-        rows, target_rows = _window(y, height, mask.height, person.shape[0])
-        columns, target_columns = _window(x, width, mask.width, person.shape[1])
-        _blend_into(
-            background[target_rows, target_columns],
-            person[target_rows, target_columns],
-            share[rows, columns],
-            weight[rows, columns],
-            None if more is None else more[rows, columns],
-        )
+        if person.shape != shape:  # the two planes of chroma share what is resized for them
+            shape = person.shape
+            rows, target_rows = _window(y, height, mask.height, shape[0])
+            columns, target_columns = _window(x, width, mask.width, shape[1])
+            size = target_columns.stop - target_columns.start, target_rows.stop - target_rows.start
+            taken = resize(share[rows, columns], *size)
+            shown = taken if weight is share else resize(weight[rows, columns], *size)
+            left = np.asarray(cv2.bitwise_not(taken), np.uint8)
+        target = background[target_rows, target_columns]
+        _blend_into(target, left, person[target_rows, target_columns], shown)
+        if more is not None:
+            cv2.add(target, resize(more[rows, columns], *size), dst=target)
     made = frame.with_planes(*behind)
     return made if untouched is None or frame.alpha is None else laid_over(untouched, made, frame.alpha)
 
@@ -325,16 +333,12 @@ def _window(first: int, count: int, side: int, target: int) -> tuple[slice, slic
     return slice(start, stop), slice(start * target // side, stop * target // side)
 
 
-def _blend_into(background: Plane, person: Plane, share: Plane, weight: Plane, more: Plane | None) -> None:
+def _blend_into(background: Plane, left: Plane, person: Plane, shown: Plane) -> None:
+    """Add the share `shown` of `person` to the share `left` of `background`, in place."""
     # Saturating 8-bit arithmetic: half the time of cv2.blendLinear, a tenth of NumPy floats; exact where the share is 0
     # or 255.
-    size = person.shape[1], person.shape[0]
-    taken = resize(share, *size)
-    shown = cv2.multiply(person, taken if weight is share else resize(weight, *size), scale=1 / 255)
-    rest = cv2.multiply(background, cv2.bitwise_not(taken, dst=taken), dst=taken, scale=1 / 255)
-    cv2.add(shown, rest, dst=background)
-    if more is not None:
-        cv2.add(background, resize(more, *size), dst=background)
+    cv2.multiply(background, left, dst=background, scale=1 / 255)
+    cv2.add(background, cv2.multiply(person, shown, scale=1 / 255), dst=background)
 
 
 def grey_frame(frame: Frame, values: Plane) -> Frame:

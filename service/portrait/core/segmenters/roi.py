@@ -7,11 +7,13 @@ is missed.
 """
 
 from dataclasses import dataclass
+from math import ceil
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from portrait.core.guided_filter import halve
 from portrait.core.segmenters.base import DerivedModel, Segmenter
 from portrait.image.frame import Frame, Mask, Plane
 
@@ -104,6 +106,7 @@ class RoiSegmenter:
         self._cells: Plane | None = None
         """Of the last frame that was looked at as a whole."""
         self._since = 0
+        """Frames since then; while there is no box, since one was looked for."""
         self._forgot = self._forgot_before = False
         """Whether the prior has been forgotten since the last frame, and whether it had been before that one."""
 
@@ -135,7 +138,7 @@ class RoiSegmenter:
 
     def resume(self, prior: Mask) -> None:
         """Take `prior`, of the model's size, as the mask before the next frame. Without effect on a stateless model."""
-        self._box, self._last = None, prior.values
+        self._box, self._last, self._since = None, prior.values, SOONEST
         self._segmenter.resume(prior)
 
     def close(self) -> None:
@@ -145,9 +148,13 @@ class RoiSegmenter:
     def _whole(self, frame: Frame) -> Plane:
         """(height,width) uint8: the mask of a look at the whole picture."""
         values = self._segmenter.segment(frame).values
+        self._since += 1
+        if self._last is not None and self._since < SOONEST:
+            return values  # a box has been looked for lately, and the person has hardly become smaller
+        self._since = 0
         box = self._choose(frame, values)
         if box is not None:
-            self._cells, self._since = _cells(frame), 0
+            self._cells = _cells(frame)
             self._look_at(box, frame, values)
         return values
 
@@ -186,15 +193,17 @@ class RoiSegmenter:
 
     def _choose(self, frame: Frame, values: Plane) -> Box | None:
         """What to look at next: the box of now while it fits, a new one, or None for the whole picture."""
-        new = box_around(values, frame, MARGIN)
-        if new is None:
+        person = find_person(values)
+        if person is None:
             return None
+        new = person.box_in(frame, MARGIN)
         share = new.area / (frame.width * frame.height)
         if share < SMALLEST * (1 + 2 * MARGIN) ** 2 or share > LARGEST:
             return None
-        old, kept = self._box, box_around(values, frame, LEAST_MARGIN)
-        if old is None or kept is None or old.area > GROWTH * new.area:
+        old = self._box
+        if old is None or old.area > GROWTH * new.area:
             return new
+        kept = person.box_in(frame, LEAST_MARGIN)
         fits = old.left <= kept.left and old.top <= kept.top and old.right >= kept.right and old.bottom >= kept.bottom
         return old if fits else new
 
@@ -207,27 +216,42 @@ class RoiSegmenter:
 
 
 def _cells(frame: Frame) -> Plane:
-    # A sixteenth of the pixels is enough for a mean, and reading all of them takes six times as long.
-    thinned = frame.y[:: min(4, frame.height), :: min(4, frame.width)]
+    # Fewer pixels are enough for a mean, and reading all of them takes six times as long.
+    every = slice(None, None, min(4, frame.height)), slice(None, None, min(4, frame.width))
+    thinned = frame.y[every] if frame.small is None else halve(frame.small)
     return np.asarray(cv2.resize(thinned, CELLS, interpolation=cv2.INTER_AREA), np.uint8)
 
 
-def box_around(values: Plane, frame: Frame, margin: float) -> Box | None:
-    """The box around the person of the mask `values`, with a margin and sides that are not too short; None: nobody."""
-    x, y, width, height = cv2.boundingRect(np.asarray(values > 127, np.uint8))
-    if not width:
-        return None
-    across, down = frame.width / values.shape[1], frame.height / values.shape[0]
-    # In the network's pixels if the box were not squeezed: a wide network takes wide boxes.
-    shape = values.shape[1] / values.shape[0]
-    longest = (1 + 2 * margin) * SLIMMEST * max(width * across, shape * height * down)
-    left, right = _side(x * across, width * across, margin, max(LEAST, longest), frame.width)
-    top, bottom = _side(y * down, height * down, margin, max(LEAST, longest / shape), frame.height)
-    return Box(left, top, right, bottom)
+@dataclass(frozen=True, slots=True)
+class Person:
+    """The smallest upright rectangle around all of a person, in pixels of a mask of (width, height)."""
+
+    x: int
+    y: int
+    width: int
+    height: int
+    mask_size: tuple[int, int]
+
+    def box_in(self, frame: Frame, margin: float) -> Box:
+        """The box around the person in the mask's frame, with a margin and sides that are not too short."""
+        mask_width, mask_height = self.mask_size
+        across, down = frame.width / mask_width, frame.height / mask_height
+        # In the network's pixels if the box were not squeezed: a wide network takes wide boxes.
+        shape = mask_width / mask_height
+        longest = (1 + 2 * margin) * SLIMMEST * max(self.width * across, shape * self.height * down)
+        left, right = _side(self.x * across, self.width * across, margin, max(LEAST, longest), frame.width)
+        top, bottom = _side(self.y * down, self.height * down, margin, max(LEAST, longest / shape), frame.height)
+        return Box(left, top, right, bottom)
+
+
+def find_person(values: Plane) -> Person | None:
+    """Where the person of the mask `values` is; None: nobody."""
+    x, y, width, height = cv2.boundingRect(cv2.threshold(values, 127, 255, cv2.THRESH_BINARY)[1])
+    return Person(x, y, width, height, (values.shape[1], values.shape[0])) if width else None
 
 
 def _side(start: float, length: float, margin: float, least: float, pixels: int) -> tuple[int, int]:
     """First pixel and end of a part with a margin and of a least length, inside the frame."""
     length, middle = max((1 + 2 * margin) * length, min(least, pixels)), start + length / 2
     first = max(0, int(middle - length / 2) // 2 * 2)
-    return first, min(pixels, -(-int(np.ceil(middle + length / 2)) // 2) * 2)
+    return first, min(pixels, -(-ceil(middle + length / 2) // 2) * 2)

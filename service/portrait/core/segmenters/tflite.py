@@ -190,7 +190,8 @@ class TFLiteSegmenter:
         The planes are resized before they are converted, in a quarter of the time of converting the full frame.
         """
         height, width = self._tensors.height, self._tensors.width
-        for source, target in zip((frame.y, frame.u, frame.v), self._planes, strict=True):
+        luma = frame.y if frame.small is None or frame.small.shape != (height, width) else frame.small
+        for source, target in zip((luma, frame.u, frame.v), self._planes, strict=True):
             cv2.resize(source, (target.shape[1], target.shape[0]), dst=target, interpolation=cv2.INTER_LINEAR)
         if frame.colors != CAMERA:
             small = recolored(frame.with_planes(*self._planes), CAMERA)

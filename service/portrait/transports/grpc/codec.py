@@ -218,7 +218,7 @@ class GrpcCodec:
         """
         if self._began is None:
             self._began = arrived
-        return Timestamp(picture.timestamp_us or round((arrived - self._began) / MICROSECOND), MICROSECOND)
+        return Timestamp(picture.timestamp_us or round((arrived - self._began) * 1e6), MICROSECOND)
 
     def encode(self, result: Result, picture: IncomingPicture) -> EncodedResult:
         """The result in the format asked for, and the prior if that was asked for."""
