@@ -2,12 +2,16 @@
 
 import asyncio
 from asyncio import timeout
+from contextlib import AsyncExitStack
 
 import numpy as np
 import pytest
 
-from portrait.client import ClientError, Picture
+from portrait.client import Client, ClientError, Picture
 from portrait.transports.grpc.config import LARGE_MESSAGES
+from portrait.transports.grpc.message_budget import KEPT_OF_A_STREAM
+from portrait.v1 import segmentation_pb2 as pb
+from portrait_client.stream import Stream
 from tests.calls import fake_service
 from tests.fakes import FakeModel, Gate, full_mask
 
@@ -69,6 +73,36 @@ async def test_messages_of_calls_that_are_cut_take_no_room() -> None:
         for _ in range(3 * FIT):
             gate.let_through.release()
         assert await client.segment(picture())
+
+
+async def test_clients_that_take_no_result_take_no_room_for_long(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("portrait.transports.grpc.status.STATUS_SECONDS", 1.0)
+
+    async def send(stream: Stream) -> None:
+        while True:
+            await stream.send(picture(), 0)
+
+    async def refused(client: Client) -> ClientError | None:
+        try:
+            await client.segment(picture())
+        except ClientError as error:
+            return error
+        return None
+
+    async with (
+        fake_service(FakeModel(full_mask), idle_seconds=1.0) as (client, sessions),
+        timeout(120),
+        AsyncExitStack() as stack,
+    ):
+        for _ in range(FIT // KEPT_OF_A_STREAM + 1):
+            opening = client.open_stream(every_frame=True, mode="color", format=pb.PICTURE_FORMAT_I420)
+            sending = asyncio.create_task(send(await stack.enter_async_context(opening)))
+            stack.callback(sending.cancel)
+            while sessions:
+                await asyncio.sleep(0.1)
+        while (refusal := await refused(client)) is not None:
+            assert refusal.reason == "TOO_MANY_BYTES"
+            await asyncio.sleep(0.1)
 
 
 async def test_sizes_that_do_not_fit_are_no_part_of_it() -> None:

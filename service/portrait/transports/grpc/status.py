@@ -1,6 +1,8 @@
 """Errors as gRPC statuses with google.rpc details."""
 
+import asyncio
 import logging
+from asyncio import timeout
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
@@ -32,6 +34,9 @@ from portrait.metrics import Metrics
 logger = logging.getLogger(__name__)
 
 DOMAIN = "portrait"
+
+STATUS_SECONDS = 5.0
+"""How long a call that has ended may wait for its client to take what comes before the status."""
 
 # The first entry that an error is an instance of applies.
 CODES: tuple[tuple[type[PortraitError], grpc.StatusCode], ...] = (
@@ -77,9 +82,15 @@ def to_status(error: Exception) -> Any:
 
 
 async def abort(context: grpc.aio.ServicerContext[Any, Any], error: Exception) -> None:
-    """End the call with the error's status."""
+    """End the call with the error's status, or without where the client does not take it."""
     status = rpc_status.to_status(to_status(error))
-    await context.abort(status.code, status.details, status.trailing_metadata)
+    try:
+        async with timeout(STATUS_SECONDS):
+            await context.abort(status.code, status.details, status.trailing_metadata)
+    except (TimeoutError, grpc.aio.InternalError):
+        # A result that is not taken is in the way: gRPC waits behind it for ever, or refuses a second message. A call
+        # whose handler is cancelled is reset.
+        raise asyncio.CancelledError from None
 
 
 @asynccontextmanager
