@@ -139,8 +139,9 @@ def rtsp_camera(
         yield camera.stdout.readline().strip()
 
 
-def size_of(path: Path) -> int:
-    return path.stat().st_size if path.exists() else 0
+def has_pictures(path: Path) -> bool:
+    """Whether a recording has begun. The header, which is written first, has less than a kilobyte."""
+    return path.exists() and path.stat().st_size > 4096
 
 
 def write_at(

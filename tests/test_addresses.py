@@ -16,13 +16,13 @@ from tests.films import (
     FFMPEG,
     GREEN,
     film,
+    has_pictures,
     is_green,
     needs_ffmpeg,
     needs_gstreamer,
     read_video,
     rtsp_camera,
     running,
-    size_of,
 )
 from tests.ports import free_port
 
@@ -32,7 +32,7 @@ from tests.ports import free_port
 def test_a_camera_over_rtsp_is_recorded_until_an_interrupt(tmp_path: Path, stop: signal.Signals) -> None:
     source, target = film(tmp_path / "film.mp4", 60), tmp_path / "out.mp4"
     with rtsp_camera(source) as url, running(*COMMAND, url, target, *GREEN, "--json") as recording:
-        wait_for(lambda: size_of(tmp_path / ".out.part.mp4") > 0 or recording.poll() is not None)
+        wait_for(lambda: has_pictures(tmp_path / ".out.part.mp4") or recording.poll() is not None)
         recording.send_signal(stop)
         out, said = recording.communicate(timeout=300)
     assert recording.returncode == 0, said

@@ -19,7 +19,7 @@ from portrait.server.app import run_service
 from portrait.settings import Settings
 from tests.boxes import wait_for
 from tests.credentials import TOKEN, Authority, authority, tokens
-from tests.films import COMMAND, GREEN, SHOWN, folder, read_video, results, running, size_of, write_at
+from tests.films import COMMAND, GREEN, SHOWN, folder, has_pictures, read_video, results, running, write_at
 from tests.people import Array
 from tests.ports import free_port
 
@@ -122,7 +122,7 @@ def test_an_address_is_recorded_until_an_interrupt(folder: Path, tmp_path: Path)
     process = None
     try:
         process = connected(url.partition("?")[0], target)
-        wait_for(lambda: size_of(tmp_path / ".out.part.mp4") > 0 or process.poll() is not None)
+        wait_for(lambda: has_pictures(tmp_path / ".out.part.mp4") or process.poll() is not None)
         process.send_signal(signal.SIGINT)
         out, said = process.communicate(timeout=300)
     finally:

@@ -25,13 +25,13 @@ from tests.films import (
     SHOWN,
     film,
     folder,
+    has_pictures,
     is_green,
     needs_gstreamer,
     read_video,
     results,
     rtsp_camera,
     running,
-    size_of,
 )
 from tests.ports import free_port
 
@@ -132,7 +132,7 @@ def test_cameras_are_recorded_at_once_beside_files_and_a_dead_one_costs_itself_o
                 wait_for(
                     lambda: (
                         (
-                            sum(size_of(target / f".{part}.part.mkv") > 0 for part in parts) == 2  # noqa: B023
+                            sum(has_pictures(target / f".{part}.part.mkv") for part in parts) == 2  # noqa: B023
                             and (target / "film.mp4").exists()
                         )
                         or recording.poll() is not None
