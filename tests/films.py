@@ -1,7 +1,6 @@
 """Films, folders of them, and `portrait process` as a process: what the tests of files and addresses share."""
 
 import shutil
-import signal
 import subprocess
 import sys
 from collections.abc import Iterator, Sequence
@@ -100,8 +99,7 @@ def running(*command: object) -> Iterator[subprocess.Popen[str]]:
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
-        # A shell's background jobs, and so the tests in one, ignore SIGINT, which is inherited.
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
+        # No preexec_fn: subprocess would fork, and a fork of a process that uses gRPC may abort before it is another.
     )
     try:
         yield process
