@@ -126,7 +126,8 @@ def _field(field: FieldDescriptor) -> st.SearchStrategy[Any]:
         one = st.sampled_from(BLOBS) | st.binary(max_size=40)
     else:
         one = SCALARS[field.cpp_type]
-    return st.lists(one, max_size=4) if field.is_repeated else one
+    # protobuf 6.30 does not know is_repeated, and 7 no longer the label: a repeated field's default is a list in each.
+    return st.lists(one, max_size=4) if field.default_value == [] else one
 
 
 def _is_map(field: FieldDescriptor) -> bool:
