@@ -5,6 +5,8 @@ import signal
 import socket
 import sys
 import time
+from asyncio import timeout
+from contextlib import suppress
 from typing import Any
 
 import pytest
@@ -15,6 +17,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from portrait.client import Client
 from portrait.errors import BadSettings
 from portrait.metrics import Metrics
+from portrait.otlp.exporters import open_session
 from portrait.otlp.metrics import pushing_metrics
 from portrait.settings import Settings
 from tests.boxes import ended, serving
@@ -188,3 +191,32 @@ async def test_a_missing_package_is_told_with_its_remedy(monkeypatch: pytest.Mon
     with pytest.raises(BadSettings, match=r"OTLP_METRICS=True.*run pip install 'portrait-server\[tracing\]'"):
         async with pushing_metrics(Settings(otlp_metrics=True), Metrics()):
             pass
+
+
+HEAD = b"HTTP/1.1 %s\r\nContent-Type: application/x-protobuf\r\nContent-Length: 99999999999\r\n%s\r\n"
+
+
+@pytest.mark.parametrize(
+    ("status", "more"),
+    [("200 OK", b""), ("400 Bad Request", b"Content-Encoding: gzip\r\n"), ("302 Found", b"Location: /elsewhere\r\n")],
+)
+async def test_a_receivers_answer_is_not_read_nor_its_redirect_followed(status: str, more: bytes) -> None:
+    """One that never ended grew the process by a gigabyte in ten seconds."""
+    asked, sent = list[bytes](), [0]
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        asked.append(await reader.readline())
+        with suppress(ConnectionError):
+            writer.write(HEAD % (status.encode(), more))
+            while sent[0] < 64 * 2**20:
+                writer.write(bytes(2**16))
+                await writer.drain()
+                sent[0] += 2**16
+        writer.close()
+
+    async with timeout(30), await asyncio.start_server(serve, "127.0.0.1", 0) as server:
+        url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/v1/metrics"
+        response = await asyncio.to_thread(open_session().post, url, data=b"x", timeout=10)
+        assert (response.status_code, response.content) == (int(status[:3]), b"")
+    assert asked == [b"POST /v1/metrics HTTP/1.1\r\n"]
+    assert sent[0] < 32 * 2**20

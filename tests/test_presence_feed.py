@@ -2,6 +2,7 @@
 
 import asyncio
 from asyncio import timeout
+from contextlib import suppress
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -108,3 +109,42 @@ async def test_a_worker_that_is_lost_takes_its_streams_along(tmp_path: Path) -> 
     shared.close()
     assert lost is not None
     assert (lost.session, lost.ended, lost.presence.present) == ("a", True, False)
+
+
+@pytest.mark.parametrize(
+    "packet",
+    [
+        bytes([0x30, 0xFF, 0xFF, 0xFF, 0x7F]) + b"\0\1a",
+        bytes([0x30, 0x83, 0x08]) + b"\0\1a" + bytes(1024),
+        b"\x40\xff\xff\x7f",
+    ],
+    ids=["a message of 256 MB", "messages", "an acknowledgement of 2 MB"],
+)
+async def test_a_broker_that_sends_more_than_acknowledgements_is_left_before_it_is_read(
+    packet: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One of 256 MB cost 1.4 GB, and many small ones held the event loop up."""
+    for name in ("FIRST_WAIT", "LONGEST_WAIT"):
+        monkeypatch.setattr(f"portrait.transports.notify.mqtt.{name}", 0.1)
+    sent, left = list[int](), asyncio.Queue[int]()
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        sent.append(0)
+        with suppress(ConnectionError):
+            await reader.read(1024)
+            writer.write(bytes([0x20, 2, 0, 0]) + packet)  # the connection is accepted
+            while sent[-1] < 64 * 2**20:
+                writer.write(packet * 64 if len(packet) > 100 else bytes(2**16))
+                await writer.drain()
+                sent[-1] += 2**16
+        left.put_nowait(sent[-1])
+        writer.close()
+
+    async with await asyncio.start_server(serve, "127.0.0.1", 0) as server:
+        port = server.sockets[0].getsockname()[1]
+        told = Mqtt(Broker("127.0.0.1", port, False, None, None, "portrait", ""), PresenceFeed(Metrics()), 0)
+        running = asyncio.create_task(told.run())
+        async with timeout(30):
+            assert [await left.get() < 32 * 2**20 for _ in range(2)] == [True, True]
+        running.cancel()
+        await asyncio.gather(running, return_exceptions=True)

@@ -6,7 +6,7 @@ from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING
 
 from portrait import __version__
-from portrait.otlp.exporters import check_environment, export_seconds, not_installed, service_resource
+from portrait.otlp.exporters import check_environment, export_seconds, not_installed, open_session, service_resource
 from portrait.settings import Settings
 
 if TYPE_CHECKING:
@@ -85,7 +85,8 @@ def _open_provider() -> "TracerProvider":
     except ImportError as error:
         raise not_installed("PORTRAIT_TRACING", error) from error
     provider = TracerProvider(resource=service_resource(), shutdown_on_exit=False)
-    provider.add_span_processor(BatchSpanProcessor(OTLPSpanExporter(timeout=export_seconds("TRACES"))))
+    exporter = OTLPSpanExporter(timeout=export_seconds("TRACES"), session=open_session())
+    provider.add_span_processor(BatchSpanProcessor(exporter))
     return provider
 
 

@@ -5,13 +5,15 @@ OpenTelemetry is imported only by a service that sends one of them.
 
 import os
 import socket
-from typing import TYPE_CHECKING, Literal
+from io import BytesIO
+from typing import TYPE_CHECKING, Any, Literal
 
 from portrait import __version__
 from portrait.errors import BadSettings
 
 if TYPE_CHECKING:
     from opentelemetry.sdk.resources import Resource
+    from requests import Session
 
 Signal = Literal["TRACES", "METRICS"]
 """The part of a variable's name that holds for one signal: OTEL_EXPORTER_OTLP_METRICS_ENDPOINT."""
@@ -40,6 +42,26 @@ def check_environment(signal: Signal) -> None:
 def export_seconds(signal: Signal) -> float | None:
     """How long one export may take; None where the environment says it, which exporters read themselves."""
     return None if _exporter_variable(signal, "TIMEOUT")[1] else EXPORT_SECONDS
+
+
+def open_session() -> "Session":
+    """A session for an exporter that reads of an answer its status alone, and follows no redirect.
+
+    Without it a receiver's answer, of any size, is read into memory, and decompressed.
+    """
+    from requests import Session
+
+    class StatusOnly(Session):
+        def send(self, request: Any, **options: Any) -> Any:
+            response = super().send(request, **{**options, "stream": True})
+            response.close()
+            response.raw = BytesIO()
+            return response
+
+        def get_redirect_target(self, response: Any) -> None:
+            """None: to follow one, or only to tell of it, its answer would be read."""
+
+    return StatusOnly()
 
 
 def service_resource() -> "Resource":

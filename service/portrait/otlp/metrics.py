@@ -21,7 +21,7 @@ from portrait import __version__
 from portrait.errors import BadSettings
 from portrait.logs import log_event
 from portrait.metrics import Metrics
-from portrait.otlp.exporters import check_environment, export_seconds, not_installed, service_resource
+from portrait.otlp.exporters import check_environment, export_seconds, not_installed, open_session, service_resource
 from portrait.settings import Settings
 
 if TYPE_CHECKING:
@@ -180,7 +180,8 @@ def _open_push(metrics: Metrics) -> Push:
         from opentelemetry.exporter.otlp.proto.http.metric_exporter import OTLPMetricExporter
     except ImportError as error:
         raise not_installed("PORTRAIT_OTLP_METRICS", error) from error
-    return Push(metrics, OTLPMetricExporter(timeout=export_seconds("METRICS")), service_resource())
+    exporter = OTLPMetricExporter(timeout=export_seconds("METRICS"), session=open_session())
+    return Push(metrics, exporter, service_resource())
 
 
 def _interval() -> float:

@@ -40,6 +40,12 @@ LAST_WORD_SECONDS = 1.0
 KEEP_ALIVE = 30
 """Seconds of silence after which the broker is asked whether it is there."""
 
+MOST_BYTES = 4096
+"""Bytes of a packet from the broker, which has acknowledgements alone to send."""
+
+MESSAGE = 3
+"""The type of a packet that carries a message: PUBLISH (MQTT 3.1.1 section 2.2.1)."""
+
 MOST_STREAMS = 256
 """Names that are announced, at most: clients that publish choose them, and each stays at the broker."""
 
@@ -85,7 +91,7 @@ class Mqtt:
 
     def _client(self) -> "aiomqtt.Client":
         broker = self._broker
-        return aiomqtt.Client(
+        client = aiomqtt.Client(
             broker.host,
             broker.port,
             username=broker.user,
@@ -95,6 +101,8 @@ class Mqtt:
             keepalive=KEEP_ALIVE,
             timeout=BROKER_SECONDS,
         )
+        _limit_packets(client)
+        return client
 
     async def _serve(self, client: "aiomqtt.Client", listener: Listener) -> None:
         """Publish until the connection is lost, which raises MqttError."""
@@ -166,6 +174,28 @@ async def _read(client: "aiomqtt.Client") -> None:
     """Read what the broker sends, which is nothing but that it is there; ends with the connection."""
     async for _ in client.messages:
         pass
+
+
+def _limit_packets(client: "aiomqtt.Client") -> None:
+    """Let the connection fail at a message, or at a packet of more than MOST_BYTES, before it is read.
+
+    Nothing is subscribed to. A broker that sends all the same could hold the event loop up, and paho keeps up to 256 MB
+    of one packet.
+    """
+    internals: Any = client
+    paho = internals._client
+    receive = paho._sock_recv
+
+    def limited(size: int) -> bytes:
+        if size > MOST_BYTES:
+            raise ConnectionError(f"got a packet of {size} bytes, expected at most {MOST_BYTES}")
+        data: bytes = receive(size)
+        begins = paho._in_packet["command"] == 0
+        if begins and data and data[0] >> 4 == MESSAGE:
+            raise ConnectionError("got a message, expected none: nothing is subscribed to")
+        return data
+
+    paho._sock_recv = limited
 
 
 def topic_name(stream: str) -> str:
