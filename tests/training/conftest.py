@@ -1,6 +1,9 @@
 """A data folder of one person before many rooms, for a training of a few steps."""
 
+import sys
+from collections.abc import Callable
 from pathlib import Path
+from types import ModuleType
 
 import cv2
 import numpy as np
@@ -41,3 +44,14 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
             moved = cv2.resize(cv2.warpAffine(picture, shift, (240, 320)), SIZE, interpolation=cv2.INTER_NEAREST)
             cv2.imwrite(str(place / "clips" / "walk" / kind / f"{i:05d}.{suffix}"), moved)
     return place
+
+
+@pytest.fixture
+def command(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
+    """Runs a module's command line in this process: another one takes seconds of CPU for its imports."""
+
+    def run(module: ModuleType, *arguments: str | Path) -> None:
+        monkeypatch.setattr(sys, "argv", [module.__name__, *map(str, arguments)])
+        module.main()
+
+    return run

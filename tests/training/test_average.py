@@ -1,8 +1,7 @@
 """The mean of several trainings' weights."""
 
 import json
-import subprocess
-import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import torch
@@ -11,7 +10,6 @@ from torch import nn
 from training import average, export, model
 from training.layers import ConvBN, folded
 
-ROOT = Path(__file__).parents[2]
 IMAGE, PRIOR = torch.rand(1, 3, 64, 64, generator=torch.Generator().manual_seed(1)), torch.zeros(1, 1, 64, 64)
 
 
@@ -50,15 +48,14 @@ def test_kernels_are_averaged_as_they_act() -> None:
             assert torch.allclose(ours.conv.bias, (a.conv.bias + b.conv.bias) / 2, atol=1e-5)
 
 
-def test_the_command_writes_a_run(tmp_path: Path) -> None:
+def test_the_command_writes_a_run(tmp_path: Path, command: Callable[..., None]) -> None:
     for seed, side in ((1, 64), (2, 96)):
         place = tmp_path / str(seed)
         place.mkdir()
         torch.save(network(seed).state_dict(), place / "weights.pt")
         config = {"network": "selfie", "epochs": 1, "sizes": [[0, side, side]]}
         (place / "state.json").write_text(json.dumps({"epoch": 1, "config": config}))
-    arguments = [tmp_path / "1", tmp_path / "2", tmp_path / "mean"]
-    subprocess.run([sys.executable, "-m", "training.average", *map(str, arguments)], cwd=ROOT, check=True)
+    command(average, tmp_path / "1", tmp_path / "2", tmp_path / "mean")
     made, height, width = export.load(tmp_path / "mean")
     assert (height, width) == (96, 96)
     expected = average.average([network(1), network(2)])

@@ -137,7 +137,7 @@ def test_the_remapped_head_is_the_transposed_convolution() -> None:
         assert torch.allclose(head(coarse), export.DepthToSpaceHead(head)(coarse), atol=1e-5)
 
 
-@pytest.mark.parametrize(("name", "hold"), [("portrait", 0.0), ("portrait", 0.25), ("selfie", 0.25)])
+@pytest.mark.parametrize(("name", "hold"), [("portrait", 0.0), ("selfie", 0.25)])  # 15 seconds of CPU each
 def test_a_file_computes_what_the_network_computes_and_a_changed_network_is_noticed(name: str, hold: float) -> None:
     torch.manual_seed(0)
     network = model.build(name).eval()
