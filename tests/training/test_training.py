@@ -5,7 +5,9 @@ import dataclasses
 import json
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
+from types import ModuleType
 
 import litert_torch
 import pytest
@@ -13,7 +15,7 @@ import torch
 
 from portrait.core.segmenters import EMBEDDED, open_model
 from tests.people import DATA
-from training import evaluate, losses, measure, model, table, train
+from training import evaluate, evaluate_video, export, losses, measure, model, speed, table, train
 from training.configs import CONFIGS, Config
 from training.data import Pictures, Portraits
 from training.train import Trainer
@@ -22,44 +24,48 @@ from training.watch import Watch
 ROOT = Path(__file__).parents[2]
 
 
-def run(*arguments: str | Path) -> None:
-    subprocess.run([sys.executable, "-m", *map(str, arguments)], cwd=ROOT, check=True)
-
-
 def rows(folder: Path) -> list[dict[str, str]]:
     with (folder / "log.csv").open(newline="") as file:
         return list(csv.DictReader(file))
 
 
-def test_a_training_resumes_exports_and_runs_in_the_service(folder: Path, tmp_path: Path) -> None:
+@pytest.mark.filterwarnings("ignore::FutureWarning", "ignore::DeprecationWarning", "ignore::UserWarning")
+def test_a_training_resumes_exports_and_runs_in_the_service(
+    folder: Path, tmp_path: Path, command: Callable[..., None]
+) -> None:
     place = tmp_path / "run"
-    for epochs in ("1", "2"):
-        run("training.train", "paper", "--data", folder, "--steps", "4", "--epochs", epochs, "--out", place)
+    training = ["paper", "--data", folder, "--steps", "4", "--out", place, "--epochs"]
+    first = [sys.executable, "-m", "training.train", *map(str, training), "1"]
+    subprocess.run(first, cwd=ROOT, check=True)  # as its users start it, with a process that makes batches
+    command(train, *training, "2", "--workers", "0")
     log = rows(place)
     assert [line["epoch"] for line in log] == ["1", "2"], "the second call went on after the first epoch"
     assert json.loads((place / "state.json").read_text())["config"]["network"] == "paper"
 
-    run("training.export", place, tmp_path / "mine.tflite", "--data", folder)
+    command(export, place, tmp_path / "mine.tflite", "--data", folder)
     loaded = open_model(tmp_path / "mine.tflite")
     assert (loaded.width, loaded.height, loaded.stateful) == (224, 224, True)
-    run("training.evaluate", tmp_path / "mine.tflite", "--data", folder, "--json", tmp_path / "scores.json")
+    command(evaluate, tmp_path / "mine.tflite", "--data", folder, "--json", tmp_path / "scores.json")
     (scores,) = json.loads((tmp_path / "scores.json").read_text()).values()
     assert scores["portrait"]["pictures"] == 2
 
 
-def test_the_same_seed_trains_the_same_weights(folder: Path, tmp_path: Path) -> None:
+SHORT = dataclasses.replace(CONFIGS["paper"], sizes=((0, 32, 32),), epochs=1, steps=1, batch=2)
+
+
+def test_the_same_seed_trains_the_same_weights(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, command: Callable[..., None]
+) -> None:
+    monkeypatch.setitem(CONFIGS, "paper", SHORT)
     states = []
     for name in ("one", "two"):
-        run("training.train", "paper", "--data", folder, "--steps", "2", "--epochs", "1", "--out", tmp_path / name)
+        command(train, "paper", "--data", folder, "--steps", "2", "--workers", "0", "--out", tmp_path / name)
         states.append(torch.load(tmp_path / name / "weights.pt", weights_only=True))
     assert all(torch.equal(value, states[1][name]) for name, value in states[0].items())
 
 
 def trainer(config: Config, folder: Path, out: Path) -> Trainer:
     return Trainer(config, Pictures([folder]), [], out, look=lambda *_: {}, workers=0)
-
-
-SHORT = dataclasses.replace(CONFIGS["paper"], sizes=((0, 32, 32),), epochs=1, steps=1, batch=2)
 
 
 def test_a_training_learns(folder: Path, tmp_path: Path) -> None:
@@ -153,12 +159,13 @@ def test_a_file_of_other_inputs_or_none_is_refused_by_its_name(tmp_path: Path) -
         evaluate.File(other)
 
 
-@pytest.mark.parametrize("module", ["speed", "evaluate_video"])
-def test_two_files_of_one_name_are_refused_where_the_name_tells_them_apart(module: str) -> None:
-    twice = [sys.executable, "-m", f"training.{module}", "runs/one/model.tflite", "runs/two/model.tflite"]
-    done = subprocess.run(twice, cwd=ROOT, capture_output=True, text=True, check=False)
-    assert done.returncode == 2
-    assert "of one name came" in done.stderr
+@pytest.mark.parametrize("module", [speed, evaluate_video], ids=lambda module: module.__name__)
+def test_two_files_of_one_name_are_refused_where_the_name_tells_them_apart(
+    module: ModuleType, command: Callable[..., None], capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit, match="2"):
+        command(module, "runs/one/model.tflite", "runs/two/model.tflite")
+    assert "of one name came" in capsys.readouterr().err
 
 
 def test_figures_measured_without_the_runs_keep_what_is_known_of_the_trainings(
