@@ -71,6 +71,41 @@ def film(path: Path, times: int, size: tuple[int, int] = (320, 240), codec: str 
     return path
 
 
+PACKET, PMT, H264, AVS3 = 188, 0x1000, 0x1B, 0xD4
+"""Of MPEG-TS (ISO 13818-1): a packet's bytes, where FFmpeg writes the map of the streams, and two of their types."""
+
+
+def undecodable(film: Path, path: Path) -> Path:
+    """An H.264 film as MPEG-TS that says AVS3 of itself, which FFmpeg knows and the package av cannot decode."""
+    with av.open(str(film)) as source, av.open(str(path), "w", format="mpegts") as written:
+        video = written.add_stream_from_template(source.streams.video[0])
+        for packet in source.demux(video=0):
+            if packet.dts is not None:
+                packet.stream = video
+                written.mux(packet)
+    stream = bytearray(path.read_bytes())
+    for at in range(0, len(stream), PACKET):
+        if int.from_bytes(stream[at + 1 : at + 3]) & 0x1FFF == PMT:
+            section = at + 5 + stream[at + 4]
+            end = section + 3 + (int.from_bytes(stream[section + 1 : section + 3]) & 0xFFF)
+            kind = section + 12 + (int.from_bytes(stream[section + 10 : section + 12]) & 0xFFF)
+            assert stream[kind] == H264
+            stream[kind] = AVS3
+            stream[end - 4 : end] = _crc(stream[section : end - 4]).to_bytes(4)
+    path.write_bytes(stream)
+    return path
+
+
+def _crc(section: bytes) -> int:
+    """The checksum of a table in MPEG-TS (ISO 13818-1, annex A)."""
+    crc = 0xFFFFFFFF
+    for byte in section:
+        crc ^= byte << 24
+        for _ in range(8):
+            crc = (crc << 1 ^ (0x104C11DB7 if crc & 0x80000000 else 0)) & 0xFFFFFFFF
+    return crc
+
+
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
     """Two stills, one of them below, a video, and what is neither."""

@@ -10,10 +10,12 @@ from portrait.server.app import run_service
 from portrait.settings import Settings
 from tests.boxes import serving
 from tests.browser import open_page
-from tests.films import film, needs_gstreamer, rtsp_camera
+from tests.films import film, needs_gstreamer, rtsp_camera, undecodable
 from tests.http_camera import http_camera
+from tests.origins import elsewhere
 from tests.people import Clip
 from tests.ports import free_port
+from tests.test_cameras import until_state
 from tests.test_page_access import faults
 from tests.whip import publisher, shown
 
@@ -58,6 +60,26 @@ async def test_a_camera_is_watched_on_the_page_and_left_again(tmp_path: Path, sh
             assert not await faults(page)
             await page.get_by_role("button", name="Stop door").click()
             await expect(page.get_by_role("button", name="Watch door")).to_be_visible()
+
+
+@needs_gstreamer
+async def test_the_page_says_in_words_that_a_cameras_codec_cannot_be_decoded(tmp_path: Path) -> None:
+    words = "the video has a codec that cannot be decoded"
+    source, file = film(tmp_path / "film.mp4", 60), tmp_path / "cameras.yaml"
+    undecodable(source, tmp_path / "odd.ts")
+    async with elsewhere(tmp_path) as origin:
+        with rtsp_camera(source, called="AVS3") as url:
+            file.write_text(f"door: '{url}'\nyard: '{origin}/odd.ts'\n")
+            settings = Settings(http_port=0, grpc_port=0, drain_seconds=0.0, media_ports="0-0", cameras=file)
+            async with (
+                run_service(settings) as service,
+                open_page(f"http://127.0.0.1:{service.http_port}/", tmp_path / "profile", None) as page,
+            ):
+                for name in ("door", "yard"):
+                    await page.get_by_role("button", name=f"Watch {name}").click()
+                    await expect(page.locator("#streams li", has_text=name)).to_contain_text(words)
+                    assert (await until_state(service, name, "failed"))["words"] == words
+                assert not await faults(page)
 
 
 async def test_a_stream_that_is_published_is_watched_on_the_page_until_it_ends(tmp_path: Path, shown: Clip) -> None:
