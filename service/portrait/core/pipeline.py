@@ -7,7 +7,7 @@ the framed window stands (AutoFraming), and what the modes that hide the person 
 
 import logging
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import cv2
 
@@ -186,7 +186,7 @@ class Pipeline:
                 mask = reuse.mask or follow_edges(prior, fine if prior.fine else guide)
             else:
                 try:
-                    prior = self._segment(replace(frame, small=fine), quality)
+                    prior = self._segment(frame.with_small(fine), quality)
                 except Exception as raised:  # whatever a runtime raises, the background must not be sent
                     self.reset()
                     failure, prior = raised, Mask.empty(self._mask_width, self._mask_height)

@@ -1,6 +1,6 @@
 """Frame, one decoded picture in the service's only pixel format, and Mask, where the person is in it."""
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from enum import Enum
 from fractions import Fraction
 from typing import TypeAlias
@@ -106,7 +106,14 @@ class Frame:
 
     def with_planes(self, y: Plane, u: Plane, v: Plane, alpha: Plane | None = None) -> "Frame":
         """A frame of the same time and colours with other planes."""
-        return replace(self, y=y, u=u, v=v, alpha=alpha, small=None)
+        # dataclasses.replace takes several times as long, which counts for every frame of a stream.
+        return Frame(y, u, v, self.timestamp, self.arrived, alpha, self.full_size, self.colors)
+
+    def with_small(self, small: Plane) -> "Frame":
+        """The same frame with its luma at the size of a network."""
+        return Frame(
+            self.y, self.u, self.v, self.timestamp, self.arrived, self.alpha, self.full_size, self.colors, small
+        )
 
 
 @dataclass(frozen=True, slots=True, eq=False)
