@@ -34,7 +34,7 @@ def test_a_training_resumes_exports_and_runs_in_the_service(
     folder: Path, tmp_path: Path, command: Callable[..., None]
 ) -> None:
     place = tmp_path / "run"
-    training = ["paper", "--data", folder, "--steps", "4", "--out", place, "--epochs"]
+    training = ["paper", "--data", folder, "--steps", "1", "--out", place, "--epochs"]
     first = [sys.executable, "-m", "training.train", *map(str, training), "1"]
     subprocess.run(first, cwd=ROOT, check=True)  # as its users start it, with a process that makes batches
     command(train, *training, "2", "--workers", "0")
