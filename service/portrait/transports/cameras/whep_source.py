@@ -45,12 +45,12 @@ class WhepSource:
 
     async def close(self) -> None:
         """End the connection."""
-        self._task.cancel()
-        await asyncio.wait({self._task})  # which a second cancellation does not reach: it closes sockets
-        for future in (self.lost, self._found, self._backlog):
+        for future in (self.lost, self._found, self._backlog):  # first: the end of the task fails what is not done
             future.cancel()
             if not future.cancelled():
                 future.exception()  # it has been told, or is of no interest any more
+        self._task.cancel()
+        await asyncio.wait({self._task})  # which a second cancellation does not reach: it closes sockets
 
     async def _run(self) -> None:
         connection = Connection(lambda reason: self._fail(f"the connection ended: {reason}"))
