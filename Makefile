@@ -200,12 +200,14 @@ system-packages: .venv/test .venv/bin/promtool ## Install what the tests need of
 	if [ -n "$$missing" ]; then $(APT) update -q && \
 	  RUNLEVEL=1 $(APT) install -y -q --no-install-recommends $(TEST_PACKAGES); fi
 
-# An RTSP server and an RTMP peer that are not ours.
-MEDIA_PACKAGES = ffmpeg python3-gi gir1.2-gst-rtsp-server-1.0 gstreamer1.0-plugins-base gstreamer1.0-plugins-good
+# An RTSP server and RTMP peers that are not ours, OBS among them. RUNLEVEL=1: nginx is not started.
+MEDIA_PACKAGES = ffmpeg python3-gi gir1.2-gst-rtsp-server-1.0 gstreamer1.0-plugins-base gstreamer1.0-plugins-good \
+  obs-studio libgl1-mesa-dri libnginx-mod-rtmp
 .PHONY: media-packages
 media-packages: ## Install the cameras and players that the tests of addresses need (Debian, Ubuntu)
-	@command -v ffmpeg >/dev/null && ls /usr/lib/*/girepository-1.0/GstRtspServer-1.0.typelib >/dev/null 2>&1 || \
-	  { $(APT) update -q && $(APT) install -y -q --no-install-recommends $(MEDIA_PACKAGES); }
+	@command -v ffmpeg >/dev/null && ls /usr/lib/*/girepository-1.0/GstRtspServer-1.0.typelib >/dev/null 2>&1 && \
+	  command -v obs >/dev/null && ls /usr/lib/nginx/modules/ngx_rtmp_module.so >/dev/null 2>&1 || \
+	  { $(APT) update -q && RUNLEVEL=1 $(APT) install -y -q --no-install-recommends $(MEDIA_PACKAGES); }
 
 # Go, with what its gRPC needs, and protoc: for the examples of docs/reference/grpc.md.
 GO_PACKAGES = golang-go golang-google-grpc-dev golang-google-protobuf-dev golang-github-golang-protobuf-1-5-dev \

@@ -84,11 +84,11 @@ async def open_firefox(url: str, profile: Path, webgl: bool = True) -> AsyncIter
     """The page at `url`; its camera is Firefox's own test picture. Without `webgl` in headless mode."""
     assert FIREFOX is not None
     _prepare(profile)
-    async with _display() if webgl else contextlib.nullcontext("") as display:
+    async with display() if webgl else contextlib.nullcontext("") as screen:
         mode = [] if webgl else ["--headless"]
         browser = await asyncio.create_subprocess_exec(
             FIREFOX, *mode, "--no-remote", "--profile", profile, "--remote-debugging-port", "0",
-            env={**os.environ, "DISPLAY": display, "MOZ_CRASHREPORTER_DISABLE": "1"},
+            env={**os.environ, "DISPLAY": screen, "MOZ_CRASHREPORTER_DISABLE": "1"},
             stdout=asyncio.subprocess.DEVNULL, stderr=asyncio.subprocess.PIPE,
         )  # fmt: skip
         try:
@@ -115,7 +115,7 @@ def _prepare(profile: Path) -> None:
 
 
 @asynccontextmanager
-async def _display() -> AsyncIterator[str]:
+async def display() -> AsyncIterator[str]:
     """The name of a display nobody sees."""
     assert XVFB is not None
     read, write = os.pipe()
