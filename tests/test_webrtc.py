@@ -11,6 +11,7 @@ import pytest
 from aiortc import RTCRtpReceiver
 
 from portrait.core.compositors import MODES
+from portrait.core.pipeline import Result
 from portrait.image.frame import Frame, Mask
 from portrait.server.app import RunningService
 from portrait.transports.webrtc import connection
@@ -152,11 +153,14 @@ async def test_a_failing_network_shows_nothing_of_the_camera(shown: Clip) -> Non
         assert (await one.numbers())["frames_failed"] != 0
 
 
-async def test_a_frame_that_cannot_be_composed_ends_the_session_with_its_reason(shown: Clip) -> None:
-    def of_another_type(_: Frame) -> Mask:
-        return Mask(np.zeros((32, 32), object))  # type: ignore[arg-type]
+async def test_a_frame_that_cannot_be_composed_ends_the_session_with_its_reason(
+    shown: Clip, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def compose(_: Result) -> Frame:
+        raise MemoryError
 
-    async with fake_service(FakeModel(of_another_type)) as (url, sessions), viewer(url, Camera(shown)) as one:
+    monkeypatch.setattr(Result, "compose", compose)
+    async with fake_service(FakeModel(full_mask)) as (url, sessions), viewer(url, Camera(shown)) as one:
         await one.connect(mode="color")
         session = sessions[one.location.rpartition("/")[2]]
         async with timeout(60):
