@@ -1,4 +1,4 @@
-"""go2rtc, where it is installed: no registry has it, so whoever has it runs what needs it."""
+"""MediaMTX and go2rtc, where they are installed: no registry has either, so whoever has them runs what needs them."""
 
 import asyncio
 import shutil
@@ -12,17 +12,56 @@ import pytest
 
 from tests.ports import free_ports
 
-GO2RTC = shutil.which("go2rtc")
+MEDIAMTX, GO2RTC = shutil.which("mediamtx"), shutil.which("go2rtc")
 
+needs_mediamtx = pytest.mark.skipif(MEDIAMTX is None, reason="mediamtx is not on the path: get it from its own site")
 needs_go2rtc = pytest.mark.skipif(GO2RTC is None, reason="go2rtc is not on the path: get it from its own site")
+
+LOGIN = "portrait:secret-word"
+"""A user of MediaMTX and the password."""
 
 
 @dataclass(frozen=True)
 class MediaServer:
-    """One that has started: its addresses without a path."""
+    """One that has started: its addresses without a path, with its user and the password where it asks for them."""
 
     rtsp: str
     http: str
+    rtmp: str = ""
+    """Without user and password: MediaMTX takes those of RTMP from the query."""
+
+
+@asynccontextmanager
+async def mediamtx(folder: Path, **sources: str) -> AsyncIterator[MediaServer]:
+    """MediaMTX with these paths, which it pulls while somebody reads them, and any that one publishes, for one user."""
+    rtsp, rtmp, http, media = free_ports(4)
+    user, _, password = LOGIN.partition(":")
+    pulled = "".join(f"  {name}: {{source: '{source}', sourceOnDemand: true}}\n" for name, source in sources.items())
+    configuration = folder / "mediamtx.yml"
+    configuration.write_text(
+        f"""
+rtspAddress: 127.0.0.1:{rtsp}
+rtspTransports: [tcp]
+rtmpAddress: 127.0.0.1:{rtmp}
+webrtcAddress: 127.0.0.1:{http}
+webrtcLocalUDPAddress: 127.0.0.1:{media}
+webrtcIPsFromInterfaces: false
+webrtcAdditionalHosts: [127.0.0.1]
+hls: false
+srt: false
+moq: false
+authInternalUsers:
+  - user: {user}
+    pass: {password}
+    permissions: [{{action: publish}}, {{action: read}}]
+paths:
+  all_others: {{}}
+{pulled}"""
+    )
+    async with serving([MEDIAMTX or "mediamtx", str(configuration)], folder / "mediamtx.log", [rtsp, rtmp, http]):
+        yield MediaServer(
+            f"rtsp://{LOGIN}@127.0.0.1:{rtsp}", f"http://{LOGIN}@127.0.0.1:{http}", f"rtmp://127.0.0.1:{rtmp}"
+        )
 
 
 @asynccontextmanager

@@ -90,6 +90,9 @@ def test_a_result_goes_out_over_rtmp(tmp_path: Path) -> None:
     frames = read_video(received)
     assert len(frames) == 60
     assert all(is_green(frame) for frame in frames)
+    with av.open(str(received)) as container:
+        keys = [packet.is_keyframe for packet in container.demux(video=0) if packet.size]
+    assert any(keys[1:]), "a viewer who joins at a media server waits for the next key frame"
 
 
 def sent(source: Path, url: str) -> bool:

@@ -9,7 +9,9 @@ QUALITY = "18"
 """x264's constant rate factor; the eye hardly tells the result from the original."""
 
 RECORDING = {"crf": QUALITY, "preset": "veryfast"}
-LIVE = {"crf": "23", "preset": "veryfast", "tune": "zerolatency"}
+LIVE = {"crf": "23", "preset": "veryfast", "tune": "zerolatency", "g": "50"}
+"""A media server cannot ask for a key frame for each viewer that joins, so one comes every two seconds at 25 pictures a
+second; x264's own default is 250 pictures."""
 
 FASTSTART = {"movflags": "+faststart"}
 """The index in front, so that a browser plays the file while it is still loading."""
