@@ -1,4 +1,4 @@
-"""MediaMTX and go2rtc, where they are installed: no registry has either, so whoever has them runs what needs them."""
+"""MediaMTX and go2rtc, where they are installed: no registry has either, so these tests are `live`."""
 
 import asyncio
 import shutil
@@ -33,7 +33,7 @@ class MediaServer:
 
 @asynccontextmanager
 async def mediamtx(folder: Path, **sources: str) -> AsyncIterator[MediaServer]:
-    """MediaMTX with these paths, which it pulls while somebody reads them, and any that one publishes, for one user."""
+    """MediaMTX with these paths, which it pulls while a client reads them, and any that are published, for one user."""
     rtsp, rtmp, http, media = free_ports(4)
     user, _, password = LOGIN.partition(":")
     pulled = "".join(f"  {name}: {{source: '{source}', sourceOnDemand: true}}\n" for name, source in sources.items())

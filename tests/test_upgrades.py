@@ -156,7 +156,7 @@ async def test_a_page_goes_over_without_a_gap_when_its_worker_makes_way(tmp_path
                     await page.evaluate(PAINTED)
                     await replace_workers(process, log, count)
                     assert len(await page.evaluate("kit.watch(3)")) == 3
-                    # It was never without a session, and nobody had to be cut off.
+                    # It was never without a session, and no session had to be cut.
                     assert [event for event in await page.evaluate("kit.events") if event[0] == "state"] == []
                     await until(lambda count=count: log.says("drained sessions_cut=0", count))  # type: ignore[misc]
                     painted = await page.evaluate("kit.painted")

@@ -145,7 +145,7 @@ class Sessions:
         looks = self.models.looks(picked)
         may_be_finer = may_be_finer and not model and delivery is Delivery.LIVE
         demand = assumed_demand(transport, options.mode, picked.name, delivery, pixels, looks, may_be_finer)
-        session = self._admit(picked, codec, options, demand, delivery, traceparent, stream)
+        session = self._admit(demand, lambda: self._make(picked, codec, options, demand, delivery, traceparent, stream))
         self.metrics.session_opened(transport, options.mode)
         session.record_event("session opened", transport=transport, mode=options.mode, model=picked.name)
         try:
@@ -264,21 +264,12 @@ class Sessions:
             return TooManySessions(f"{count} of {self.limit} sessions are open", RETRY_AFTER)
         return self._capacity.refusal(demand)
 
-    def _admit(
-        self,
-        model: Model,
-        codec: Codec[P, W],
-        options: Options,
-        assumed: Demand,
-        delivery: Delivery,
-        traceparent: str | None,
-        stream: str | None,
-    ) -> Session[P, W]:
-        """A session that is registered and charged for; raises the refusal if it is not admitted."""
+    def _admit(self, assumed: Demand, make: Callable[[], Session[P, W]]) -> Session[P, W]:
+        """What `make` gives; raises the refusal if it is not admitted."""
         with self.shared.locked():
             refusal = self._refusal(assumed)
             if refusal is None:
-                return self._make(model, codec, options, assumed, delivery, traceparent, stream)
+                return make()
         # Logged outside the lock, for which every worker's event loop waits.
         log_event(logger, logging.WARNING, "session refused", transport=assumed.transport, reason=str(refusal))
         raise refusal
