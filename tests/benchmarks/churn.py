@@ -68,16 +68,11 @@ class Service:
 def allocator() -> dict[str, str]:
     """The service's own, with one arena: what is counted is what is held, not where threads left gaps.
 
-    That is jemalloc where there is one, as in the image: `make churn` brings it. It has Python's small objects as well,
-    of which one that stays keeps a whole arena of Python's, a megabyte: that was 2.6 % after 12,000 sessions. In the
-    one heap that glibc grows to half a gigabyte for twelve sessions, whatever small thing stays keeps its whole page.
+    That is jemalloc where there is one, as in the image: `make churn` brings it. In the one heap that glibc grows to
+    half a gigabyte for twelve sessions, whatever small thing stays keeps its whole page.
     """
     found = jemalloc()
-    return (
-        {"LD_PRELOAD": str(found), "MALLOC_CONF": "narenas:1", "PYTHONMALLOC": "malloc"}
-        if found
-        else {"MALLOC_ARENA_MAX": "1"}
-    )
+    return {"LD_PRELOAD": str(found), "MALLOC_CONF": "narenas:1"} if found else {"MALLOC_ARENA_MAX": "1"}
 
 
 @asynccontextmanager

@@ -57,7 +57,7 @@ class MallInfo(ctypes.Structure):
 
 
 def allocated() -> int:
-    """Bytes that somebody has and has not given back, but for Python's small objects unless PYTHONMALLOC is malloc."""
+    """Bytes that are allocated and not freed, Python's own small objects left out."""
     if hasattr(LIBRARY, "mallctl"):
         return read_jemalloc("stats.allocated")
     LIBRARY.mallinfo2.restype = MallInfo
