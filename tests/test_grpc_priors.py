@@ -65,11 +65,10 @@ async def test_a_stream_that_goes_on_elsewhere_makes_no_jump(client: Client, sho
             await stream.send(i420(frame), i)
             after.append((await received(stream)).array)
     cold = (await client.segment(i420(shown.frames[half]), model="portrait")).array
-    # The first mask is of one look and not the mean of two: some levels here and there, where a cold start changes
-    # whole regions.
-    resumed_apart, cold_apart = (np.abs(mask.astype(int) - whole[half]) for mask in (after[0], cold))
-    assert resumed_apart.mean() < cold_apart.mean() / 2
-    assert resumed_apart.max() < cold_apart.max()
+    # The prior is rounded to 8 bits on the way: a level here and there, where a cold start changes whole regions.
+    assert np.abs(after[0].astype(int) - whole[half]).mean() < 0.2
+    assert np.abs(after[0].astype(int) - whole[half]).max() < 16
+    assert np.abs(cold.astype(int) - whole[half]).max() > 16
     for resumed, uninterrupted in zip(after, whole[half:], strict=True):
         assert np.mean((resumed > 127) != (uninterrupted > 127)) < 0.002
 

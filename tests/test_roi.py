@@ -146,7 +146,7 @@ def test_the_box_follows_a_person_across_the_picture(models: Models, looking: Ro
     assert min(part for _, part in found) > 0.6
 
 
-def test_somebody_who_comes_in_elsewhere_is_seen_soon(models: Models, looking: RoiSegmenter) -> None:
+def test_somebody_who_comes_in_elsewhere_is_seen_soon(looking: RoiSegmenter, watched: Watched) -> None:
     one, _ = shown(60, 120)
     for _ in range(SOONEST + 1):
         looking.segment(frame(one))
@@ -154,8 +154,7 @@ def test_somebody_who_comes_in_elsewhere_is_seen_soon(models: Models, looking: R
     both = np.where(truth[..., None] > 127, other, one)
     for _ in range(SOONEST):
         mask = full(looking.segment(frame(both)), both)
-    whole = full(models.pick(None).open().segment(frame(both)), both)
-    assert iou(truth[:, 400:], mask[:, 400:]) > iou(truth[:, 400:], whole[:, 400:])
+    assert iou(truth[:, 400:], mask[:, 400:]) > 0.7
 
 
 def test_the_whole_picture_is_looked_at_now_and_then(looking: RoiSegmenter, watched: Watched) -> None:

@@ -66,8 +66,6 @@ def measure_masks(files, shipped, runs, data):
     if "portrait" in files:
         first_frames = evaluate.evaluate(lambda image: served.Stream(shipped["portrait"])(image), val)
         table.store("served", {"val": evaluate.summary(first_frames)})
-        settled = evaluate.evaluate(served.Settled(shipped["portrait"]), val)
-        table.store("settled", {"val": evaluate.summary(settled)})
     if "portrait-fine" in files:
         measure_stills(val)
 

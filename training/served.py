@@ -15,11 +15,6 @@ from portrait.image.frame import Timestamp
 from portrait.metrics import Metrics
 
 FRAME_TIME = 1 / 30
-SETTLED = 6
-"""Frames after which a mask of a still picture changes no more."""
-
-NOISE = 4
-"""Levels by which a camera's pixels differ from frame to frame, at most."""
 
 
 class Still:
@@ -60,24 +55,6 @@ class Stream:
         result = run(self._pipeline, picture, arrived, self._options, self._compositor)
         self.segmented.append(not result.carried)
         return at_size(result, picture)
-
-
-class Settled:
-    """What a stream shows of a picture that stays: RGB pictures (H,W,3) uint8 in, probabilities (H,W) float32 out.
-
-    It is the mask of the SETTLED-th frame of a camera that has some noise and sees the same.
-    """
-
-    def __init__(self, path):
-        self._path, self._noise = path, np.random.default_rng(0)
-
-    def __call__(self, picture):
-        """The mask of one picture, by a stream of its own."""
-        stream = Stream(self._path)
-        for _ in range(SETTLED):
-            noise = self._noise.integers(-NOISE, NOISE + 1, picture.shape)
-            mask = stream(np.clip(picture + noise, 0, 255).astype(np.uint8))
-        return mask
 
 
 def mask_of(pipeline, picture, arrived, options, compositor):

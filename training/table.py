@@ -59,7 +59,6 @@ PEERS = {
 
 SERVED = {
     "served": "`portrait`, first frames as the service shows them",
-    "settled": "`portrait`, sixth frames of a still camera as the service shows them",
     "still": "`portrait-fine`, stills as the service shows them",
     "max": "`max`, stills as the service shows them",
 }

@@ -10,7 +10,6 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from portrait.core.segmenters.mirroring import TwoWays
 from portrait.errors import BadModel, SegmentationFailed
 from portrait.image.convert import recolored
 from portrait.image.frame import CAMERA, Frame, Mask, Plane, split_i420
@@ -140,7 +139,6 @@ class TFLiteSegmenter:
         self._i420: Plane = np.empty(height * width * 3 // 2, np.uint8)
         self._planes = split_i420(self._i420, width, height)
         self._rgb: Plane = np.empty((height, width, 3), np.uint8)
-        self._ways = TwoWays()
         self.reset()
 
     def segment(self, frame: Frame) -> Mask:
@@ -161,15 +159,13 @@ class TFLiteSegmenter:
 
     def reset(self) -> None:
         """Forget the prior: the next frame is a first frame."""
-        self._ways.forget()
         if self._tensors.prior is not None:
             self._view(self._tensors.prior).fill(0)
 
     def resume(self, prior: Mask) -> None:
         """Take `prior`, of the model's size, as the mask before the next frame. Without effect on a stateless model."""
-        self._ways.forget()
         if self._tensors.prior is not None:
-            self._set_prior(self._tensors.prior, prior.values)
+            np.multiply(prior.values, np.float32(1 / 255), out=self._view(self._tensors.prior)[0, ..., 0])
 
     def close(self) -> None:
         """Free the interpreter's memory. Idempotent; nothing else may be called afterwards."""
@@ -197,9 +193,6 @@ class TFLiteSegmenter:
             small = recolored(frame.with_planes(*self._planes), CAMERA)
             for plane, target in zip((small.y, small.u, small.v), self._planes, strict=True):
                 np.copyto(target, plane)
-        if self._ways.is_mirrored:
-            for plane in self._planes:
-                cv2.flip(plane, 1, dst=plane)
         cv2.cvtColor(self._i420.reshape(height * 3 // 2, width), cv2.COLOR_YUV2RGB_I420, dst=self._rgb)
         image, low = self._view(self._tensors.image)[0], self._reading.low
         np.multiply(self._rgb, np.float32((1 - low) / 255), out=image)
@@ -207,7 +200,7 @@ class TFLiteSegmenter:
             np.add(image, np.float32(low), out=image)
 
     def _take(self) -> Plane | None:
-        """The mask; the prior of the next frame is set. That stays in its tensor: the runtime never overwrites inputs.
+        """The mask, which becomes the next prior. That stays in its input tensor: the runtime never overwrites inputs.
 
         None, and no new prior, if the values are not probabilities.
         """
@@ -215,15 +208,9 @@ class TFLiteSegmenter:
         # NaN fails both comparisons, since NumPy's min and max return it. The margin is for rounding.
         if not (probability.min() >= -1e-3 and probability.max() <= 1.001):
             return None
-        seen = np.asarray(cv2.convertScaleAbs(probability, alpha=255.0), np.uint8)
-        if self._tensors.prior is None:
-            return seen
-        mask = self._ways.take(self._planes[0], seen)
-        self._set_prior(self._tensors.prior, self._ways.prior)
-        return mask
-
-    def _set_prior(self, tensor: int, values: Plane) -> None:
-        np.multiply(values, np.float32(1 / 255), out=self._view(tensor)[0, ..., 0])
+        if self._tensors.prior is not None:
+            np.copyto(self._view(self._tensors.prior)[0, ..., 0], probability)
+        return np.asarray(cv2.convertScaleAbs(probability, alpha=255.0), np.uint8)
 
 
 def _find_tensors(interpreter: Interpreter, path: Path, reading: Reading) -> Tensors:
