@@ -414,6 +414,8 @@ async def test_a_sender_waits_while_its_client_reads_nothing_and_goes_on_when_it
         for timestamp in range(5000):
             share.sendto(rtp(timestamp), address)
         waiting = asyncio.create_task(share.wait_for_room(address))
+        await asyncio.sleep(0)  # it begins to wait
+        assert not waiting.done()
         if end != "vanishes":  # then it may be over as soon as this test runs again
             await asyncio.sleep(0.1)
             assert not waiting.done()
