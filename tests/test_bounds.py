@@ -31,6 +31,7 @@ from tests.boxes import serving, wait_for
 from tests.calls import budget_of
 from tests.credentials import Authority, authority, http_status, trusting
 from tests.credentials import serving as serving_here
+from tests.posts import problem_of
 
 __all__ = ["authority"]  # a fixture
 
@@ -201,6 +202,14 @@ async def test_parts_without_end_are_refused_at_the_first_one_too_many(service: 
         async with http.post(url, data=data, headers=headers) as response:
             assert "mode: got the field twice" in (await response.json())["detail"]
     assert sent < 50_000
+
+
+@pytest.mark.parametrize("path", ["/v1/segment?mode=mask&mode=blur", "/webrtc?mode=blur&mode=blur", "/whip/a?x=1&x=2"])
+async def test_a_parameter_given_twice_is_refused(service: RunningService, path: str) -> None:
+    """A guess at which one was meant could show the room that the other would have hidden."""
+    url = f"http://127.0.0.1:{service.http_port}{path}"
+    async with aiohttp.ClientSession() as http, http.post(url, data=b"") as response:
+        assert "got the parameter twice, expected it once" in await problem_of(response, 400, "BAD_OPTION")
 
 
 async def test_a_malformed_request_writes_no_line_to_the_log(caplog: pytest.LogCaptureFixture) -> None:

@@ -53,6 +53,10 @@ async def test_the_image_can_be_the_whole_body(http: aiohttp.ClientSession) -> N
         ("image/jpeg", "image/jpeg"),
         ("text/html,image/png;q=0.9", "image/png"),
         ("*/*", "image/png"),
+        ("image/webp;q=0.5, image/jpeg", "image/jpeg"),
+        ("image/webp; q=0.5, */*;q=0.1", "image/webp"),
+        ("image/png;q=0, */*", "image/webp"),
+        ("image/avif, image/*;q=0.8", "image/png"),
     ],
 )
 async def test_accept_chooses_the_format(http: aiohttp.ClientSession, accept: str, content_type: str) -> None:
@@ -82,6 +86,12 @@ async def test_results_of_large_pictures_are_never_webp(http: aiohttp.ClientSess
     async with http.post("/v1/segment?mode=blur", data=form(data), headers={"Accept": "image/webp"}) as response:
         problem = await problem_of(response, 406, "NOT_ACCEPTABLE")
     assert f"for mode blur and {side * side} pixels (WebP: at most {WEBP_PIXELS})" in problem
+
+
+async def test_what_accept_excludes_is_not_sent(http: aiohttp.ClientSession) -> None:
+    headers = {"Accept": "image/png;q=0, image/webp;q=0.0, text/html"}
+    async with http.post("/v1/segment", data=form(encoded(SHOWN.frames[0])), headers=headers) as response:
+        await problem_of(response, 406, "NOT_ACCEPTABLE")
 
 
 @pytest.mark.parametrize("background", ["dusk", encoded(np.full((40, 40, 3), (0, 0, 255), np.uint8), ".png")])

@@ -8,6 +8,7 @@ from aiohttp.typedefs import Handler, Middleware
 
 from portrait.errors import (
     BadInput,
+    BadOption,
     BadPicture,
     Draining,
     Idle,
@@ -62,6 +63,15 @@ STATUSES: tuple[tuple[type[PortraitError], int], ...] = (
 
 WEBRTC_PATHS = ("/webrtc", "/whip/", "/whep/", "/v1/viewers/")
 """Paths whose refusals are counted as those of WebRTC."""
+
+
+@web.middleware
+async def refuse_repeated_parameters(request: web.Request, handler: Handler) -> web.StreamResponse:
+    """A middleware that refuses a query with one parameter twice: which of the values was meant would be a guess."""
+    for name in request.query:
+        if len(request.query.getall(name)) > 1:
+            raise BadOption(name[:80], "got the parameter twice, expected it once")
+    return await handler(request)
 
 
 def errors_as_problems(metrics: Metrics) -> Middleware:

@@ -14,7 +14,7 @@ from portrait.transports.http.auth import authenticating
 from portrait.transports.http.config import HttpConfig
 from portrait.transports.http.connection_limits import ConnectionLimiter, is_server_fault, listen, serving
 from portrait.transports.http.cors import answer_preflights, cors_headers
-from portrait.transports.http.errors import errors_as_problems
+from portrait.transports.http.errors import errors_as_problems, refuse_repeated_parameters
 from portrait.transports.http.forwarding import use_forwarded_address
 from portrait.transports.http.pod_proxy import PodProxy
 from portrait.transports.http.worker_proxy import open_worker_proxy, serve_other_workers
@@ -64,6 +64,7 @@ async def serve_http(
     middlewares = [
         limiter.track_requests(),
         problems,
+        refuse_repeated_parameters,
         answer_preflights,
         *([authenticating(security)] if security else []),
         limiter.limit_bodies(),

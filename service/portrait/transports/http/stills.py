@@ -1,5 +1,6 @@
 """POST /v1/segment: a still picture in, its result out, at the picture's size."""
 
+import re
 import time
 from dataclasses import dataclass
 from fractions import Fraction
@@ -23,6 +24,8 @@ from portrait.transports.http.connection_limits import send
 WEBP = "image/webp"
 SUFFIXES: dict[str, PictureFormat] = {"image/png": ".png", "image/webp": ".webp", "image/jpeg": ".jpg"}
 """The types that Accept can ask for, the preferred one first."""
+
+QUALITY = re.compile(r"q=[01](\.[0-9]{0,3})?")
 
 CHECKBOXES = ("framing", "decontaminate")
 FIELDS = (
@@ -79,7 +82,7 @@ class StillRoutes:
         """A picture through a session of its own."""
         asked = await _read_request(request)
         options = await self._options(asked)
-        accept = request.headers.get("Accept", "*/*")
+        accept = ",".join(request.headers.getall("Accept", ["*/*"]))
         content_type = _negotiate(accept, options.mode)
 
         def charge(pixels: int) -> int:
@@ -179,17 +182,28 @@ async def _read_parts(request: web.Request, texts: dict[str, str], files: dict[s
 
 def _negotiate(accept: str, mode: str, pixels: int = 0) -> str:
     """The content type of the answer. Cutouts are never JPEG, which has no alpha; large pictures are never WebP."""
+    qualities = _qualities(accept)
     possible = [kind for kind in SUFFIXES if mode != "cutout" or kind != "image/jpeg"]
     size = ""
     if pixels > WEBP_PIXELS:
         possible.remove(WEBP)
         size = f" and {pixels} pixels (WebP: at most {WEBP_PIXELS})"
-    wanted = [part.split(";")[0].strip().lower() for part in accept.split(",")]
-    for kind in wanted:
-        if kind in possible:
+    allowed = [kind for kind in possible if qualities.get(kind) != 0]
+    for kind in sorted(qualities, key=lambda kind: -qualities[kind]):
+        if kind in allowed:
             return kind
-        if kind in ("*/*", "image/*", ""):
-            return possible[0]
+        if allowed and qualities[kind] and kind in ("*/*", "image/*", ""):
+            return allowed[0]
     raise web.HTTPNotAcceptable(
         text=f"got Accept: {accept!r}, expected one of {', '.join(possible)} for mode {mode}{size}"
     )
+
+
+def _qualities(accept: str) -> dict[str, float]:
+    """The media types of an Accept header in its order, each with its quality from 0 to 1 (RFC 9110, 12.5.1)."""
+    qualities: dict[str, float] = {}
+    for part in accept.lower().split(","):
+        kind, *parameters = (each.strip() for each in part.split(";"))
+        given = [each[2:] for each in parameters if QUALITY.fullmatch(each)]
+        qualities[kind] = float(given[0]) if given else 1.0
+    return qualities
