@@ -200,6 +200,9 @@ VARIANTS: dict[str, Callable[[str], str]] = {
         "a=candidate:6 2 udp 1 192.0.2.1 9 typ host\r\na=candidate:5\r\n"
     ),
     "connection data and bandwidth of another kind": after("c=IN IP9 x\r\nb=TIAS\r\na=rtcp:9 IN IP4\r\n"),
+    "simulcast, and sources that are not announced": lambda offer: (
+        change("^a=ssrc.*\r\n", "")(offer) + "a=rid:f send\r\na=rid:q send\r\na=simulcast:send f;q\r\n"
+    ),
     "a port count": change("^m=video (\\d+)", r"m=video \1/2"),
 }
 
