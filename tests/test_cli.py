@@ -95,6 +95,20 @@ def test_serve_sets_the_allocator_for_itself() -> None:
         assert "OPENBLAS_NUM_THREADS=1" in environ
 
 
+def test_a_full_collection_does_not_look_at_what_a_service_is_made_of() -> None:
+    program = """if True:
+        import gc
+        import portrait.workers.main as worker
+        made = len(gc.get_objects())
+        worker.exempt_from_collection()
+        print(made, len(gc.get_objects()))
+    """
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    before, after = map(int, done.stdout.split())
+    assert before > 50_000
+    assert after < before / 100
+
+
 def test_jemalloc_is_found_where_distributions_put_it(tmp_path: Path) -> None:
     assert find_jemalloc(tmp_path) is None
     place = tmp_path / "usr/lib/aarch64-linux-gnu"

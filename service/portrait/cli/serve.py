@@ -13,7 +13,7 @@ from portrait.errors import BadSettings
 from portrait.logs import log_event, logging_to_stderr
 from portrait.server.signals import RELOAD, REPLACE, Signals
 from portrait.settings import Settings, load_settings
-from portrait.workers.environment import default_workers
+from portrait.workers.environment import default_workers, exempt_from_collection
 from portrait.workers.supervisor import WorkerFailed, run_workers
 
 logger = logging.getLogger(__name__)
@@ -62,6 +62,7 @@ async def _serve_alone(
     from portrait.server.app import run_service  # with the native libraries, which a supervisor does not load
 
     async with run_service(settings) as service:
+        exempt_from_collection()
         started.set()
 
         async def reload() -> None:

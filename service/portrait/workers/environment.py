@@ -3,6 +3,7 @@
 docs/operate/tuning.md has the measurements.
 """
 
+import gc
 import os
 import sys
 from collections.abc import Mapping, Sequence
@@ -80,6 +81,15 @@ def relaunch_tuned() -> None:
 def tune_interpreter() -> None:
     """Make Python threads hand the GIL over sooner."""
     sys.setswitchinterval(SWITCH_INTERVAL)
+
+
+def exempt_from_collection() -> None:
+    """Exempt all objects that there are now from garbage collection. A service calls this once it has started.
+
+    It has 100,000 by then, which stay. A full collection looks at all of them, and no thread runs meanwhile.
+    """
+    gc.collect()
+    gc.freeze()
 
 
 def default_workers(budget: float) -> int:

@@ -14,7 +14,7 @@ from portrait.logs import discard_unwritten, logging_to_stderr
 from portrait.server.app import RunningService, run_service
 from portrait.server.signals import Signals
 from portrait.settings import Settings, make_settings
-from portrait.workers.environment import pin
+from portrait.workers.environment import exempt_from_collection, pin
 from portrait.workers.process import SETTINGS_ERROR, WorkerConfig
 from portrait.workers.shared_state import SharedState
 
@@ -49,6 +49,7 @@ async def _serve(config: WorkerConfig, settings: Settings) -> None:
     listening = socket.socket(fileno=config.http_socket)
     with contextlib.closing(shared), listening:
         async with run_service(settings, shared, listening, config.restarts) as service:
+            exempt_from_collection()
             os.write(sys.stdout.fileno(), json.dumps({"model": service.models.default}).encode() + b"\n")
             await _reload_until(signals.stop, service)
 
