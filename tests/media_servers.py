@@ -66,7 +66,7 @@ paths:
 
 @asynccontextmanager
 async def go2rtc(folder: Path, **streams: str) -> AsyncIterator[MediaServer]:
-    """go2rtc, as Frigate brings it along, with these streams; `[]` waits for who publishes it."""
+    """go2rtc, as Frigate brings it along, with these streams; an empty one waits for who publishes it."""
     rtsp, http, media = free_ports(3)
     configuration = folder / "go2rtc.yaml"
     declared = "".join(f"  {name}: {source}\n" for name, source in streams.items())

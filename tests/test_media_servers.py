@@ -130,7 +130,7 @@ async def test_a_stream_of_go2rtc_is_a_camera(tmp_path: Path, way: str) -> None:
 @pytest.mark.parametrize("way", ["rtsp", "whip"])
 async def test_results_are_pushed_to_go2rtc_which_gives_them_to_frigate(tmp_path: Path, way: str) -> None:
     with rtsp_camera(film(tmp_path / "film.mp4", 60)) as camera:
-        async with go2rtc(tmp_path, **{"door": camera, "door-hidden": "[]"}) as server:
+        async with go2rtc(tmp_path, **{"door": camera, "door-hidden": ""}) as server:
             push = {"rtsp": f"{server.rtsp}/door-hidden", "whip": f"whip+{server.http}/api/webrtc?dst=door-hidden"}
             async with serving(tmp_path, door=f"url: '{server.rtsp}/door', push: '{push[way]}'") as service:
                 await until_sending(service, "door")
