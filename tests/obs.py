@@ -53,10 +53,12 @@ FPSCommon=30
 """
 
 
-def scenes(film: Path) -> dict[str, object]:
-    """One scene, in which a film is played again and again, with its sound."""
+def scenes(film: Path | str) -> dict[str, object]:
+    """One scene, in which a file is played again and again, or what comes from an address, with its sound."""
     item = {"name": "Film", "id": 1, "visible": True, "align": 5, "pos": {"x": 0, "y": 0}, "scale": {"x": 1, "y": 1}}
-    playing = {"is_local_file": True, "local_file": str(film), "looping": True}
+    playing: dict[str, object] = {"is_local_file": False, "input": film, "reconnect_delay_sec": 1}
+    if isinstance(film, Path):
+        playing = {"is_local_file": True, "local_file": str(film), "looping": True}
     return {
         "name": NAME,
         "current_scene": NAME,
@@ -86,8 +88,10 @@ async def rtmp_server(folder: Path, port: int) -> AsyncIterator[str]:
 
 
 @asynccontextmanager
-async def obs_streaming(folder: Path, film: Path, server: str, key: str) -> AsyncIterator[asyncio.subprocess.Process]:
-    """OBS, which streams the film to `server`/`key`."""
+async def obs_streaming(
+    folder: Path, film: Path | str, server: str, key: str
+) -> AsyncIterator[asyncio.subprocess.Process]:
+    """OBS, which streams a file or an address to `server`/`key`."""
     settings = folder / "obs-studio"
     profile, collections = settings / "basic/profiles" / NAME, settings / "basic/scenes"
     for each in (profile, collections):

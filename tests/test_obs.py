@@ -1,19 +1,23 @@
-"""OBS Studio streams over RTMP to a media server, from which the service takes it as a camera."""
+"""OBS Studio before and behind the service: by way of a media server over RTMP, since Debian's OBS has no WHIP."""
 
 import asyncio
 from asyncio import timeout
+from contextlib import AsyncExitStack
 from pathlib import Path
 
 import av
+import numpy as np
 
 from tests.films import is_green, write_video
+from tests.http_camera import http_camera
 from tests.obs import needs_obs, obs_streaming, rtmp_server
+from tests.people import Clip
 from tests.ports import free_port
 from tests.test_camera_outputs import serving
 from tests.test_cameras import cameras, quick
-from tests.whip import watcher
+from tests.whip import shown, watcher
 
-__all__ = ["quick"]  # a fixture
+__all__ = ["quick", "shown"]  # fixtures
 
 
 @needs_obs
@@ -36,3 +40,24 @@ async def test_obs_is_a_camera_by_way_of_a_media_server_over_rtmp(tmp_path: Path
     with av.open(str(segments[0])) as recorded:
         loudest = max(abs(sound.to_ndarray()).max() for sound in recorded.decode(audio=0))
     assert loudest > 0.05, "OBS sends the sound of what it shows"
+
+
+@needs_obs
+async def test_obs_shows_a_result_as_a_media_source(tmp_path: Path, shown: Clip) -> None:
+    async with AsyncExitStack() as stack:
+        server = await stack.enter_async_context(rtmp_server(tmp_path, free_port()))
+        camera = await stack.enter_async_context(http_camera(shown.frames[0]))
+        await stack.enter_async_context(serving(tmp_path, door=f"url: '{camera.url}', push: '{server}/hidden'"))
+        obs = await stack.enter_async_context(obs_streaming(tmp_path, f"{server}/hidden", server, "scene"))
+        async with timeout(60):
+            while not await asyncio.to_thread(shows_green, f"{server}/scene"):
+                assert obs.returncode is None, (tmp_path / "obs.log").read_text()
+
+
+def shows_green(url: str) -> bool:
+    """Whether the next picture at an address has the green of mode color; its server waits for who publishes there."""
+    with av.open(url, timeout=30) as container:
+        if not container.streams.video:  # its first packets may be of sound alone
+            return False
+        frame = next(container.decode(video=0))
+        return is_green(np.asarray(frame.to_ndarray(format="bgr24"), np.uint8))
