@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from portrait.core.segmenters import EMBEDDED, load_models, open_model
-from portrait.core.segmenters.tflite import RUNTIMES, TFLiteModel, find_runtime
+from portrait.core.segmenters.tflite import HALF_PRECISION, RUNTIMES, TFLiteModel, find_runtime
 from portrait.errors import BadModel, BadOption, SegmentationFailed
 from portrait.image.convert import frame_from_bgr
 from portrait.image.frame import Frame, Mask, Timestamp
@@ -41,6 +41,11 @@ def test_masks_have_the_models_size_and_find_the_person(loaded: TFLiteModel) -> 
         assert mask.values.dtype == np.uint8
         found = np.asarray(cv2.resize(mask.values, (640, 480)), np.uint8)
         assert iou(truth, found) > 0.8
+
+
+def test_half_precision_is_for_litert_alone(loaded: TFLiteModel) -> None:
+    """It changes nothing on x86-64: `make arm64-test` has masks that are made with it."""
+    assert (HALF_PRECISION in loaded._data) == (loaded.runtime == "litert")
 
 
 def test_an_empty_room_has_nobody_in_it(loaded: TFLiteModel) -> None:

@@ -7,6 +7,9 @@ The file takes `image` (1,H,W,3) and, where the network does, `prior` (1,H,W,1),
   the same numbers, at 0.7 of the network's time under XNNPACK (`--plain` leaves it as it is).
 - A mask that differs little from its prior is held back (`--hold`), see `Held`.
 
+The file says that half precision is enough for it: XNNPACK then computes in float16 on ARM processors that have such
+arithmetic (ARMv8.2), and in float32 on all others.
+
 A file whose output differs from PyTorch by more than 1e-3 on pictures of the val split is not written: a quarter of a
 level of the service's 8-bit masks. Float32 rounds logits of some hundreds to 1e-3 of that scale at a contour.
 """
@@ -20,16 +23,22 @@ from pathlib import Path
 import litert_torch
 import numpy as np
 import torch
+from ai_edge_litert import schema_py_generated as schema
 from ai_edge_litert.interpreter import Interpreter
+from ai_edge_litert.tools import flatbuffer_utils
 from torch import nn
 from torch.nn import functional as F
 
+from portrait.core.segmenters.tflite import HALF_PRECISION
 from training import evaluate, model, selfie
 from training.data import Portraits, add_option
 from training.held import Held
 from training.layers import folded
 
 TOLERANCE = 1e-3
+
+PRECISION = b"reduced_precision_support"
+"""The name in a file's metadata under which XNNPACK looks for the precision that is enough."""
 
 
 class DepthToSpaceHead(nn.Module):
@@ -71,7 +80,15 @@ def convert(network, height, width, hold=0.0, plain=False):
     edge = litert_torch.signature("serving_default", whole, sample_kwargs=inputs).convert()
     with tempfile.TemporaryDirectory() as folder:
         edge.export(f"{folder}/model.tflite")
-        return (Path(folder) / "model.tflite").read_bytes()
+        return with_half_precision((Path(folder) / "model.tflite").read_bytes())
+
+
+def with_half_precision(data):
+    """A TFLite file that says that half precision is enough for it."""
+    made = flatbuffer_utils.read_model_from_bytearray(bytearray(data))
+    made.buffers.append(schema.BufferT(data=list(HALF_PRECISION)))
+    made.metadata = [*(made.metadata or []), schema.MetadataT(name=PRECISION, buffer=len(made.buffers) - 1)]
+    return bytes(flatbuffer_utils.convert_object_to_bytearray(made))
 
 
 def largest_difference(network, hold, data, pictures):

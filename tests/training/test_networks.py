@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 
+from portrait.core.segmenters.tflite import HALF_PRECISION
 from tests.training.conftest import draw
 from training import encoders, export, losses, model
 from training.held import Held
@@ -144,6 +145,7 @@ def test_a_file_computes_what_the_network_computes_and_a_changed_network_is_noti
     pictures = [draw(i)[0] for i in range(2)]
     data = export.convert(copy.deepcopy(network), 64, 96, hold)
     assert export.largest_difference(network, hold, data, pictures) < export.TOLERANCE
+    assert HALF_PRECISION in data
     with torch.no_grad():
         network.head.bias += 0.01
     assert export.largest_difference(network, hold, data, pictures) > export.TOLERANCE
