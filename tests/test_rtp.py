@@ -163,6 +163,30 @@ async def test_a_frame_of_a_refused_size_is_told() -> None:
         feeding.cancel()
 
 
+async def test_a_picture_that_cannot_be_decoded_is_not_told_where_others_follow() -> None:
+    """The page would say of a lost packet that the camera's pictures are too large."""
+    async with fake_service(FakeModel(full_mask)) as (url, sessions), handmade(url) as client:
+        told: asyncio.Queue[str] = asyncio.Queue()
+        client.one.pc.createDataChannel("events").on("message", told.put_nowait)
+        encoder = Encoder()
+        await client.connect("/webrtc")
+        await client.until_frames(5, encoder)
+        session = sessions[client.one.location.rpartition("/")[2]]
+        async with timeout(60):
+            while not session.counters.refused:
+                await client.send_picture([b"\x10 a picture of no kind"])
+                await asyncio.sleep(1 / 30)
+                await client.send_picture(encoder.make(keyframe=True))
+                await asyncio.sleep(1 / 30)
+        await client.until_frames(5, encoder)
+        session.end("the test has seen enough")
+        heard = []
+        async with timeout(60):
+            while not heard or "closed" not in heard[-1]:
+                heard.append(await told.get())
+        assert not [event for event in heard if "refused" in event]
+
+
 @pytest.mark.parametrize("codec", ["VP8", "H264"])
 async def test_without_nack_a_lost_packet_costs_a_keyframe_and_no_second(codec: str) -> None:
     async with fake_service(FakeModel(full_mask)) as (url, _), handmade(url, codec) as client:

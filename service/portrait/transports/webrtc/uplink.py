@@ -28,8 +28,11 @@ logger = logging.getLogger(__name__)
 W = TypeVar("W")
 
 UNDECODABLE_SECONDS = 8.0
-"""A session of which no picture can be decoded for this long ends. Its client is told after the first one; some senders
-take several seconds to their next keyframe."""
+"""A session of which no picture can be decoded for this long ends. Some senders take several seconds to their next
+keyframe."""
+
+REFUSED_SECONDS = 1.0
+"""After this long without a picture that is not refused, a client is told. A lost packet may cost a picture or two."""
 
 TELL_SECONDS = 2.0
 """How often a client is told at most that its frames are refused."""
@@ -45,6 +48,7 @@ class Uplink(ABC, Generic[W]):
         self.connection = Connection(session.end)
         self.backlog: Backlog | None = None
         self._bandwidth: Bandwidth | None = None
+        self._refused_since: float | None = None
         self._told_at = 0.0
         self._events = EventChannel(session.count_event)
         self.connection.pc.on("datachannel", self.take_channel)
@@ -115,6 +119,7 @@ class Uplink(ABC, Generic[W]):
         except Exception as error:
             self.session.end(f"a frame could not be composed: {error}")
             raise
+        self._refused_since = None
         self._bandwidth.allow(self.session.load.width * self.session.load.height)
         self._events.tell_presence(self.session.presence)
         return wire
@@ -131,6 +136,10 @@ class Uplink(ABC, Generic[W]):
 
     def _tell_refusal(self, error: BadPicture) -> None:
         now = time.monotonic()
+        if self._refused_since is None:
+            self._refused_since = now
+        if now - self._refused_since < REFUSED_SECONDS:
+            return
         if now - self._told_at >= TELL_SECONDS and self._events.send(refused=str(error)):
             self._told_at = now
 
