@@ -4,6 +4,7 @@ import asyncio
 import base64
 import binascii
 import json
+from collections import Counter
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -81,7 +82,7 @@ def read_change(body: bytes) -> Change:
     if (members := body.count(b",") + 1) > MOST_MEMBERS:
         raise BadOption("body", f"got {members} members, {EXPECTED}")
     try:
-        values = json.loads(body)
+        values = json.loads(body, object_pairs_hook=_members)
     except (ValueError, RecursionError) as error:
         raise BadOption("body", f"not JSON: {error}") from error
     if not isinstance(values, dict) or (values.keys() - set(NAMES)):
@@ -91,6 +92,14 @@ def read_change(body: bytes) -> Change:
         del values["background"]
         return Change(values, picture or b"")
     return Change(values, None)
+
+
+def _members(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """An object of these members. Of two with one name Python would take the last, in silence."""
+    for name, count in Counter(name for name, _ in pairs).items():
+        if count > 1:
+            raise BadOption(name[:80], "got the member twice, expected it once")
+    return dict(pairs)
 
 
 def _check_types(values: dict[str, Any]) -> None:
