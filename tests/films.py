@@ -127,6 +127,14 @@ def is_green(frame: Array) -> bool:
     return bool(np.abs(frame[:20, :20].reshape(-1, 3).mean(axis=0) - (0, 255, 0)).max() < 12)
 
 
+def first_picture(url: str) -> tuple[str, bool]:
+    """The codec at an address, and whether its first picture has the green of mode color."""
+    with av.open(url, options={"rtsp_transport": "tcp"} if url.startswith("rtsp") else {}, timeout=20) as container:
+        frame = next(container.decode(video=0))
+        picture = np.asarray(frame.to_ndarray(format="bgr24"), np.uint8)
+        return container.streams.video[0].codec_context.name, is_green(picture)
+
+
 @contextmanager
 def running(*command: object) -> Iterator[subprocess.Popen[str]]:
     process = subprocess.Popen(

@@ -6,11 +6,10 @@ from contextlib import AbstractContextManager, suppress
 from pathlib import Path
 
 import av
-import numpy as np
 import pytest
 
 from portrait.server.app import RunningService
-from tests.films import FFMPEG, film, is_green, needs_ffmpeg, needs_gstreamer, rtsp_camera, running
+from tests.films import FFMPEG, film, first_picture, is_green, needs_ffmpeg, needs_gstreamer, rtsp_camera, running
 from tests.media_servers import LOGIN, MediaServer, go2rtc, mediamtx, needs_go2rtc, needs_mediamtx
 from tests.test_camera_outputs import serving
 from tests.test_cameras import cameras, quick, until_state
@@ -26,14 +25,6 @@ async def until_sending(service: RunningService, name: str) -> None:
         while (words := (await cameras(service))[name]["outputs"]) != ["sending"]:
             await asyncio.sleep(0.2)
             assert "refused" not in str(words)
-
-
-def first_picture(url: str) -> tuple[str, bool]:
-    """The codec at an address, and whether its first picture has the green of mode color."""
-    with av.open(url, options={"rtsp_transport": "tcp"} if url.startswith("rtsp") else {}, timeout=20) as container:
-        frame = next(container.decode(video=0))
-        picture = np.asarray(frame.to_ndarray(format="bgr24"), np.uint8)
-        return container.streams.video[0].codec_context.name, is_green(picture)
 
 
 def published(source: Path, url: str) -> AbstractContextManager[object]:
