@@ -410,16 +410,27 @@ async def test_a_peer_that_sends_from_every_port_has_a_bounded_number_of_address
     await ice.close()
 
 
-async def test_ice_that_is_closed_as_it_comes_up_asks_for_nothing_more(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("aioice.ice.CONSENT_INTERVAL", 0.001)
+async def ice_ends() -> list[rtcicetransport.Connection]:
+    """The end that offers and the one that answers; each knows the other's name, and no address yet."""
     aiortc_patches.install()
-    ends = [rtcicetransport.Connection(ice_controlling=leads) for leads in (True, False)]
+    ends = [rtcicetransport.Connection(ice_controlling=offers) for offers in (True, False)]
     for end in ends:
         await end.gather_candidates()
     for end, other in zip(ends, ends[::-1], strict=True):
         end.remote_username, end.remote_password = other.local_username, other.local_password
-        for candidate in [*other.local_candidates, None]:
-            await end.add_remote_candidate(candidate)
+    return ends
+
+
+async def tell_addresses(end: rtcicetransport.Connection, candidates: list[Candidate]) -> None:
+    for candidate in [*candidates, None]:
+        await end.add_remote_candidate(candidate)
+
+
+async def test_ice_that_is_closed_as_it_comes_up_asks_for_nothing_more(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("aioice.ice.CONSENT_INTERVAL", 0.001)
+    ends = await ice_ends()
+    for end, other in zip(ends, ends[::-1], strict=True):
+        await tell_addresses(end, other.local_candidates)
     closing: list[asyncio.Task[None]] = []
     completed = ends[0]._check_list_state.put_nowait
 
@@ -428,9 +439,11 @@ async def test_ice_that_is_closed_as_it_comes_up_asks_for_nothing_more(monkeypat
         closing.append(asyncio.create_task(ends[0].close()))
 
     monkeypatch.setattr(ends[0]._check_list_state, "put_nowait", put_nowait)
-    await asyncio.gather(*(end.connect() for end in ends), return_exceptions=True)
+    connecting = [asyncio.create_task(end.connect()) for end in ends]
+    await asyncio.wait(connecting[:1])
     await asyncio.gather(*closing)
     await ends[1].close()
+    await asyncio.gather(*connecting, return_exceptions=True)
     async with timeout(60):
         while any("query_consent" in repr(task) for task in asyncio.all_tasks()):
             await asyncio.sleep(0)
@@ -472,8 +485,7 @@ async def test_stun_of_a_stranger_never_raises(data: bytes) -> None:
 
 async def test_ice_connects_to_a_peer_whose_requests_lack_a_priority(monkeypatch: pytest.MonkeyPatch) -> None:
     """FFmpeg 8 leaves the attribute out."""
-    aiortc_patches.install()
-    ends = [rtcicetransport.Connection(ice_controlling=leads) for leads in (True, False)]
+    ends = await ice_ends()
     stock = ends[0].build_request
 
     def build_request(*arguments: Any, **named: Any) -> stun.Message:
@@ -482,12 +494,38 @@ async def test_ice_connects_to_a_peer_whose_requests_lack_a_priority(monkeypatch
         return request
 
     monkeypatch.setattr(ends[0], "build_request", build_request)
-    for end in ends:
-        await end.gather_candidates()
+    await tell_addresses(ends[0], ends[1].local_candidates)  # the other end learns the address from the requests
+    async with timeout(60):
+        await asyncio.gather(*(end.connect() for end in ends))
+    await asyncio.gather(*(end.close() for end in ends))
+
+
+async def test_the_peer_that_made_the_offer_asks_first(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A connection of libdatachannel is lost if it is up before the application has stored the answer."""
+    ends = await ice_ends()
+    asked: list[Any] = []
+
+    def note(end: Any) -> Any:
+        stock = end.build_request
+        return lambda *arguments, **named: asked.append(end) or stock(*arguments, **named)
+
     for end, other in zip(ends, ends[::-1], strict=True):
-        end.remote_username, end.remote_password = other.local_username, other.local_password
-    for candidate in [*ends[1].local_candidates, None]:  # the other end learns the address from the requests
-        await ends[0].add_remote_candidate(candidate)
+        await tell_addresses(end, other.local_candidates)
+        monkeypatch.setattr(end, "build_request", note(end))
+    answering = asyncio.create_task(ends[1].connect())
+    for _ in range(100):
+        await asyncio.sleep(0)
+    async with timeout(60):
+        await asyncio.gather(ends[0].connect(), answering)
+    await asyncio.gather(*(end.close() for end in ends))
+    assert asked[0] is ends[0]
+
+
+async def test_a_peer_whose_requests_do_not_arrive_is_asked() -> None:
+    ends = await ice_ends()
+    closed = Candidate.from_sdp(f"1 1 udp 1 {ends[1].local_candidates[0].host} 9 typ host")
+    await tell_addresses(ends[0], [closed])
+    await tell_addresses(ends[1], ends[0].local_candidates)
     async with timeout(60):
         await asyncio.gather(*(end.connect() for end in ends))
     await asyncio.gather(*(end.close() for end in ends))

@@ -1,6 +1,8 @@
-"""ICE for peers that leave attributes out, for connections that are closed as they come up, and within bounds."""
+"""ICE for peers that leave attributes out or are late, for connections closed as they come up, and within bounds."""
 
+import asyncio
 import logging
+from contextlib import suppress
 from typing import Any
 
 from aioice import stun
@@ -25,6 +27,10 @@ MOST_ADDRESSES = 300
 """Addresses of one peer: a hundred that it offers, as many that it trickles, and those from which it sends requests
 besides (peer-reflexive candidates, RFC 8445 section 7.3.1.3). Each costs a check of its own."""
 
+FIRST_REQUEST_SECONDS = 0.5
+"""How long a peer that made the offer has to send the first request. Nearly all can reach the service and have sent one
+long before; one that cannot is checked from here after this time."""
+
 TCP_PREFERENCE = 90
 """The type preference of a TCP host candidate, below that of UDP ones, 126 (RFC 6544 section 4.2). Browsers use it."""
 
@@ -44,6 +50,19 @@ class LiveIce(Connection):
     def __init__(self, *arguments: Any, **options: Any) -> None:
         """As aioice, under a name of its own: aiortc gives all connections of a peer that bundles none the same."""
         super().__init__(*arguments, **{**options, "local_username": random_string(USERNAME)})
+        self._is_asked = asyncio.Event()
+
+    async def connect(self) -> None:
+        """As aioice, but where the peer made the offer, its first request comes before this side's.
+
+        libdatachannel (OBS, node-datachannel) loses a connection if checks and DTLS are through before its application
+        has stored the answer, for it then has no fingerprint to compare. It sends requests only after that.
+        """
+        if not self.ice_controlling:
+            with suppress(TimeoutError):
+                async with asyncio.timeout(FIRST_REQUEST_SECONDS):
+                    await self._is_asked.wait()
+        await super().connect()
 
     async def get_component_candidates(self, component: int, addresses: list[str], timeout: int = 5) -> list[Candidate]:
         """As aioice, and after them a TCP candidate for each address, where the shared port has TCP."""
@@ -92,6 +111,8 @@ class LiveIce(Connection):
         component = protocol.local_candidate.component
         message.attributes.setdefault("PRIORITY", candidate_priority(component, "prflx"))
         super().request_received(message, addr, protocol)
+        if self._early_checks:  # it was authentic
+            self._is_asked.set()
 
     def check_incoming(self, message: stun.Message, addr: tuple[str, int], protocol: StunProtocol) -> None:
         """As aioice, unless the request comes from one address too many."""
@@ -107,6 +128,7 @@ class LiveIce(Connection):
     async def close(self) -> None:
         """As aioice, and of what has started meanwhile as well."""
         self._is_closed = True
+        self._is_asked.set()
         await super().close()
         if self._query_consent_task is not None:
             self._query_consent_task.cancel()
