@@ -1,10 +1,13 @@
 """A session of /portrait.js in a real browser: it comes back, looks otherwise, is refused, and does without WebGL."""
 
 import json
+from asyncio import timeout
 from contextlib import AsyncExitStack
 from pathlib import Path
+from typing import cast
 
 import pytest
+from playwright.async_api import ConsoleMessage, Page
 
 from portrait.server.app import run_service
 from portrait.settings import Settings
@@ -274,3 +277,50 @@ async def test_no_frame_is_left_to_the_garbage_collector_when_reading_and_writin
     async with fake_service(bars()) as (url, _), tab("chromium", url, tmp_path) as page:
         assert await page.evaluate(READING) == ["taken", "first closed", "second closed", "cancelled while 0 wait"]
         assert await page.evaluate(WRITING) == [None, None]  # as closed frames have
+
+
+CYCLES = """async ([sessions, options]) => {
+  const { processTrack, sessionOf } = await import("/web/portrait/track.js");
+  kit.endless ??= kit.camera(320, 180);
+  for (let i = 0; i < sessions; i++) {
+    const track = await processTrack(kit.endless.getVideoTracks()[0], options);
+    const frames = new MediaStreamTrackProcessor({ track }).readable.getReader();
+    for (let seen = 0; seen < 3; seen++) (await frames.read()).value.close();
+    frames.cancel();
+    const busy = performance.now() + 60;
+    while (performance.now() < busy); // so that a frame is under way
+    sessionOf(track).close();
+  }
+}"""
+
+LEAK = """() => {
+  const other = document.body.appendChild(document.createElement("iframe"));
+  new other.contentWindow.VideoFrame(kit.endless.canvas, { timestamp: 0 });
+}"""
+
+
+async def test_sessions_that_end_leave_nothing_for_the_browser_to_complain_of(tmp_path: Path) -> None:
+    """Neither a frame that nobody has closed, nor a request for a session that has ended, whoever draws."""
+    said: list[tuple[str, str]] = []
+
+    def hear(message: ConsoleMessage) -> None:
+        where = message.location["url"]
+        # The page asks for cameras, which this service has not.
+        if message.type in ("warning", "error") and "GPU stall" not in message.text and "/v1/cameras" not in where:
+            said.append((where, message.text))
+
+    async with fake_service(bars()) as (url, _), tab("chromium", url, tmp_path) as one:
+        page = cast("Page", one)
+        page.on("console", hear)
+        collector = await page.context.new_cdp_session(page)
+        for options in ({"result": "data"}, {"result": "mask"}, {"result": "composite"}):
+            await page.evaluate(CYCLES, [5, {"mode": "color", **options}])
+        await page.evaluate("new Promise((resolve) => setTimeout(resolve, 1000))")  # the last connection is closed
+        await collector.send("HeapProfiler.collectGarbage")
+        # Chromium looks for such frames every ten seconds, in each document: this one's turn is after the page's own.
+        await page.evaluate(LEAK)
+        async with timeout(60):
+            while not any(where == "about:blank" for where, _ in said):
+                await collector.send("HeapProfiler.collectGarbage")
+                await page.wait_for_timeout(500)
+        assert [(where, text) for where, text in said if where != "about:blank"] == []

@@ -16,6 +16,14 @@ const PATIENCE = 3000;
 /** Milliseconds without a packet from the box after which it is asked whether the session still exists. */
 const SILENCE = 500;
 
+/**
+ * Milliseconds from the end of a link to that of its connection. Chromium loses the frame under way when a track ends while
+ * somebody reads it, and complains; until then the readers, told to stop at the same time, have had their last frame, or
+ * none comes any more. And the box has answered the request that ends the session, which is unknown there once the
+ * connection is closed.
+ */
+const LINGER = 500;
+
 /** The label of the data channel on which the box reports what happens to the session. */
 const EVENTS = "events";
 
@@ -137,15 +145,16 @@ export class Link extends EventTarget {
     return found;
   }
 
-  /** Close here and on the box. Idempotent. */
+  /** Close here and on the box: nothing is sent any more. Idempotent. */
   close() {
     if (this.#ended.signal.aborted) return;
     this.#ended.abort();
     clearTimeout(this.#patience);
     clearInterval(this.#watch);
-    this.#connection.close();
     this.#worker?.terminate();
+    for (const sender of this.#connection.getSenders()) sender.replaceTrack(null).catch(() => {}); // its section was refused
     if (this.#resource) this.#box.fetch(this.#resource, { method: "DELETE", keepalive: true }).catch(() => {});
+    setTimeout(() => this.#connection.close(), LINGER);
   }
 
   /** @type {(track: MediaStreamTrack, result: string, query: Record<string, string>) => Promise<void>} */
