@@ -38,8 +38,8 @@ from tests.embedded import FINE
 from tests.people import clip
 from tests.test_hostile_bombs import ask, peak
 
-BOMBS = 5
-"""Where nothing bounds them they take 0.93 to 1.43 GB, by the way they come (two cores, 2026-12-01).
+BOMBS = 8
+"""Where nothing bounds them they take 1.1 to 2.3 GiB, by the way they come (two cores with other work, 2026-12-01).
 
 `make bench BENCHMARKS=bombs` sends 12."""
 
