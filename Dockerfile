@@ -47,6 +47,7 @@ COPY deploy/healthcheck.py /opt/portrait/
 # over, so the folder of PORTRAIT_DATA exists. The loader finds jemalloc by its name on each architecture.
 ENV PATH=/opt/portrait/bin:$PATH \
     LD_PRELOAD=libjemalloc.so.2 \
+    PYTHONMALLOC=malloc \
     PYTHONDONTWRITEBYTECODE=1 \
     PYTHONUNBUFFERED=1 \
     PORTRAIT_DATA=/var/lib/portrait \

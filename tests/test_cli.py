@@ -19,6 +19,7 @@ from portrait.cli import main
 from portrait.client import Client, ClientError, Picture
 from portrait.workers.environment import (
     MALLOC,
+    SMALL_OBJECTS,
     THREADS,
     default_workers,
     find_jemalloc,
@@ -84,9 +85,11 @@ def test_an_output_that_does_not_fit_on_the_disk_is_said_in_a_line(unbuffered: s
 
 def test_serve_sets_the_allocator_for_itself() -> None:
     clean = {name: value for name, value in os.environ.items() if not name.startswith("MALLOC_")}
-    clean = {name: value for name, value in clean.items() if name not in THREADS and name != "LD_PRELOAD"}
+    clean = {name: value for name, value in clean.items() if name not in THREADS | SMALL_OBJECTS | {"LD_PRELOAD": ""}}
     assert missing_variables(clean) == MALLOC | THREADS
-    assert missing_variables(clean, Path("/x/libjemalloc.so.2")) == {"LD_PRELOAD": "/x/libjemalloc.so.2"} | THREADS
+    with_jemalloc = {"LD_PRELOAD": "/x/libjemalloc.so.2"} | THREADS
+    assert missing_variables(clean, Path("/x/libjemalloc.so.2")) == with_jemalloc | SMALL_OBJECTS
+    assert missing_variables(clean | {"PYTHONMALLOC": "debug"}, Path("/x/libjemalloc.so.2")) == with_jemalloc
     chosen = {"LD_PRELOAD": "/usr/lib/libjemalloc.so.2"}, {"MALLOC_TRIM_THRESHOLD_": "1"}
     assert all(missing_variables(clean | one, Path("/x/libjemalloc.so.2")) == THREADS for one in chosen)
     with serving() as (process, _):

@@ -57,7 +57,7 @@ class MallInfo(ctypes.Structure):
 
 
 def allocated() -> int:
-    """Bytes that are allocated and not freed, Python's own small objects left out."""
+    """Bytes that are allocated and not freed. With glibc Python's own small objects are left out."""
     if hasattr(LIBRARY, "mallctl"):
         return read_jemalloc("stats.allocated")
     LIBRARY.mallinfo2.restype = MallInfo

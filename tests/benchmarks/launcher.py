@@ -15,7 +15,7 @@ import threading
 import time
 from collections.abc import Callable, Mapping
 
-from portrait.workers.environment import MALLOC, SWITCH_INTERVAL, THREADS
+from portrait.workers.environment import MALLOC, SMALL_OBJECTS, SWITCH_INTERVAL, THREADS
 from tests.benchmarks.processes import jemalloc
 from tests.benchmarks.stored import add_option, report
 
@@ -97,11 +97,15 @@ WORK: dict[str, Callable[[], dict[str, float]]] = {
 def variants() -> dict[str, tuple[str, Mapping[str, str]]]:
     """Name -> (work, what its environment holds besides)."""
     found = jemalloc()
-    preload = {"jemalloc": ("frames", {**THREADS, "LD_PRELOAD": str(found)})} if found else {}
+    preloaded = {**THREADS, "LD_PRELOAD": str(found)}
+    jemallocs = {
+        "jemalloc": ("frames", preloaded),
+        "jemalloc, small objects too": ("frames", preloaded | SMALL_OBJECTS),
+    }
     return {
         "glibc as it is": ("frames", THREADS),
         "glibc tuned": ("frames", THREADS | MALLOC),
-        **preload,
+        **(jemallocs if found else {}),
         "threads of libraries as they are": ("imports", {}),
         "one thread": ("imports", THREADS),
         "switch interval 5 ms": ("beside a busy thread", {**THREADS, **MALLOC, "SWITCH": "0.005"}),

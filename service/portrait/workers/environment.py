@@ -25,6 +25,9 @@ CAMERA_FLAG = "--camera"
 SWITCH_INTERVAL = 2e-4
 """Seconds. Each inference waits this long for the GIL while another Python thread is busy; Python's default is 5 ms."""
 
+SMALL_OBJECTS = {"PYTHONMALLOC": "malloc"}
+"""With jemalloc, which gives pages back. Python's allocator of small objects keeps a megabyte for each that stays."""
+
 JEMALLOC = "libjemalloc.so.2"
 LIBRARIES = ("/usr/lib/*-linux-gnu*", "/usr/lib64", "/usr/lib", "/usr/local/lib")
 """Where libraries are: Debian's multiarch folders, Red Hat's, Alpine's and Arch's, and those built by hand."""
@@ -43,7 +46,8 @@ def missing_variables(environ: Mapping[str, str], jemalloc: Path | None = None) 
     if "jemalloc" in preloaded or "tcmalloc" in preloaded or any(name in environ for name in MALLOC):
         return missing
     if jemalloc is not None:
-        return missing | {"LD_PRELOAD": f"{jemalloc}:{preloaded}" if preloaded else str(jemalloc)}
+        small = {} if "PYTHONMALLOC" in environ else SMALL_OBJECTS
+        return missing | small | {"LD_PRELOAD": f"{jemalloc}:{preloaded}" if preloaded else str(jemalloc)}
     return missing | MALLOC
 
 
