@@ -39,11 +39,11 @@ class Camera(MediaStreamTrack):
 
     def __init__(self, shown: Clip) -> None:
         super().__init__()
-        self._shown, self.sent = shown, 0
+        self.shown, self.sent = shown, 0
 
     async def recv(self) -> av.VideoFrame:
         await asyncio.sleep(1 / 30)
-        frame = av.VideoFrame.from_ndarray(self._shown.frames[self.sent % len(self._shown.frames)], format="bgr24")
+        frame = av.VideoFrame.from_ndarray(self.shown.frames[self.sent % len(self.shown.frames)], format="bgr24")
         frame.pts, frame.time_base = 3000 * self.sent, Fraction(1, 90_000)
         self.sent += 1
         return frame.reformat(format="yuv420p")

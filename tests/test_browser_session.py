@@ -76,13 +76,16 @@ async def test_a_camera_that_the_page_stops_ends_the_session(result: str, tmp_pa
         assert said == "got a video track that has ended, expected a live one"
 
 
-async def test_a_page_is_told_that_its_frames_are_refused(tmp_path: Path) -> None:
+async def test_a_page_is_told_when_its_frames_are_refused_and_when_no_longer(tmp_path: Path) -> None:
     async with fake_service(bars(), max_frame_pixels=1000) as (url, _), tab("chromium", url, tmp_path) as page:
         await page.evaluate("kit.connect({ mode: 'color' })")
         await eventually(page, "kit.events.some(([kind]) => kind === 'refused')")
         stats = await page.evaluate("kit.session.stats()")
         assert stats["refused"] > 0
         assert "expected" in stats["refusal"]
+        await page.evaluate("(Object.assign(kit.stream.canvas, { width: 32, height: 24 }), true)")
+        await eventually(page, "kit.events.some(([kind, detail]) => kind === 'refused' && detail === null)")
+        assert (await page.evaluate("kit.session.stats()"))["refusal"] == stats["refusal"]
 
 
 async def test_another_estimate_of_the_networks_speed_leaves_a_session_alone(tmp_path: Path) -> None:

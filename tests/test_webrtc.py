@@ -1,6 +1,7 @@
 """WebRTC: a real aiortc peer against the real service, over the machine's own addresses."""
 
 import asyncio
+import json
 from asyncio import timeout
 from collections.abc import Callable
 
@@ -16,7 +17,7 @@ from portrait.image.frame import Frame, Mask
 from portrait.server.app import RunningService
 from portrait.transports.webrtc import connection
 from tests.fakes import FakeModel, Gate, failing, full_mask
-from tests.people import Array, Clip
+from tests.people import Array, Clip, clip
 from tests.rtc import Camera, Viewer, fake_service, viewer
 from tests.whip import shown
 
@@ -175,6 +176,23 @@ async def test_a_frame_over_the_limit_is_refused_and_counted(shown: Clip) -> Non
             while (await one.numbers())["frames_refused"] == 0:
                 await asyncio.sleep(0.05)
         assert (await one.numbers())["frames_done"] == 0
+
+
+async def test_a_client_is_told_that_its_frames_are_refused_and_when_one_is_taken_again() -> None:
+    camera, events = Camera(clip(320, 240, 4)), []
+    service = fake_service(FakeModel(full_mask), max_frame_pixels=160 * 120)
+    async with service as (url, _), viewer(url, camera) as one, timeout(60):
+        one.pc.createDataChannel("events").on("message", lambda message: events.append(json.loads(message)))
+        await one.connect()
+        while not any("refused" in event for event in events):
+            await asyncio.sleep(0.05)
+        camera.shown = clip(160, 120, 4)
+        while {"refused": None} not in events:
+            await asyncio.sleep(0.05)
+        told = [event["refused"] for event in events if "refused" in event]
+        assert all("expected" in reason for reason in told[:-1])
+        await one.picture()
+    assert told[-1] is None
 
 
 @pytest.mark.parametrize("mode", [mode for mode in MODES if mode != "cutout"])

@@ -117,7 +117,7 @@ export class Call {
     await this.#main.open(this.videos.main, camera, way, lookOf(this.choice), ({ type, detail }) => {
       if (type === "closed") this.#fail(this.#main.session?.error ?? ended(detail));
       else if (type === "retry") this.#retry(detail);
-      else if (type === "refused") this.told.trouble(refused(detail).words);
+      else if (type === "refused") this.told.trouble(detail === null ? null : refused(detail).words);
       else if (detail.state === "live") this.#live();
       else if (detail.state === "reconnecting") this.told.state("connecting", "Reconnecting");
     });

@@ -29,7 +29,7 @@ const EVENTS = "events";
 
 /**
  * Events: "track" (detail: MediaStreamTrack), "message" (detail: ArrayBuffer), "sent" (detail: RTP timestamp), "goaway"
- * (detail: seconds until the box ends the session), "refused" (detail: why frames are refused), "presence" (detail:
+ * (detail: seconds until the box ends the session), "refused" (detail: why frames are refused, null when they no longer are), "presence" (detail:
  * whether a person is in the picture), "lost" (detail: reason).
  */
 export class Link extends EventTarget {

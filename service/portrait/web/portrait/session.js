@@ -42,9 +42,9 @@ export async function connect(stream, options = {}) {
  *
  * Events: "state" (detail: {state, reason}) whenever the state changes; "where" (detail: {where, result, reason}) when it
  * is known where masks are made; "retry" (detail: {error, seconds}) when an attempt to reconnect has failed, with the time
- * to the next; "refused" (detail: reason), every few seconds while the box refuses the camera's frames; "presence" (detail:
- * Presence) when a person has come or left, and now and then where they are; "track" (detail: the track) when `output` has
- * another track of the box; "closed" (detail: reason), once.
+ * to the next; "refused" (detail: reason), every few seconds while the box refuses the camera's frames, and with null when it
+ * takes them again; "presence" (detail: Presence) when a person has come or left, and now and then where they are;
+ * "track" (detail: the track) when `output` has another track of the box; "closed" (detail: reason), once.
  */
 export class PortraitSession extends EventTarget {
   /** The composed video; the same stream through every reconnection. */
@@ -207,7 +207,7 @@ export class PortraitSession extends EventTarget {
     on("lost", (why) => link === this.#link && this.#reconnect(why));
     on("goaway", () => this.#move());
     on("refused", (why) => {
-      this.#refusal = why;
+      this.#refusal = why ?? this.#refusal;
       this.#tell("refused", why);
     });
     on("presence", (presence) => this.#see(presence));
