@@ -6,6 +6,7 @@ much time or memory, ends the search with status 77 and is written down: put it 
 
 import argparse
 import logging
+import platform
 import sys
 from pathlib import Path
 
@@ -24,6 +25,9 @@ INSTRUMENTED = [
 ]
 """What is Python and reads the bytes; NumPy, FFmpeg and OpenCV are native, and are looked at from outside."""
 
+HAS_WHEEL = platform.machine() == "x86_64" and sys.version_info < (3, 14)
+"""Where the extra `fuzz` of pyproject.toml has Atheris."""
+
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
@@ -41,6 +45,8 @@ def main() -> int:
     try:
         import atheris
     except ImportError:
+        if HAS_WHEEL:
+            parser.error("Atheris is not installed: run make .venv/fuzz")
         print("Atheris has no wheel for this machine: only tests/test_corpus.py searches")
         return 0
     with atheris.instrument_imports(include=INSTRUMENTED):
