@@ -50,7 +50,6 @@ class Uplink(ABC, Generic[W]):
         self._bandwidth: Bandwidth | None = None
         self._refused_since: float | None = None
         self._told_at = 0.0
-        self._knows_of_refusal = False
         self._events = EventChannel(session.count_event)
         self.connection.pc.on("datachannel", self.take_channel)
 
@@ -120,10 +119,9 @@ class Uplink(ABC, Generic[W]):
         except Exception as error:
             self.session.end(f"a frame could not be composed: {error}")
             raise
-        self._refused_since = None
-        if self._knows_of_refusal:
-            self._knows_of_refusal = False
+        if self._refused_since is not None and self._told_at > self._refused_since:
             self._events.send(refused=None)
+        self._refused_since = None
         self._bandwidth.allow(self.session.load.width * self.session.load.height)
         self._events.tell_presence(self.session.presence)
         return wire
@@ -145,7 +143,7 @@ class Uplink(ABC, Generic[W]):
         if now - self._refused_since < REFUSED_SECONDS:
             return
         if now - self._told_at >= TELL_SECONDS and self._events.send(refused=str(error)):
-            self._told_at, self._knows_of_refusal = now, True
+            self._told_at = now
 
     async def _send_goaway(self) -> None:
         """Tell the client that the session will be ended, while it still runs."""
