@@ -17,10 +17,10 @@ const PATIENCE = 3000;
 const SILENCE = 500;
 
 /**
- * Milliseconds from the end of a link to that of its connection. Chromium loses the frame under way when a track ends while
- * somebody reads it, and complains; until then the readers, told to stop at the same time, have had their last frame, or
- * none comes any more. And the box has answered the request that ends the session, which is unknown there once the
- * connection is closed.
+ * Milliseconds between the end of a link and the end of its connection. Chromium loses a frame, and warns of it, if a track
+ * ends while the frame is being read. All readers stop when the link ends; after this time none of them is reading any more.
+ * By then the box has also answered the request that ends the session. If the connection were closed first, the box would end
+ * the session because of that, and answer the request with 404.
  */
 const LINGER = 500;
 
